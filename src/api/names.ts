@@ -1,0 +1,60 @@
+/** Names that users, admission policies and other tools rely on. Changing one is an API change. */
+
+export const GROUP = 'automationguardrails.dev';
+export const VERSION = 'v1alpha1';
+export const API_VERSION = `${GROUP}/${VERSION}`;
+
+/** Field manager of everything that the operator applies. */
+export const FIELD_MANAGER = 'automation-guardrails';
+
+/** Value of `app.kubernetes.io/managed-by` on every object that the operator creates. */
+export const MANAGED_BY = 'automation-guardrails';
+
+export const label = {
+  /** On a Namespace: it is guarded, and as what (`dev`, `test`, `prod`, …). */
+  environment: `${GROUP}/environment`,
+  /** On a Workflow: a function of the kill-switch annotation, written by admission. */
+  engaged: `${GROUP}/engaged`,
+  /** On a KillSwitch: the fence is lifted and admission thaws; written by the operator alone. */
+  releasing: `${GROUP}/releasing`,
+  /** On children: name of the AutomationIdentity that they belong to. */
+  identity: `${GROUP}/identity`,
+  /** On children: name of the Workflow that they belong to. */
+  workflow: `${GROUP}/workflow`,
+  managedBy: 'app.kubernetes.io/managed-by',
+} as const;
+
+export const annotation = {
+  /** On a Workflow: engages the kill switch; the value is the reason. */
+  killSwitch: `${GROUP}/kill-switch`,
+  /** The authenticated user who engaged, stamped by admission together with the annotation. */
+  killSwitchEngagedBy: `${GROUP}/kill-switch-engaged-by`,
+  /** On a KillSwitch: asks for release; the value is the reason. */
+  release: `${GROUP}/release`,
+  /** On a KillSwitch: the authenticated user who asked for release, stamped by admission. */
+  releasedBy: `${GROUP}/released-by`,
+  /** On a KillSwitch, in dry-run requests only: asks the fence whether it is in force. */
+  probe: `${GROUP}/probe`,
+  /** On a paused workload: the replicas that release puts back. */
+  restoreReplicas: `${GROUP}/restore-replicas`,
+  /** On a paused workload: the `suspend` that release puts back. */
+  restoreSuspend: `${GROUP}/restore-suspend`,
+  /** On a Job created under the fence: it was born suspended, and release lists it instead of starting it. */
+  bornSuspended: `${GROUP}/born-suspended`,
+  /** On a workload: the operator's touch, a nonce; admission answers it with freeze or thaw. */
+  touch: `${GROUP}/touch`,
+  /** On an AutomationIdentity: rotate everything now; the value is a nonce. */
+  rotate: `${GROUP}/rotate`,
+  /** On a generated Secret: RFC 3339 time of the last rotation. */
+  rotatedAt: `${GROUP}/rotated-at`,
+  /** On a generated Secret: number of rotations so far, from 0. */
+  rotation: `${GROUP}/rotation`,
+  /** On a generated Secret: RFC 3339 time at which `previous.*` is withdrawn. */
+  previousExpiresAt: `${GROUP}/previous-expires-at`,
+  /** On a generated Secret: the `rotate` nonce that this value answers. */
+  handledRotation: `${GROUP}/handled-rotation`,
+  /** On a generated Secret: the rotation whose consumers were all restarted. */
+  consumersRestarted: `${GROUP}/consumers-restarted`,
+  /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */
+  restartedAt: `${GROUP}/restarted-at`,
+} as const;
