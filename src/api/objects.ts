@@ -129,7 +129,5 @@ export function keyOf(object: KubeObject): string {
 /** Splits what {@link keyOf} made. */
 export function splitKey(key: string): { namespace?: string; name: string } {
   const slash = key.indexOf('/');
-  return slash < 0
-    ? { name: key }
-    : { namespace: key.slice(0, slash), name: key.slice(slash + 1) };
+  return slash < 0 ? { name: key } : { namespace: key.slice(0, slash), name: key.slice(slash + 1) };
 }
