@@ -1,0 +1,376 @@
+import { conditionsFrom, isTrue, type Finding } from '../api/conditions.ts';
+import type { KillSwitch, KillSwitchStatus } from '../api/kill-switch.ts';
+import { annotation, label } from '../api/names.ts';
+import { splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
+import { resources } from '../api/resources.ts';
+import type { Workflow } from '../api/workflow.ts';
+import type { Workload } from '../api/workload.ts';
+import { probeFence } from '../guardrails/kill-switch/fence.ts';
+import {
+  isHeldBy,
+  isLive,
+  isPausable,
+  latchOf,
+  phaseOf,
+  releaseFindings,
+  stopFindings,
+} from '../guardrails/kill-switch/plan.ts';
+import { restoreWorkload } from '../guardrails/kill-switch/restore.ts';
+import { deletePods, listLivePods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
+import type { EventRecorder } from '../observability/events.ts';
+import type { KubeClient } from '../runtime/client.ts';
+import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
+import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
+import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
+import type { StatusWriter } from '../runtime/status-writer.ts';
+import type { IndexedStore, ReadStore } from '../runtime/store.ts';
+
+/** What the kill switch reports to the metrics. */
+export interface KillSwitchMetrics {
+  /** Seconds from the engagement until a rung of the ladder was reached. */
+  observeStop(rung: string, seconds: number): void;
+}
+
+export interface KillSwitchControllerOptions {
+  client: KubeClient;
+  statusWriter: StatusWriter;
+  events: EventRecorder;
+  metrics: KillSwitchMetrics;
+  killSwitches: ReadStore<KillSwitch>;
+  workflows: ReadStore<Workflow>;
+  namespaces: ReadStore<Namespace>;
+  /** Indexed by `namespace`. */
+  workloads: IndexedStore<Workload>;
+  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  pods: IndexedStore<Pod>;
+  /** Requests in flight at a time, for one kill. */
+  parallelism: number;
+  /** Longest grace that a pod gets, in seconds. */
+  podGraceSeconds: number;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+}
+
+/**
+ * Stops and releases, one key (`namespace/name` of a Workflow) at a time: latch, prove the fence,
+ * pause workloads, delete pods; on release lift the fence, prove that, put everything back, delete
+ * the KillSwitch last. Every step is a function of what stands in the API, so it runs on every
+ * replica without leadership, and a repeat or a crash changes nothing.
+ */
+export class KillSwitchController implements Reconciler {
+  readonly name = 'kill-switch';
+  readonly #options: KillSwitchControllerOptions;
+
+  constructor(options: KillSwitchControllerOptions) {
+    this.#options = options;
+  }
+
+  async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
+    const { killSwitches, workflows } = this.#options;
+    const cached = killSwitches.get(key);
+    if (phaseOf(cached, workflows.get(key)) === 'Idle') return {};
+    if (cached !== undefined && this.#isSettled(key, cached)) return {};
+
+    // What follows stops or starts things, so it rests on the API server's word, not on a cache
+    // that may lag behind a release.
+    const { namespace = '', name } = splitKey(key);
+    const { client } = this.#options;
+    const { signal } = context;
+    const [killSwitch, workflow] = await Promise.all([
+      client.get(resources.killSwitches, { namespace, name }, { signal }),
+      client.get(resources.workflows, { namespace, name }, { signal }),
+    ]);
+    switch (phaseOf(killSwitch, workflow)) {
+      case 'Idle':
+        return {};
+      case 'Latch':
+        return this.#latch(key, workflow, context);
+      case 'CancelRelease':
+        return this.#cancelRelease(key, killSwitch, context);
+      case 'Stop':
+        return this.#stop(key, killSwitch, context);
+      case 'Release':
+        return this.#release(key, killSwitch, context);
+    }
+  }
+
+  /** Engaged, proven and reported, with nothing new to stop: the steady state of a kill. */
+  #isSettled(key: string, killSwitch: KillSwitch): boolean {
+    const { workflows } = this.#options;
+    return (
+      phaseOf(killSwitch, workflows.get(key)) === 'Stop' &&
+      isTrue(killSwitch.status?.conditions, 'Ready') &&
+      this.#isGuarded(killSwitch) &&
+      !this.#workloadsOf(killSwitch).some(isPausable) &&
+      !this.#podsOf(key).some(isLive)
+    );
+  }
+
+  async #latch(
+    key: string,
+    workflow: Workflow | undefined,
+    context: ReconcileContext,
+  ): Promise<ReconcileResult> {
+    if (workflow === undefined) return {};
+    const { client, events } = this.#options;
+    try {
+      const latched = await client.create(resources.killSwitches, latchOf(workflow), {
+        signal: context.signal,
+      });
+      const { engagedBy = 'unknown', reason } = latched.spec;
+      context.log.warn('Kill switch engaged by annotation', { engagedBy, reason });
+      events.warning(
+        source(resources.workflows, workflow),
+        'KillSwitchEngaged',
+        `Engaged by ${engagedBy}: ${reason}`,
+      );
+      return await this.#stop(key, latched, context);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      return { requeueAfterMs: retrySoonMs };
+    }
+  }
+
+  async #stop(
+    key: string,
+    killSwitch: KillSwitch | undefined,
+    context: ReconcileContext,
+  ): Promise<ReconcileResult> {
+    if (killSwitch === undefined) return {};
+    const { client, parallelism, podGraceSeconds } = this.#options;
+    const { signal } = context;
+    const stopOptions = { client, parallelism, podGraceSeconds, signal };
+    const guarded = this.#isGuarded(killSwitch);
+
+    const [fence, paused] = await Promise.all([
+      probeFence(client, killSwitch, signal),
+      pauseWorkloads(killSwitch, this.#workloadsOf(killSwitch), stopOptions),
+    ]);
+    const deleted = await deletePods(this.#podsOf(key), stopOptions);
+
+    const stored = new Map(
+      paused.flatMap((outcome) =>
+        'result' in outcome && outcome.result !== undefined
+          ? [[outcome.item.metadata.uid, outcome.result] as const]
+          : [],
+      ),
+    );
+    const workloads = this.#workloadsOf(killSwitch).map(
+      (workload) => stored.get(workload.metadata.uid) ?? workload,
+    );
+    const pods = await this.#remainingPods(key, killSwitch, context);
+    const stragglers = pods?.filter(({ metadata }) => metadata.deletionTimestamp === undefined) ?? [];
+    await deletePods(stragglers, stopOptions);
+
+    const findings = stopFindings({ guarded, fence, workloads, pods });
+    await this.#report(killSwitch, findings, {
+      workloads: {
+        total: workloads.length,
+        paused: workloads.filter((workload) => !isPausable(workload)).length,
+      },
+      pods: { remaining: pods?.length ?? 0 },
+    });
+    assertAllDone(paused, 'pause workloads');
+    assertAllDone(deleted, 'delete pods');
+    const ready = findings.some(({ type, status }) => type === 'Ready' && status === 'True');
+    if (ready) return {};
+    const unproven = fence !== 'Denied' && guarded;
+    return {
+      requeueAfterMs: unproven || workloads.some(isPausable) ? retrySoonMs : retryLaterMs,
+    };
+  }
+
+  /** `undefined` where the API server doesn't answer: unknown is never gone. */
+  async #remainingPods(
+    key: string,
+    { metadata, spec }: KillSwitch,
+    { signal, log }: ReconcileContext,
+  ): Promise<readonly Pod[] | undefined> {
+    const cached = this.#podsOf(key).filter(isLive);
+    if (cached.length > 0) return cached;
+    try {
+      return await listLivePods(this.#options.client, metadata.namespace ?? '', spec.workflow, signal);
+    } catch (error) {
+      log.warn('Pods of a kill could not be listed', { error });
+      return undefined;
+    }
+  }
+
+  async #cancelRelease(
+    key: string,
+    killSwitch: KillSwitch | undefined,
+    context: ReconcileContext,
+  ): Promise<ReconcileResult> {
+    if (killSwitch === undefined) return {};
+    const { client, events } = this.#options;
+    const { namespace = '', name, uid } = killSwitch.metadata;
+    const engaged = await client.mergePatch(
+      resources.killSwitches,
+      { namespace, name },
+      {
+        metadata: {
+          uid,
+          labels: { [label.releasing]: null },
+          annotations: { [annotation.release]: null, [annotation.releasedBy]: null },
+        },
+      },
+      { signal: context.signal },
+    );
+    context.log.warn('Release cancelled: the kill switch was engaged again');
+    events.warning(
+      source(resources.killSwitches, killSwitch),
+      'ReleaseCancelled',
+      'The kill-switch annotation was set again while the release was under way; it stays engaged.',
+    );
+    return this.#stop(key, engaged, context);
+  }
+
+  async #release(
+    key: string,
+    killSwitch: KillSwitch | undefined,
+    context: ReconcileContext,
+  ): Promise<ReconcileResult> {
+    if (killSwitch === undefined) return {};
+    const { client, clock, events, parallelism } = this.#options;
+    const { signal } = context;
+    const { namespace = '', name, uid = '', annotations = {} } = killSwitch.metadata;
+    const releasedBy = annotations[annotation.releasedBy] ?? 'unknown';
+
+    let releasing = killSwitch;
+    if (killSwitch.metadata.labels?.[label.releasing] === undefined) {
+      releasing = await client.mergePatch(
+        resources.killSwitches,
+        { namespace, name },
+        { metadata: { uid, labels: { [label.releasing]: 'true' } } },
+        { signal },
+      );
+      context.log.warn('Kill switch is being released', { releasedBy });
+    }
+
+    const lifted = (await probeFence(client, releasing, signal)) === 'Allowed';
+    const held = this.#heldWorkloads(releasing);
+    if (!lifted) {
+      const findings = releaseFindings({ lifted, releasedBy, waiting: held, unrestorable: [] });
+      await this.#report(releasing, findings, {});
+      return { requeueAfterMs: retrySoonMs };
+    }
+
+    const outcomes = await forEachBounded(held, parallelism, (workload) =>
+      restoreWorkload(releasing, workload, { client, now: clock(), signal }),
+    );
+    const waiting: Workload[] = [];
+    const unrestorable: { workload: Workload; why: string }[] = [];
+    for (const outcome of outcomes) {
+      if (!('result' in outcome) || outcome.result.state === 'Fenced') waiting.push(outcome.item);
+      else if (outcome.result.state === 'Unrestorable') {
+        unrestorable.push({ workload: outcome.item, why: outcome.result.why });
+      }
+    }
+    if (waiting.length > 0) {
+      await this.#report(
+        releasing,
+        releaseFindings({ lifted, releasedBy, waiting, unrestorable }),
+        {},
+      );
+      assertAllDone(outcomes, 'restore workloads');
+      return { requeueAfterMs: retrySoonMs };
+    }
+
+    this.#announceRelease(releasing, releasedBy, unrestorable);
+    await client.delete(resources.killSwitches, { namespace, name }, { uid, signal });
+    context.log.warn('Kill switch released', { releasedBy, workloads: held.length });
+    events.normal(
+      source(resources.workflows, { metadata: { namespace, name } }),
+      'KillSwitchReleased',
+      `Released by ${releasedBy}: ${annotations[annotation.release] ?? ''}`,
+    );
+    return {};
+  }
+
+  #announceRelease(
+    killSwitch: KillSwitch,
+    releasedBy: string,
+    unrestorable: readonly { workload: Workload; why: string }[],
+  ): void {
+    const { events } = this.#options;
+    const about = source(resources.killSwitches, killSwitch);
+    for (const { workload, why } of unrestorable) {
+      const { name } = workload.metadata;
+      events.warning(about, 'NotRestored', `${workload.kind} ${name} was not put back: ${why}.`);
+    }
+    const born = this.#workloadsOf(killSwitch).filter(
+      ({ metadata }) => metadata.annotations?.[annotation.bornSuspended] !== undefined,
+    );
+    if (born.length > 0) {
+      const names = born.slice(0, 10).map(({ metadata }) => metadata.name);
+      events.warning(
+        about,
+        'JobsNotStarted',
+        `${born.length} Jobs were created during the kill and stay suspended after the release by ${releasedBy}: ${names.join(', ')}. Start one: kubectl patch job NAME --type=merge -p '{"spec":{"suspend":false}}'`,
+      );
+    }
+  }
+
+  async #report(
+    killSwitch: KillSwitch,
+    findings: readonly Finding[],
+    counts: Pick<KillSwitchStatus, 'workloads' | 'pods'>,
+  ): Promise<void> {
+    const { statusWriter, clock, events, metrics } = this.#options;
+    const previous = killSwitch.status?.conditions;
+    const { generation, creationTimestamp } = killSwitch.metadata;
+    const conditions = conditionsFrom(findings, previous, generation, clock());
+    const status: KillSwitchStatus = {
+      ...(generation !== undefined && { observedGeneration: generation }),
+      conditions,
+      ...counts,
+    };
+    try {
+      await statusWriter.write(resources.killSwitches, killSwitch, status);
+    } catch (error) {
+      if (isNotFound(error)) return;
+      throw error;
+    }
+    const engagedAt = Date.parse(creationTimestamp ?? '');
+    for (const { type, status: now, message } of conditions) {
+      if (now !== 'True' || isTrue(previous, type)) continue;
+      events.normal(source(resources.killSwitches, killSwitch), type, message);
+      if (Number.isFinite(engagedAt)) {
+        metrics.observeStop(type, Math.max(0, clock() - engagedAt) / 1000);
+      }
+    }
+  }
+
+  #isGuarded({ metadata }: KillSwitch): boolean {
+    const namespace = this.#options.namespaces.get(metadata.namespace ?? '');
+    return namespace?.metadata.labels?.[label.environment] !== undefined;
+  }
+
+  #workloadsOf({ metadata, spec }: KillSwitch): Workload[] {
+    return this.#options.workloads
+      .byIndex('namespace', metadata.namespace ?? '')
+      .filter(({ serviceAccountName }) => serviceAccountName === spec.workflow);
+  }
+
+  #heldWorkloads(killSwitch: KillSwitch): Workload[] {
+    return this.#options.workloads
+      .byIndex('namespace', killSwitch.metadata.namespace ?? '')
+      .filter((workload) => isHeldBy(killSwitch, workload));
+  }
+
+  #podsOf(key: string): readonly Pod[] {
+    return this.#options.pods.byIndex('identity', key);
+  }
+}
+
+/** While the fence or a write has to take hold. */
+const retrySoonMs = 100;
+/** While pods end; their deletion wakes the key earlier. */
+const retryLaterMs = 5000;
+
+function source(
+  { group, version, kind }: (typeof resources)[keyof typeof resources],
+  { metadata }: KubeObject,
+): KubeObject {
+  return { apiVersion: group === '' ? version : `${group}/${version}`, kind, metadata };
+}

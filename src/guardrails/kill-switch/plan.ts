@@ -1,0 +1,283 @@
+import { type Finding } from '../../api/conditions.ts';
+import { annotation, label } from '../../api/names.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import type { KubeObject, Pod } from '../../api/objects.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import type { Workload } from '../../api/workload.ts';
+
+/**
+ * What the kill switch of one Workflow is doing. It is a function of what stands in the API alone,
+ * so that any replica, at any time, comes to the same answer.
+ */
+export type Phase =
+  /** Nothing is engaged. */
+  | 'Idle'
+  /** The annotation stands on the Workflow, and no KillSwitch exists yet: create it. */
+  | 'Latch'
+  /** Engaged: keep everything stopped. */
+  | 'Stop'
+  /** The annotation came back while a release was under way: the kill wins. */
+  | 'CancelRelease'
+  /** Somebody with the right to do so asked for release. */
+  | 'Release';
+
+export function phaseOf(
+  killSwitch: KillSwitch | undefined,
+  workflow: Workflow | undefined,
+): Phase {
+  const annotated = workflow?.metadata.annotations?.[annotation.killSwitch] !== undefined;
+  if (killSwitch === undefined) return annotated ? 'Latch' : 'Idle';
+  if (!isReleaseAsked(killSwitch)) return 'Stop';
+  return annotated ? 'CancelRelease' : 'Release';
+}
+
+function isReleaseAsked({ metadata }: KillSwitch): boolean {
+  return (
+    metadata.annotations?.[annotation.release] !== undefined ||
+    metadata.labels?.[label.releasing] !== undefined
+  );
+}
+
+/**
+ * The KillSwitch that latches the annotation of a Workflow. Its name is the Workflow's, so that
+ * every replica creates the same one. An annotation without a stamp (admission wasn't in force
+ * when it was written) engages all the same: unknown means stop.
+ */
+export function latchOf(workflow: Workflow): KillSwitch {
+  const { name, namespace, annotations = {} } = workflow.metadata;
+  const reason = annotations[annotation.killSwitch]?.trim();
+  return {
+    metadata: { name, ...(namespace !== undefined && { namespace }) },
+    spec: {
+      workflow: name,
+      reason: (reason === undefined || reason === '' ? 'no reason given' : reason).slice(0, 1024),
+      engagedBy: annotations[annotation.killSwitchEngagedBy] ?? 'unknown',
+    },
+  };
+}
+
+/**
+ * Whether a workload would start or keep pods, and can be paused. A StatefulSet that deletes its
+ * volumes when scaled is never scaled: its pods are denied and deleted, which stops it as well.
+ */
+export function isPausable(workload: Workload): boolean {
+  if (workload.metadata.deletionTimestamp !== undefined) return false;
+  if (workload.scaleDeletesVolumes || workload.finished) return false;
+  return workload.replicas === undefined ? workload.suspend === false : workload.replicas > 0;
+}
+
+/** What release puts back into a paused workload, as its annotations hold it. */
+export interface Restore {
+  annotation: string;
+  /** The annotation's text, for a JSON Patch `test`. */
+  text: string;
+  /** `undefined` where the text isn't a value that admission could have written. */
+  value: number | boolean | undefined;
+}
+
+export function restoreOf(workload: Workload): Restore | undefined {
+  const { annotations = {} } = workload.metadata;
+  const replicas = annotations[annotation.restoreReplicas];
+  if (replicas !== undefined) {
+    return {
+      annotation: annotation.restoreReplicas,
+      text: replicas,
+      value: /^\d{1,9}$/.test(replicas) ? Number(replicas) : undefined,
+    };
+  }
+  const suspend = annotations[annotation.restoreSuspend];
+  if (suspend === undefined) return undefined;
+  return {
+    annotation: annotation.restoreSuspend,
+    text: suspend,
+    value: suspend === 'true' ? true : suspend === 'false' ? false : undefined,
+  };
+}
+
+/** Whether a workload stands at the value that its restore annotation asks for, or runs anyway. */
+export function isRestored(workload: Workload, restore: Restore): boolean {
+  if (workload.replicas !== undefined) {
+    return workload.replicas > 0 || restore.value === 0;
+  }
+  return workload.suspend === false || restore.value === true;
+}
+
+/** The touch that asks admission to freeze: the same for every replica, so that a repeat is harmless. */
+export function freezeNonce(killSwitch: KillSwitch): string {
+  return killSwitch.metadata.uid ?? '';
+}
+
+/** The touch that asks admission to thaw. It must differ from the one that stands: it counts on. */
+export function thawNonce(killSwitch: KillSwitch, workload: Workload): string {
+  const prefix = `${killSwitch.metadata.uid ?? ''}.release.`;
+  const standing = workload.metadata.annotations?.[annotation.touch];
+  const count = standing?.startsWith(prefix) ? Number(standing.slice(prefix.length)) : 0;
+  return `${prefix}${Number.isSafeInteger(count) ? count + 1 : 1}`;
+}
+
+/** Whether this kill paused or touched the workload, whoever it runs as by now. */
+export function isHeldBy(killSwitch: KillSwitch, workload: Workload): boolean {
+  const touch = workload.metadata.annotations?.[annotation.touch];
+  if (touch?.startsWith(killSwitch.metadata.uid ?? '\0') === true) return true;
+  return workload.serviceAccountName === killSwitch.spec.workflow && restoreOf(workload) !== undefined;
+}
+
+/** A pod that has ended on its own holds nothing that must be stopped; it stays, for its logs. */
+export function isLive(pod: Pod): boolean {
+  return pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed';
+}
+
+/** Finalizer by which the Job controller counts a pod that goes as a failure of its Job. */
+export const jobTrackingFinalizer = 'batch.kubernetes.io/job-tracking';
+
+/**
+ * Seconds of grace for a pod: its own, but never more than the cap, since a pod may ask for a
+ * year; never below one, because 0 removes the object while its processes may still run.
+ */
+export function graceOf(pod: Pod, capSeconds: number): number {
+  return Math.max(1, Math.min(pod.spec?.terminationGracePeriodSeconds ?? 30, capSeconds));
+}
+
+/** Answer of the fence to the probe. */
+export type FenceAnswer = 'Denied' | 'Allowed' | 'Unknown';
+
+export interface StopProgress {
+  /** The namespace carries the environment label, so that the policies are bound to it. */
+  guarded: boolean;
+  fence: FenceAnswer;
+  /** Every workload that runs as the identity. */
+  workloads: readonly Workload[];
+  /** Pods that are still there, live ones only; `undefined` where they couldn't be listed. */
+  pods: readonly Pod[] | undefined;
+}
+
+/** The rungs of the ladder as conditions, `Ready` last. */
+export function stopFindings(progress: StopProgress): Finding[] {
+  const fenced = fencedFinding(progress);
+  const paused = pausedFinding(progress.workloads);
+  const podsGone = podsGoneFinding(progress.pods);
+  const open = [fenced, paused, podsGone].filter(({ status }) => status !== 'True');
+  return [
+    fenced,
+    paused,
+    podsGone,
+    open.length === 0
+      ? {
+          type: 'Ready',
+          status: 'True',
+          reason: 'Stopped',
+          message: 'Nothing of this automation runs, and nothing of it can start.',
+        }
+      : {
+          type: 'Ready',
+          status: 'False',
+          reason: 'Stopping',
+          message: open.map(({ message }) => message).join(' '),
+        },
+  ];
+}
+
+function fencedFinding({ guarded, fence }: StopProgress): Finding {
+  if (!guarded) {
+    return {
+      type: 'Fenced',
+      status: 'False',
+      reason: 'NamespaceNotGuarded',
+      message: `The namespace isn't guarded, so no policy denies new pods. Label it: kubectl label namespace NAME ${label.environment}=prod`,
+    };
+  }
+  switch (fence) {
+    case 'Denied':
+      return {
+        type: 'Fenced',
+        status: 'True',
+        reason: 'ProbeDenied',
+        message: 'Admission denies new pods and tokens of this automation; proven by a dry run.',
+      };
+    case 'Allowed':
+      return {
+        type: 'Fenced',
+        status: 'False',
+        reason: 'ProbeAllowed',
+        message:
+          'A dry run was not denied: the admission policies are missing or not in force yet. Install them: kubectl apply -k config/admission',
+      };
+    case 'Unknown':
+      return {
+        type: 'Fenced',
+        status: 'Unknown',
+        reason: 'ProbeFailed',
+        message: 'The API server did not answer the dry run that proves the fence; it is tried again.',
+      };
+  }
+}
+
+function pausedFinding(workloads: readonly Workload[]): Finding {
+  const running = workloads.filter(isPausable);
+  return running.length === 0
+    ? {
+        type: 'Paused',
+        status: 'True',
+        reason: 'AllPaused',
+        message: `${workloads.length} workloads run as this identity, none of them active.`,
+      }
+    : {
+        type: 'Paused',
+        status: 'False',
+        reason: 'Pausing',
+        message: `${running.length} of ${workloads.length} workloads still have to be paused: ${some(running)}.`,
+      };
+}
+
+function podsGoneFinding(pods: readonly Pod[] | undefined): Finding {
+  if (pods === undefined) {
+    return {
+      type: 'PodsGone',
+      status: 'Unknown',
+      reason: 'PodsNotListed',
+      message: "The pods couldn't be listed; it is tried again.",
+    };
+  }
+  return pods.length === 0
+    ? { type: 'PodsGone', status: 'True', reason: 'NoPodsLeft', message: 'No pod of it is left.' }
+    : {
+        type: 'PodsGone',
+        status: 'False',
+        reason: 'PodsTerminating',
+        message: `${pods.length} pods are still terminating: ${some(pods)}.`,
+      };
+}
+
+export interface ReleaseProgress {
+  lifted: boolean;
+  releasedBy: string;
+  /** Workloads that still have to be put back. */
+  waiting: readonly Workload[];
+  /** Workloads that this release can't put back, with the reason. */
+  unrestorable: readonly { workload: Workload; why: string }[];
+}
+
+/** Conditions of a KillSwitch that is being released; it is deleted when nothing waits. */
+export function releaseFindings(progress: ReleaseProgress): Finding[] {
+  const by = `Release asked for by ${progress.releasedBy}.`;
+  const message = progress.lifted
+    ? `${by} ${progress.waiting.length} workloads still have to be put back${progress.waiting.length > 0 ? `: ${some(progress.waiting)}` : ''}.`
+    : `${by} Waiting until the fence is lifted on the API server.`;
+  return [
+    {
+      type: 'Fenced',
+      status: progress.lifted ? 'False' : 'True',
+      reason: progress.lifted ? 'Lifted' : 'Lifting',
+      message: progress.lifted ? 'The fence is lifted; proven by a dry run.' : message,
+    },
+    { type: 'Ready', status: 'False', reason: 'Releasing', message },
+  ];
+}
+
+/** The first few names, so that a message stays readable at any number of objects. */
+function some(objects: readonly KubeObject[]): string {
+  const names = objects
+    .slice(0, 5)
+    .map(({ kind, metadata }) => (kind === undefined ? metadata.name : `${kind} ${metadata.name}`));
+  return objects.length > 5 ? `${names.join(', ')} and ${objects.length - 5} more` : names.join(', ');
+}

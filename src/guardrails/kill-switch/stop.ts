@@ -1,0 +1,112 @@
+import { annotation } from '../../api/names.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import type { Pod } from '../../api/objects.ts';
+import { resources } from '../../api/resources.ts';
+import { projectWorkload, workloadResources, type Workload } from '../../api/workload.ts';
+import type { KubeClient } from '../../runtime/client.ts';
+import { isConflict, isNotFound } from '../../runtime/errors.ts';
+import { forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import { freezeNonce, graceOf, isLive, isPausable, jobTrackingFinalizer } from './plan.ts';
+
+export interface StopOptions {
+  client: KubeClient;
+  /** Requests in flight at a time. */
+  parallelism: number;
+  /** Longest grace that a pod gets, in seconds. */
+  podGraceSeconds: number;
+  signal: AbortSignal;
+}
+
+/**
+ * Touches every workload, so that admission pauses it and keeps what its owner asked for. The
+ * touch carries no resourceVersion: nobody's competing write can make it lose. The answer is what
+ * the API server stored; a workload that it still shows running was met by a server whose fence
+ * isn't in force yet.
+ */
+export function pauseWorkloads(
+  killSwitch: KillSwitch,
+  workloads: readonly Workload[],
+  { client, parallelism, signal }: StopOptions,
+): Promise<Outcome<Workload, Workload | undefined>[]> {
+  const patch = { metadata: { annotations: { [annotation.touch]: freezeNonce(killSwitch) } } };
+  return forEachBounded(workloads.filter(isPausable), parallelism, async (workload) => {
+    const { namespace, name } = workload.metadata;
+    try {
+      const stored = await client.mergePatch(
+        workloadResources[workload.kind],
+        { namespace, name },
+        patch,
+        { signal },
+      );
+      return projectWorkload(workload.kind, stored);
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  });
+}
+
+/**
+ * Deletes pods, each by UID and with a capped grace period. A pod of a Job first loses the
+ * finalizer by which the Job controller would count it as a failure: that is what this controller
+ * does itself when a Job is suspended, only that it does so at its own rate limit.
+ */
+export function deletePods(
+  pods: readonly Pod[],
+  { client, parallelism, podGraceSeconds, signal }: StopOptions,
+): Promise<Outcome<Pod, void>[]> {
+  const going = pods.filter((pod) => isLive(pod) && pod.metadata.deletionTimestamp === undefined);
+  return forEachBounded(going, parallelism, async (pod) => {
+    const { namespace = '', name, uid = '' } = pod.metadata;
+    if (pod.metadata.finalizers?.includes(jobTrackingFinalizer) === true) {
+      await dropJobTracking(client, pod, signal);
+    }
+    await client.delete(
+      resources.pods,
+      { namespace, name },
+      { uid, gracePeriodSeconds: graceOf(pod, podGraceSeconds), signal },
+    );
+  });
+}
+
+async function dropJobTracking(client: KubeClient, pod: Pod, signal: AbortSignal): Promise<void> {
+  const key = { namespace: pod.metadata.namespace ?? '', name: pod.metadata.name };
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const live = await client.get(resources.pods, key, { signal });
+    const { uid, resourceVersion, finalizers } = live?.metadata ?? {};
+    if (uid !== pod.metadata.uid || finalizers?.includes(jobTrackingFinalizer) !== true) return;
+    try {
+      await client.mergePatch(
+        resources.pods,
+        key,
+        {
+          metadata: {
+            uid,
+            resourceVersion,
+            finalizers: finalizers.filter((finalizer) => finalizer !== jobTrackingFinalizer),
+          },
+        },
+        { signal },
+      );
+      return;
+    } catch (error) {
+      if (isNotFound(error)) return;
+      if (!isConflict(error)) throw error;
+    }
+  }
+}
+
+/** Live pods of an identity as the API server has them now, not as a cache remembers them. */
+export async function listLivePods(
+  client: KubeClient,
+  namespace: string,
+  serviceAccountName: string,
+  signal: AbortSignal,
+): Promise<Pod[]> {
+  const pods = await client.list(resources.pods, {
+    namespace,
+    fieldSelector: `spec.serviceAccountName=${serviceAccountName}`,
+    signal,
+  });
+  return pods.filter(isLive);
+}
