@@ -159,7 +159,8 @@ export class KillSwitchController implements Reconciler {
       (workload) => stored.get(workload.metadata.uid) ?? workload,
     );
     const pods = await this.#remainingPods(key, killSwitch, context);
-    const stragglers = pods?.filter(({ metadata }) => metadata.deletionTimestamp === undefined) ?? [];
+    const stragglers =
+      pods?.filter(({ metadata }) => metadata.deletionTimestamp === undefined) ?? [];
     await deletePods(stragglers, stopOptions);
 
     const findings = stopFindings({ guarded, fence, workloads, pods });
@@ -189,7 +190,12 @@ export class KillSwitchController implements Reconciler {
     const cached = this.#podsOf(key).filter(isLive);
     if (cached.length > 0) return cached;
     try {
-      return await listLivePods(this.#options.client, metadata.namespace ?? '', spec.workflow, signal);
+      return await listLivePods(
+        this.#options.client,
+        metadata.namespace ?? '',
+        spec.workflow,
+        signal,
+      );
     } catch (error) {
       log.warn('Pods of a kill could not be listed', { error });
       return undefined;

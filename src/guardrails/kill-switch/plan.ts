@@ -21,10 +21,7 @@ export type Phase =
   /** Somebody with the right to do so asked for release. */
   | 'Release';
 
-export function phaseOf(
-  killSwitch: KillSwitch | undefined,
-  workflow: Workflow | undefined,
-): Phase {
+export function phaseOf(killSwitch: KillSwitch | undefined, workflow: Workflow | undefined): Phase {
   const annotated = workflow?.metadata.annotations?.[annotation.killSwitch] !== undefined;
   if (killSwitch === undefined) return annotated ? 'Latch' : 'Idle';
   if (!isReleaseAsked(killSwitch)) return 'Stop';
@@ -119,7 +116,9 @@ export function thawNonce(killSwitch: KillSwitch, workload: Workload): string {
 export function isHeldBy(killSwitch: KillSwitch, workload: Workload): boolean {
   const touch = workload.metadata.annotations?.[annotation.touch];
   if (touch?.startsWith(killSwitch.metadata.uid ?? '\0') === true) return true;
-  return workload.serviceAccountName === killSwitch.spec.workflow && restoreOf(workload) !== undefined;
+  return (
+    workload.serviceAccountName === killSwitch.spec.workflow && restoreOf(workload) !== undefined
+  );
 }
 
 /** A pod that has ended on its own holds nothing that must be stopped; it stays, for its logs. */
@@ -207,7 +206,8 @@ function fencedFinding({ guarded, fence }: StopProgress): Finding {
         type: 'Fenced',
         status: 'Unknown',
         reason: 'ProbeFailed',
-        message: 'The API server did not answer the dry run that proves the fence; it is tried again.',
+        message:
+          'The API server did not answer the dry run that proves the fence; it is tried again.',
       };
   }
 }
@@ -279,5 +279,7 @@ function some(objects: readonly KubeObject[]): string {
   const names = objects
     .slice(0, 5)
     .map(({ kind, metadata }) => (kind === undefined ? metadata.name : `${kind} ${metadata.name}`));
-  return objects.length > 5 ? `${names.join(', ')} and ${objects.length - 5} more` : names.join(', ');
+  return objects.length > 5
+    ? `${names.join(', ')} and ${objects.length - 5} more`
+    : names.join(', ');
 }

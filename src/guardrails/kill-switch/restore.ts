@@ -45,7 +45,10 @@ export async function restoreWorkload(
   const restore = restoreOf(workload);
   if (restore !== undefined && !isRestored(workload, restore)) {
     if (restore.value === undefined) {
-      return { state: 'Unrestorable', why: `${restore.annotation} isn't a value that admission wrote` };
+      return {
+        state: 'Unrestorable',
+        why: `${restore.annotation} isn't a value that admission wrote`,
+      };
     }
     if (workload.serviceAccountName !== killSwitch.spec.workflow) {
       return {
@@ -54,10 +57,15 @@ export async function restoreWorkload(
       };
     }
     if (workload.kind === 'CronJob') await skipMissedRuns(workload, options);
-    const thawed = await write(client, workload, [
-      { op: 'test', path: pointer(restore.annotation), value: restore.text },
-      { op: 'add', path: pointer(annotation.touch), value: thawNonce(killSwitch, workload) },
-    ], signal);
+    const thawed = await write(
+      client,
+      workload,
+      [
+        { op: 'test', path: pointer(restore.annotation), value: restore.text },
+        { op: 'add', path: pointer(annotation.touch), value: thawNonce(killSwitch, workload) },
+      ],
+      signal,
+    );
     if (thawed === undefined) return { state: 'Fenced' };
     workload = thawed;
     const after = restoreOf(workload);
