@@ -23,7 +23,8 @@ import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/c
 import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
-import type { IndexedStore, ReadStore } from '../runtime/store.ts';
+import type { IndexedStore } from '../runtime/merged-store.ts';
+import type { ReadStore } from '../runtime/store.ts';
 
 /** What the kill switch reports to the metrics. */
 export interface KillSwitchMetrics {
@@ -39,7 +40,7 @@ export interface KillSwitchControllerOptions {
   killSwitches: ReadStore<KillSwitch>;
   workflows: ReadStore<Workflow>;
   namespaces: ReadStore<Namespace>;
-  /** Indexed by `namespace`. */
+  /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
   /** Indexed by `identity` (`namespace/serviceAccountName`). */
   pods: IndexedStore<Pod>;
@@ -352,10 +353,11 @@ export class KillSwitchController implements Reconciler {
     return namespace?.metadata.labels?.[label.environment] !== undefined;
   }
 
-  #workloadsOf({ metadata, spec }: KillSwitch): Workload[] {
-    return this.#options.workloads
-      .byIndex('namespace', metadata.namespace ?? '')
-      .filter(({ serviceAccountName }) => serviceAccountName === spec.workflow);
+  #workloadsOf({ metadata, spec }: KillSwitch): readonly Workload[] {
+    return this.#options.workloads.byIndex(
+      'identity',
+      `${metadata.namespace ?? ''}/${spec.workflow}`,
+    );
   }
 
   #heldWorkloads(killSwitch: KillSwitch): Workload[] {

@@ -1,0 +1,346 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { dump } from 'js-yaml';
+import { annotation } from '../api/names.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
+import type { Condition } from '../api/objects.ts';
+import { resources } from '../api/resources.ts';
+import type { Workflow } from '../api/workflow.ts';
+import { ApiServerClient, type KubeClient } from '../runtime/client.ts';
+import { isAlreadyExists } from '../runtime/errors.ts';
+import { PooledKubeConfig } from '../runtime/kube-config.ts';
+
+export interface RunOptions {
+  argv: string[];
+  stdout: (line: string) => void;
+  stderr: (line: string) => void;
+}
+
+/** Exit codes: done; the cluster said no or isn't there yet; the command line is wrong. */
+const exit = { ok: 0, failed: 1, usage: 2 } as const;
+
+const usage = `Stop and release automations.
+
+Usage:
+  kubectl guardrails kill NAME --reason TEXT      engage the kill switch of Workflow NAME
+  kubectl guardrails release NAME --reason TEXT   ask for its release (not by who engaged it)
+  kubectl guardrails status [NAME]                what is engaged, and how far
+
+Options:
+  -n, --namespace NAME   namespace; default: the context's
+  -A, --all-namespaces   status of all namespaces
+      --reason TEXT      why; kept in the KillSwitch and in the events
+      --wait=false       don't wait until it is done
+      --timeout 60       seconds to wait
+  -o, --output FORMAT    status as table, json or yaml
+      --kubeconfig FILE  --context NAME  --as USER   as in kubectl
+  -h, --help             this text
+
+Exit codes: 0 done, 1 refused or not done in time, 2 wrong command line.`;
+
+class UsageError extends Error {
+  readonly code = 'USAGE';
+}
+
+interface Flags {
+  namespace: string;
+  allNamespaces: boolean;
+  reason: string | undefined;
+  wait: boolean;
+  timeoutMs: number;
+  output: string;
+}
+
+interface Session extends RunOptions {
+  client: KubeClient;
+  flags: Flags;
+}
+
+/** Runs one command line. @returns the exit code */
+export async function run(options: RunOptions): Promise<number> {
+  let kubeConfig: PooledKubeConfig | undefined;
+  try {
+    const { values, positionals } = parse(options.argv);
+    const [command, name, ...rest] = positionals;
+    if (values.help === true || command === undefined) {
+      options.stdout(usage);
+      return command === undefined && values.help !== true ? exit.usage : exit.ok;
+    }
+    if (rest.length > 0) throw new UsageError(`unexpected argument: ${rest.join(' ')}`);
+    kubeConfig = new PooledKubeConfig({ connections: 4 }).load({
+      kubeconfig: values.kubeconfig,
+      context: values.context,
+    });
+    if (values.as !== undefined) impersonate(kubeConfig, values.as);
+    const session: Session = {
+      ...options,
+      client: new ApiServerClient({ kubeConfig, userAgent: 'kubectl-guardrails' }),
+      flags: flagsOf(values, kubeConfig),
+    };
+    switch (command) {
+      case 'kill':
+        return await kill(session, required(name, 'kill NAME --reason TEXT'));
+      case 'release':
+        return await release(session, required(name, 'release NAME --reason TEXT'));
+      case 'status':
+        return await status(session, name);
+      default:
+        throw new UsageError(`unknown command: ${command}`);
+    }
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    options.stderr(`Error: ${message}`);
+    if (!isUsage(error)) return exit.failed;
+    options.stderr('Run kubectl guardrails --help for the commands.');
+    return exit.usage;
+  } finally {
+    await kubeConfig?.closeConnections();
+  }
+}
+
+function parse(argv: string[]) {
+  // parseArgs knows no --flag=false for booleans.
+  const args = argv.map((arg) => (arg === '--wait=false' ? '--no-wait' : arg));
+  return parseArgs({
+    args: args.filter((arg) => arg !== '--wait=true'),
+    allowPositionals: true,
+    allowNegative: true,
+    options: {
+      namespace: { type: 'string', short: 'n' },
+      'all-namespaces': { type: 'boolean', short: 'A' },
+      reason: { type: 'string' },
+      wait: { type: 'boolean' },
+      timeout: { type: 'string' },
+      output: { type: 'string', short: 'o' },
+      kubeconfig: { type: 'string' },
+      context: { type: 'string' },
+      as: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
+    },
+  });
+}
+
+function isUsage(error: unknown): boolean {
+  if (error instanceof UsageError) return true;
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS');
+}
+
+function flagsOf(values: ReturnType<typeof parse>['values'], kubeConfig: PooledKubeConfig): Flags {
+  const seconds = Number(values.timeout ?? '60');
+  if (!Number.isFinite(seconds) || seconds <= 0) {
+    throw new UsageError('--timeout takes a number of seconds above 0');
+  }
+  const output = values.output ?? 'table';
+  if (!['table', 'json', 'yaml'].includes(output)) {
+    throw new UsageError('--output takes table, json or yaml');
+  }
+  const context = kubeConfig.getContextObject(kubeConfig.getCurrentContext());
+  return {
+    namespace: values.namespace ?? context?.namespace ?? 'default',
+    allNamespaces: values['all-namespaces'] === true,
+    reason: values.reason,
+    wait: values.wait !== false,
+    timeoutMs: seconds * 1000,
+    output,
+  };
+}
+
+function impersonate(kubeConfig: PooledKubeConfig, userName: string): void {
+  const current = kubeConfig.getCurrentUser();
+  kubeConfig.users = kubeConfig.users.map((user) =>
+    user.name === current?.name ? { ...user, impersonateUser: userName } : user,
+  );
+}
+
+function required(value: string | undefined, form: string): string {
+  if (value === undefined) throw new UsageError(`a name is missing: kubectl guardrails ${form}`);
+  return value;
+}
+
+function reasonOf({ reason }: Flags, form: string): string {
+  if (reason === undefined || reason.trim() === '') {
+    throw new UsageError(`a reason is missing: kubectl guardrails ${form}`);
+  }
+  return reason;
+}
+
+async function kill(session: Session, name: string): Promise<number> {
+  const { client, flags, stdout } = session;
+  const { namespace } = flags;
+  const reason = reasonOf(flags, `kill ${name} --reason TEXT`);
+  const workflow = await client.get(resources.workflows, { namespace, name });
+  if (workflow === undefined) {
+    session.stderr(
+      `Warning: there is no Workflow ${name} in ${namespace}. The kill switch is engaged all the same, for whatever runs as ServiceAccount ${name}.`,
+    );
+  }
+  try {
+    await client.create(resources.killSwitches, {
+      metadata: { namespace, name },
+      spec: { workflow: name, reason },
+    });
+    stdout(`Kill switch engaged for ${namespace}/${name}.`);
+  } catch (error) {
+    if (!isAlreadyExists(error)) throw error;
+    stdout(`The kill switch of ${namespace}/${name} is engaged already.`);
+  }
+  if (!flags.wait) return exit.ok;
+  const reached = new Set<string>();
+  const done = await follow(session, async () => {
+    const killSwitch = await client.get(resources.killSwitches, { namespace, name });
+    if (killSwitch === undefined) throw new Error('The KillSwitch is gone: it was released.');
+    for (const condition of killSwitch.status?.conditions ?? []) {
+      if (condition.status !== 'True' || reached.has(condition.type)) continue;
+      reached.add(condition.type);
+      stdout(`  ${condition.type.padEnd(9)} ${condition.message}`);
+    }
+    return reached.has('Ready');
+  });
+  if (done) return exit.ok;
+  session.stderr(
+    'Not stopped in time. The fence holds by admission where it is installed; see what is missing: ' +
+      `kubectl guardrails status ${name} -n ${namespace}`,
+  );
+  return exit.failed;
+}
+
+async function release(session: Session, name: string): Promise<number> {
+  const { client, flags, stdout } = session;
+  const { namespace } = flags;
+  const reason = reasonOf(flags, `release ${name} --reason TEXT`);
+  const engaged = await client.get(resources.killSwitches, { namespace, name });
+  if (engaged === undefined) throw new Error(`No kill switch is engaged for ${namespace}/${name}.`);
+  await client.mergePatch(
+    resources.killSwitches,
+    { namespace, name },
+    { metadata: { uid: engaged.metadata.uid, annotations: { [annotation.release]: reason } } },
+  );
+  stdout(`Release of ${namespace}/${name} asked for.`);
+  if (!flags.wait) return exit.ok;
+  const done = await follow(session, async () => {
+    const killSwitch = await client.get(resources.killSwitches, { namespace, name });
+    return killSwitch === undefined || killSwitch.metadata.uid !== engaged.metadata.uid;
+  });
+  if (done) {
+    stdout('Released: everything is as its owners want it.');
+    return exit.ok;
+  }
+  session.stderr(
+    `Not released in time; see what it waits for: kubectl guardrails status ${name} -n ${namespace}`,
+  );
+  return exit.failed;
+}
+
+async function follow({ flags }: Session, isDone: () => Promise<boolean>): Promise<boolean> {
+  const deadline = performance.now() + flags.timeoutMs;
+  while (!(await isDone())) {
+    if (performance.now() > deadline) return false;
+    await delay(200);
+  }
+  return true;
+}
+
+interface StatusRow {
+  namespace: string;
+  name: string;
+  /** Of the Workflow: Running, Held, Stopped, Stopping, Releasing, or Unknown. */
+  state: string;
+  reason: string;
+  engagedBy: string;
+  since: string;
+  message: string;
+}
+
+async function status(
+  { client, flags, stdout }: Session,
+  name: string | undefined,
+): Promise<number> {
+  const scope = flags.allNamespaces ? {} : { namespace: flags.namespace };
+  const [workflows, killSwitches] = await Promise.all([
+    client.list(resources.workflows, scope),
+    client.list(resources.killSwitches, scope),
+  ]);
+  const rows = statusRows(workflows, killSwitches).filter(
+    (row) => name === undefined || row.name === name,
+  );
+  if (flags.output === 'json') stdout(JSON.stringify(rows, undefined, 2));
+  else if (flags.output === 'yaml') stdout(dump(rows).trimEnd());
+  else if (rows.length === 0) stdout('No Workflow and no KillSwitch found.');
+  else stdout(table(rows));
+  return name !== undefined && rows.length === 0 ? exit.failed : exit.ok;
+}
+
+/** One row for each Workflow or KillSwitch, engaged ones first. */
+export function statusRows(
+  workflows: readonly Workflow[],
+  killSwitches: readonly KillSwitch[],
+): StatusRow[] {
+  const keyOf = ({ metadata }: Workflow | KillSwitch): string =>
+    `${metadata.namespace ?? ''}/${metadata.name}`;
+  const engaged = new Map(killSwitches.map((killSwitch) => [keyOf(killSwitch), killSwitch]));
+  const known = new Set(workflows.map(keyOf));
+  const alone = killSwitches.filter((killSwitch) => !known.has(keyOf(killSwitch)));
+  const rows = [...workflows, ...alone].map((object): StatusRow => {
+    const killSwitch = engaged.get(keyOf(object));
+    const { namespace = '', name } = object.metadata;
+    const ready = find((killSwitch ?? object).status?.conditions, 'Ready');
+    if (killSwitch === undefined) {
+      const held = find(object.status?.conditions, 'Held');
+      const state =
+        held?.status === 'True' ? 'Held' : ready?.status === 'True' ? 'Running' : 'Unknown';
+      const message = state === 'Held' ? held?.message : ready?.message;
+      return {
+        namespace,
+        name,
+        state,
+        reason: '',
+        engagedBy: '',
+        since: '',
+        message: message ?? '',
+      };
+    }
+    return {
+      namespace,
+      name,
+      state: ready?.reason ?? 'Engaged',
+      reason: killSwitch.spec.reason,
+      engagedBy: killSwitch.spec.engagedBy ?? '',
+      since: killSwitch.metadata.creationTimestamp ?? '',
+      message: ready?.message ?? 'No operator has worked on it yet.',
+    };
+  });
+  const rank = ({ engagedBy }: StatusRow): number => (engagedBy === '' ? 1 : 0);
+  return rows.toSorted(
+    (a, b) =>
+      rank(a) - rank(b) || `${a.namespace}/${a.name}`.localeCompare(`${b.namespace}/${b.name}`),
+  );
+}
+
+function find(conditions: readonly Condition[] | undefined, type: string): Condition | undefined {
+  return conditions?.find((condition) => condition.type === type);
+}
+
+function table(rows: readonly StatusRow[]): string {
+  const header = ['NAMESPACE', 'NAME', 'STATE', 'REASON', 'ENGAGED-BY', 'SINCE', 'MESSAGE'];
+  const cells = rows.map(({ namespace, name, state, reason, engagedBy, since, message }) => [
+    namespace,
+    name,
+    state,
+    reason,
+    engagedBy,
+    since,
+    message,
+  ]);
+  const widths = header.map((title, column) =>
+    Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)),
+  );
+  return [header, ...cells]
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}

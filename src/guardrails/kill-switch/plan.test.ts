@@ -1,0 +1,262 @@
+import { describe, expect, it } from 'vitest';
+import fc from 'fast-check';
+import { annotation, label } from '../../api/names.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import type { Pod } from '../../api/objects.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import { projectWorkload, type Workload, type WorkloadKind } from '../../api/workload.ts';
+import {
+  freezeNonce,
+  graceOf,
+  isHeldBy,
+  isPausable,
+  isRestored,
+  latchOf,
+  phaseOf,
+  releaseFindings,
+  restoreOf,
+  stopFindings,
+  thawNonce,
+} from './plan.ts';
+
+function workflow(annotations: Record<string, string> = {}): Workflow {
+  return {
+    metadata: { name: 'invoice', namespace: 'finance', annotations },
+    spec: { targets: [] },
+  };
+}
+
+function killSwitch(
+  annotations: Record<string, string> = {},
+  labels: Record<string, string> = {},
+): KillSwitch {
+  return {
+    metadata: { name: 'invoice', namespace: 'finance', uid: 'uid-1', annotations, labels },
+    spec: { workflow: 'invoice', reason: 'runaway', engagedBy: 'alice' },
+  };
+}
+
+function workload(
+  kind: WorkloadKind,
+  spec: object,
+  annotations: Record<string, string> = {},
+  serviceAccountName = 'invoice',
+): Workload {
+  const template = { spec: { serviceAccountName } };
+  return projectWorkload(kind, {
+    metadata: { name: 'w', namespace: 'finance', uid: 'w-1', annotations },
+    spec:
+      kind === 'CronJob' ? { ...spec, jobTemplate: { spec: { template } } } : { ...spec, template },
+  } as never);
+}
+
+describe('phaseOf', () => {
+  const engaging = { [annotation.killSwitch]: 'runaway' };
+  const releasing = killSwitch({ [annotation.release]: 'fixed' });
+  it.each([
+    ['nothing stands', undefined, workflow(), 'Idle'],
+    ['nothing exists', undefined, undefined, 'Idle'],
+    ['the annotation stands alone', undefined, workflow(engaging), 'Latch'],
+    [
+      'its value is empty: unknown means stop',
+      undefined,
+      workflow({ [annotation.killSwitch]: '' }),
+      'Latch',
+    ],
+    ['a KillSwitch stands alone', killSwitch(), workflow(), 'Stop'],
+    ['a KillSwitch stands without its Workflow', killSwitch(), undefined, 'Stop'],
+    ['both stand', killSwitch(), workflow(engaging), 'Stop'],
+    ['release is asked for', releasing, workflow(), 'Release'],
+    ['release has begun', killSwitch({}, { [label.releasing]: 'true' }), undefined, 'Release'],
+    ['it is engaged again during the release', releasing, workflow(engaging), 'CancelRelease'],
+  ] as const)('when %s', (_, engaged, of, phase) => {
+    expect(phaseOf(engaged, of)).toBe(phase);
+  });
+});
+
+describe('latchOf', () => {
+  it('passes on reason and authenticated user of the annotation', () => {
+    const latched = latchOf(
+      workflow({ [annotation.killSwitch]: ' runaway ', [annotation.killSwitchEngagedBy]: 'alice' }),
+    );
+    expect(latched.spec).toEqual({ workflow: 'invoice', reason: 'runaway', engagedBy: 'alice' });
+    expect(latched.metadata).toEqual({ name: 'invoice', namespace: 'finance' });
+  });
+
+  it('makes a valid KillSwitch of any annotation', () => {
+    fc.assert(
+      fc.property(fc.string({ maxLength: 5000, unit: 'binary' }), (reason) => {
+        const { spec } = latchOf(workflow({ [annotation.killSwitch]: reason }));
+        expect(spec.reason.length).toBeGreaterThan(0);
+        expect(spec.reason.length).toBeLessThanOrEqual(1024);
+        expect(spec.engagedBy).toBe('unknown');
+      }),
+    );
+  });
+});
+
+describe('isPausable', () => {
+  it.each([
+    ['a running Deployment', workload('Deployment', { replicas: 3 }), true],
+    ['a Deployment without a count: it runs one', workload('Deployment', {}), true],
+    ['a Deployment at 0', workload('Deployment', { replicas: 0 }), false],
+    ['a StatefulSet', workload('StatefulSet', { replicas: 2 }), true],
+    [
+      'a StatefulSet that would lose its volumes',
+      workload('StatefulSet', {
+        replicas: 2,
+        persistentVolumeClaimRetentionPolicy: { whenScaled: 'Delete' },
+      }),
+      false,
+    ],
+    ['a CronJob', workload('CronJob', {}), true],
+    ['a suspended CronJob', workload('CronJob', { suspend: true }), false],
+    ['a Job', workload('Job', {}), true],
+    ['a suspended Job', workload('Job', { suspend: true }), false],
+  ])('%s', (_, of, expected) => {
+    expect(isPausable(of)).toBe(expected);
+  });
+
+  it('leaves a finished Job alone', () => {
+    const finished = projectWorkload('Job', {
+      metadata: { name: 'j', namespace: 'finance' },
+      spec: { template: { spec: { serviceAccountName: 'invoice' } } },
+      status: { conditions: [{ type: 'Complete', status: 'True' }] },
+    } as never);
+    expect(isPausable(finished)).toBe(false);
+  });
+});
+
+describe('restoreOf', () => {
+  it('reads only what admission can have written', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (text) => {
+        const restore = restoreOf(
+          workload('Deployment', {}, { [annotation.restoreReplicas]: text }),
+        );
+        const valid = /^[0-9]{1,9}$/.test(text);
+        expect(restore?.value).toBe(valid ? Number(text) : undefined);
+        expect(restore?.text).toBe(text);
+      }),
+    );
+  });
+
+  it.each([
+    [
+      '0 replicas wait for 3',
+      workload('Deployment', { replicas: 0 }, { [annotation.restoreReplicas]: '3' }),
+      false,
+    ],
+    [
+      'the owner went to 5 meanwhile',
+      workload('Deployment', { replicas: 5 }, { [annotation.restoreReplicas]: '3' }),
+      true,
+    ],
+    [
+      'suspended waits to run',
+      workload('CronJob', { suspend: true }, { [annotation.restoreSuspend]: 'false' }),
+      false,
+    ],
+    [
+      'runs again',
+      workload('CronJob', { suspend: false }, { [annotation.restoreSuspend]: 'false' }),
+      true,
+    ],
+    [
+      'a damaged value is never taken for done',
+      workload('Deployment', { replicas: 0 }, { [annotation.restoreReplicas]: 'many' }),
+      false,
+    ],
+  ])('is restored when: %s', (_, of, expected) => {
+    const restore = restoreOf(of);
+    expect(restore && isRestored(of, restore)).toBe(expected);
+  });
+});
+
+describe('touches', () => {
+  it('freeze with the same nonce on every replica', () => {
+    expect(freezeNonce(killSwitch())).toBe('uid-1');
+  });
+
+  it('thaw with a nonce that differs from the one that stands, whatever stands', () => {
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          fc.string(),
+          fc.nat().map((n) => `uid-1.release.${n}`),
+        ),
+        (standing) => {
+          const touched = workload('Deployment', {}, { [annotation.touch]: standing });
+          expect(thawNonce(killSwitch(), touched)).not.toBe(standing);
+          expect(thawNonce(killSwitch(), touched)).toMatch(/^uid-1\.release\.\d+$/);
+        },
+      ),
+    );
+  });
+
+  it('finds what it paused even where the workload runs as somebody else by now', () => {
+    const moved = workload('Deployment', {}, { [annotation.touch]: 'uid-1' }, 'other');
+    expect(isHeldBy(killSwitch(), moved)).toBe(true);
+    expect(isHeldBy(killSwitch(), workload('Deployment', {}))).toBe(false);
+    const foreign = workload('Deployment', {}, { [annotation.restoreReplicas]: '3' }, 'other');
+    expect(isHeldBy(killSwitch(), foreign)).toBe(false);
+  });
+});
+
+describe('graceOf', () => {
+  it('is never zero and never above the cap', () => {
+    fc.assert(
+      fc.property(
+        fc.option(fc.integer(), { nil: undefined }),
+        fc.integer({ min: 1, max: 600 }),
+        (own, cap) => {
+          const pod: Pod = {
+            metadata: { name: 'p' },
+            spec: own === undefined ? {} : { terminationGracePeriodSeconds: own },
+          };
+          expect(graceOf(pod, cap)).toBeGreaterThanOrEqual(1);
+          expect(graceOf(pod, cap)).toBeLessThanOrEqual(cap);
+        },
+      ),
+    );
+  });
+});
+
+describe('stopFindings', () => {
+  const pod: Pod = { metadata: { name: 'p' }, status: { phase: 'Running' } };
+  const stopped = { guarded: true, fence: 'Denied', workloads: [], pods: [] } as const;
+  const ready = (progress: Parameters<typeof stopFindings>[0]): string | undefined =>
+    stopFindings(progress).find(({ type }) => type === 'Ready')?.status;
+
+  it('is ready only when fenced, paused and without a pod', () => {
+    expect(ready(stopped)).toBe('True');
+    expect(ready({ ...stopped, guarded: false })).toBe('False');
+    expect(ready({ ...stopped, fence: 'Allowed' })).toBe('False');
+    expect(ready({ ...stopped, fence: 'Unknown' })).toBe('False');
+    expect(ready({ ...stopped, workloads: [workload('Deployment', {})] })).toBe('False');
+    expect(ready({ ...stopped, pods: [pod] })).toBe('False');
+    expect(ready({ ...stopped, pods: undefined })).toBe('False');
+  });
+
+  it('stays short at any number of pods', () => {
+    const pods = Array.from({ length: 5000 }, (_, n): Pod => ({ metadata: { name: `pod-${n}` } }));
+    const podsGone = stopFindings({ ...stopped, pods }).find(({ type }) => type === 'PodsGone');
+    expect(podsGone?.message).toContain('5000 pods');
+    expect(podsGone?.message.length).toBeLessThan(200);
+  });
+});
+
+describe('releaseFindings', () => {
+  it('says by whom, and what it waits for', () => {
+    const findings = releaseFindings({
+      lifted: true,
+      releasedBy: 'bob',
+      waiting: [workload('Deployment', {})],
+      unrestorable: [],
+    });
+    const ready = findings.find(({ type }) => type === 'Ready');
+    expect(ready).toMatchObject({ status: 'False', reason: 'Releasing' });
+    expect(ready?.message).toContain('bob');
+    expect(ready?.message).toContain('Deployment w');
+  });
+});

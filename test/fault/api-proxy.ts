@@ -1,0 +1,144 @@
+import {
+  createServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
+import { Agent, request as httpsRequest } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { dump } from 'js-yaml';
+import type { ControlPlane } from '../control-plane/control-plane.ts';
+
+/** A write that passes through: method and path, without the host and query. */
+export interface ProxiedWrite {
+  /** From 1, in the order of arrival. */
+  index: number;
+  method: string;
+  path: string;
+}
+
+/** What happens to a write: forwarded, cut off before it reaches the API server, or after it did. */
+export type WriteFate = 'pass' | 'cut-before' | 'cut-after';
+
+export interface ApiProxyOptions {
+  controlPlane: Pick<ControlPlane, 'server' | 'adminToken' | 'certificateAuthority' | 'dataDir'>;
+  /** Decides over each write; default: pass. Dry runs, Leases and Events are never asked about. */
+  onWrite?: (write: ProxiedWrite) => WriteFate;
+  /** Called when a write was cut, at the moment of the cut. */
+  onCut?: (write: ProxiedWrite) => void;
+}
+
+/**
+ * A plain HTTP proxy between an operator and a real API server: it counts the writes, cuts chosen
+ * ones off, and can drop or silence all watches.
+ */
+export class ApiProxy {
+  readonly writes: ProxiedWrite[] = [];
+  readonly #options: ApiProxyOptions;
+  readonly #server = createServer((incoming, outgoing) => this.#handle(incoming, outgoing));
+  readonly #agent: Agent;
+  readonly #watches = new Set<ServerResponse>();
+  onWrite: NonNullable<ApiProxyOptions['onWrite']>;
+
+  constructor(options: ApiProxyOptions) {
+    this.#options = options;
+    this.onWrite = options.onWrite ?? ((): WriteFate => 'pass');
+    this.#agent = new Agent({ ca: options.controlPlane.certificateAuthority, keepAlive: true });
+  }
+
+  /** Listens on a free loopback port. @returns path of a kubeconfig that leads through the proxy */
+  async start(): Promise<string> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(0, '127.0.0.1', resolve);
+    });
+    const { port } = this.#server.address() as AddressInfo;
+    const { dataDir, adminToken } = this.#options.controlPlane;
+    const file = path.join(dataDir, `proxy-${port}.yaml`);
+    const name = 'through-proxy';
+    const config = {
+      apiVersion: 'v1',
+      kind: 'Config',
+      'current-context': name,
+      contexts: [{ name, context: { cluster: name, user: name } }],
+      clusters: [
+        { name, cluster: { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true } },
+      ],
+      users: [{ name, user: { token: adminToken } }],
+    };
+    await writeFile(file, dump(config), { mode: 0o600 });
+    return file;
+  }
+
+  /** Ends every open watch at once, without a word (the connection is reset). */
+  cutWatches(): number {
+    const { size } = this.#watches;
+    for (const response of this.#watches) response.destroy();
+    return size;
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(() => resolve(undefined)));
+    this.#agent.destroy();
+  }
+
+  #handle(incoming: IncomingMessage, outgoing: ServerResponse): void {
+    const url = new URL(incoming.url ?? '/', 'http://proxy');
+    const method = incoming.method ?? 'GET';
+    const counted =
+      method !== 'GET' &&
+      url.searchParams.get('dryRun') === null &&
+      !/\/(leases|events)(\/|$)/.test(url.pathname);
+    if (!counted) {
+      this.#forward(incoming, outgoing, () => undefined);
+      return;
+    }
+    const write = { index: this.writes.length + 1, method, path: url.pathname };
+    this.writes.push(write);
+    const fate = this.onWrite(write);
+    if (fate === 'cut-before') {
+      this.#options.onCut?.(write);
+      incoming.destroy();
+      return;
+    }
+    this.#forward(incoming, outgoing, () => {
+      if (fate !== 'cut-after') return;
+      this.#options.onCut?.(write);
+      incoming.destroy();
+    });
+  }
+
+  #forward(incoming: IncomingMessage, outgoing: ServerResponse, beforeAnswer: () => void): void {
+    const isWatch = incoming.url?.includes('watch=true') === true;
+    const target = new URL(incoming.url ?? '/', this.#options.controlPlane.server);
+    const request = (target.protocol === 'https:' ? httpsRequest : httpRequest)(
+      target,
+      {
+        method: incoming.method ?? 'GET',
+        headers: { ...incoming.headers, host: target.host },
+        ...(target.protocol === 'https:' && { agent: this.#agent }),
+      },
+      (answer) => {
+        beforeAnswer();
+        if (outgoing.destroyed) {
+          answer.destroy();
+          return;
+        }
+        outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+        outgoing.flushHeaders();
+        answer.pipe(outgoing);
+        answer.on('error', () => outgoing.destroy());
+      },
+    );
+    if (isWatch) this.#watches.add(outgoing);
+    outgoing.once('close', () => {
+      this.#watches.delete(outgoing);
+      request.destroy();
+    });
+    request.on('error', () => outgoing.destroy());
+    incoming.pipe(request);
+  }
+}
