@@ -1,0 +1,58 @@
+import type { KubeObject } from '../api/objects.ts';
+import {
+  grantableRole,
+  leaderElectionRole,
+  operatorRole,
+  userRoles,
+  type RoleDefinition,
+} from './rbac.ts';
+
+const prefix = 'automation-guardrails';
+
+/** Roles of an installation, in the order in which they are listed everywhere. */
+export const roles: readonly RoleDefinition[] = [
+  operatorRole,
+  leaderElectionRole,
+  grantableRole,
+  ...userRoles,
+];
+
+/** RBAC of the installation in namespace `automation-guardrails`, as the kustomization has it. */
+export function rbacManifests(): KubeObject[] {
+  const bound = [operatorRole, leaderElectionRole, grantableRole];
+  return [...roles.map(roleManifest), ...bound.map(bindingManifest)];
+}
+
+function roleManifest({ name, description, namespaced = false, rules }: RoleDefinition): KubeObject {
+  return {
+    apiVersion: 'rbac.authorization.k8s.io/v1',
+    kind: namespaced ? 'Role' : 'ClusterRole',
+    metadata: {
+      ...metadata(name, namespaced),
+      annotations: { 'automationguardrails.dev/description': description },
+    },
+    rules,
+  } as KubeObject;
+}
+
+function bindingManifest({ name, namespaced = false }: RoleDefinition): KubeObject {
+  return {
+    apiVersion: 'rbac.authorization.k8s.io/v1',
+    kind: namespaced ? 'RoleBinding' : 'ClusterRoleBinding',
+    metadata: metadata(name, namespaced),
+    roleRef: {
+      apiGroup: 'rbac.authorization.k8s.io',
+      kind: namespaced ? 'Role' : 'ClusterRole',
+      name: `${prefix}-${name}`,
+    },
+    subjects: [{ kind: 'ServiceAccount', name: prefix, namespace: prefix }],
+  } as KubeObject;
+}
+
+function metadata(name: string, namespaced: boolean): KubeObject['metadata'] {
+  return {
+    name: `${prefix}-${name}`,
+    ...(namespaced && { namespace: prefix }),
+    labels: { 'app.kubernetes.io/name': prefix },
+  };
+}

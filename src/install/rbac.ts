@@ -1,0 +1,95 @@
+import { GROUP } from '../api/names.ts';
+import type { PolicyRule } from '../api/objects.ts';
+import { resources, type Resource } from '../api/resources.ts';
+
+/** A ClusterRole or Role that an installation brings, whatever brings it. */
+export interface RoleDefinition {
+  /** Without the prefix of the installation. */
+  name: string;
+  description: string;
+  /** A Role in the operator's own namespace. */
+  namespaced?: boolean;
+  rules: PolicyRule[];
+}
+
+const read = ['get', 'list', 'watch'];
+
+function rule(verbs: string[], ...of: (Resource | [Resource, string])[]): PolicyRule {
+  const names = of.map((item) => (isSub(item) ? `${item[0].plural}/${item[1]}` : item.plural));
+  const groups = of.map((item) => (isSub(item) ? item[0].group : item.group));
+  return { apiGroups: [...new Set(groups)], resources: names, verbs };
+}
+
+function isSub(item: Resource | [Resource, string]): item is [Resource, string] {
+  return Array.isArray(item);
+}
+
+const { workflows, automationIdentities, killSwitches } = resources;
+const kinds = [workflows, automationIdentities, killSwitches] as const;
+
+/** What the operator itself may do: exactly what it uses. No escalate, no bind, no impersonate. */
+export const operatorRole: RoleDefinition = {
+  name: 'operator',
+  description: 'What the operator does by itself.',
+  rules: [
+    rule(read, ...kinds),
+    rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
+    rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
+    rule(read, resources.namespaces),
+    rule([...read, 'create', 'patch', 'delete'], resources.serviceAccounts),
+    rule([...read, 'create', 'patch', 'delete'], resources.roles, resources.roleBindings),
+    rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
+    // By name only: without list and watch, the operator's token is no key to all Secrets at once.
+    rule(['get', 'create', 'patch', 'delete'], resources.secrets),
+    rule([...read, 'patch', 'delete'], resources.pods),
+    rule([...read, 'patch'], resources.deployments, resources.statefulSets),
+    rule([...read, 'patch'], resources.jobs, resources.cronJobs),
+    rule(['patch'], [resources.cronJobs, 'status']),
+    rule(['create', 'patch'], resources.events),
+  ],
+};
+
+/** In the operator's own namespace. */
+export const leaderElectionRole: RoleDefinition = {
+  name: 'leader-election',
+  description: 'The Lease by which one replica leads.',
+  namespaced: true,
+  rules: [rule(['get', 'create', 'patch'], resources.leases)],
+};
+
+/**
+ * The ceiling of what an AutomationIdentity can ask for: the API server lets nobody grant what he
+ * doesn't hold. An administrator widens it.
+ */
+export const grantableRole: RoleDefinition = {
+  name: 'grantable',
+  description: 'The most that an AutomationIdentity can be granted. Widen it to what you allow.',
+  rules: [{ apiGroups: [''], resources: ['configmaps'], verbs: read }],
+};
+
+/** For people. Nothing is aggregated into `edit` or `admin`: each is given on purpose. */
+export const userRoles: readonly RoleDefinition[] = [
+  {
+    name: 'viewer',
+    description: 'See automations and kill switches.',
+    rules: [rule(read, ...kinds)],
+  },
+  {
+    name: 'requester',
+    description: 'Write Workflows and AutomationIdentities.',
+    rules: [
+      rule([...read, 'create', 'update', 'patch', 'delete'], workflows, automationIdentities),
+      rule(read, killSwitches),
+    ],
+  },
+  {
+    name: 'killer',
+    description: 'Engage a kill switch. Safe to give widely.',
+    rules: [rule(read, ...kinds), rule(['create'], killSwitches)],
+  },
+  {
+    name: 'releaser',
+    description: 'Release a kill switch that somebody else engaged.',
+    rules: [rule(read, ...kinds), { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'release'] }],
+  },
+];
