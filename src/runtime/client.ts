@@ -99,7 +99,7 @@ export interface WatchOptions extends ListOptions {
 export interface WatchClient {
   listPage(
     resource: Resource,
-    options: ListOptions & { continue?: string | undefined },
+    options: ListOptions & { limit?: number; continue?: string | undefined },
   ): Promise<ListPage>;
   /**
    * Events of a watch as they arrive; ends when the server or the signal ends it.
@@ -142,6 +142,8 @@ interface Call {
 const maxTries = 4;
 const maxRetryAfterMs = 5_000;
 const pageSize = 500;
+const maxPages = 1_000;
+const maxListRestarts = 2;
 /** The API server refuses objects of more than about 1.5 MiB. */
 const maxLineLength = 8 * 1024 * 1024;
 
@@ -181,32 +183,27 @@ export class ApiServerClient implements KubeClient, WatchClient {
   }
 
   async list<T extends KubeObject>(resource: Resource<T>, options: ListOptions = {}): Promise<T[]> {
-    for (let restarts = 0; ; restarts++) {
-      const items: KubeObject[] = [];
-      let next: string | undefined;
-      try {
-        do {
-          const page = await this.listPage(resource, { ...options, continue: next });
-          items.push(...page.items);
-          next = page.continue;
-        } while (next !== undefined);
-        return items as T[];
-      } catch (error) {
-        // A list of many pages may outlive the version that it started from.
-        if (!isExpired(error) || restarts === 2) throw error;
-      }
-    }
+    const items: KubeObject[] = [];
+    await listAll(this, resource, options, {
+      restart: () => (items.length = 0),
+      item: (item) => items.push(item),
+    });
+    return items as T[];
   }
 
   async listPage(
     resource: Resource,
-    options: ListOptions & { continue?: string | undefined },
+    options: ListOptions & { limit?: number; continue?: string | undefined },
   ): Promise<ListPage> {
     const list = (await this.#call({
       verb: 'list',
       method: 'GET',
       path: pathOf(resource, options.namespace),
-      query: { ...selectors(options), limit: pageSize, continue: options.continue },
+      query: {
+        ...selectors(options),
+        limit: options.limit ?? pageSize,
+        continue: options.continue,
+      },
       signal: options.signal,
     })) as {
       items?: KubeObject[] | null;
@@ -394,6 +391,45 @@ export class ApiServerClient implements KubeClient, WatchClient {
     } finally {
       this.#metrics?.observeRequest(verb, code, (performance.now() - started) / 1000);
     }
+  }
+}
+
+/** Takes the objects of a list as they come. */
+export interface ListSink {
+  /** The list starts over: forget what came. */
+  restart(): void;
+  item(object: KubeObject): void;
+}
+
+/**
+ * Reads all pages of a list. A list of many pages may outlive the version that it started from;
+ * then it starts over, the last time without pages.
+ *
+ * @returns the resourceVersion that all pages show
+ * @throws ApiError; RangeError for a list without an end
+ */
+export async function listAll(
+  client: Pick<WatchClient, 'listPage'>,
+  resource: Resource,
+  options: ListOptions,
+  sink: ListSink,
+): Promise<string> {
+  for (let restarts = 0; ; restarts++) {
+    const limit = restarts < maxListRestarts ? pageSize : 0;
+    let next: string | undefined;
+    try {
+      for (let pages = 0; pages < maxPages; pages++) {
+        const page = await client.listPage(resource, { ...options, limit, continue: next });
+        for (const item of page.items) sink.item(item);
+        if (page.continue === undefined) return page.resourceVersion;
+        next = page.continue;
+      }
+    } catch (error) {
+      if (!isExpired(error) || next === undefined || restarts === maxListRestarts) throw error;
+      sink.restart();
+      continue;
+    }
+    throw new RangeError(`the list of ${resource.plural} has more than ${maxPages} pages`);
   }
 }
 
