@@ -20,6 +20,35 @@ export class ApiError extends Error {
   }
 }
 
+/** No answer in time. A write may have been done all the same. */
+export class ApiTimeoutError extends Error {
+  readonly code = 'KUBE_API_TIMEOUT';
+  override readonly name = 'ApiTimeoutError';
+
+  constructor(timeoutMs: number) {
+    super(`no answer of the API server within ${timeoutMs} ms`);
+  }
+}
+
+/** The connection failed; `cause` says how. A write may have been done all the same. */
+export class ApiUnreachableError extends Error {
+  readonly code = 'KUBE_API_UNREACHABLE';
+  override readonly name = 'ApiUnreachableError';
+
+  constructor(cause: unknown) {
+    super(`connection to the API server failed: ${textOf(cause)}`, { cause });
+  }
+}
+
+/**
+ * An answer, or a line of a watch, that isn't what the API promises. It has no `cause` on purpose:
+ * a parser's message quotes the text, and that may be a secret.
+ */
+export class MalformedResponseError extends Error {
+  readonly code = 'KUBE_API_MALFORMED_RESPONSE';
+  override readonly name = 'MalformedResponseError';
+}
+
 export function isNotFound(error: unknown): boolean {
   return error instanceof ApiError && error.status === 404;
 }
@@ -36,4 +65,11 @@ export function isAlreadyExists(error: unknown): boolean {
 /** The version that was asked for is too old to list or watch from. */
 export function isExpired(error: unknown): boolean {
   return error instanceof ApiError && (error.status === 410 || error.reason === 'Expired');
+}
+
+/** Of several attempts at one connection, Node's error has only a code. */
+function textOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return 'unknown failure';
+  if (cause.message !== '') return cause.message;
+  return 'code' in cause ? String(cause.code) : cause.name;
 }

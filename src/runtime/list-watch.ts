@@ -2,14 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { keyOf, type KubeObject } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { Logger } from '../observability/logger.ts';
-import {
-  errorOfEvent,
-  listAll,
-  MalformedEventError,
-  type WatchClient,
-  type WatchEvent,
-} from './client.ts';
-import { ApiError, isExpired } from './errors.ts';
+import { errorOfEvent, listAll, type WatchClient, type WatchEvent } from './client.ts';
+import { ApiError, isExpired, MalformedResponseError } from './errors.ts';
 import { ObjectStore, type Indexes, type ReadStore } from './store.ts';
 
 /** What happened to one object. One that was re-created (other UID) is `deleted`, then `added`. */
@@ -319,8 +313,9 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
       case 'disconnected':
       case 'throttled':
       case 'forbidden':
-        return undefined;
+        break;
     }
+    return undefined;
   }
 
   #pauseAfter(failure: unknown): number {
@@ -328,23 +323,27 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
     return Math.max(this.#backoff.next(), asked);
   }
 
-  /** @throws MalformedEventError, RegressedError, ErrorEventError */
-  #receive({ type, object }: WatchEvent): void {
-    if (type === 'ERROR') throw new ErrorEventError(errorOfEvent(object));
-    const resourceVersion = versionOf(object);
-    if (type === 'BOOKMARK') {
-      if (isOlder(resourceVersion, this.#resourceVersion)) throw new RegressedError();
-      this.#resourceVersion = resourceVersion;
-      return;
+  /** @throws RegressedError, ErrorEventError */
+  #receive({ type, object }: WatchEvent<T>): void {
+    const { resourceVersion } = object.metadata ?? {};
+    switch (type) {
+      case 'ERROR':
+        throw new ErrorEventError(errorOfEvent(object));
+      case 'BOOKMARK':
+        if (isOlder(resourceVersion, this.#resourceVersion)) throw new RegressedError();
+        break;
+      case 'DELETED':
+        this.#remove(object);
+        break;
+      case 'ADDED':
+      case 'MODIFIED':
+        this.#put(object);
+        break;
     }
-    if (!isKubeObject(object)) throw new MalformedEventError('an event has no object');
-    if (type === 'DELETED') this.#remove(object);
-    else if (type === 'ADDED' || type === 'MODIFIED') this.#put(object);
-    else throw new MalformedEventError('an event is of an unknown type');
     this.#resourceVersion = resourceVersion;
   }
 
-  #put(received: KubeObject): void {
+  #put(received: T): void {
     const object = this.#project(received);
     if (object === undefined) return;
     const previous = this.#set(object);
@@ -352,7 +351,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
     for (const change of changesOf(previous, object)) this.#tell(change);
   }
 
-  #remove(received: KubeObject): void {
+  #remove(received: T): void {
     const key = keyOf(received);
     const previous = this.#store.get(key);
     if (previous === undefined || previous.metadata.uid !== received.metadata.uid) return;
@@ -372,7 +371,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
       const previous = this.#set(object);
       if (previous !== false) changes.push(...changesOf(previous, object));
     }
-    for (const object of [...this.#store.list()]) {
+    for (const object of this.#store.list()) {
       const key = keyOf(object);
       if (present.has(key)) continue;
       this.#store.delete(key);
@@ -382,10 +381,10 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
   }
 
   /** An object that our own code can't project is logged, and the one known before it stays. */
-  #project(object: KubeObject): T | undefined {
+  #project(object: T): T | undefined {
     const { project } = this.#options;
-    delete (object.metadata as { managedFields?: unknown }).managedFields;
-    if (project === undefined) return object as T;
+    if ('managedFields' in object.metadata) delete object.metadata.managedFields;
+    if (project === undefined) return object;
     try {
       return project(object);
     } catch (error) {
@@ -470,7 +469,7 @@ class ErrorEventError extends Error {
 function endOf(failure: unknown, short: boolean): WatchEnd {
   if (failure === undefined) return short ? 'short' : 'timeout';
   if (failure instanceof InactiveError) return 'inactive';
-  if (failure instanceof MalformedEventError) return 'malformed';
+  if (failure instanceof MalformedResponseError) return 'malformed';
   if (failure instanceof RegressedError) return 'regressed';
   const error = failure instanceof ErrorEventError ? failure.cause : failure;
   if (isExpired(error)) return 'expired';
@@ -496,7 +495,7 @@ function retryAfterOf(failure: unknown): number {
 
 function describe(failure: unknown): { error?: string } {
   if (failure === undefined) return {};
-  return { error: failure instanceof Error ? failure.message : String(failure) };
+  return { error: failure instanceof Error ? failure.message : 'unknown failure' };
 }
 
 function changesOf<T extends KubeObject>(previous: T | undefined, object: T): Change<T>[] {
@@ -516,19 +515,8 @@ function isSameVersion(a: KubeObject, b: KubeObject): boolean {
   );
 }
 
-function isKubeObject(object: unknown): object is KubeObject {
-  const name = (object as Partial<KubeObject> | null)?.metadata?.name;
-  return typeof name === 'string' && name !== '';
-}
-
-function versionOf(object: unknown): string {
-  const version = (object as Partial<KubeObject> | null)?.metadata?.resourceVersion;
-  if (typeof version === 'string' && version !== '') return version;
-  throw new MalformedEventError('an event has no resourceVersion');
-}
-
 /** Versions are decimal numbers of any length; of others nothing is known. */
-function isOlder(version: string, than: string | undefined): boolean {
-  if (than === undefined || !/^\d+$/.test(version) || !/^\d+$/.test(than)) return false;
+function isOlder(version = '', than = ''): boolean {
+  if (!/^\d+$/.test(version) || !/^\d+$/.test(than)) return false;
   return BigInt(version) < BigInt(than);
 }
