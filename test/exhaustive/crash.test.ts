@@ -1,0 +1,201 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { ApiProxy, type WriteFate } from '../fault/api-proxy.ts';
+import { automation, automationPods } from '../operator/automation.ts';
+import {
+  getObject,
+  installGuardrails,
+  kubectlOk,
+  listObjects,
+  waitForCondition,
+} from '../operator/cluster.ts';
+import { endStateOf } from '../operator/end-state.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+const annotationKey = 'automationguardrails.dev/kill-switch';
+const operatorArgs = ['--leader-elect=false'];
+
+type Fate = Exclude<WriteFate, 'pass'>;
+
+/** What a person does, and how to see that the operator is done with it. */
+interface Act {
+  name: string;
+  begin(namespace: string): Promise<void>;
+  isDone(namespace: string): Promise<unknown>;
+}
+
+let controlPlane: ControlPlane;
+
+beforeAll(async () => {
+  controlPlane = await startControlPlane({ controllerManagerQps: 500 });
+  await installGuardrails(controlPlane);
+});
+
+afterAll(async () => {
+  await controlPlane?.stop();
+});
+
+const kill: Act = {
+  name: 'kill',
+  begin: async (namespace) => {
+    await kubectlOk(controlPlane, [
+      'annotate',
+      'awf/invoice',
+      `-n=${namespace}`,
+      `${annotationKey}=runaway`,
+    ]);
+  },
+  isDone: async (namespace) => {
+    const ref = { kind: 'ksw', name: 'invoice', namespace };
+    await waitForCondition(controlPlane, ref, 'Ready');
+    await waitForCondition(controlPlane, { ...ref, kind: 'awf' }, 'Stopped');
+  },
+};
+
+const release: Act = {
+  name: 'release',
+  begin: async (namespace) => {
+    await kubectlOk(controlPlane, [
+      'annotate',
+      'awf/invoice',
+      `-n=${namespace}`,
+      `${annotationKey}-`,
+    ]);
+    await kubectlOk(
+      controlPlane,
+      ['annotate', 'ksw/invoice', `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
+      { as: 'bob', asGroups: ['system:masters'] },
+    );
+  },
+  isDone: async (namespace) => {
+    await waitFor(
+      'the KillSwitch to be gone',
+      async () => (await getObject(controlPlane, 'ksw', 'invoice', namespace)) === undefined,
+      { timeoutMs: 60_000 },
+    );
+    await allPodsRun(namespace);
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+  },
+};
+
+const rotate: Act = {
+  name: 'rotate',
+  begin: async (namespace) => {
+    await kubectlOk(controlPlane, [
+      'annotate',
+      'aid/invoice',
+      `-n=${namespace}`,
+      'automationguardrails.dev/rotate=once',
+    ]);
+  },
+  isDone: async (namespace) => {
+    await waitFor(
+      'the rotation to be reported',
+      async () => {
+        const identity = await getObject<{ status?: { lastHandledRotation?: string } }>(
+          controlPlane,
+          'aid',
+          'invoice',
+          namespace,
+        );
+        const secret = await getObject<{ metadata: { annotations?: Record<string, string> } }>(
+          controlPlane,
+          'secret',
+          'invoice.database',
+          namespace,
+        );
+        const annotations = secret?.metadata.annotations ?? {};
+        return (
+          identity?.status?.lastHandledRotation === 'once' &&
+          annotations['automationguardrails.dev/consumers-restarted'] ===
+            annotations['automationguardrails.dev/rotation']
+        );
+      },
+      { timeoutMs: 60_000 },
+    );
+    await allPodsRun(namespace);
+  },
+};
+
+async function allPodsRun(namespace: string): Promise<void> {
+  await waitFor(
+    'all pods to run',
+    async () => {
+      const pods = await listObjects<{
+        status?: { phase?: string };
+        metadata: { deletionTimestamp?: string };
+      }>(controlPlane, 'pods', namespace);
+      const running = pods.filter(
+        ({ status, metadata }) =>
+          status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
+      );
+      return running.length === automationPods && pods.length === automationPods;
+    },
+    { timeoutMs: 60_000 },
+  );
+}
+
+/**
+ * Provisions an automation, then does each act while the operator is killed at its write number
+ * `at` (0: never), and starts it again. @returns the end state after each act, and its writes
+ */
+async function story(
+  namespace: string,
+  at: number,
+  fate: Fate,
+): Promise<{ states: Record<string, unknown>[]; writes: number[] }> {
+  let operator: OperatorProcess | undefined;
+  const proxy = new ApiProxy({ controlPlane, onCut: () => operator?.kill() });
+  const kubeconfigPath = await proxy.start();
+  const states: Record<string, unknown>[] = [];
+  const writes: number[] = [];
+  try {
+    operator = await startOperator({ kubeconfigPath, args: operatorArgs });
+    await controlPlane.apply(automation({ namespace }));
+    await waitForCondition(controlPlane, { kind: 'aid', name: 'invoice', namespace }, 'Ready');
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    await allPodsRun(namespace);
+
+    for (const act of [rotate, kill, release]) {
+      const before = proxy.writes.length;
+      proxy.onWrite = (write) => (at > 0 && write.index === before + at ? fate : 'pass');
+      await act.begin(namespace);
+      const done = act.isDone(namespace);
+      const outcome = await Promise.race([done.then(() => 'done'), operator.exited]);
+      proxy.onWrite = () => 'pass';
+      if (outcome !== 'done') {
+        operator = await startOperator({ kubeconfigPath, args: operatorArgs });
+        await done;
+      }
+      writes.push(proxy.writes.length - before);
+      states.push(await endStateOf(controlPlane, namespace));
+    }
+    expect(await operator.stop()).toBe(0);
+    return { states, writes };
+  } finally {
+    operator?.kill();
+    await proxy.stop();
+    await controlPlane.kubectl(['delete', 'namespace', namespace, '--wait=false']);
+  }
+}
+
+describe('SIGKILL before and after each write of a rotation, a kill and a release', () => {
+  it('ends as an undisturbed run does', async () => {
+    const reference = await story('crash-reference', 0, 'cut-before');
+    const points = Math.max(...reference.writes);
+    console.log(`writes of rotate, kill, release: ${reference.writes.join(', ')}`);
+    expect(points).toBeGreaterThan(5);
+    for (let at = 1; at <= points; at++) {
+      for (const fate of ['cut-before', 'cut-after'] as const) {
+        const { states } = await story(`crash-${at}-${fate}`, at, fate);
+        console.log(`write ${at} of ${points}, ${fate}: compared`);
+        for (const [index, act] of [rotate, kill, release].entries()) {
+          expect(states[index], `${act.name}, write ${at}, ${fate}`).toEqual(
+            reference.states[index],
+          );
+        }
+      }
+    }
+  });
+});

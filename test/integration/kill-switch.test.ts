@@ -1,0 +1,262 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { automation, automationPods } from '../operator/automation.ts';
+import {
+  getObject,
+  installGuardrails,
+  kubectlOk,
+  listObjects,
+  waitForCondition,
+} from '../operator/cluster.ts';
+import { endStateOf } from '../operator/end-state.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+let controlPlane: ControlPlane;
+/** Two replicas, as installed: every test runs against both. */
+let operators: OperatorProcess[] = [];
+
+beforeAll(async () => {
+  controlPlane = await startControlPlane({ controllerManagerQps: 500 });
+  await installGuardrails(controlPlane);
+  const { kubeconfigPath } = controlPlane;
+  operators = await Promise.all([
+    startOperator({ kubeconfigPath }),
+    startOperator({ kubeconfigPath }),
+  ]);
+});
+
+afterAll(async () => {
+  await Promise.all(operators.map((operator) => operator.stop()));
+  await controlPlane?.stop();
+});
+
+interface PodObject {
+  metadata: { name: string; deletionTimestamp?: string };
+  status?: { phase?: string };
+}
+
+const bob = { as: 'bob', asGroups: ['system:masters'] };
+
+async function provision(namespace: string): Promise<void> {
+  await controlPlane.apply(automation({ namespace }));
+  await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+  await podsRun(namespace, automationPods);
+}
+
+async function podsRun(namespace: string, count: number): Promise<void> {
+  await waitFor(
+    `${count} running pods in ${namespace}`,
+    async () => {
+      const pods = await listObjects<PodObject>(controlPlane, 'pods', namespace);
+      return (
+        pods.length === count &&
+        pods.every(
+          ({ status, metadata }) =>
+            status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
+        )
+      );
+    },
+    { timeoutMs: 60_000 },
+  );
+}
+
+const annotate = (kind: string, namespace: string, value: string, who = {}): Promise<string> =>
+  kubectlOk(controlPlane, ['annotate', kind, 'invoice', `-n=${namespace}`, value], who);
+
+async function stopped(namespace: string): Promise<void> {
+  await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
+}
+
+async function released(namespace: string): Promise<void> {
+  await waitFor(
+    'the KillSwitch to be gone',
+    async () => (await getObject(controlPlane, 'ksw', 'invoice', namespace)) === undefined,
+    { timeoutMs: 60_000 },
+  );
+}
+
+describe('a kill by annotation', () => {
+  const namespace = 'by-annotation';
+
+  it('stops every kind, survives the removal of the annotation, and comes back exactly', async () => {
+    await provision(namespace);
+    const before = await endStateOf(controlPlane, namespace);
+
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=runaway');
+    await stopped(namespace);
+    const killSwitch = await getObject<{ spec: object }>(controlPlane, 'ksw', 'invoice', namespace);
+    expect(killSwitch?.spec).toEqual({
+      workflow: 'invoice',
+      reason: 'runaway',
+      engagedBy: 'admin',
+    });
+    expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
+    const during = (await endStateOf(controlPlane, namespace)) as Record<
+      string,
+      { spec: { replicas?: number; suspend?: boolean } }
+    >;
+    expect(during['Deployment/invoice-poster']?.spec.replicas).toBe(0);
+    expect(during['StatefulSet/invoice-store']?.spec.replicas).toBe(0);
+    expect(during['CronJob/invoice-import']?.spec.suspend).toBe(true);
+    expect(during['Job/invoice-backfill']?.spec.suspend).toBe(true);
+
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch-');
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Stopped');
+    expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
+
+    await annotate('ksw', namespace, 'automationguardrails.dev/release=fixed', bob);
+    await released(namespace);
+    await podsRun(namespace, automationPods);
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    expect(await endStateOf(controlPlane, namespace)).toEqual(before);
+  });
+
+  it('did not count the pods of the Job as failures', async () => {
+    const job = await getObject<{ status: { failed?: number; active?: number } }>(
+      controlPlane,
+      'job',
+      'invoice-backfill',
+      namespace,
+    );
+    expect(job?.status.failed ?? 0).toBe(0);
+    expect(job?.status.active).toBe(1);
+  });
+});
+
+describe('a kill by KillSwitch', () => {
+  const namespace = 'by-object';
+  const manifest = {
+    apiVersion: 'automationguardrails.dev/v1alpha1',
+    kind: 'KillSwitch',
+    metadata: { name: 'invoice', namespace },
+    spec: { workflow: 'invoice', reason: 'runaway' },
+  };
+
+  it('is stamped with the authenticated user, whatever was written', async () => {
+    await provision(namespace);
+    await kubectlOk(controlPlane, ['create', '-f', '-'], {
+      input: JSON.stringify(manifest),
+      as: 'alice',
+      asGroups: ['system:masters'],
+    });
+    await stopped(namespace);
+    const killSwitch = await getObject<{ spec: { engagedBy: string } }>(
+      controlPlane,
+      'ksw',
+      'invoice',
+      namespace,
+    );
+    expect(killSwitch?.spec.engagedBy).toBe('alice');
+  });
+
+  it('is released by nobody who engaged it, and by no ServiceAccount', async () => {
+    for (const as of ['alice', 'system:serviceaccount:by-object:ci']) {
+      const { code, stderr } = await controlPlane.kubectl(
+        ['annotate', 'ksw', 'invoice', `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
+        { as, asGroups: ['system:masters'] },
+      );
+      expect(code, stderr).not.toBe(0);
+    }
+    const { code } = await controlPlane.kubectl(['delete', 'ksw', 'invoice', `-n=${namespace}`]);
+    expect(code).not.toBe(0);
+  });
+
+  it('runs what the pipeline asked for meanwhile, and leaves the field with the pipeline', async () => {
+    const [deployment] = automation({ namespace }).filter(
+      (object) => (object as { kind: string }).kind === 'Deployment',
+    ) as { spec: { replicas: number } }[];
+    deployment!.spec.replicas = 5;
+    await controlPlane.apply([deployment!]);
+    const stored = await getObject<{ spec: { replicas: number } }>(
+      controlPlane,
+      'deployment',
+      'invoice-poster',
+      namespace,
+    );
+    expect(stored?.spec.replicas).toBe(0);
+
+    await annotate('ksw', namespace, 'automationguardrails.dev/release=fixed', bob);
+    await released(namespace);
+    await podsRun(namespace, automationPods + 2);
+    deployment!.spec.replicas = 2;
+    const { code, stderr } = await controlPlane.kubectl(['apply', '--server-side', '-f', '-'], {
+      input: JSON.stringify(deployment),
+    });
+    expect(code, stderr).toBe(0);
+  });
+});
+
+describe('a StatefulSet that deletes its volumes when scaled', () => {
+  it('is stopped by its pods alone, and keeps its count', async () => {
+    const namespace = 'keeps-volumes';
+    const manifests = automation({ namespace }) as {
+      kind: string;
+      spec: Record<string, unknown>;
+    }[];
+    for (const manifest of manifests) {
+      if (manifest.kind !== 'StatefulSet') continue;
+      manifest.spec['persistentVolumeClaimRetentionPolicy'] = {
+        whenScaled: 'Delete',
+        whenDeleted: 'Retain',
+      };
+    }
+    await controlPlane.apply(manifests);
+    await podsRun(namespace, automationPods);
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=runaway');
+    await stopped(namespace);
+    expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
+    const set = await getObject<{ spec: { replicas: number } }>(
+      controlPlane,
+      'statefulset',
+      'invoice-store',
+      namespace,
+    );
+    expect(set?.spec.replicas).toBe(2);
+  });
+});
+
+describe('a kill while an operator is killed', () => {
+  it('is completed by the other replica, and by a new one', async () => {
+    const namespace = 'one-dies';
+    await provision(namespace);
+    const [first] = operators;
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=runaway');
+    first?.kill();
+    await first?.exited;
+    await stopped(namespace);
+    operators[0] = await startOperator({ kubeconfigPath: controlPlane.kubeconfigPath });
+    expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
+  });
+});
+
+describe('engaging again during a release', () => {
+  it('cancels the release', async () => {
+    const namespace = 'engaged-again';
+    await provision(namespace);
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=runaway');
+    await stopped(namespace);
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch-');
+    await annotate('ksw', namespace, 'automationguardrails.dev/release=fixed', bob);
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=again');
+    await waitFor(
+      'the kill to stand again',
+      async () => {
+        const killSwitch = await getObject<{
+          metadata: { annotations?: Record<string, string>; labels?: Record<string, string> };
+          status?: { conditions?: { type: string; status: string }[] };
+        }>(controlPlane, 'ksw', 'invoice', namespace);
+        const isReady = killSwitch?.status?.conditions?.some(
+          ({ type, status }) => type === 'Ready' && status === 'True',
+        );
+        return (
+          isReady === true &&
+          killSwitch?.metadata.annotations?.['automationguardrails.dev/release'] === undefined &&
+          killSwitch?.metadata.labels?.['automationguardrails.dev/releasing'] === undefined
+        );
+      },
+      { timeoutMs: 60_000 },
+    );
+    await podsRun(namespace, 0);
+  });
+});

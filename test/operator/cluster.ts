@@ -1,0 +1,144 @@
+import { mkdir, readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { loadAll } from 'js-yaml';
+import type { Condition } from '../../src/api/objects.ts';
+import type { ControlPlane, KubectlOptions } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+
+const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
+
+/** Installs CRDs, roles for people and admission policies, and waits until they are in force. */
+export async function installGuardrails(controlPlane: ControlPlane): Promise<void> {
+  await kubectlOk(controlPlane, ['apply', '--server-side', '-k', path.join(root, 'config/crds')]);
+  await kubectlOk(controlPlane, [
+    'wait',
+    '--for=condition=Established',
+    '--timeout=30s',
+    'crd/automationworkflows.automationguardrails.dev',
+    'crd/automationidentities.automationguardrails.dev',
+    'crd/killswitches.automationguardrails.dev',
+  ]);
+  await kubectlOk(controlPlane, [
+    'apply',
+    '--server-side',
+    '-k',
+    path.join(root, 'config/admission'),
+  ]);
+  await waitUntilFenceIsActive(controlPlane);
+}
+
+/** A policy that was just created is compiled about a second later: ask until it answers. */
+async function waitUntilFenceIsActive(controlPlane: ControlPlane): Promise<void> {
+  const namespace = 'admission-warm-up';
+  await controlPlane.apply([
+    {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace, labels: { 'automationguardrails.dev/environment': 'test' } },
+    },
+  ]);
+  await waitFor(
+    'the stamp of the admission policies',
+    async () => {
+      const { stdout } = await controlPlane.kubectl(
+        ['create', '--dry-run=server', '-o=jsonpath={.spec.engagedBy}', '-f', '-'],
+        {
+          input: JSON.stringify({
+            apiVersion: 'automationguardrails.dev/v1alpha1',
+            kind: 'KillSwitch',
+            metadata: { name: 'probe', namespace },
+            spec: { workflow: 'probe', reason: 'are the policies in force?' },
+          }),
+        },
+      );
+      return stdout === 'admin';
+    },
+    { timeoutMs: 60_000 },
+  );
+  await controlPlane.kubectl(['delete', 'namespace', namespace, '--wait=false']);
+}
+
+/** Runs kubectl. @returns what it printed @throws Error with its message when it fails */
+export async function kubectlOk(
+  controlPlane: ControlPlane,
+  args: readonly string[],
+  options: KubectlOptions = {},
+): Promise<string> {
+  const { stdout, stderr, code } = await controlPlane.kubectl(args, options);
+  if (code !== 0) throw new Error(`kubectl ${args.join(' ')} failed: ${stderr.trim()}`);
+  return stdout;
+}
+
+/** An object as JSON, or `undefined` where it doesn't exist. */
+export async function getObject<T = Record<string, unknown>>(
+  controlPlane: ControlPlane,
+  kind: string,
+  name: string,
+  namespace: string,
+): Promise<T | undefined> {
+  const { stdout, code, stderr } = await controlPlane.kubectl([
+    'get',
+    kind,
+    name,
+    `-n=${namespace}`,
+    '-o=json',
+  ]);
+  if (code === 0) return JSON.parse(stdout) as T;
+  if (stderr.includes('NotFound')) return undefined;
+  throw new Error(stderr);
+}
+
+/** All objects of a kind in a namespace. */
+export async function listObjects<T = Record<string, unknown>>(
+  controlPlane: ControlPlane,
+  kinds: string,
+  namespace: string,
+): Promise<T[]> {
+  const text = await kubectlOk(controlPlane, ['get', kinds, `-n=${namespace}`, '-o=json']);
+  return (JSON.parse(text) as { items: T[] }).items;
+}
+
+/** Waits until a condition of an object has a status. */
+export async function waitForCondition(
+  controlPlane: ControlPlane,
+  { kind, name, namespace }: { kind: string; name: string; namespace: string },
+  type: string,
+  status = 'True',
+): Promise<Condition> {
+  return waitFor(
+    `${kind} ${namespace}/${name} to be ${type}=${status}`,
+    async () => {
+      const object = await getObject<{ status?: { conditions?: Condition[] } }>(
+        controlPlane,
+        kind,
+        name,
+        namespace,
+      );
+      return object?.status?.conditions?.find(
+        (condition) => condition.type === type && condition.status === status,
+      );
+    },
+    { timeoutMs: 60_000, intervalMs: 100 },
+  );
+}
+
+/** The samples of config/samples, without the KillSwitch, in the order in which they apply. */
+export async function sampleManifests(): Promise<object[]> {
+  const folder = path.join(root, 'config/samples');
+  const files = ['namespace', 'people', 'automation-identity', 'workflow', 'workloads'];
+  const present = new Set(await readdir(folder));
+  const texts = await Promise.all(
+    files
+      .filter((file) => present.has(`${file}.yaml`))
+      .map((file) => readFile(path.join(folder, `${file}.yaml`), 'utf8')),
+  );
+  return texts.flatMap((text) => loadAll(text).filter((document) => document !== null) as object[]);
+}
+
+/** A folder for what a long run leaves behind, below the folder of the control plane. */
+export async function scratchFolder(controlPlane: ControlPlane, name: string): Promise<string> {
+  const folder = path.join(controlPlane.dataDir, name);
+  await mkdir(folder, { recursive: true });
+  return folder;
+}
