@@ -62,7 +62,9 @@ export async function findBinaries({ log, env = process.env }: FindOptions): Pro
     const found = await binariesIn(assets);
     if (found !== undefined) return found;
     throw new BinariesMissingError(
-      `KUBEBUILDER_ASSETS names ${assets}, which lacks one of: ${Object.values(programs).map(([name]) => name).join(', ')}. Complete the folder, or unset the variable.`,
+      `KUBEBUILDER_ASSETS names ${assets}, which lacks one of: ${Object.values(programs)
+        .map(([name]) => name)
+        .join(', ')}. Complete the folder, or unset the variable.`,
     );
   }
   const cache = await cacheFolder(env);
@@ -121,7 +123,9 @@ async function build(cache: string, log: (line: string) => void): Promise<void> 
     void readdir(folder).then((done) => {
       const seconds = Math.round((performance.now() - started) / 1000);
       const names = done.length === 0 ? 'none yet' : done.join(', ');
-      log(`  ${seconds} s, ${done.length} of ${Object.keys(programs).length} programs done: ${names}`);
+      log(
+        `  ${seconds} s, ${done.length} of ${Object.keys(programs).length} programs done: ${names}`,
+      );
     });
   }, 10_000);
   try {

@@ -121,7 +121,10 @@ class LocalControlPlane implements ControlPlane {
     this.#options = options;
   }
 
-  static async create(binaries: Binaries, options: ControlPlaneOptions): Promise<LocalControlPlane> {
+  static async create(
+    binaries: Binaries,
+    options: ControlPlaneOptions,
+  ): Promise<LocalControlPlane> {
     const dataDir = await mkdtemp(path.join(os.tmpdir(), 'automation-guardrails-cp-'));
     const [etcd, etcdPeer, apiServer, controllerManager, scheduler] = await freePorts(5);
     if (scheduler === undefined) throw new Error('no free ports');
