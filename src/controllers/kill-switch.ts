@@ -91,7 +91,7 @@ export class KillSwitchController implements Reconciler {
       case 'Stop':
         return this.#stop(key, killSwitch, context);
       case 'Release':
-        return this.#release(key, killSwitch, context);
+        return this.#release(killSwitch, context);
     }
   }
 
@@ -128,7 +128,7 @@ export class KillSwitchController implements Reconciler {
       return await this.#stop(key, latched, context);
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
-      return { requeueAfterMs: retrySoonMs };
+      return { retry: true };
     }
   }
 
@@ -176,10 +176,10 @@ export class KillSwitchController implements Reconciler {
     assertAllDone(deleted, 'delete pods');
     const ready = findings.some(({ type, status }) => type === 'Ready' && status === 'True');
     if (ready) return {};
-    const unproven = fence !== 'Denied' && guarded;
-    return {
-      requeueAfterMs: unproven || workloads.some(isPausable) ? retrySoonMs : retryLaterMs,
-    };
+    // A fence that isn't proven or a workload that isn't paused was met by an API server that
+    // lags; pods that end wake the key by themselves.
+    const isLagging = (fence !== 'Denied' && guarded) || workloads.some(isPausable);
+    return isLagging ? { retry: true } : { requeueAfterMs: podsCheckMs };
   }
 
   /** `undefined` where the API server doesn't answer: unknown is never gone. */
@@ -233,7 +233,6 @@ export class KillSwitchController implements Reconciler {
   }
 
   async #release(
-    key: string,
     killSwitch: KillSwitch | undefined,
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
@@ -259,7 +258,7 @@ export class KillSwitchController implements Reconciler {
     if (!lifted) {
       const findings = releaseFindings({ lifted, releasedBy, waiting: held, unrestorable: [] });
       await this.#report(releasing, findings, {});
-      return { requeueAfterMs: retrySoonMs };
+      return { retry: true };
     }
 
     const outcomes = await forEachBounded(held, parallelism, (workload) =>
@@ -280,7 +279,7 @@ export class KillSwitchController implements Reconciler {
         {},
       );
       assertAllDone(outcomes, 'restore workloads');
-      return { requeueAfterMs: retrySoonMs };
+      return { retry: true };
     }
 
     this.#announceRelease(releasing, releasedBy, unrestorable);
@@ -371,10 +370,8 @@ export class KillSwitchController implements Reconciler {
   }
 }
 
-/** While the fence or a write has to take hold. */
-const retrySoonMs = 100;
-/** While pods end; their deletion wakes the key earlier. */
-const retryLaterMs = 5000;
+/** While pods end, in case that the event of the last one is lost. */
+const podsCheckMs = 5000;
 
 function source(
   { group, version, kind }: (typeof resources)[keyof typeof resources],
