@@ -1,62 +1,306 @@
 import { z } from 'zod';
-import type { Condition, KubeObject } from './objects.ts';
+import {
+  conditionsSchema,
+  dnsLabel,
+  duration,
+  generation,
+  rules,
+  sentence,
+  time,
+} from './fields.ts';
+import { durationPattern } from './duration.ts';
+import { GROUP } from './names.ts';
+import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
+import { scheduleMaxLength, schedulePattern } from './schedule.ts';
 
-const permission = z.object({
-  apiGroups: z.array(z.string()),
-  resources: z.array(z.string()),
-  resourceNames: z.array(z.string()).optional(),
-  verbs: z.array(z.string()),
-  reason: z.string(),
-});
+/**
+ * Subresources by which whoever holds them acts in the place of others: runs commands in their
+ * pods, reaches their ports, or mints their tokens.
+ */
+const refusedResources = [
+  'nodes/proxy',
+  'pods/attach',
+  'pods/ephemeralcontainers',
+  'pods/exec',
+  'pods/portforward',
+  'pods/proxy',
+  'serviceaccounts/token',
+  'services/proxy',
+];
 
-const rotation = z.object({
-  /** Go-style duration. Exactly one of `every` and `schedule`. */
-  every: z.string().optional(),
-  /** Cron expression, UTC. */
-  schedule: z.string().optional(),
-  /** Go-style duration for which `previous.*` stays readable. */
-  overlap: z.string().optional(),
-  restartConsumers: z.boolean().optional(),
-});
+/** Groups whose objects are the guardrails themselves: an automation may read them, never write. */
+const readOnlyGroups = ['rbac.authorization.k8s.io', 'admissionregistration.k8s.io', GROUP];
 
-const secret = z.object({
-  name: z.string(),
-  type: z.enum(['Password', 'Token']),
-  length: z.int().optional(),
-  rotation: rotation.optional(),
-});
+function list(values: readonly string[]): string {
+  return `[${values.map((value) => `'${value}'`).join(', ')}]`;
+}
 
-export const automationIdentitySpecSchema = z.object({
-  purpose: z.string().optional(),
-  owner: ownerSchema.optional(),
-  permissions: z.array(permission).optional(),
-  secrets: z.array(secret).optional(),
-});
+const namesSecrets =
+  "self.apiGroups.exists(group, group == '') && self.resources.exists(resource, resource == 'secrets')";
+
+const permission = z
+  .object({
+    apiGroups: z
+      .array(
+        z
+          .string()
+          .max(253)
+          .meta({
+            description: 'Name of an API group.',
+            ...rules({
+              rule: "!self.contains('*')",
+              message:
+                "apiGroups must not contain '*'; name each group that the automation needs ('' is the core group)",
+            }),
+          }),
+      )
+      .min(1)
+      .max(16)
+      .meta({
+        description: "API groups of the resources; `''` is the core group. No `*`.",
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    resources: z
+      .array(
+        z
+          .string()
+          .min(1)
+          .max(253)
+          .meta({
+            description: 'Plural name of a resource, or resource/subresource.',
+            ...rules(
+              {
+                rule: "!self.contains('*')",
+                message:
+                  "resources must not contain '*'; name each resource that the automation needs",
+              },
+              {
+                rule: `!(self in ${list(refusedResources)})`,
+                message:
+                  'an automation is not granted exec, attach, port-forward, proxy, ephemeral containers or tokens of ServiceAccounts: they let it act in the place of others; remove this resource',
+              },
+            ),
+          }),
+      )
+      .min(1)
+      .max(32)
+      .meta({
+        description: `Resources, such as \`configmaps\` or \`deployments/scale\`. No \`*\`; refused are ${refusedResources.map((name) => `\`${name}\``).join(', ')}.`,
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    resourceNames: z
+      .array(
+        z
+          .string()
+          .min(1)
+          .max(253)
+          .meta({
+            description: 'Name of an object.',
+            ...rules({
+              rule: "!self.contains('*')",
+              message:
+                "resourceNames must not contain '*', which stands for nothing here; name each object, or leave resourceNames away",
+            }),
+          }),
+      )
+      .min(1)
+      .max(64)
+      .optional()
+      .meta({
+        description:
+          'Restricts the permission to the objects of these names. Needed for Secrets, except with `create`.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    verbs: z
+      .array(
+        z
+          .string()
+          .min(1)
+          .max(63)
+          .meta({
+            description: 'A verb.',
+            ...rules(
+              {
+                rule: "!self.contains('*')",
+                message:
+                  "verbs must not contain '*'; name each verb that the automation needs, such as 'get' or 'list'",
+              },
+              {
+                rule: "!(self in ['escalate', 'bind']) && !self.startsWith('impersonate')",
+                message:
+                  "an automation is not granted 'escalate', 'bind' or 'impersonate': they lift every other limit; remove this verb",
+              },
+              {
+                rule: "self.contains('*') || self.matches('^[a-z][-a-z:]*$')",
+                message: "verbs are written in lower case, such as 'get' or 'list'",
+              },
+            ),
+          }),
+      )
+      .min(1)
+      .max(16)
+      .meta({
+        description:
+          'Verbs, such as `get` or `list`. No `*`; refused are `escalate`, `bind` and `impersonate`.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    reason: sentence('reason', 'Why the automation needs this permission.'),
+  })
+  .meta({
+    description: 'One rule of the Role.',
+    ...rules(
+      {
+        rule: `!self.apiGroups.exists(group, group in ${list(readOnlyGroups)}) || self.verbs.all(verb, verb in ['get', 'list', 'watch'])`,
+        message: `an automation may only get, list and watch objects of RBAC, of admission and of ${GROUP}: whoever writes them lifts the guardrails; remove the other verbs`,
+      },
+      {
+        rule: `!(${namesSecrets}) || self.verbs.all(verb, !(verb in ['list', 'watch', 'deletecollection']))`,
+        message:
+          "an automation is not granted 'list', 'watch' or 'deletecollection' of secrets: each answers with the values of all of them; ask for 'get' with resourceNames",
+      },
+      {
+        rule: `!(${namesSecrets}) || has(self.resourceNames) || self.verbs.all(verb, verb in ['create', 'list', 'watch', 'deletecollection'])`,
+        message:
+          'secrets need resourceNames, also to update, patch or delete them, since the answer holds the value: name each Secret that the automation needs',
+      },
+    ),
+  });
+
+const rotation = z
+  .object({
+    every: duration(
+      'every',
+      'Time from one rotation to the next, a Go-style duration such as `24h`. Exactly one of `every` and `schedule`.',
+    ).optional(),
+    schedule: z
+      .string()
+      .max(scheduleMaxLength)
+      .optional()
+      .meta({
+        description:
+          'Times of rotation, a cron expression of five fields in UTC: minute, hour, day of month, month, day of week. Exactly one of `every` and `schedule`.',
+        ...rules({
+          rule: `self.matches('${schedulePattern}')`,
+          message:
+            "schedule must be a cron expression of five fields (minute, hour, day of month, month, day of week) in UTC, such as '0 3 * * SUN' or '*/30 * * * *'",
+        }),
+      }),
+    overlap: duration(
+      'overlap',
+      'Time after a rotation for which the value before stays readable under the keys `previous.*`. Shorter than `every`. Without it, there is no overlap.',
+    ).optional(),
+    restartConsumers: z.boolean().optional().meta({
+      description:
+        'Whether a rotation restarts the Deployments and StatefulSets whose pods reference the Secret and can not notice a new value by themselves.',
+      default: false,
+    }),
+  })
+  .meta({
+    description: 'When a new value is generated.',
+    ...rules(
+      {
+        rule: 'has(self.every) != has(self.schedule)',
+        message: 'a rotation needs either every or schedule: write exactly one of the two',
+      },
+      {
+        rule: `!has(self.every) || !has(self.overlap) || !self.every.matches('${durationPattern}') || !self.overlap.matches('${durationPattern}') || duration(self.overlap) < duration(self.every)`,
+        message:
+          'overlap must be shorter than every, or the previous value would never be withdrawn',
+      },
+    ),
+  });
+
+const secret = z
+  .object({
+    name: dnsLabel(
+      'the name of a secret',
+      'Name of the secret, unique within the identity. The Secret object is called `<identity>.<name>`.',
+    ),
+    type: z.enum(['Password', 'Token']).meta({
+      description:
+        'What is generated, and the key that holds it: `Password` under `password`, `Token` under `token`.',
+    }),
+    length: z
+      .int32()
+      .min(16)
+      .max(256)
+      .optional()
+      .meta({ description: 'Characters of the generated value.', default: 32 }),
+    rotation: rotation.optional().meta({
+      ...rotation.meta(),
+      description:
+        'When a new value is generated. Without it, only on the annotation `automationguardrails.dev/rotate`.',
+    }),
+  })
+  .meta({ description: 'A credential that the operator generates and rotates.' });
+
+export const automationIdentitySpecSchema = z
+  .object({
+    purpose: z.string().max(1024).optional().meta({
+      description:
+        'What the automation needs an identity for. While it is missing, the object is Held.',
+    }),
+    owner: ownerSchema.optional(),
+    permissions: z.array(permission).max(64).optional().meta({
+      description:
+        'What the automation may do in its namespace through the Kubernetes API; becomes one Role. Without any entry, nothing. It can be granted only what the installation allows at most (the ClusterRole `automation-guardrails-grantable`).',
+      'x-kubernetes-list-type': 'atomic',
+    }),
+    secrets: z
+      .array(secret)
+      .max(32)
+      .optional()
+      .meta({
+        description:
+          'Credentials that the operator generates and rotates, each in a Secret of its own.',
+        'x-kubernetes-list-type': 'map',
+        'x-kubernetes-list-map-keys': ['name'],
+      }),
+  })
+  .meta({ description: 'Who the automation is, and what it may do.' });
 
 export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema>;
 export type Permission = z.infer<typeof permission>;
 export type GeneratedSecret = z.infer<typeof secret>;
 
-export interface SecretStatus {
-  name: string;
-  /** Name of the Secret object. */
-  secretName: string;
-  /** RFC 3339. */
-  lastRotationTime?: string;
-  /** RFC 3339. */
-  nextRotationTime?: string;
-  /** RFC 3339; present while the previous value is readable. */
-  previousExpirationTime?: string;
-}
+const secretStatus = z
+  .object({
+    name: z.string().max(63).meta({ description: 'Name of the secret within the identity.' }),
+    secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
+    lastRotationTime: time('When the value was last generated.').exactOptional(),
+    nextRotationTime: time('When the next value is due.').exactOptional(),
+    previousExpirationTime: time(
+      'When the previous value is withdrawn; present while it is readable.',
+    ).exactOptional(),
+  })
+  .meta({ description: 'State of one generated credential; never its value.' });
 
-export interface AutomationIdentityStatus {
-  observedGeneration?: number;
-  conditions?: Condition[];
-  /** The last `rotate` nonce that was carried out. */
-  lastHandledRotation?: string;
-  secrets?: SecretStatus[];
-}
+export const automationIdentityStatusSchema = z
+  .object({
+    observedGeneration: generation('`metadata.generation` that the status speaks of.'),
+    conditions: conditionsSchema.exactOptional().meta({
+      ...conditionsSchema.meta(),
+      description: '`Ready`, and `Held`, whose message lists what is missing.',
+    }),
+    lastHandledRotation: z.string().max(253).exactOptional().meta({
+      description:
+        'Value of the annotation `automationguardrails.dev/rotate` that was last carried out.',
+    }),
+    secrets: z
+      .array(secretStatus)
+      .max(32)
+      .exactOptional()
+      .meta({
+        description: 'State of the generated credentials.',
+        'x-kubernetes-list-type': 'map',
+        'x-kubernetes-list-map-keys': ['name'],
+      }),
+  })
+  .meta({ description: 'What the operator found and did. Written by the operator.' });
+
+export type SecretStatus = z.infer<typeof secretStatus>;
+export type AutomationIdentityStatus = z.infer<typeof automationIdentityStatusSchema>;
 
 /** Who an automation is: its ServiceAccount, permissions and generated credentials. */
 export interface AutomationIdentity extends KubeObject {

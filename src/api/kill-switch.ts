@@ -1,21 +1,56 @@
 import { z } from 'zod';
-import type { Condition, KubeObject } from './objects.ts';
+import { conditionsSchema, count, dnsLabel, generation, sentence, rules } from './fields.ts';
+import type { KubeObject } from './objects.ts';
 
-export const killSwitchSpecSchema = z.object({
-  workflow: z.string(),
-  reason: z.string(),
-  engagedBy: z.string().optional(),
-});
+export const killSwitchSpecSchema = z
+  .object({
+    workflow: dnsLabel(
+      'workflow',
+      'Name of the Workflow that is stopped, in the same namespace. It need not exist: everything that runs as the ServiceAccount of this name is stopped. Equal to `metadata.name`.',
+    ),
+    reason: sentence(
+      'reason',
+      'Why it was stopped. Shown in `kubectl get ksw` and to everybody whose request the fence refuses.',
+    ),
+    engagedBy: z.string().max(1024).optional().meta({
+      description:
+        'The authenticated user who engaged. Stamped by admission when the object is created; whatever the request said is overwritten.',
+    }),
+  })
+  .meta({
+    description: 'What is stopped, why and by whom. Immutable as a whole.',
+    ...rules({
+      rule: 'self == oldSelf',
+      message:
+        "the spec of a KillSwitch can't be changed; release the automation with 'kubectl guardrails release', then engage again with another reason",
+    }),
+  });
 
 export type KillSwitchSpec = z.infer<typeof killSwitchSpecSchema>;
 
-export interface KillSwitchStatus {
-  observedGeneration?: number;
-  /** Ready, and the rungs of the ladder: Fenced, Paused, PodsGone. */
-  conditions?: Condition[];
-  workloads?: { total: number; paused: number };
-  pods?: { remaining: number };
-}
+export const killSwitchStatusSchema = z
+  .object({
+    observedGeneration: generation('`metadata.generation` that the status speaks of.'),
+    conditions: conditionsSchema.exactOptional().meta({
+      ...conditionsSchema.meta(),
+      description:
+        '`Ready`, and the rungs of the ladder: `Fenced` (admission refuses whatever would start), `Paused` (workloads were told to stop) and `PodsGone` (no pod is left).',
+    }),
+    workloads: z
+      .object({
+        total: count('Workloads that run as the identity.'),
+        paused: count('Workloads among them that are paused.'),
+      })
+      .exactOptional()
+      .meta({ description: 'The workloads, counted.' }),
+    pods: z
+      .object({ remaining: count('Pods of the identity that are still there.') })
+      .exactOptional()
+      .meta({ description: 'The pods, counted.' }),
+  })
+  .meta({ description: 'How far the stop, or the release, has come. Written by the operator.' });
+
+export type KillSwitchStatus = z.infer<typeof killSwitchStatusSchema>;
 
 /** An engaged kill switch. It exists from the moment of the kill until the release is complete. */
 export interface KillSwitch extends KubeObject {

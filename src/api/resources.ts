@@ -71,6 +71,6 @@ export const resources = {
 } as const;
 
 /** `v1` or `group/version`, as objects carry it. */
-export function apiVersionOf(resource: Resource): string {
-  return resource.group === '' ? resource.version : `${resource.group}/${resource.version}`;
+export function apiVersionOf({ group, version }: Resource): string {
+  return group === '' ? version : `${group}/${version}`;
 }

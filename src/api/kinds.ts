@@ -1,0 +1,143 @@
+import type { z } from 'zod';
+import {
+  automationIdentitySpecSchema,
+  automationIdentityStatusSchema,
+} from './automation-identity.ts';
+import { identityNameRules, type ValidationRule } from './fields.ts';
+import { killSwitchSpecSchema, killSwitchStatusSchema } from './kill-switch.ts';
+import { resources, type Resource } from './resources.ts';
+import { workflowSpecSchema, workflowStatusSchema } from './workflow.ts';
+
+/** A column of `kubectl get`. */
+export interface PrinterColumn {
+  readonly name: string;
+  readonly type: 'string' | 'integer' | 'date';
+  readonly jsonPath: string;
+  readonly description: string;
+  /** 0 (the default) is always shown, 1 only with `-o wide`. */
+  readonly priority?: 0 | 1;
+}
+
+/** All that a CustomResourceDefinition and its reference page are made of. */
+export interface KindDefinition {
+  readonly resource: Resource;
+  readonly shortName: string;
+  /** First sentence of `kubectl explain`. */
+  readonly description: string;
+  readonly spec: z.ZodObject;
+  readonly status: z.ZodObject;
+  /** Rules over the whole object. */
+  readonly rules: readonly ValidationRule[];
+  readonly columns: readonly PrinterColumn[];
+}
+
+function conditionColumn(name: string, type: string, description: string): PrinterColumn {
+  return {
+    name,
+    type: 'string',
+    jsonPath: `.status.conditions[?(@.type=="${type}")].status`,
+    description,
+  };
+}
+
+const reasonColumn: PrinterColumn = {
+  name: 'Reason',
+  type: 'string',
+  jsonPath: '.status.conditions[?(@.type=="Ready")].reason',
+  description: 'Why it is ready, or not.',
+};
+
+const messageColumn: PrinterColumn = {
+  name: 'Message',
+  type: 'string',
+  jsonPath: '.status.conditions[?(@.type=="Ready")].message',
+  description: 'The same in a sentence.',
+  priority: 1,
+};
+
+const ageColumn: PrinterColumn = {
+  name: 'Age',
+  type: 'date',
+  jsonPath: '.metadata.creationTimestamp',
+  description: 'Time since it was created.',
+};
+
+/** The kinds of the API group, in the order in which a user meets them. */
+export const kinds: readonly KindDefinition[] = [
+  {
+    resource: resources.automationIdentities,
+    shortName: 'aid',
+    description:
+      'An AutomationIdentity says who an automation is: its ServiceAccount, what that may do, and the credentials that are generated and rotated for it. The Workflow of the same name runs as it.',
+    spec: automationIdentitySpecSchema,
+    status: automationIdentityStatusSchema,
+    rules: identityNameRules('an AutomationIdentity'),
+    columns: [
+      conditionColumn('Ready', 'Ready', 'Everything that it asks for is there.'),
+      conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
+      reasonColumn,
+      {
+        name: 'Secrets',
+        type: 'string',
+        jsonPath: '.status.secrets[*].name',
+        description: 'Generated credentials.',
+      },
+      messageColumn,
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.workflows,
+    shortName: 'awf',
+    description:
+      'A Workflow is an automation: the workloads that it consists of, who owns it, and where it may connect. It runs as the AutomationIdentity of the same name. To stop it at once, create a KillSwitch of that name (`kubectl guardrails kill`) or set the annotation `automationguardrails.dev/kill-switch` to the reason.',
+    spec: workflowSpecSchema,
+    status: workflowStatusSchema,
+    rules: identityNameRules('a Workflow'),
+    columns: [
+      conditionColumn('Ready', 'Ready', 'Its guardrails are in place.'),
+      conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
+      conditionColumn('Stopped', 'Stopped', 'The kill switch is engaged.'),
+      reasonColumn,
+      {
+        name: 'Owner',
+        type: 'string',
+        jsonPath: '.spec.owner.team',
+        description: 'Team that owns it.',
+        priority: 1,
+      },
+      messageColumn,
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.killSwitches,
+    shortName: 'ksw',
+    description:
+      'A KillSwitch stops the Workflow of the same name while it exists: nothing of it starts, and what runs is stopped. It is released, not deleted: another person sets the annotation `automationguardrails.dev/release` (`kubectl guardrails release`), and the operator deletes it when everything is restored.',
+    spec: killSwitchSpecSchema,
+    status: killSwitchStatusSchema,
+    rules: [
+      ...identityNameRules('a KillSwitch'),
+      {
+        rule: 'self.metadata.name == self.spec.workflow',
+        message:
+          'the name of a KillSwitch must be the name of the workflow that it stops, so that there is one for each; set metadata.name and spec.workflow to the same',
+      },
+    ],
+    columns: [
+      {
+        name: 'Workflow',
+        type: 'string',
+        jsonPath: '.spec.workflow',
+        description: 'What is stopped.',
+      },
+      { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
+      { name: 'Engaged-By', type: 'string', jsonPath: '.spec.engagedBy', description: 'By whom.' },
+      conditionColumn('Fenced', 'Fenced', 'Admission refuses whatever would start.'),
+      conditionColumn('Pods-Gone', 'PodsGone', 'No pod is left.'),
+      conditionColumn('Ready', 'Ready', 'The stop is complete.'),
+      ageColumn,
+    ],
+  },
+];

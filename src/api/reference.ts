@@ -1,0 +1,3 @@
+export function apiReference(): string {
+  return '';
+}
