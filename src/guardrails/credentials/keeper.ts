@@ -1,0 +1,447 @@
+import type {
+  AutomationIdentity,
+  GeneratedSecret,
+  SecretStatus,
+} from '../../api/automation-identity.ts';
+import type { Finding } from '../../api/conditions.ts';
+import type { ObjectMeta, Secret } from '../../api/objects.ts';
+import { resources } from '../../api/resources.ts';
+import type { Workload } from '../../api/workload.ts';
+import type { Logger } from '../../observability/logger.ts';
+import { controllerOf, ForeignObjectError } from '../../runtime/applier.ts';
+import type { KubeClient } from '../../runtime/client.ts';
+import { ApiError, isConflict } from '../../runtime/errors.ts';
+import type { IndexedStore } from '../../runtime/merged-store.ts';
+import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import { needsRestart, restart } from './consumers.ts';
+import { generateValue, type RandomBytes } from './generate.ts';
+import {
+  planCredential,
+  rotationNonce,
+  type CredentialPlan,
+  type CredentialStep,
+  type RotationCause,
+} from './plan.ts';
+import {
+  completionPatch,
+  newSecret,
+  retirementPatch,
+  rotationPatch,
+  secretNameOf,
+  type Publication,
+} from './secret.ts';
+
+/** Something worth an event of the identity. */
+export interface Notice {
+  type: 'normal' | 'warning';
+  /** CamelCase, stable. */
+  reason: string;
+  message: string;
+}
+
+export interface CredentialKeeperOptions {
+  client: KubeClient;
+  /** Indexed by `secret` (`namespace/secretName`). */
+  workloads: IndexedStore<Workload>;
+  /** Counts each rotation that was tried. */
+  countRotation: (result: 'success' | 'error') => void;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+  randomBytes: RandomBytes;
+}
+
+export interface KeepCredentials {
+  identity: AutomationIdentity;
+  /** What the spec asks for. */
+  credentials: readonly GeneratedSecret[];
+  /** Name, labels and controller reference of a child. */
+  childMetadata: (name: string) => ObjectMeta;
+  /** Nothing is granted now that doesn't stand yet. */
+  isWithheld: boolean;
+  /** The kill switch of the identity is engaged: its own workloads aren't touched. */
+  isKilled: boolean;
+  notify: (notice: Notice) => void;
+  signal: AbortSignal;
+  log: Logger;
+}
+
+export interface CredentialsOutcome {
+  /** What keeps the identity from being ready. */
+  problems: Pick<Finding, 'reason' | 'message'>[];
+  secrets: SecretStatus[];
+  lastHandledRotation: string | undefined;
+  /** Milliseconds since the epoch at which to look again. */
+  dueAt: number | undefined;
+  /** Milliseconds since the epoch; `undefined` where there is none. */
+  oldestRotatedAt: number | undefined;
+}
+
+/** Time that a cache gets to show workloads which were there before a rotation. */
+const settleMs = 5_000;
+/** A refusal is looked at again after this time: nothing tells when its cause is gone. */
+const refusedMs = 60_000;
+/** Requests in flight at a time, for one identity. */
+const parallelism = 8;
+/** Writes in a row to one Secret: a rotation, and what it makes due at once. */
+const maxSteps = 3;
+
+/**
+ * Keeps the generated credentials of one identity: created, rotated when due or asked for,
+ * previous values withdrawn, consumers restarted, and what left the spec deleted.
+ *
+ * Secrets are read by name, each time: a watch would need the right to list them, which shows
+ * every value in the namespace.
+ */
+export class CredentialKeeper {
+  readonly #options: CredentialKeeperOptions;
+
+  constructor(options: CredentialKeeperOptions) {
+    this.#options = options;
+  }
+
+  /** @throws ApiError for what a retry may cure; its message never comes from a Secret */
+  async keep(request: KeepCredentials): Promise<CredentialsOutcome> {
+    const { identity, credentials } = request;
+    const names = new Set(credentials.map(({ name }) => name));
+    const recorded = identity.status?.secrets ?? [];
+    const abandoned = recorded.filter(({ name }) => !names.has(name));
+
+    const deleted = await forEachBounded(abandoned, parallelism, (status) =>
+      this.#delete(status, request),
+    );
+    const kept = await forEachBounded(credentials, parallelism, (credential) =>
+      this.#keepOne(credential, request),
+    );
+    assertAllDone(deleted, 'delete credentials');
+    assertAllDone(kept, 'keep credentials');
+    const results = kept.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    const restarts = await this.#restartConsumers(results, request);
+
+    const nonce = rotationNonce(identity);
+    const isHandled = results.every(({ isNonceHandled }) => isNonceHandled);
+    return {
+      problems: [...results, restarts].flatMap(({ problem }) => problem ?? []),
+      secrets: results.map(({ status }) => status),
+      lastHandledRotation:
+        nonce !== undefined && isHandled ? nonce : identity.status?.lastHandledRotation,
+      dueAt: earliest([...results, restarts].map(({ dueAt }) => dueAt)),
+      oldestRotatedAt: earliest(results.map(({ rotatedAt }) => rotatedAt)),
+    };
+  }
+
+  async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
+    const { identity, isWithheld, signal } = request;
+    const { client, clock } = this.#options;
+    const { namespace = '', name: identityName } = identity.metadata;
+    const recorded = identity.status?.secrets?.find(({ name }) => name === credential.name);
+    const key = { namespace, name: secretNameOf(identityName, credential.name) };
+
+    let live = await client.get(resources.secrets, key, { signal });
+    if (live !== undefined && !isControlledBy(live, identity)) {
+      return foreign(credential, key, clock());
+    }
+    for (let steps = 0; ; steps++) {
+      const plan = planCredential({
+        identity: identityName,
+        credential,
+        live,
+        nonce: rotationNonce(identity),
+        lastHandledNonce: identity.status?.lastHandledRotation,
+        recorded,
+        isWithheld,
+        now: clock(),
+      });
+      const { step } = plan;
+      if (step.action === 'None' || steps === maxSteps) return keptAs(credential, plan, live);
+      if (step.action === 'Create' && recorded === undefined) {
+        return toBeRecorded(credential, plan, clock());
+      }
+      try {
+        live = await this.#take(step, credential, key.name, request);
+      } catch (error) {
+        const problem = this.#refusalOf(error, step, key.name, request);
+        return { ...keptAs(credential, plan, live), problem, dueAt: clock() + refusedMs };
+      }
+    }
+  }
+
+  async #take(
+    step: Exclude<CredentialStep, { action: 'None' }>,
+    credential: GeneratedSecret,
+    name: string,
+    { identity, childMetadata, notify, signal, log }: KeepCredentials,
+  ): Promise<Secret> {
+    const { client, clock, countRotation, randomBytes } = this.#options;
+    const { namespace = '' } = identity.metadata;
+    const patch = (body: object): Promise<Secret> =>
+      client.mergePatch(resources.secrets, { namespace, name }, body, { signal });
+
+    if (step.action === 'Create') {
+      const publication = publicationOf(credential, { ...step, publishedAt: clock() });
+      const value = generateValue(credential, randomBytes);
+      const created = await client.create(
+        resources.secrets,
+        newSecret(childMetadata(name), publication, value),
+        { signal },
+      );
+      log.info('Credential created', { secret: name });
+      notify({ type: 'normal', reason: 'SecretCreated', message: `Secret ${name} was created.` });
+      return created;
+    }
+    if (step.action === 'Retire') {
+      const retired = await patch(retirementPatch(step.live));
+      log.info('Previous credential withdrawn', { secret: name });
+      notify({
+        type: 'normal',
+        reason: 'PreviousWithdrawn',
+        message: `The previous value of Secret ${name} was withdrawn.`,
+      });
+      return retired;
+    }
+    const { cause, previousExpiresAt } = step;
+    const rotated = await patch(
+      rotationPatch(
+        step.live,
+        publicationOf(credential, step),
+        generateValue(credential, randomBytes),
+        previousExpiresAt === undefined ? undefined : new Date(previousExpiresAt).toISOString(),
+      ),
+    );
+    countRotation('success');
+    log.info('Credential rotated', { secret: name, cause, rotation: step.rotation });
+    notify({
+      type: 'normal',
+      reason: 'Rotated',
+      message: `Secret ${name} has a new value: ${causeSentences[cause]}.`,
+    });
+    return rotated;
+  }
+
+  /**
+   * A refusal that a retry doesn't cure becomes a problem; all else is thrown. What the server
+   * said is dropped either way: its sentences may repeat what they were sent.
+   *
+   * @throws ApiError
+   */
+  #refusalOf(
+    error: unknown,
+    { action }: CredentialStep,
+    secret: string,
+    { log }: KeepCredentials,
+  ): Problem {
+    if (!(error instanceof ApiError)) throw error;
+    const { status, reason, retryAfterMs } = error;
+    if (action === 'Rotate' && !isConflict(error)) this.#options.countRotation('error');
+    const isFinal = status >= 400 && status < 500 && ![401, 404, 408, 409, 429].includes(status);
+    if (!isFinal) {
+      throw new ApiError(`Secret ${secret} couldn't be written: ${status} ${reason}`, {
+        status,
+        reason,
+        retryAfterMs,
+      });
+    }
+    log.warn('Write of a credential refused', { secret, action, status, reason });
+    return {
+      reason: action === 'Create' ? 'SecretNotCreated' : 'RotationFailed',
+      message: `The API server refused to ${verbs[action]} Secret ${secret} (${status} ${reason}). An immutable Secret has to be deleted; otherwise look for a quota or an admission policy.`,
+    };
+  }
+
+  async #delete(
+    { secretName }: SecretStatus,
+    { identity, notify, signal, log }: KeepCredentials,
+  ): Promise<void> {
+    const { client } = this.#options;
+    const { namespace = '' } = identity.metadata;
+    const live = await client.get(resources.secrets, { namespace, name: secretName }, { signal });
+    if (live === undefined || !isControlledBy(live, identity)) return;
+    const { uid } = live.metadata;
+    await client.delete(
+      resources.secrets,
+      { namespace, name: secretName },
+      { ...(uid !== undefined && { uid }), signal },
+    );
+    log.info('Credential deleted', { secret: secretName });
+    notify({
+      type: 'normal',
+      reason: 'SecretDeleted',
+      message: `Secret ${secretName} was deleted: it is no longer in spec.secrets.`,
+    });
+  }
+
+  /**
+   * Restarts whoever may still hold a replaced value, each once however many Secrets it reads. A
+   * rotation is complete when, some time after it, no such workload is left.
+   */
+  async #restartConsumers(
+    results: readonly KeptCredential[],
+    request: KeepCredentials,
+  ): Promise<{ problem?: Problem; dueAt?: number }> {
+    const { client, clock, workloads } = this.#options;
+    const { identity, isKilled, signal } = request;
+    const { namespace = '', name } = identity.metadata;
+    const now = clock();
+    const restarts = new Map<Workload, number>();
+    const completed: Secret[] = [];
+    let isSettling = false;
+    for (const { live, restartSince, status } of results) {
+      if (live === undefined || restartSince === undefined) continue;
+      const consumers = workloads
+        .byIndex('secret', `${namespace}/${status.secretName}`)
+        .filter((workload) => needsRestart(workload, restartSince, now));
+      if (consumers.length === 0 && now >= restartSince + settleMs) completed.push(live);
+      // A killed identity's pods are being stopped; what release starts reads the current value.
+      const due = consumers.filter((c) => !isKilled || c.serviceAccountName !== name);
+      for (const consumer of due) {
+        restarts.set(consumer, Math.max(restartSince, restarts.get(consumer) ?? 0));
+      }
+      isSettling ||= due.length > 0 || now < restartSince + settleMs;
+    }
+
+    const restarted = await forEachBounded([...restarts], parallelism, ([workload, rotatedAt]) =>
+      restart(client, workload, rotatedAt, signal),
+    );
+    const latched = await forEachBounded(completed, parallelism, (live) =>
+      client.mergePatch(
+        resources.secrets,
+        { namespace, name: live.metadata.name },
+        completionPatch(live),
+        { signal },
+      ),
+    );
+    const problem = reportRestarts(restarted, request);
+    const isLatched = latched.every((outcome) => 'result' in outcome);
+    return {
+      ...(problem !== undefined && { problem }),
+      ...((isSettling || !isLatched) && { dueAt: now + settleMs }),
+    };
+  }
+}
+
+/** @returns the problem, where a workload couldn't be restarted */
+function reportRestarts(
+  restarted: readonly Outcome<[Workload, number], boolean>[],
+  { notify, log }: KeepCredentials,
+): Problem | undefined {
+  const done = restarted.filter((outcome) => 'result' in outcome && outcome.result);
+  if (done.length > 0) {
+    log.info('Consumers of a rotated credential restarted', { count: done.length });
+    notify({
+      type: 'normal',
+      reason: 'ConsumersRestarted',
+      message: `${done.length} workloads were restarted to read the new value: ${some(done)}.`,
+    });
+  }
+  const failed = restarted.filter((outcome) => 'error' in outcome);
+  const [first] = failed;
+  if (first === undefined) return undefined;
+  log.warn('Consumers of a rotated credential could not be restarted', { error: first.error });
+  return {
+    reason: 'ConsumersNotRestarted',
+    message: `${failed.length} workloads could not be restarted and may still use the value before: ${some(failed)}.`,
+  };
+}
+
+function some(outcomes: readonly Outcome<[Workload, number], boolean>[]): string {
+  const names = outcomes
+    .slice(0, 5)
+    .map(({ item: [{ kind, metadata }] }) => `${kind} ${metadata.name}`);
+  return outcomes.length > 5
+    ? `${names.join(', ')} and ${outcomes.length - 5} more`
+    : names.join(', ');
+}
+
+type Problem = CredentialsOutcome['problems'][number];
+
+interface KeptCredential {
+  status: SecretStatus;
+  live: Secret | undefined;
+  problem: Problem | undefined;
+  restartSince: number | undefined;
+  rotatedAt: number | undefined;
+  dueAt: number | undefined;
+  isNonceHandled: boolean;
+}
+
+const causeSentences: Record<RotationCause, string> = {
+  ValueLost: 'the one before was taken out of it',
+  Requested: 'a rotation was asked for',
+  Scheduled: 'its rotation was due',
+};
+
+const verbs: Record<CredentialStep['action'], string> = {
+  None: 'change',
+  Create: 'create',
+  Rotate: 'rotate',
+  Retire: 'withdraw the previous value of',
+};
+
+function keptAs(
+  { name }: GeneratedSecret,
+  { status, restartSince, rotatedAt, dueAt, isNonceHandled, unreadable }: CredentialPlan,
+  live: Secret | undefined,
+): KeptCredential {
+  const problem =
+    unreadable.length === 0
+      ? undefined
+      : {
+          reason: 'RotationUnreadable',
+          message: `Credential ${name} is not rotated as asked: ${unreadable.join(', ')} can't be read.`,
+        };
+  return { status, live, problem, restartSince, rotatedAt, dueAt, isNonceHandled };
+}
+
+/**
+ * The name of a Secret goes into status before it is created, so that it is found and deleted
+ * when its entry leaves the spec, whatever happened between.
+ */
+function toBeRecorded(
+  credential: GeneratedSecret,
+  plan: CredentialPlan,
+  now: number,
+): KeptCredential {
+  return {
+    ...keptAs(credential, plan, undefined),
+    problem: {
+      reason: 'Provisioning',
+      message: `Secret ${plan.status.secretName} is about to be created.`,
+    },
+    dueAt: now,
+  };
+}
+
+function foreign(
+  { name }: GeneratedSecret,
+  key: { namespace: string; name: string },
+  now: number,
+): KeptCredential {
+  return {
+    status: { name, secretName: key.name },
+    live: undefined,
+    problem: {
+      reason: 'ForeignObject',
+      message: new ForeignObjectError(resources.secrets, { metadata: key }).message,
+    },
+    restartSince: undefined,
+    rotatedAt: undefined,
+    dueAt: now + refusedMs,
+    isNonceHandled: true,
+  };
+}
+
+function publicationOf(
+  { type, rotation: settings }: GeneratedSecret,
+  { rotation, publishedAt, nonce }: Omit<Publication, 'type' | 'isComplete'>,
+): Publication {
+  const isComplete = rotation > 0 && settings?.restartConsumers !== true;
+  return { type, rotation, publishedAt, nonce, isComplete };
+}
+
+function isControlledBy(secret: Secret, { metadata: { uid } }: AutomationIdentity): boolean {
+  return uid !== undefined && controllerOf(secret)?.uid === uid;
+}
+
+function earliest(times: readonly (number | undefined)[]): number | undefined {
+  const known = times.filter((time) => time !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+}

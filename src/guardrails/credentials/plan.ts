@@ -1,0 +1,199 @@
+import type { GeneratedSecret, SecretStatus } from '../../api/automation-identity.ts';
+import { timestamp } from '../../api/conditions.ts';
+import { annotation } from '../../api/names.ts';
+import type { KubeObject, Secret } from '../../api/objects.ts';
+import { rotationSchedule, type RotationSchedule } from './schedule.ts';
+import { readState, secretNameOf, type CredentialState } from './secret.ts';
+
+/**
+ * What the `rotate` annotation asks for; blank asks for nothing. It is copied into Secrets and
+ * status, so it has a bound.
+ */
+export function rotationNonce({ metadata }: KubeObject): string | undefined {
+  const nonce = metadata.annotations?.[annotation.rotate]?.trim().slice(0, 253);
+  return nonce === '' ? undefined : nonce;
+}
+
+/** One generated credential, as it stands and as it is asked for. */
+export interface CredentialObservation {
+  /** Name of the AutomationIdentity. */
+  identity: string;
+  credential: GeneratedSecret;
+  /** Its Secret, which is ours; `undefined` where there is none. */
+  live: Secret | undefined;
+  /** What the `rotate` annotation of the identity asks for. */
+  nonce: string | undefined;
+  /** The nonce that the identity as a whole answered last. */
+  lastHandledNonce: string | undefined;
+  /** What status last said of it. */
+  recorded: SecretStatus | undefined;
+  /** Nothing is granted now that doesn't stand yet. */
+  isWithheld: boolean;
+  /** Milliseconds since the epoch. */
+  now: number;
+}
+
+/** The one write that is due. */
+export type CredentialStep =
+  | { action: 'None' }
+  | { action: 'Create'; rotation: number; nonce: string | undefined }
+  | {
+      action: 'Rotate';
+      live: Secret;
+      cause: RotationCause;
+      rotation: number;
+      nonce: string | undefined;
+      /** Milliseconds since the epoch. */
+      publishedAt: number;
+      /** Milliseconds since the epoch; `undefined` where no previous value is kept. */
+      previousExpiresAt: number | undefined;
+    }
+  | { action: 'Retire'; live: Secret };
+
+export interface CredentialPlan {
+  step: CredentialStep;
+  /** Milliseconds since the epoch at which the plan changes by itself. */
+  dueAt: number | undefined;
+  /** A rotation whose consumers still have to be restarted: since when, in ms since the epoch. */
+  restartSince: number | undefined;
+  /** Milliseconds since the epoch of the standing value's publication. */
+  rotatedAt: number | undefined;
+  /** The standing value answers the nonce, or there is none to answer. */
+  isNonceHandled: boolean;
+  status: SecretStatus;
+  /** Fields of the rotation that can't be read. */
+  unreadable: readonly string[];
+}
+
+export type RotationCause = 'ValueLost' | 'Requested' | 'Scheduled';
+
+interface Situation {
+  live: Secret;
+  state: CredentialState;
+  schedule: RotationSchedule;
+  nonce: string | undefined;
+  isWithheld: boolean;
+  now: number;
+}
+
+/** Why a standing credential gets a new value. This list is the specification. */
+const causes: readonly ((situation: Situation) => RotationCause | undefined)[] = [
+  valueLost,
+  rotationRequested,
+  rotationDue,
+];
+
+/** Somebody emptied the Secret, or its type was changed: a value that isn't there is granted anew. */
+function valueLost({ state, isWithheld }: Situation): RotationCause | undefined {
+  return !state.hasValue && !isWithheld ? 'ValueLost' : undefined;
+}
+
+/** A nonce that the standing value doesn't answer yet. */
+function rotationRequested({ state, nonce }: Situation): RotationCause | undefined {
+  return state.hasValue && nonce !== undefined && state.handledNonce !== nonce
+    ? 'Requested'
+    : undefined;
+}
+
+/** Its time has come. However many times were missed, it is replaced once. */
+function rotationDue({ state, schedule, now }: Situation): RotationCause | undefined {
+  const next = schedule.nextAfter(state.rotatedAt);
+  return state.hasValue && next !== undefined && next <= now ? 'Scheduled' : undefined;
+}
+
+/**
+ * Decides on one credential. Its state is in its Secret alone, and each step writes value and
+ * state at once on the version that it was planned for: at whatever point the work is cut off, the
+ * next plan goes on from what stands, and no step is taken twice.
+ */
+export function planCredential(observation: CredentialObservation): CredentialPlan {
+  const { identity, credential, live, recorded, nonce, isWithheld, now } = observation;
+  const schedule = rotationSchedule(credential.rotation);
+  const { unreadable } = schedule;
+  const secretName = secretNameOf(identity, credential.name);
+
+  if (live === undefined) {
+    const lastRotationTime = recorded?.lastRotationTime;
+    return {
+      // A value that was published before has consumers that hold it: its successor is a rotation.
+      step: isWithheld
+        ? { action: 'None' }
+        : {
+            action: 'Create',
+            rotation: lastRotationTime === undefined ? 0 : 1,
+            nonce: nonce ?? observation.lastHandledNonce,
+          },
+      dueAt: undefined,
+      restartSince: undefined,
+      rotatedAt: undefined,
+      isNonceHandled: true,
+      status: {
+        name: credential.name,
+        secretName,
+        ...(lastRotationTime !== undefined && { lastRotationTime }),
+      },
+      unreadable,
+    };
+  }
+
+  const state = readState(live, credential.type, now);
+  const situation = { live, state, schedule, nonce, isWithheld, now };
+  const expiresAt = state.hasPrevious ? previousExpiry(state, schedule) : undefined;
+  const nextAt = schedule.nextAfter(state.rotatedAt);
+  const isRestartWanted = credential.rotation?.restartConsumers === true;
+  return {
+    step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, expiresAt) : none,
+    dueAt: earliest(nextAt, expiresAt),
+    restartSince:
+      isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted
+        ? state.rotatedAt
+        : undefined,
+    rotatedAt: state.rotatedAt,
+    isNonceHandled: nonce === undefined || state.handledNonce === nonce,
+    status: {
+      name: credential.name,
+      secretName,
+      lastRotationTime: timestamp(state.rotatedAt),
+      ...(nextAt !== undefined && { nextRotationTime: timestamp(nextAt) }),
+      ...(expiresAt !== undefined && { previousExpirationTime: timestamp(expiresAt) }),
+    },
+    unreadable,
+  };
+}
+
+const none: CredentialStep = { action: 'None' };
+
+function stepOf(situation: Situation, expiresAt: number | undefined): CredentialStep {
+  const { live, state, schedule, nonce, now } = situation;
+  for (const causeOf of causes) {
+    const cause = causeOf(situation);
+    if (cause === undefined) continue;
+    return {
+      action: 'Rotate',
+      live,
+      cause,
+      rotation: state.rotation + 1,
+      nonce,
+      // Two rotations never carry the same time, since a restart is known by it.
+      publishedAt: Math.max(now, state.rotatedAt + 1),
+      previousExpiresAt: schedule.overlapMs > 0 ? now + schedule.overlapMs : undefined,
+    };
+  }
+  return expiresAt !== undefined && expiresAt <= now ? { action: 'Retire', live } : none;
+}
+
+/**
+ * When a previous value is withdrawn: when its Secret says, but never later than the overlap
+ * allows by now, counted from the publication of its successor. Where neither says, at once.
+ */
+function previousExpiry(state: CredentialState, { overlapMs }: RotationSchedule): number {
+  const allowed = state.rotatedAt + overlapMs;
+  return state.previousExpiresAt === undefined
+    ? allowed
+    : Math.min(state.previousExpiresAt, allowed);
+}
+
+function earliest(...times: readonly (number | undefined)[]): number | undefined {
+  const known = times.filter((time) => time !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+}

@@ -1,0 +1,192 @@
+import type { GeneratedSecret } from '../../api/automation-identity.ts';
+import { annotation } from '../../api/names.ts';
+import type { ObjectMeta, Secret } from '../../api/objects.ts';
+
+/**
+ * The Secret of a generated credential: its keys, the annotations that carry its state, and the
+ * bodies of the writes that change both at once. Its values go in and out of here as they are,
+ * and nowhere else.
+ */
+
+/** Name of the Secret object. Its parts have no dots, so that no two credentials share one. */
+export function secretNameOf(identity: string, credential: string): string {
+  return `${identity}.${credential}`;
+}
+
+const keyOfType: Record<GeneratedSecret['type'], string> = { Password: 'password', Token: 'token' };
+
+const previousOf = (key: string): string => `previous.${key}`;
+
+/** How far the clocks of two machines may be apart. */
+export const clockSkewMs = 60_000;
+
+/** What a Secret's annotations and keys say, however they have been treated. */
+export interface CredentialState {
+  hasValue: boolean;
+  hasPrevious: boolean;
+  /** Number of rotations so far; 0 where the annotation can't be read. */
+  rotation: number;
+  /** Milliseconds since the epoch; in the future by the skew of two clocks at most. */
+  rotatedAt: number;
+  /** Milliseconds since the epoch; `undefined` where the annotation can't be read. */
+  previousExpiresAt: number | undefined;
+  handledNonce: string | undefined;
+  /** The rotation's consumers were all restarted. */
+  areConsumersRestarted: boolean;
+}
+
+/**
+ * Reads the state; total.
+ *
+ * A rotation time that is missing, malformed or in the future (an edit, a clock that jumped) is
+ * not believed. The Secret's own creation stands in for it, which the API server wrote: a value
+ * is never older than the object that holds it, so it is replaced too early rather than too late.
+ *
+ * @param now milliseconds since the epoch
+ */
+export function readState(
+  { metadata, data = {} }: Secret,
+  type: GeneratedSecret['type'],
+  now: number,
+): CredentialState {
+  const annotations = metadata.annotations ?? {};
+  const key = keyOfType[type];
+  const rotation = annotations[annotation.rotation] ?? '';
+  const stamped = parseTime(annotations[annotation.rotatedAt]);
+  const created = parseTime(metadata.creationTimestamp) ?? 0;
+  return {
+    hasValue: isFilled(data[key]),
+    hasPrevious: data[previousOf(key)] !== undefined,
+    rotation: /^\d{1,15}$/.test(rotation) ? Number(rotation) : 0,
+    rotatedAt:
+      stamped !== undefined && stamped <= now + clockSkewMs ? stamped : Math.min(created, now),
+    previousExpiresAt: parseTime(annotations[annotation.previousExpiresAt]),
+    handledNonce: annotations[annotation.handledRotation],
+    areConsumersRestarted: annotations[annotation.consumersRestarted] === rotation,
+  };
+}
+
+/** @returns milliseconds since the epoch, or `undefined` for anything but RFC 3339 */
+export function parseTime(text: string | undefined): number | undefined {
+  if (text === undefined || !/^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)$/.test(text)) {
+    return undefined;
+  }
+  const time = Date.parse(text);
+  return Number.isNaN(time) ? undefined : time;
+}
+
+/** What is written together with a new value. */
+export interface Publication {
+  type: GeneratedSecret['type'];
+  rotation: number;
+  /** Milliseconds since the epoch. */
+  publishedAt: number;
+  /** The `rotate` nonce that the value answers; without one, what stands is left. */
+  nonce: string | undefined;
+  /** Nobody waits for a restart: the rotation counts as complete. */
+  isComplete: boolean;
+}
+
+/** A Secret that holds its first value. */
+export function newSecret(metadata: ObjectMeta, publication: Publication, value: string): Secret {
+  return {
+    metadata: { ...metadata, annotations: publicationAnnotations(publication) },
+    type: 'Opaque',
+    data: { [keyOfType[publication.type]]: base64(value) },
+  };
+}
+
+/**
+ * Merge patch that puts a new value in place of the standing one, which stays readable as
+ * `previous.*` until `previousExpiresAt`; without a time it is gone at once. Where no value stands
+ * (somebody took it away), the one before it keeps its own time. Keys of the other types go, in
+ * case the type was changed. The patch names the version that it was planned for, so that it
+ * happens once.
+ *
+ * @param previousExpiresAt RFC 3339
+ */
+export function rotationPatch(
+  live: Secret,
+  publication: Publication,
+  value: string,
+  previousExpiresAt: string | undefined,
+): object {
+  const key = keyOfType[publication.type];
+  const standing = live.data?.[key];
+  return {
+    metadata: {
+      ...versionOf(live),
+      annotations: {
+        ...restartPending,
+        ...publicationAnnotations(publication),
+        ...(isFilled(standing) && { [annotation.previousExpiresAt]: previousExpiresAt ?? null }),
+      },
+    },
+    data: {
+      ...withoutOtherTypes(key),
+      [key]: base64(value),
+      ...(isFilled(standing) && {
+        [previousOf(key)]: previousExpiresAt === undefined ? null : standing,
+      }),
+    },
+  };
+}
+
+/** Merge patch that withdraws the previous value. */
+export function retirementPatch(live: Secret): object {
+  return {
+    metadata: { ...versionOf(live), annotations: { [annotation.previousExpiresAt]: null } },
+    data: Object.fromEntries(Object.values(keyOfType).map((key) => [previousOf(key), null])),
+  };
+}
+
+/** Merge patch that records that every consumer of the standing rotation was restarted. */
+export function completionPatch(live: Secret): object {
+  return {
+    metadata: {
+      ...versionOf(live),
+      annotations: {
+        [annotation.consumersRestarted]: live.metadata.annotations?.[annotation.rotation] ?? null,
+      },
+    },
+  };
+}
+
+const restartPending = { [annotation.consumersRestarted]: null };
+
+function withoutOtherTypes(key: string): Record<string, null> {
+  return Object.fromEntries(
+    Object.values(keyOfType)
+      .filter((other) => other !== key)
+      .flatMap((other) => [
+        [other, null],
+        [previousOf(other), null],
+      ]),
+  );
+}
+
+function publicationAnnotations({
+  rotation,
+  publishedAt,
+  nonce,
+  isComplete,
+}: Publication): Record<string, string> {
+  return {
+    [annotation.rotatedAt]: new Date(publishedAt).toISOString(),
+    [annotation.rotation]: String(rotation),
+    ...(nonce !== undefined && { [annotation.handledRotation]: nonce }),
+    ...(isComplete && { [annotation.consumersRestarted]: String(rotation) }),
+  };
+}
+
+function versionOf({ metadata: { uid, resourceVersion } }: Secret): object {
+  return { uid, resourceVersion };
+}
+
+function base64(value: string): string {
+  return Buffer.from(value).toString('base64');
+}
+
+function isFilled(value: string | undefined): value is string {
+  return value !== undefined && value !== '';
+}

@@ -1,0 +1,114 @@
+import { resources } from '../../api/resources.ts';
+import type { KubeObject, Role } from '../../api/objects.ts';
+import type { Resource } from '../../api/resources.ts';
+import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
+import { ApiError } from '../../runtime/errors.ts';
+import type { IdentityChildren, IdentityPlan, Problem } from './plan.ts';
+import { areCovered, intersectRules } from './rules.ts';
+
+export interface ApplyIdentityOptions {
+  applier: Applier;
+  signal: AbortSignal;
+}
+
+/**
+ * Makes the plan true, in an order in which no moment grants more than the plan: what is granted
+ * is written before the binding that grants it, and taken away after it. A binding stands only
+ * while ServiceAccount and Role are ours: by name it would serve a stranger's as well.
+ *
+ * @param live what a cache knows of them, as far as it is ours
+ * @returns what keeps the identity from being ready and no retry would cure
+ * @throws ApiError for what a retry may cure
+ */
+export async function applyIdentity(
+  plan: IdentityPlan,
+  live: IdentityChildren,
+  { applier, signal }: ApplyIdentityOptions,
+): Promise<Problem[]> {
+  const ensure = <T extends KubeObject>(
+    resource: Resource<T>,
+    desired: T | undefined,
+    standing: T | undefined,
+  ): Promise<Problem | undefined> =>
+    desired === undefined
+      ? Promise.resolve(undefined)
+      : problemOf(applier.ensure(resource, desired, standing, { signal }));
+  const remove = async (resource: Resource, standing: KubeObject | undefined): Promise<void> => {
+    if (standing !== undefined) await applier.remove(resource, standing, { signal });
+  };
+  const revoke = (): Promise<void> => remove(resources.roleBindings, live.roleBinding);
+
+  if (plan.remove.roleBinding) await revoke();
+  if (plan.remove.role) await remove(resources.roles, live.role);
+
+  const foreignAccount = await ensure(
+    resources.serviceAccounts,
+    plan.serviceAccount,
+    live.serviceAccount,
+  );
+  if (foreignAccount !== undefined) {
+    await revoke();
+    return [foreignAccount];
+  }
+
+  const roleProblem = await ensure(resources.roles, plan.role, live.role);
+  if (roleProblem?.reason === 'ForeignObject') {
+    await revoke();
+    return [roleProblem];
+  }
+  if (roleProblem !== undefined && !(await shrink(plan.role, live.role, ensure))) {
+    await revoke();
+    await remove(resources.roles, live.role);
+    return [roleProblem];
+  }
+
+  const bindingProblem = await ensure(resources.roleBindings, plan.roleBinding, live.roleBinding);
+  return [roleProblem, bindingProblem].flatMap((problem) => problem ?? []);
+}
+
+/**
+ * The API server refused to grant the new rules. What stands may allow more than they do: it is
+ * cut down to what both allow.
+ *
+ * @returns whether a Role stands now that grants no more than it should
+ */
+async function shrink(
+  wanted: Role | undefined,
+  standing: Role | undefined,
+  ensure: (
+    resource: Resource<Role>,
+    desired: Role | undefined,
+    standing: Role | undefined,
+  ) => Promise<Problem | undefined>,
+): Promise<boolean> {
+  if (wanted === undefined || standing === undefined) return false;
+  const granted = standing.rules ?? [];
+  if (areCovered(granted, wanted.rules ?? [])) return true;
+  const rules = intersectRules(wanted.rules ?? [], granted);
+  if (rules.length === 0) return false;
+  return (await ensure(resources.roles, { ...wanted, rules }, standing)) === undefined;
+}
+
+async function problemOf(applied: Promise<unknown>): Promise<Problem | undefined> {
+  try {
+    await applied;
+    return undefined;
+  } catch (error) {
+    if (error instanceof ForeignObjectError) {
+      return { reason: 'ForeignObject', message: error.message };
+    }
+    const rules = rulesNotHeld(error);
+    if (rules === undefined) throw error;
+    return {
+      reason: 'PermissionsNotGrantable',
+      message: `The operator doesn't hold these permissions, so it can't grant them: ${rules}. Take them out of spec.permissions, or let an administrator add them to the operator's grantable rules.`,
+    };
+  }
+}
+
+/** The rules that the API server's escalation check names, as its message has them. */
+function rulesNotHeld(error: unknown): string | undefined {
+  if (!(error instanceof ApiError) || error.status !== 403) return undefined;
+  const [, rules] = error.message.split('not currently held:');
+  return rules?.replaceAll(/\s+/g, ' ').trim().slice(0, 700);
+}

@@ -1,0 +1,175 @@
+import {
+  automationIdentitySpecSchema,
+  type AutomationIdentity,
+  type AutomationIdentitySpec,
+} from '../../api/automation-identity.ts';
+import type { Finding } from '../../api/conditions.ts';
+import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
+import type {
+  Namespace,
+  ObjectMeta,
+  Role,
+  RoleBinding,
+  ServiceAccount,
+} from '../../api/objects.ts';
+import { intersectRules, rulesOf } from './rules.ts';
+
+/** Something that keeps an identity from being ready: a stable reason and a sentence. */
+export type Problem = Pick<Finding, 'reason' | 'message'>;
+
+/**
+ * Reads a spec that may be anything.
+ *
+ * @returns the spec, or where it stands malformed and how
+ */
+export function readSpec({
+  spec,
+}: AutomationIdentity): { spec: AutomationIdentitySpec } | { malformed: string } {
+  const { success, data, error } = automationIdentitySpecSchema.safeParse(spec);
+  if (success) return { spec: data };
+  const places = error.issues.slice(0, 5).map(({ path }) => ['spec', ...path].join('.'));
+  return { malformed: [...new Set(places)].join(', ') };
+}
+
+interface Subject {
+  identity: AutomationIdentity;
+  /** `undefined` where it isn't known (yet). */
+  namespace: Namespace | undefined;
+}
+
+/** What an identity needs before anything is granted to it. This list is the specification. */
+const requirements: readonly ((subject: Subject) => Problem | undefined)[] = [
+  specMalformed,
+  ownerMissing,
+  purposeMissing,
+  namespaceNotGuarded,
+];
+
+/** Everything that is missing, in the order of the list; empty when nothing is held. */
+export function whatIsMissing(subject: Subject): Problem[] {
+  return requirements.flatMap((requirement) => requirement(subject) ?? []);
+}
+
+function specMalformed({ identity }: Subject): Problem | undefined {
+  const read = readSpec(identity);
+  if ('spec' in read) return undefined;
+  return { reason: 'SpecMalformed', message: `Can't be read: ${read.malformed}.` };
+}
+
+function ownerMissing({ identity }: Subject): Problem | undefined {
+  const owner: unknown = fieldOf(identity.spec, 'owner');
+  const missing = ['team', 'contact', 'escalation'].filter((part) => isBlank(fieldOf(owner, part)));
+  if (missing.length === 0) return undefined;
+  const parts = missing.map((part) => `spec.owner.${part}`).join(', ');
+  return { reason: 'OwnerMissing', message: `Missing ${parts}.` };
+}
+
+function purposeMissing({ identity }: Subject): Problem | undefined {
+  if (!isBlank(fieldOf(identity.spec, 'purpose'))) return undefined;
+  return { reason: 'PurposeMissing', message: 'Missing spec.purpose.' };
+}
+
+function namespaceNotGuarded({ identity, namespace }: Subject): Problem | undefined {
+  if (!isBlank(namespace?.metadata.labels?.[label.environment])) return undefined;
+  const name = identity.metadata.namespace ?? '';
+  return {
+    reason: 'NamespaceNotGuarded',
+    message: `Missing the environment of namespace ${name}: kubectl label namespace ${name} ${label.environment}=prod`,
+  };
+}
+
+/** The spec may be malformed, so that nothing about its shape can be taken for granted. */
+function fieldOf(value: unknown, field: string): unknown {
+  return typeof value === 'object' && value !== null
+    ? (value as Record<string, unknown>)[field]
+    : undefined;
+}
+
+function isBlank(value: unknown): boolean {
+  return typeof value !== 'string' || value.trim() === '';
+}
+
+/** Name, labels and controller reference of something that belongs to the identity. */
+export function childMetadata({ metadata }: AutomationIdentity, name: string): ObjectMeta {
+  return {
+    name,
+    ...(metadata.namespace !== undefined && { namespace: metadata.namespace }),
+    labels: { [label.managedBy]: MANAGED_BY, [label.identity]: metadata.name },
+    ownerReferences: [
+      {
+        apiVersion: API_VERSION,
+        kind: 'AutomationIdentity',
+        name: metadata.name,
+        uid: metadata.uid ?? '',
+        controller: true,
+      },
+    ],
+  };
+}
+
+/** What stands, as far as it is ours by its controller reference. */
+export interface IdentityChildren {
+  serviceAccount?: ServiceAccount | undefined;
+  role?: Role | undefined;
+  roleBinding?: RoleBinding | undefined;
+}
+
+/** What should stand. A part that is absent: isn't created, and `remove` says if it has to go. */
+export interface IdentityPlan {
+  serviceAccount?: ServiceAccount;
+  role?: Role;
+  roleBinding?: RoleBinding;
+  /** Ours, and no longer wanted: the binding goes before the Role that it grants. */
+  remove: { roleBinding: boolean; role: boolean };
+}
+
+/**
+ * A ServiceAccount whose token no pod mounts unasked, one Role, one RoleBinding.
+ *
+ * While `withheld`, nothing is granted that doesn't stand yet, and permissions only shrink. A
+ * binding never stands without the ServiceAccount, since whoever created one of that name would
+ * inherit it.
+ */
+export function planIdentity(
+  identity: AutomationIdentity,
+  spec: AutomationIdentitySpec,
+  live: IdentityChildren,
+  withheld: boolean,
+): IdentityPlan {
+  const metadata = childMetadata(identity, identity.metadata.name);
+  const hasAccount = !withheld || live.serviceAccount !== undefined;
+
+  const wanted = rulesOf(spec.permissions ?? []);
+  const rules = withheld ? intersectRules(wanted, live.role?.rules ?? []) : wanted;
+  const hasRole = rules.length > 0;
+
+  const mayBind = !withheld || binds(live.roleBinding, identity);
+  const hasBinding = hasAccount && hasRole && mayBind;
+
+  return {
+    ...(hasAccount && { serviceAccount: { metadata, automountServiceAccountToken: false } }),
+    ...(hasRole && { role: { metadata, rules } }),
+    ...(hasBinding && { roleBinding: roleBindingOf(metadata) }),
+    remove: {
+      roleBinding: !hasBinding && live.roleBinding !== undefined,
+      role: !hasRole && live.role !== undefined,
+    },
+  };
+}
+
+function roleBindingOf(metadata: ObjectMeta): RoleBinding {
+  const { name, namespace } = metadata;
+  return {
+    metadata,
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+    subjects: [{ kind: 'ServiceAccount', name, ...(namespace !== undefined && { namespace }) }],
+  };
+}
+
+/** Whether the binding already grants something to this identity's ServiceAccount. */
+function binds(binding: RoleBinding | undefined, { metadata }: AutomationIdentity): boolean {
+  return (binding?.subjects ?? []).some(
+    ({ kind, name, namespace }) =>
+      kind === 'ServiceAccount' && name === metadata.name && namespace === metadata.namespace,
+  );
+}
