@@ -108,6 +108,8 @@ export interface ListWatchOptions<T extends KubeObject> {
   clock?: () => number;
   /** In [0, 1). */
   random?: () => number;
+  /** Ends after the time, or when the signal aborts. */
+  sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
   timings?: Partial<ListWatchTimings>;
 }
 
@@ -125,6 +127,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
   readonly #timings: ListWatchTimings;
   readonly #clock: () => number;
   readonly #random: () => number;
+  readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #log: Logger;
   readonly #store: ObjectStore<T>;
   readonly #backoff: Backoff;
@@ -144,6 +147,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
     this.#timings = { ...defaultTimings, ...options.timings };
     this.#clock = options.clock ?? ((): number => performance.now());
     this.#random = options.random ?? Math.random;
+    this.#sleep = options.sleep ?? sleep;
     this.#log = options.logger.child({ kind: options.resource.kind });
     this.#store = new ObjectStore<T>(options.indexes);
     this.#backoff = new Backoff(this.#timings, this.#random);
@@ -177,8 +181,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const pauseMs = await this.#step(signal);
-      // The pause ends early, and the loop with it, when the signal aborts.
-      if (pauseMs > 0) await delay(pauseMs, undefined, { signal }).catch(() => undefined);
+      if (pauseMs > 0 && !signal.aborted) await this.#sleep(pauseMs, signal);
     }
     this.#synced.reject(signal.reason);
   }
@@ -434,6 +437,11 @@ class Backoff {
   reset(): void {
     this.#longest = 0;
   }
+}
+
+async function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  // An abort is an end like any other.
+  await delay(ms, undefined, { signal }).catch(() => undefined);
 }
 
 class InactiveError extends Error {
