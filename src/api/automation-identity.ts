@@ -192,8 +192,7 @@ const rotation = z
     ).optional(),
     restartConsumers: z.boolean().optional().meta({
       description:
-        'Whether a rotation restarts the Deployments and StatefulSets whose pods reference the Secret and can not notice a new value by themselves.',
-      default: false,
+        'Whether a rotation restarts the Deployments and StatefulSets whose pods reference the Secret. False if absent.',
     }),
   })
   .meta({
@@ -211,6 +210,12 @@ const rotation = z
     ),
   });
 
+/**
+ * Characters of a generated value whose length is not given. No default of the CRD: one inside a
+ * list makes every client-side diff of a manifest (kubectl, Argo CD) see a difference.
+ */
+export const defaultSecretLength = 32;
+
 const secret = z
   .object({
     name: dnsLabel(
@@ -226,7 +231,9 @@ const secret = z
       .min(16)
       .max(256)
       .optional()
-      .meta({ description: 'Characters of the generated value.', default: 32 }),
+      .meta({
+        description: `Characters of the generated value; ${defaultSecretLength} if absent.`,
+      }),
     rotation: rotation.optional().meta({
       ...rotation.meta(),
       description:
@@ -283,7 +290,7 @@ export const automationIdentityStatusSchema = z
       ...conditionsSchema.meta(),
       description: '`Ready`, and `Held`, whose message lists what is missing.',
     }),
-    lastHandledRotation: z.string().max(253).exactOptional().meta({
+    lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:
         'Value of the annotation `automationguardrails.dev/rotate` that was last carried out.',
     }),

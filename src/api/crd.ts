@@ -5,7 +5,7 @@ import type { KubeObject } from './objects.ts';
 /** A node of an OpenAPI v3 schema, as CustomResourceDefinitions take it ("structural"). */
 export interface StructuralSchema {
   description?: string;
-  type?: string;
+  type?: 'object' | 'array' | 'string' | 'integer' | 'boolean';
   format?: string;
   enum?: unknown[];
   default?: unknown;
@@ -52,7 +52,7 @@ const keywords = [
 
 const known: ReadonlySet<string> = new Set(keywords);
 
-/** A schema of ours can't be written as a structural schema of bounded cost. */
+/** A schema of ours can't be written as a structural schema of bounded cost, or explained. */
 export class SchemaError extends Error {
   readonly code = 'NOT_STRUCTURAL';
   override readonly name = 'SchemaError';

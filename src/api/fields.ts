@@ -17,6 +17,13 @@ export function rules(...validations: readonly ValidationRule[]): Record<string,
 
 const dnsLabelPattern = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$';
 
+const subdomain = '[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*';
+
+/** RFC 1123 subdomain, what most objects of Kubernetes may be called. */
+export const dnsSubdomainPattern = `^${subdomain}$`;
+
+const labelKeyPattern = `^(${subdomain}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`;
+
 /** RFC 1123 label; the message calls it `what`. */
 export function dnsLabel(what: string, description: string): z.ZodString {
   return z
@@ -108,7 +115,7 @@ export function labelSelector(description: string) {
               'matchLabels must name at least one label; an empty selector would select everything',
           },
           {
-            rule: `self.all(key, key.size() <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))`,
+            rule: `self.all(key, key.size() <= 317 && key.indexOf('/') <= 253 && key.matches('${labelKeyPattern}'))`,
             message:
               "the keys of matchLabels must be label keys, such as 'app' or 'app.kubernetes.io/name'",
           },

@@ -14,7 +14,7 @@ export const killSwitchSpecSchema = z
     ),
     engagedBy: z.string().max(1024).optional().meta({
       description:
-        'The authenticated user who engaged. Stamped by admission when the object is created; whatever the request said is overwritten.',
+        'The authenticated user who engaged. Stamped by admission when the object is created, whatever the request said. Where the annotation of a Workflow engaged, the user who set that.',
     }),
   })
   .meta({

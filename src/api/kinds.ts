@@ -76,12 +76,6 @@ export const kinds: readonly KindDefinition[] = [
       conditionColumn('Ready', 'Ready', 'Everything that it asks for is there.'),
       conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
       reasonColumn,
-      {
-        name: 'Secrets',
-        type: 'string',
-        jsonPath: '.status.secrets[*].name',
-        description: 'Generated credentials.',
-      },
       messageColumn,
       ageColumn,
     ],

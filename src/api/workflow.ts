@@ -4,6 +4,7 @@ import {
   conditionsSchema,
   count,
   dnsLabel,
+  dnsSubdomainPattern,
   generation,
   labelSelector,
   rules,
@@ -29,7 +30,7 @@ const target = z
       .meta({
         description: 'Name of the workload. Exactly one of `name` and `selector`.',
         ...rules({
-          rule: "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+          rule: `self.matches('${dnsSubdomainPattern}')`,
           message:
             "the name of a target must be the name of a workload: lower-case letters, digits, '-' and '.'; to name several by their labels, write a selector",
         }),
