@@ -1,29 +1,33 @@
 import { spawn } from 'node:child_process';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { dump } from 'js-yaml';
 import { findBinaries, type Binaries } from './binaries.ts';
-import { SupervisedProcess } from './process.ts';
+import { FolderJanitor, SupervisedProcess } from './process.ts';
 import { waitFor } from './wait.ts';
 
-const here = path.dirname(fileURLToPath(import.meta.url));
+/** How much of each request the audit log tells; see audit.k8s.io/v1. */
+export type AuditLevel = 'Metadata' | 'Request' | 'RequestResponse';
 
 export interface ControlPlaneOptions {
   /** One line of progress; default: silent. */
   log?: (line: string) => void;
   /** Simulated nodes; default 1. */
   nodes?: number;
-  /** Write an audit log of all requests at level Metadata to `auditLogPath`. */
-  audit?: boolean;
+  /** Write an audit log of all requests to `auditLogPath`; `true` means level Metadata. */
+  audit?: boolean | AuditLevel;
   /** Requests per second of each of the controller manager's clients; default 20, burst 30. */
   controllerManagerQps?: number;
-  /** Further flags of kube-apiserver. */
+  /** Further flags of kube-apiserver. They win over those set here. */
   apiServerArgs?: readonly string[];
+  /** Programs to use in place of those that `findBinaries` finds: another Kubernetes version. */
+  binaries?: Partial<Binaries>;
   /** Keep the folder with data and logs after `stop()`. */
   keep?: boolean;
 }
@@ -31,53 +35,82 @@ export interface ControlPlaneOptions {
 export interface KubectlOptions {
   /** Standard input. */
   input?: string;
-  /** Impersonate this user. */
+  /** Impersonate this user; a ServiceAccount is `system:serviceaccount:NAMESPACE:NAME`. */
   as?: string;
   asGroups?: readonly string[];
+  /** Milliseconds until it is killed; default 120 000. */
+  timeoutMs?: number;
 }
 
 export interface KubectlResult {
   stdout: string;
   stderr: string;
+  /** Exit code; 1 when it was killed. */
   code: number;
 }
 
-export type Component = 'etcd' | 'apiServer' | 'controllerManager' | 'scheduler' | 'kwok';
+const components = ['etcd', 'apiServer', 'controllerManager', 'scheduler', 'kwok'] as const;
+
+/** A program of the control plane. */
+export type Component = (typeof components)[number];
 
 /** A real Kubernetes control plane on loopback ports, with simulated nodes. */
 export interface ControlPlane {
   /** URL of the API server. */
   readonly server: string;
+  /** Kubeconfig of a member of `system:masters`; only this user may read it. */
   readonly kubeconfigPath: string;
   /** Bearer token of a member of `system:masters`; unique to this control plane. */
   readonly adminToken: string;
-  /** PEM. */
+  /** PEM: what the API server's certificate is verified with. */
   readonly certificateAuthority: string;
-  /** Folder with data, logs and kubeconfig. */
+  /** Folder with data, logs (`COMPONENT.log`) and kubeconfig; only this user may enter. */
   readonly dataDir: string;
+  /** The audit log, one JSON object a line; written only with the option `audit`. */
   readonly auditLogPath: string;
   readonly binaries: Binaries;
   /** Runs kubectl against this control plane. Never throws for a non-zero exit. */
   kubectl(args: readonly string[], options?: KubectlOptions): Promise<KubectlResult>;
   /** Applies manifests by server-side apply, as admin. @throws Error with kubectl's message */
   apply(manifests: string | readonly object[], options?: KubectlOptions): Promise<void>;
-  stopComponent(component: Component): Promise<void>;
-  /** Starts it again with its flags, and waits until it is ready. */
+  /** Process id of a running component; `undefined` when it doesn't run. */
+  pid(component: Component): number | undefined;
+  /** Sends a signal: SIGSTOP and SIGCONT make a component hang and go on. */
+  signalComponent(component: Component, signal: NodeJS.Signals): void;
+  /**
+   * Ends a component and returns when it is gone; does nothing when it doesn't run.
+   *
+   * @param signal default SIGTERM, followed by SIGKILL after 10 s
+   */
+  stopComponent(component: Component, signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
+  /**
+   * Starts it again with its flags, port and data, and waits until it is ready.
+   *
+   * @throws Error when it already runs, or with the end of its log when it doesn't become ready
+   */
   startComponent(component: Component): Promise<void>;
   /** Stops the API server and starts it again on the same port, with the same data. */
   restartApiServer(): Promise<void>;
   /** Ends everything that it started, and removes its folder. Idempotent. */
   stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
+
+/** Long enough for a start on a machine that is busy with other tests. */
+const READY_WITHIN_MS = 120_000;
+const STOP_GRACE_MS = 10_000;
 
 /**
  * Starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok, and waits until
- * the cluster works: nodes ready, default ServiceAccount there.
+ * the cluster works: nodes ready, default ServiceAccount there. It ends with this process, however
+ * that ends.
  *
  * @throws BinariesMissingError where there is nothing to start and nothing to build it with
+ * @throws Error with the end of the culprit's log when a component doesn't become ready
  */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
-  const binaries = await findBinaries({ log: options.log ?? ((): void => undefined) });
+  const log = options.log ?? ((): void => undefined);
+  const binaries = { ...(await findBinaries({ log })), ...options.binaries };
   for (let attempt = 1; ; attempt++) {
     const controlPlane = await LocalControlPlane.create(binaries, options);
     try {
@@ -91,22 +124,41 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
   }
 }
 
+/** Users of the API server, one a component, so that an audit log tells them apart. */
+const users = {
+  admin: { name: 'admin', groups: ['system:masters'] },
+  controllerManager: { name: 'system:kube-controller-manager', groups: [] },
+  scheduler: { name: 'system:kube-scheduler', groups: [] },
+  kwok: { name: 'kwok', groups: ['system:masters'] },
+} as const;
+type User = keyof typeof users;
+
 interface Ports {
-  etcd: number;
-  etcdPeer: number;
-  apiServer: number;
-  controllerManager: number;
-  scheduler: number;
+  readonly apiServer: number;
+  readonly controllerManager: number;
+  readonly scheduler: number;
+}
+
+/** What `GET` of a path on the API server answered. */
+interface Answer {
+  readonly status: number;
+  readonly body: string;
 }
 
 class LocalControlPlane implements ControlPlane {
   readonly binaries: Binaries;
   readonly dataDir: string;
-  readonly adminToken = randomBytes(24).toString('hex');
   certificateAuthority = '';
+  readonly #tokens: Readonly<Record<User, string>> = {
+    admin: newToken(),
+    controllerManager: newToken(),
+    scheduler: newToken(),
+    kwok: newToken(),
+  };
   readonly #ports: Ports;
   readonly #options: ControlPlaneOptions;
   readonly #processes = new Map<Component, SupervisedProcess>();
+  readonly #janitor: FolderJanitor | undefined;
   #stopped: Promise<void> | undefined;
 
   private constructor(
@@ -119,6 +171,7 @@ class LocalControlPlane implements ControlPlane {
     this.dataDir = dataDir;
     this.#ports = ports;
     this.#options = options;
+    this.#janitor = options.keep === true ? undefined : new FolderJanitor(dataDir);
   }
 
   static async create(
@@ -126,20 +179,18 @@ class LocalControlPlane implements ControlPlane {
     options: ControlPlaneOptions,
   ): Promise<LocalControlPlane> {
     const dataDir = await mkdtemp(path.join(os.tmpdir(), 'automation-guardrails-cp-'));
-    const [etcd, etcdPeer, apiServer, controllerManager, scheduler] = await freePorts(5);
-    if (scheduler === undefined) throw new Error('no free ports');
-    return new LocalControlPlane(
-      binaries,
-      dataDir,
-      {
-        etcd: etcd ?? 0,
-        etcdPeer: etcdPeer ?? 0,
-        apiServer: apiServer ?? 0,
-        controllerManager: controllerManager ?? 0,
-        scheduler,
-      },
-      options,
-    );
+    const ports = {
+      apiServer: await freePort(),
+      controllerManager: await freePort(),
+      scheduler: await freePort(),
+    };
+    const controlPlane = new LocalControlPlane(binaries, dataDir, ports, options);
+    endWithThisProcess(controlPlane);
+    return controlPlane;
+  }
+
+  get adminToken(): string {
+    return this.#tokens.admin;
   }
 
   get server(): string {
@@ -147,52 +198,74 @@ class LocalControlPlane implements ControlPlane {
   }
 
   get kubeconfigPath(): string {
-    return path.join(this.dataDir, 'kubeconfig.yaml');
+    return this.#file('kubeconfig.yaml');
   }
 
   get auditLogPath(): string {
-    return path.join(this.dataDir, 'audit.log');
+    return this.#file('audit.log');
   }
 
   async start(): Promise<void> {
+    const started = performance.now();
     await this.#writeFiles();
     await this.startComponent('etcd');
     await this.startComponent('apiServer');
-    await this.#writeKubeconfig();
+    await this.#writeKubeconfigs();
+    await this.#createNodes();
     await Promise.all(
       (['controllerManager', 'scheduler', 'kwok'] as const).map((component) =>
         this.startComponent(component),
       ),
     );
-    await this.#createNodes();
+    await this.#untilUsable();
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    this.#log(`Control plane ready at ${this.server} after ${seconds} s.`);
   }
 
   async startComponent(component: Component): Promise<void> {
-    const { program, args } = this.#commandOf(component);
-    const logFile = path.join(this.dataDir, `${component}.log`);
-    const running = new SupervisedProcess(component, program, args, logFile);
-    this.#processes.set(component, running);
-    stillRunning.add(running);
-    await waitFor(
-      `${component} to be ready`,
-      async () => {
-        if (running.hasExited) return 'exited' as const;
-        return (await this.#isReady(component)) ? ('ready' as const) : undefined;
-      },
-      { timeoutMs: 60_000, intervalMs: 25 },
-    ).then(async (state) => {
-      if (state === 'exited') {
-        throw new Error(`${component} ended during its start:\n${await running.logTail()}`);
-      }
+    if (this.#processes.has(component)) throw new Error(`${component} already runs`);
+    if (component === 'kwok') await this.#freeNodeLeases();
+    const startedAt = Date.now();
+    const running = new SupervisedProcess({
+      name: component,
+      program: this.binaries[component],
+      args: this.#argsOf(component),
+      cwd: this.dataDir,
+      env: this.#env(),
+      logPath: this.#file(`${component}.log`),
     });
+    this.#processes.set(component, running);
+    running.ended.addEventListener('abort', () => {
+      if (this.#processes.get(component) === running) this.#processes.delete(component);
+      if (!running.isStopping) this.#log(`${running.ended.reason}; its log: ${running.logPath}`);
+    });
+    try {
+      await waitFor(`${component} to be ready`, () => this.#isReady(component, startedAt), {
+        timeoutMs: READY_WITHIN_MS,
+        intervalMs: 25,
+        signal: running.ended,
+      });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new Error(`${reason}\nThe end of ${running.logPath}:\n${running.logTail()}`, {
+        cause: error,
+      });
+    }
   }
 
-  async stopComponent(component: Component): Promise<void> {
-    const running = this.#processes.get(component);
-    if (running === undefined) return;
-    await running.stop();
-    stillRunning.delete(running);
-    this.#processes.delete(component);
+  async stopComponent(
+    component: Component,
+    signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM',
+  ): Promise<void> {
+    await this.#processes.get(component)?.stop(signal, STOP_GRACE_MS);
+  }
+
+  signalComponent(component: Component, signal: NodeJS.Signals): void {
+    this.#processes.get(component)?.signal(signal);
+  }
+
+  pid(component: Component): number | undefined {
+    return this.#processes.get(component)?.pid;
   }
 
   async restartApiServer(): Promise<void> {
@@ -205,29 +278,43 @@ class LocalControlPlane implements ControlPlane {
     return this.#stopped;
   }
 
-  async #stopAll(): Promise<void> {
-    await Promise.all(
-      (['kwok', 'scheduler', 'controllerManager'] as const).map((component) =>
-        this.stopComponent(component),
-      ),
-    );
-    // Without etcd an API server takes a minute to end, so it goes first.
-    await this.stopComponent('apiServer');
-    await this.stopComponent('etcd');
-    if (this.#options.keep !== true) await rm(this.dataDir, { recursive: true, force: true });
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
   }
 
-  kubectl(args: readonly string[], options: KubectlOptions = {}): Promise<KubectlResult> {
+  async #stopAll(): Promise<void> {
+    // Nothing of this is needed any more, so nothing gets time to end well; clients first, etcd
+    // last, so that none of them logs the loss of what it depends on.
+    for (const component of components.toReversed()) await this.stopComponent(component, 'SIGKILL');
+    await this.#janitor?.dismiss();
+    if (this.#options.keep !== true) await rm(this.dataDir, { recursive: true, force: true });
+    endedBefore(this);
+  }
+
+  /** The same for an `exit` handler, where nothing can be awaited. */
+  killNow(): void {
+    for (const running of this.#processes.values()) running.signal('SIGKILL');
+    if (this.#options.keep === true) return;
+    try {
+      rmSync(this.dataDir, { recursive: true, force: true });
+    } catch {
+      // A dying program still wrote: the janitor, which outlives this process, clears that away.
+    }
+  }
+
+  async kubectl(args: readonly string[], options: KubectlOptions = {}): Promise<KubectlResult> {
     const impersonation = [
       ...(options.as === undefined ? [] : [`--as=${options.as}`]),
       ...(options.asGroups ?? []).map((group) => `--as-group=${group}`),
     ];
     return new Promise((resolve, reject) => {
-      const child = spawn(
-        this.binaries.kubectl,
-        [`--kubeconfig=${this.kubeconfigPath}`, ...impersonation, ...args],
-        { stdio: ['pipe', 'pipe', 'pipe'] },
-      );
+      // The kubeconfig goes by environment: no flag may stand before the name of a plugin.
+      const child = spawn(this.binaries.kubectl, [...args, ...impersonation], {
+        env: { ...this.#env(), KUBECONFIG: this.kubeconfigPath },
+        stdio: ['pipe', 'pipe', 'pipe'],
+        timeout: options.timeoutMs ?? 120_000,
+        killSignal: 'SIGKILL',
+      });
       let stdout = '';
       let stderr = '';
       child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));
@@ -251,227 +338,361 @@ class LocalControlPlane implements ControlPlane {
     if (code !== 0) throw new Error(`kubectl apply failed: ${stderr.trim()}`);
   }
 
-  #commandOf(component: Component): { program: string; args: string[] } {
-    const { dataDir, binaries } = this;
-    const ports = this.#ports;
-    const file = (name: string): string => path.join(dataDir, name);
+  #log(line: string): void {
+    this.#options.log?.(line);
+  }
+
+  #file(name: string): string {
+    return path.join(this.dataDir, name);
+  }
+
+  /** Nothing of the caller's ETCD_…, KUBE… or proxy settings reaches the programs. */
+  #env(): NodeJS.ProcessEnv {
+    return { PATH: process.env['PATH'], HOME: this.dataDir, TMPDIR: os.tmpdir() };
+  }
+
+  #argsOf(component: Component): string[] {
+    const secure = (part: 'controllerManager' | 'scheduler'): string[] => [
+      `--kubeconfig=${part}.yaml`,
+      `--authentication-kubeconfig=${part}.yaml`,
+      `--authorization-kubeconfig=${part}.yaml`,
+      `--secure-port=${this.#ports[part]}`,
+      '--bind-address=127.0.0.1',
+      `--cert-dir=${part}-certs`,
+      '--leader-elect=false',
+    ];
     switch (component) {
       case 'etcd':
-        return {
-          program: binaries.etcd,
-          args: [
-            `--data-dir=${file('etcd')}`,
-            `--listen-client-urls=http://127.0.0.1:${ports.etcd}`,
-            `--advertise-client-urls=http://127.0.0.1:${ports.etcd}`,
-            `--listen-peer-urls=http://127.0.0.1:${ports.etcdPeer}`,
-            '--unsafe-no-fsync',
-            '--log-level=warn',
-          ],
-        };
+        // Sockets in a folder that nobody else may enter: no port to collide on, and nobody else
+        // can talk to an etcd that asks for no credentials. The `:1` is what etcd insists on.
+        return [
+          '--data-dir=etcd',
+          '--listen-client-urls=unix://etcd:1',
+          '--advertise-client-urls=unix://etcd:1',
+          '--listen-peer-urls=unix://peer:1',
+          '--initial-advertise-peer-urls=unix://peer:1',
+          '--initial-cluster=default=unix://peer:1',
+          '--unsafe-no-fsync',
+          '--snapshot-count=5000',
+          '--log-level=warn',
+        ];
       case 'apiServer':
-        return {
-          program: binaries.apiServer,
-          args: [
-            `--etcd-servers=http://127.0.0.1:${ports.etcd}`,
-            `--secure-port=${ports.apiServer}`,
-            '--bind-address=127.0.0.1',
-            `--cert-dir=${file('certs')}`,
-            '--authorization-mode=Node,RBAC',
-            `--token-auth-file=${file('tokens.csv')}`,
-            '--service-cluster-ip-range=10.0.0.0/24',
-            `--service-account-key-file=${file('sa.pub')}`,
-            `--service-account-signing-key-file=${file('sa.key')}`,
-            '--service-account-issuer=https://kubernetes.default.svc',
-            '--allow-privileged',
-            '--profiling=false',
-            ...(this.#options.audit === true
-              ? [
-                  `--audit-log-path=${this.auditLogPath}`,
-                  `--audit-policy-file=${file('audit-policy.yaml')}`,
-                  '--audit-log-maxsize=1000',
-                ]
-              : []),
-            ...(this.#options.apiServerArgs ?? []),
-          ],
-        };
+        return [
+          '--etcd-servers=unix://etcd:1',
+          `--secure-port=${this.#ports.apiServer}`,
+          '--bind-address=127.0.0.1',
+          // A loopback address is none that the Endpoints of Service kubernetes may hold.
+          '--advertise-address=127.0.0.1',
+          '--endpoint-reconciler-type=none',
+          '--cert-dir=certs',
+          '--authorization-mode=Node,RBAC',
+          '--token-auth-file=tokens.csv',
+          '--service-cluster-ip-range=10.0.0.0/24',
+          '--service-account-key-file=sa.pub',
+          '--service-account-signing-key-file=sa.key',
+          '--service-account-issuer=https://kubernetes.default.svc',
+          '--allow-privileged',
+          '--profiling=false',
+          // Without it, open watches hold up the end until SIGKILL.
+          '--shutdown-watch-termination-grace-period=1s',
+          ...(auditLevelOf(this.#options) === undefined
+            ? []
+            : [
+                `--audit-log-path=${this.auditLogPath}`,
+                '--audit-policy-file=audit-policy.json',
+                '--audit-log-maxsize=1000',
+              ]),
+          ...(this.#options.apiServerArgs ?? []),
+        ];
       case 'controllerManager': {
         const qps = this.#options.controllerManagerQps;
-        return {
-          program: binaries.controllerManager,
-          args: [
-            `--kubeconfig=${this.kubeconfigPath}`,
-            `--authentication-kubeconfig=${this.kubeconfigPath}`,
-            `--authorization-kubeconfig=${this.kubeconfigPath}`,
-            `--secure-port=${ports.controllerManager}`,
-            '--bind-address=127.0.0.1',
-            `--cert-dir=${file('controller-manager-certs')}`,
-            '--use-service-account-credentials',
-            `--service-account-private-key-file=${file('sa.key')}`,
-            `--root-ca-file=${file('certs/apiserver.crt')}`,
-            '--leader-elect=false',
-            ...(qps === undefined
-              ? []
-              : [`--kube-api-qps=${qps}`, `--kube-api-burst=${Math.ceil(qps * 1.5)}`]),
-          ],
-        };
+        return [
+          ...secure('controllerManager'),
+          '--use-service-account-credentials',
+          '--service-account-private-key-file=sa.key',
+          '--root-ca-file=certs/apiserver.crt',
+          ...(qps === undefined
+            ? []
+            : [`--kube-api-qps=${qps}`, `--kube-api-burst=${Math.ceil(qps * 1.5)}`]),
+        ];
       }
       case 'scheduler':
-        return {
-          program: binaries.scheduler,
-          args: [
-            `--kubeconfig=${this.kubeconfigPath}`,
-            `--authentication-kubeconfig=${this.kubeconfigPath}`,
-            `--authorization-kubeconfig=${this.kubeconfigPath}`,
-            `--secure-port=${ports.scheduler}`,
-            '--bind-address=127.0.0.1',
-            `--cert-dir=${file('scheduler-certs')}`,
-            '--leader-elect=false',
-          ],
-        };
+        return secure('scheduler');
       case 'kwok':
-        return {
-          program: binaries.kwok,
-          args: [
-            `--kubeconfig=${this.kubeconfigPath}`,
-            `--config=${path.join(here, 'kwok.yaml')}`,
-            '--manage-all-nodes',
-            '--node-ip=127.0.0.1',
-            '--node-lease-duration-seconds=40',
-            '--server-address=',
-          ],
-        };
+        return [
+          '--kubeconfig=kwok.yaml',
+          `--config=${path.join(import.meta.dirname, 'kwok.yaml')}`,
+          '--manage-all-nodes',
+          '--node-ip=127.0.0.1',
+          '--cidr=10.64.0.0/10',
+          `--node-lease-duration-seconds=${NODE_LEASE_SECONDS}`,
+          '--server-address=',
+        ];
+      default:
+        return component satisfies never;
     }
   }
 
-  async #isReady(component: Component): Promise<boolean> {
-    const ports = this.#ports;
+  async #isReady(component: Component, startedAt: number): Promise<boolean> {
     switch (component) {
-      case 'etcd': {
-        const response = await fetch(`http://127.0.0.1:${ports.etcd}/health`);
-        return response.ok;
+      case 'etcd':
+        return (await this.#getHealthOfEtcd()) === 200;
+      case 'apiServer': {
+        this.certificateAuthority ||= await readFile(this.#file('certs/apiserver.crt'), 'utf8');
+        // Only our own API server has that certificate, and knows that token.
+        return (await this.#request('GET', '/readyz')).status === 200;
       }
-      case 'apiServer':
-        await this.#readCertificateAuthority();
-        // Only our own API server knows the token: whatever else listens there answers 401.
-        return (await this.#get(ports.apiServer, '/readyz')) === 200;
       case 'controllerManager':
-        return (await this.#get(ports.controllerManager, '/healthz')) === 200;
+        return this.#isHealthy(component, 'kube-controller-manager.crt');
       case 'scheduler':
-        return (await this.#get(ports.scheduler, '/healthz')) === 200;
+        return this.#isHealthy(component, 'kube-scheduler.crt');
       case 'kwok':
-        return true;
+        return this.#holdsNodeLeases(startedAt);
+      default:
+        return component satisfies never;
     }
   }
 
-  #get(port: number, url: string): Promise<number> {
+  #getHealthOfEtcd(): Promise<number | undefined> {
     return new Promise((resolve, reject) => {
-      const isApiServer = port === this.#ports.apiServer;
-      const outgoing = httpsRequest(
-        {
-          host: '127.0.0.1',
-          port,
-          path: url,
-          headers: { authorization: `Bearer ${this.adminToken}` },
-          timeout: 5000,
-          ...(isApiServer ? { ca: this.certificateAuthority } : { rejectUnauthorized: false }),
-        },
-        (response) => {
-          response.resume();
-          resolve(response.statusCode ?? 0);
-        },
-      );
-      outgoing.once('timeout', () => outgoing.destroy(new Error('timeout')));
+      const outgoing = httpRequest({
+        socketPath: this.#file('etcd:1'),
+        path: '/health',
+        timeout: 5000,
+      });
+      outgoing.once('response', (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      });
+      outgoing.once('timeout', () => outgoing.destroy(new Error('no answer')));
       outgoing.once('error', reject);
       outgoing.end();
     });
   }
 
-  async #readCertificateAuthority(): Promise<void> {
-    if (this.certificateAuthority !== '') return;
-    this.certificateAuthority = await readFile(
-      path.join(this.dataDir, 'certs', 'apiserver.crt'),
-      'utf8',
-    );
+  async #isHealthy(part: 'controllerManager' | 'scheduler', certificate: string): Promise<boolean> {
+    const ca = await readFile(this.#file(path.join(`${part}-certs`, certificate)), 'utf8');
+    const { status } = await request(`https://127.0.0.1:${this.#ports[part]}/healthz`, { ca });
+    return status === 200;
+  }
+
+  async #holdsNodeLeases(startedAt: number): Promise<boolean> {
+    for (const name of this.#nodeNames()) {
+      const url = `/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/${name}`;
+      const { status, body } = await this.#request('GET', url);
+      if (status !== 200) return false;
+      const renewed = /"renewTime":"([^"]+)"/.exec(body)?.[1];
+      if (renewed === undefined || Date.parse(renewed) < startedAt) return false;
+    }
+    return true;
+  }
+
+  /** A kwok that died still holds its nodes' leases: the next one would wait until they run out. */
+  async #freeNodeLeases(): Promise<void> {
+    const url = '/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases';
+    const { status, body } = await this.#request('DELETE', url);
+    if (status !== 200) throw new Error(`cannot delete the leases of the nodes: ${body}`);
+  }
+
+  #request(method: 'GET' | 'POST' | 'DELETE', url: string, body?: object): Promise<Answer> {
+    return request(`${this.server}${url}`, {
+      method,
+      ca: this.certificateAuthority,
+      token: this.adminToken,
+      ...(body === undefined ? {} : { body }),
+    });
   }
 
   async #writeFiles(): Promise<void> {
-    const file = (name: string): string => path.join(this.dataDir, name);
     const { publicKey, privateKey } = generateKeyPairSync('rsa', {
       modulusLength: 2048,
       publicKeyEncoding: { type: 'spki', format: 'pem' },
       privateKeyEncoding: { type: 'pkcs1', format: 'pem' },
     });
-    await mkdir(file('certs'));
+    const tokens = entriesOf(users).map(
+      ([user, { name, groups }]) => `${this.#tokens[user]},${name},${name},"${groups.join(',')}"\n`,
+    );
     await Promise.all([
-      writeFile(file('sa.pub'), publicKey),
-      writeFile(file('sa.key'), privateKey, { mode: 0o600 }),
-      writeFile(file('tokens.csv'), `${this.adminToken},admin,admin,system:masters\n`, {
-        mode: 0o600,
-      }),
-      copyFile(path.join(here, 'audit-policy.yaml'), file('audit-policy.yaml')),
+      writeFile(this.#file('sa.pub'), publicKey),
+      writeFile(this.#file('sa.key'), privateKey, { mode: 0o600 }),
+      writeFile(this.#file('tokens.csv'), tokens.join(''), { mode: 0o600 }),
+      writeFile(
+        this.#file('audit-policy.json'),
+        JSON.stringify({
+          apiVersion: 'audit.k8s.io/v1',
+          kind: 'Policy',
+          omitStages: ['RequestReceived'],
+          rules: [{ level: auditLevelOf(this.#options) ?? 'None' }],
+        }),
+      ),
     ]);
   }
 
-  async #writeKubeconfig(): Promise<void> {
-    const name = 'automation-guardrails';
-    const config = {
+  async #writeKubeconfigs(): Promise<void> {
+    await Promise.all(
+      entriesOf(users).map(async ([user]) => {
+        const file = user === 'admin' ? this.kubeconfigPath : this.#file(`${user}.yaml`);
+        await writeFile(file, this.#kubeconfigOf(user), { mode: 0o600 });
+      }),
+    );
+  }
+
+  #kubeconfigOf(user: User): string {
+    const cluster = 'automation-guardrails';
+    const authority = Buffer.from(this.certificateAuthority).toString('base64');
+    return dump({
       apiVersion: 'v1',
       kind: 'Config',
-      'current-context': name,
-      contexts: [{ name, context: { cluster: name, user: name } }],
+      'current-context': cluster,
+      contexts: [{ name: cluster, context: { cluster, user } }],
       clusters: [
         {
-          name,
-          cluster: {
-            server: this.server,
-            'certificate-authority-data': Buffer.from(this.certificateAuthority).toString('base64'),
-          },
+          name: cluster,
+          cluster: { server: this.server, 'certificate-authority-data': authority },
         },
       ],
-      users: [{ name, user: { token: this.adminToken } }],
-    };
-    await writeFile(this.kubeconfigPath, dump(config), { mode: 0o600 });
+      users: [{ name: user, user: { token: this.#tokens[user] } }],
+    });
+  }
+
+  #nodeNames(): string[] {
+    return Array.from({ length: this.#options.nodes ?? 1 }, (_, index) => `node-${index}`);
   }
 
   async #createNodes(): Promise<void> {
-    const names = Array.from({ length: this.#options.nodes ?? 1 }, (_, index) => `node-${index}`);
-    await this.apply(names.map((name) => ({ apiVersion: 'v1', kind: 'Node', metadata: { name } })));
-    await waitFor('the nodes to be ready', async () => {
-      const { stdout } = await this.kubectl([
-        'get',
-        'nodes',
-        '-o=jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}',
-      ]);
-      return stdout.split(' ').filter((status) => status === 'True').length === names.length;
-    });
-    await waitFor('the default ServiceAccount', async () => {
-      const { code } = await this.kubectl(['get', 'serviceaccount', 'default']);
-      return code === 0;
-    });
+    const room = { cpu: '10k', memory: '10Ti', pods: '1M' };
+    for (const name of this.#nodeNames()) {
+      const { status, body } = await this.#request('POST', '/api/v1/nodes', {
+        apiVersion: 'v1',
+        kind: 'Node',
+        metadata: { name, labels: { 'kubernetes.io/hostname': name, 'kubernetes.io/os': 'linux' } },
+        status: { capacity: room, allocatable: room },
+      });
+      if (status !== 201) throw new Error(`cannot create Node ${name}: ${body}`);
+    }
+  }
+
+  /** Waits for what the controllers make in a fresh cluster, and every test takes for granted. */
+  async #untilUsable(): Promise<void> {
+    const exists = async (url: string): Promise<boolean> =>
+      (await this.#request('GET', url)).status === 200;
+    const within = { timeoutMs: READY_WITHIN_MS };
+    await waitFor(
+      'the default ServiceAccount',
+      () => exists('/api/v1/namespaces/default/serviceaccounts/default'),
+      within,
+    );
+    await waitFor(
+      'ConfigMap kube-root-ca.crt',
+      () => exists('/api/v1/namespaces/default/configmaps/kube-root-ca.crt'),
+      within,
+    );
+    for (const name of this.#nodeNames()) {
+      await waitFor(
+        `Node ${name} to take pods`,
+        async () => {
+          const { body } = await this.#request('GET', `/api/v1/nodes/${name}`);
+          const isReady = /"type":"Ready","status":"True"/.test(body);
+          return isReady && !body.includes('node.kubernetes.io/not-ready');
+        },
+        within,
+      );
+    }
   }
 }
 
-/** What still runs, so that it ends with this process however that ends, SIGKILL included. */
-const stillRunning = new Set<SupervisedProcess>();
-process.once('exit', () => {
-  for (const running of stillRunning) running.kill();
-});
+/** Seconds, as a kubelet's. A node whose lease runs out becomes unreachable. */
+const NODE_LEASE_SECONDS = 40;
 
-/** Ports that were free a moment ago, all different. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(0, '127.0.0.1', resolve);
-      });
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(
-    servers.map((server) => new Promise((resolve) => server.close(() => resolve(undefined)))),
-  );
-  return ports;
+function auditLevelOf({ audit = false }: ControlPlaneOptions): AuditLevel | undefined {
+  if (audit === false) return undefined;
+  return audit === true ? 'Metadata' : audit;
+}
+
+function newToken(): string {
+  return randomBytes(24).toString('hex');
+}
+
+function entriesOf<Key extends string, Value>(object: Record<Key, Value>): [Key, Value][] {
+  const keys: Key[] = [];
+  for (const key in object) keys.push(key);
+  return keys.map((key) => [key, object[key]]);
+}
+
+function request(
+  url: string,
+  options: { method?: string; ca: string; token?: string; body?: object },
+): Promise<Answer> {
+  const { method = 'GET', ca, token, body } = options;
+  return new Promise((resolve, reject) => {
+    const outgoing = httpsRequest(url, {
+      method,
+      ca,
+      timeout: 5000,
+      // A pooled connection would outlive the restart of the server at its other end.
+      agent: false,
+      headers: {
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+    });
+    outgoing.once('response', (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+      response.once('error', reject);
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
+    });
+    outgoing.once('timeout', () => outgoing.destroy(new Error('no answer')));
+    outgoing.once('error', reject);
+    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+/**
+ * A port that was free a moment ago. It is below the range that systems take the ports of outgoing
+ * connections from: no such connection can take it while the API server restarts.
+ */
+async function freePort(): Promise<number> {
+  return waitFor('a free port', async () => {
+    const port = randomInt(20_000, 30_000);
+    const server = createServer();
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(port, '127.0.0.1', resolve);
+    });
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  });
+}
+
+/** What still runs in this process. */
+const running = new Set<LocalControlPlane>();
+const deadlySignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+function endWithThisProcess(controlPlane: LocalControlPlane): void {
+  if (running.size === 0) {
+    process.on('exit', killAll);
+    for (const signal of deadlySignals) process.on(signal, onSignal);
+  }
+  running.add(controlPlane);
+}
+
+function endedBefore(controlPlane: LocalControlPlane): void {
+  running.delete(controlPlane);
+  if (running.size > 0) return;
+  process.off('exit', killAll);
+  for (const signal of deadlySignals) process.off(signal, onSignal);
+}
+
+function killAll(): void {
+  for (const controlPlane of running) controlPlane.killNow();
+}
+
+function onSignal(signal: NodeJS.Signals): void {
+  // Somebody else handles the signal, and may still need the cluster: `exit` comes later.
+  if (process.listenerCount(signal) > 1) return;
+  killAll();
+  // Die of it, as this process would have without this handler.
+  process.off(signal, onSignal);
+  process.kill(process.pid, signal);
 }

@@ -1,73 +1,150 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { Socket } from 'node:net';
+
+/** One program to run, and where its output goes. */
+export interface ProcessOptions {
+  readonly name: string;
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly cwd: string;
+  readonly env: NodeJS.ProcessEnv;
+  /** Standard output and error are appended here. */
+  readonly logPath: string;
+}
 
 /**
- * Runs the program and ends it when standard input closes: also when this process dies by SIGKILL,
- * which no handler can catch.
+ * Becomes the program, and leaves a child behind that kills it when the pipe from us closes without
+ * a word: that is what the kernel does with our end when we are killed. The pid stays the same
+ * through `exec`, so the pid that we know is the program's own.
  */
-const supervisor =
-  'exec 3<&0; "$@" </dev/null 3<&- & child=$!; ' +
-  '(cat <&3 >/dev/null; kill "$child" 2>/dev/null) & ' +
-  'wait "$child"';
+const supervise =
+  'exec 3<&0; (read -r _ <&3 || kill -KILL $$) </dev/null & exec "$@" 3<&- </dev/null';
 
-/** A program of the control plane, which never outlives this process. */
+/**
+ * Removes a folder when the pipe from us closes without a word. One pass may lose against programs
+ * that die in the same moment and still write.
+ */
+const clearAway =
+  'read -r _ && exit 0; for _ in 1 2 3 4 5 6 7 8 9 10; ' +
+  'do rm -rf -- "$1"; sleep 0.3; [ -e "$1" ] || exit 0; done';
+
+/**
+ * A running program that cannot outlive this process, however this process ends. It doesn't keep
+ * this process alive either. It has a session of its own: a Ctrl-C in the terminal reaches this
+ * process only, which then stops its programs in an order that works.
+ */
 export class SupervisedProcess {
   readonly name: string;
-  readonly logFile: string;
+  readonly logPath: string;
+  /** Aborted when the program has ended, with an error that says how. */
+  readonly ended: AbortSignal;
   readonly #child: ChildProcess;
-  readonly #exited: Promise<void>;
-  #hasExited = false;
+  readonly #exit: Promise<void>;
+  #isStopping = false;
 
-  constructor(name: string, program: string, args: readonly string[], logFile: string) {
+  constructor({ name, program, args, cwd, env, logPath }: ProcessOptions) {
     this.name = name;
-    this.logFile = logFile;
-    const log = openSync(logFile, 'a');
-    this.#child = spawn('sh', ['-c', supervisor, name, program, ...args], {
-      stdio: ['pipe', log, log],
-      // A group of its own: a Ctrl-C in the terminal reaches this process only, which then stops
-      // the parts in their order.
-      detached: true,
-    });
-    closeSync(log);
-    this.#child.stdin?.on('error', () => undefined);
-    this.#exited = new Promise((resolve) => {
-      const done = (): void => {
-        this.#hasExited = true;
-        this.#child.stdin?.destroy();
+    this.logPath = logPath;
+    const log = openSync(logPath, 'a', 0o600);
+    try {
+      this.#child = spawnWatched(supervise, [program, ...args], cwd, env, log);
+    } finally {
+      closeSync(log);
+    }
+    const ended = new AbortController();
+    this.ended = ended.signal;
+    this.#exit = new Promise((resolve) => {
+      const onEnd = (how: string): void => {
+        release(this.#child);
+        ended.abort(new Error(`${name} ended: ${how}`));
         resolve();
       };
-      this.#child.once('exit', done);
-      this.#child.once('error', done);
+      this.#child.once('exit', (code, signal) => onEnd(signal ?? `exit code ${code}`));
+      this.#child.once('error', (error) => onEnd(error.message));
     });
   }
 
-  get hasExited(): boolean {
-    return this.#hasExited;
+  get pid(): number | undefined {
+    return this.#child.pid;
   }
 
-  /** The last lines of its log, for an error message. */
-  async logTail(lines = 20): Promise<string> {
-    const text = await readFile(this.logFile, 'utf8').catch(() => '');
-    return text.trimEnd().split('\n').slice(-lines).join('\n');
+  /** Whether its end was asked for. */
+  get isStopping(): boolean {
+    return this.#isStopping;
   }
 
-  /** Asks it to end (SIGTERM), and kills it after `graceMs`. Idempotent. */
-  async stop(graceMs = 10_000): Promise<void> {
-    if (this.#hasExited) return;
-    this.#child.stdin?.destroy();
-    const timer = setTimeout(() => this.kill(), graceMs);
-    await this.#exited;
-    clearTimeout(timer);
+  /** Sends a signal, unless it has ended. Synchronous, so it works in an `exit` handler. */
+  signal(signal: NodeJS.Signals): void {
+    if (!this.ended.aborted) this.#child.kill(signal);
   }
 
-  /** SIGKILL, at once, to it and whatever it started. */
-  kill(): void {
-    if (this.#child.pid === undefined) return;
+  /**
+   * Ends it, and returns when it is gone. Idempotent.
+   *
+   * @param signal what to send first
+   * @param graceMs milliseconds until SIGKILL follows
+   */
+  async stop(signal: NodeJS.Signals, graceMs: number): Promise<void> {
+    this.#isStopping = true;
+    const timer = setTimeout(() => this.signal('SIGKILL'), graceMs);
     try {
-      process.kill(-this.#child.pid, 'SIGKILL');
-    } catch {
-      // It ended in the meantime.
+      this.signal(signal);
+      await this.#exit;
+    } finally {
+      clearTimeout(timer);
     }
   }
+
+  /** The last lines of its log. */
+  logTail(lines = 20): string {
+    return readFileSync(this.logPath, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+  }
+}
+
+/** Removes a folder if this process ends without a call of {@link FolderJanitor.dismiss}. */
+export class FolderJanitor {
+  readonly #child: ChildProcess;
+  readonly #exit: Promise<void>;
+
+  /** @param folder absolute path; it goes with everything in it */
+  constructor(folder: string) {
+    this.#child = spawnWatched(clearAway, [folder], '/', { PATH: process.env['PATH'] });
+    this.#exit = new Promise((resolve) => {
+      this.#child.once('exit', () => resolve());
+      this.#child.once('error', () => resolve());
+    });
+  }
+
+  /** Ends the janitor without touching the folder. Idempotent. */
+  async dismiss(): Promise<void> {
+    release(this.#child);
+    this.#child.ref();
+    await this.#exit;
+  }
+}
+
+function spawnWatched(
+  script: string,
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+  output: number | 'ignore' = 'ignore',
+): ChildProcess {
+  const child = spawn('/bin/sh', ['-c', script, 'sh', ...args], {
+    cwd,
+    env,
+    detached: true,
+    stdio: ['pipe', output, output],
+  });
+  // The other end may be gone before our word arrives: then there is nobody left to tell.
+  child.stdin?.on('error', () => undefined);
+  child.unref();
+  if (child.stdin instanceof Socket) child.stdin.unref();
+  return child;
+}
+
+/** Tells the watcher at the other end of the pipe that all is well. */
+function release(child: ChildProcess): void {
+  if (child.stdin?.writable === true) child.stdin.end('done\n');
 }
