@@ -82,7 +82,7 @@ export type Behaviour =
   /** 200 with this text. */
   | { kind: 'garbage'; text: string }
   /** A watch: that many events, then this. */
-  | { kind: 'stream'; afterEvents?: number; then: StreamEnd };
+  | { kind: 'stream'; afterEvents?: number; ending: StreamEnd };
 
 interface Fault {
   match: Match;
@@ -169,6 +169,7 @@ export class FakeApiServer {
   /** Lists that go on, by token. */
   readonly #pages = new Map<string, { version: number; rest: StoredObject[] }>();
   #connections = 0;
+  #bookmarks = 0;
 
   constructor({ bookmarkIntervalMs = 60_000, admit }: FakeApiServerOptions = {}) {
     this.#bookmarkIntervalMs = bookmarkIntervalMs;
@@ -202,6 +203,11 @@ export class FakeApiServer {
   /** Connections accepted so far. */
   get connections(): number {
     return this.#connections;
+  }
+
+  /** Bookmarks sent so far, because their time had come. */
+  get bookmarks(): number {
+    return this.#bookmarks;
   }
 
   get openWatches(): number {
@@ -437,8 +443,9 @@ export class FakeApiServer {
       storage: this.storage,
       from,
       bookmarkIntervalMs: this.#bookmarkIntervalMs,
+      onBookmark: () => (this.#bookmarks += 1),
       ...(behaviour !== undefined && {
-        end: { after: behaviour.afterEvents ?? 0, how: behaviour.then },
+        end: { after: behaviour.afterEvents ?? 0, how: behaviour.ending },
       }),
     });
     this.#watches.add(watch);
@@ -456,6 +463,7 @@ interface WatchParameters {
   storage: FakeStorage;
   from: number;
   bookmarkIntervalMs: number;
+  onBookmark: () => void;
   end?: { after: number; how: StreamEnd };
 }
 
@@ -476,11 +484,14 @@ class Watch {
   }
 
   start(): void {
-    const { storage, request, from, bookmarkIntervalMs, end } = this.#parameters;
+    const { storage, request, from, bookmarkIntervalMs, onBookmark, end } = this.#parameters;
     const timeoutSeconds = Number(request.query.get('timeoutSeconds') ?? 1_800);
     this.#timers.push(
       setTimeout(() => this.end('end'), timeoutSeconds * 1_000),
-      setInterval(() => this.bookmark(), bookmarkIntervalMs),
+      setInterval(() => {
+        this.bookmark();
+        onBookmark();
+      }, bookmarkIntervalMs),
     );
     if (storage.isCompacted(from)) return this.end('expired');
     if (end?.after === 0 && end.how !== 'garbage' && end.how !== 'half-line') this.end(end.how);
