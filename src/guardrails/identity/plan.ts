@@ -80,9 +80,7 @@ function namespaceNotGuarded({ identity, namespace }: Subject): Problem | undefi
 
 /** The spec may be malformed, so that nothing about its shape can be taken for granted. */
 function fieldOf(value: unknown, field: string): unknown {
-  return typeof value === 'object' && value !== null
-    ? (value as Record<string, unknown>)[field]
-    : undefined;
+  return typeof value === 'object' && value !== null ? Reflect.get(value, field) : undefined;
 }
 
 function isBlank(value: unknown): boolean {
