@@ -1,0 +1,436 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+/** What a metric is: prom-client's configuration and the reference page both come from here. */
+interface MetricDefinition {
+  type: 'counter' | 'gauge' | 'histogram';
+  /** Without the prefix. */
+  name: string;
+  help: string;
+  /** Name of each label, and its values. */
+  labels: Readonly<Record<string, string>>;
+  /** Seconds. */
+  buckets?: readonly number[];
+}
+
+const prefix = 'automation_guardrails_';
+
+const controllers = '`workflow`, `automation-identity`, `kill-switch`';
+const kinds = 'kind of the watched objects';
+
+const definitions = {
+  reconciles: {
+    type: 'counter',
+    name: 'reconcile_total',
+    help: 'Reconciles by controller and result.',
+    labels: {
+      controller: controllers,
+      result: '`success`, `error`, `requeue` (not done yet, or somebody else wrote first)',
+    },
+  },
+  reconcileDuration: {
+    type: 'histogram',
+    name: 'reconcile_duration_seconds',
+    help: 'Time that one reconcile took.',
+    labels: { controller: controllers },
+    buckets: [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+  },
+  queueDepth: {
+    type: 'gauge',
+    name: 'workqueue_depth',
+    help: 'Keys that wait for a worker.',
+    labels: { controller: controllers },
+  },
+  queueLatency: {
+    type: 'histogram',
+    name: 'workqueue_queue_duration_seconds',
+    help: 'Time that a key waited until a worker took it.',
+    labels: { controller: controllers },
+    buckets: [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+  },
+  watchRestarts: {
+    type: 'counter',
+    name: 'watch_restarts_total',
+    help: 'Watches that ended and were started again, by what ended them.',
+    labels: {
+      kind: kinds,
+      reason:
+        '`timeout` (as asked for), `short`, `inactive`, `disconnected`, `expired`, `malformed`, `regressed`, `throttled`, `not_found`, `forbidden`, `server_error`',
+    },
+  },
+  relists: {
+    type: 'counter',
+    name: 'relists_total',
+    help: 'Lists after the first, by what made them necessary.',
+    labels: {
+      kind: kinds,
+      reason: '`expired`, `malformed`, `regressed`, `server_error`, `not_found`',
+    },
+  },
+  watchAge: {
+    type: 'gauge',
+    name: 'watch_last_event_age_seconds',
+    help: 'Time since the last sign of life of a watch: an event, a bookmark or a list.',
+    labels: { kind: kinds },
+  },
+  cachedObjects: {
+    type: 'gauge',
+    name: 'cached_objects',
+    help: 'Objects in the caches.',
+    labels: { kind: kinds },
+  },
+  killSwitches: {
+    type: 'gauge',
+    name: 'kill_switches',
+    help: 'Kill switches by how far they are.',
+    labels: {
+      state:
+        '`engaged` (not effective yet), `effective-so-far` (all that is implemented and verified), `releasing`',
+    },
+  },
+  stopDuration: {
+    type: 'histogram',
+    name: 'kill_switch_stop_duration_seconds',
+    help: 'Time from the engagement of a kill switch until a rung was reached.',
+    labels: {
+      rung: 'condition of the KillSwitch that became true, such as `Fenced` or `PodsGone`',
+    },
+    buckets: [0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 900],
+  },
+  rotations: {
+    type: 'counter',
+    name: 'secret_rotations_total',
+    help: 'Rotations of generated credentials that were tried.',
+    labels: { result: '`success`, `error`' },
+  },
+  oldestCredentialAge: {
+    type: 'gauge',
+    name: 'oldest_credential_age_seconds',
+    help: 'Age of the generated credential whose last rotation is longest ago. Absent where there is none, and on replicas that do not lead.',
+    labels: {},
+  },
+  heldObjects: {
+    type: 'gauge',
+    name: 'held_objects',
+    help: 'Objects that are granted nothing new because something is missing. Reported by the leader.',
+    labels: { kind: '`Workflow`, `AutomationIdentity`', reason: 'reason of the condition `Held`' },
+  },
+  requests: {
+    type: 'counter',
+    name: 'kube_api_requests_total',
+    help: 'Requests to the API server; a watch counts when it begins.',
+    labels: {
+      verb: 'as in RBAC: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`',
+      code: 'HTTP status; without an answer `timeout`, `aborted` or `error`',
+    },
+  },
+  requestDuration: {
+    type: 'histogram',
+    name: 'kube_api_request_duration_seconds',
+    help: 'Time until the API server answered; of a watch, until it began.',
+    labels: { verb: 'as above' },
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+  },
+  leader: {
+    type: 'gauge',
+    name: 'leader',
+    help: '1 while this replica leads, else 0.',
+    labels: {},
+  },
+  droppedEvents: {
+    type: 'counter',
+    name: 'events_dropped_total',
+    help: 'Kubernetes events that were not recorded: too many, or refused by the API server.',
+    labels: {},
+  },
+  buildInfo: {
+    type: 'gauge',
+    name: 'build_info',
+    help: 'Always 1; the labels say what runs.',
+    labels: { version: 'version of the operator', node_version: 'version of Node.js' },
+  },
+} as const satisfies Record<string, MetricDefinition>;
+
+export type KillSwitchState = 'engaged' | 'effective-so-far' | 'releasing';
+
+export interface MetricsOptions {
+  /** Version of the operator; default `unknown`. */
+  version?: string;
+  /** Milliseconds since the epoch. */
+  clock?: () => number;
+}
+
+/** What is read of a cache when metrics are collected. */
+interface TrackedCache {
+  readonly stalenessMs: number;
+  readonly store: { readonly size: number };
+}
+
+/** Distinct values of one label; a value beyond is counted as `other`. */
+const maxLabelValues = 64;
+
+/**
+ * All metrics of the operator, in a registry of their own. The parts of the operator see it through
+ * narrow interfaces of theirs. No label holds the name of an object, and the number of values of
+ * each label is bounded.
+ */
+export class Metrics {
+  readonly registry = new Registry();
+  readonly #clock: () => number;
+  readonly #labelValues = new Map<string, Set<string>>();
+  readonly #caches = new Map<string, TrackedCache[]>();
+  /** Of each held object, its kind and its reason. */
+  readonly #held = new Map<string, { kind: string; reason: string }>();
+  /** Milliseconds since the epoch, by AutomationIdentity. */
+  readonly #rotatedAt = new Map<string, number>();
+  #readKillSwitches: (() => Record<KillSwitchState, number>) | undefined;
+  #readLeader: (() => boolean) | undefined;
+
+  readonly #reconciles = this.#counter(definitions.reconciles);
+  readonly #reconcileDuration = this.#histogram(definitions.reconcileDuration);
+  readonly #queueDepth = this.#gauge(definitions.queueDepth);
+  readonly #queueLatency = this.#histogram(definitions.queueLatency);
+  readonly #watchRestarts = this.#counter(definitions.watchRestarts);
+  readonly #relists = this.#counter(definitions.relists);
+  readonly #stopDuration = this.#histogram(definitions.stopDuration);
+  readonly #rotations = this.#counter(definitions.rotations);
+  readonly #requests = this.#counter(definitions.requests);
+  readonly #requestDuration = this.#histogram(definitions.requestDuration);
+  readonly #droppedEvents = this.#counter(definitions.droppedEvents);
+
+  constructor({ version = 'unknown', clock = Date.now }: MetricsOptions = {}) {
+    this.#clock = clock;
+    this.#gauge(definitions.watchAge, (gauge) => this.#collectWatchAges(gauge));
+    this.#gauge(definitions.cachedObjects, (gauge) => this.#collectCachedObjects(gauge));
+    this.#gauge(definitions.killSwitches, (gauge) => this.#collectKillSwitches(gauge));
+    this.#gauge(definitions.oldestCredentialAge, (gauge) => this.#collectCredentialAge(gauge));
+    this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
+    this.#gauge(definitions.leader, (gauge) => gauge.set(this.#readLeader?.() === true ? 1 : 0));
+    this.#gauge(definitions.buildInfo).set({ version, node_version: process.version }, 1);
+    // A counter that isn't there yet hides its first increase from `increase()`.
+    for (const result of ['success', 'error']) this.#rotations.inc({ result }, 0);
+    collectDefaultMetrics({ register: this.registry });
+  }
+
+  /** All metrics, in the exposition format of Prometheus. */
+  async scrape(): Promise<{ contentType: string; body: string }> {
+    return { contentType: this.registry.contentType, body: await this.registry.metrics() };
+  }
+
+  /** One reconcile ended. */
+  observeReconcile(
+    controller: string,
+    result: 'success' | 'error' | 'requeue',
+    seconds: number,
+  ): void {
+    this.#reconciles.inc({ controller: this.#bounded('controller', controller), result });
+    this.#reconcileDuration.observe(
+      { controller: this.#bounded('controller', controller) },
+      seconds,
+    );
+  }
+
+  setQueueDepth(controller: string, depth: number): void {
+    this.#queueDepth.set({ controller: this.#bounded('controller', controller) }, depth);
+  }
+
+  /** A worker took a key that had waited so long. */
+  observeQueueLatency(controller: string, seconds: number): void {
+    this.#queueLatency.observe({ controller: this.#bounded('controller', controller) }, seconds);
+  }
+
+  watchRestarted(kind: string, reason: string): void {
+    this.#watchRestarts.inc({
+      kind: this.#bounded('kind', kind),
+      reason: this.#bounded('watch reason', reason),
+    });
+  }
+
+  relisted(kind: string, reason: string): void {
+    this.#relists.inc({
+      kind: this.#bounded('kind', kind),
+      reason: this.#bounded('relist reason', reason),
+    });
+  }
+
+  /**
+   * Reports age and size of a cache from now on. Of several caches of one kind, the objects are
+   * added up, and the age is that of the oldest.
+   */
+  track(kind: string, cache: TrackedCache): void {
+    const label = this.#bounded('kind', kind);
+    const caches = this.#caches.get(label) ?? [];
+    this.#caches.set(label, caches);
+    caches.push(cache);
+  }
+
+  /** @param read number of kill switches in each state, when metrics are collected */
+  trackKillSwitches(read: () => Record<KillSwitchState, number>): void {
+    this.#readKillSwitches = read;
+  }
+
+  /** @param read whether this replica leads, when metrics are collected */
+  trackLeadership(read: () => boolean): void {
+    this.#readLeader = read;
+  }
+
+  /** Seconds from the engagement of a kill switch until a rung of the ladder was reached. */
+  observeStop(rung: string, seconds: number): void {
+    this.#stopDuration.observe({ rung: this.#bounded('rung', rung) }, seconds);
+  }
+
+  countRotation(result: 'success' | 'error'): void {
+    this.#rotations.inc({ result });
+  }
+
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param rotatedAt milliseconds since the epoch; `undefined` where it has no credential
+   */
+  setOldestCredential(key: string, rotatedAt: number | undefined): void {
+    if (rotatedAt === undefined) this.#rotatedAt.delete(key);
+    else this.#rotatedAt.set(key, rotatedAt);
+  }
+
+  /**
+   * @param key `namespace/name` of the object
+   * @param reason `undefined` where nothing is held
+   */
+  setHeld(kind: string, key: string, reason: string | undefined): void {
+    const id = `${kind} ${key}`;
+    if (reason === undefined) this.#held.delete(id);
+    else this.#held.set(id, { kind, reason });
+  }
+
+  /** Forgets what was told of single objects: this replica no longer leads, another one tells. */
+  forgetObjects(): void {
+    this.#held.clear();
+    this.#rotatedAt.clear();
+  }
+
+  /** A request was answered, or not; see the labels of `kube_api_requests_total`. */
+  observeRequest(verb: string, code: string, seconds: number): void {
+    const label = this.#bounded('verb', verb);
+    this.#requests.inc({ verb: label, code: this.#bounded('code', code) });
+    this.#requestDuration.observe({ verb: label }, seconds);
+  }
+
+  /** A Kubernetes event was not recorded. */
+  countDroppedEvent(): void {
+    this.#droppedEvents.inc();
+  }
+
+  #collectWatchAges(gauge: Gauge): void {
+    gauge.reset();
+    for (const [kind, caches] of this.#caches) {
+      gauge.set({ kind }, Math.max(...caches.map(({ stalenessMs }) => stalenessMs)) / 1000);
+    }
+  }
+
+  #collectCachedObjects(gauge: Gauge): void {
+    gauge.reset();
+    for (const [kind, caches] of this.#caches) {
+      gauge.set(
+        { kind },
+        caches.reduce((sum, { store }) => sum + store.size, 0),
+      );
+    }
+  }
+
+  #collectKillSwitches(gauge: Gauge): void {
+    gauge.reset();
+    const counts = Object.entries(this.#readKillSwitches?.() ?? {});
+    for (const [state, count] of counts) gauge.set({ state }, count);
+  }
+
+  #collectCredentialAge(gauge: Gauge): void {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const rotatedAt of this.#rotatedAt.values()) oldest = Math.min(oldest, rotatedAt);
+    if (oldest === Number.POSITIVE_INFINITY) gauge.remove();
+    else gauge.set(Math.max(0, this.#clock() - oldest) / 1000);
+  }
+
+  #collectHeldObjects(gauge: Gauge): void {
+    gauge.reset();
+    for (const { kind, reason } of this.#held.values()) {
+      gauge.inc({
+        kind: this.#bounded('kind', kind),
+        reason: this.#bounded('held reason', reason),
+      });
+    }
+  }
+
+  /** The value, or `other` where the label has too many values already. */
+  #bounded(label: string, value: string): string {
+    const values = this.#labelValues.get(label) ?? new Set();
+    this.#labelValues.set(label, values);
+    if (!values.has(value) && values.size >= maxLabelValues) return 'other';
+    values.add(value);
+    return value;
+  }
+
+  #counter(definition: MetricDefinition): Counter {
+    return new Counter(this.#configuration(definition));
+  }
+
+  /** @param collect sets the value when metrics are collected */
+  #gauge(definition: MetricDefinition, collect?: (gauge: Gauge) => void): Gauge {
+    return new Gauge({
+      ...this.#configuration(definition),
+      ...(collect !== undefined && {
+        collect(this: Gauge): void {
+          collect(this);
+        },
+      }),
+    });
+  }
+
+  #histogram(definition: MetricDefinition): Histogram {
+    const { buckets } = definition;
+    return new Histogram({
+      ...this.#configuration(definition),
+      ...(buckets !== undefined && { buckets: [...buckets] }),
+    });
+  }
+
+  #configuration({ name, help, labels }: MetricDefinition): {
+    name: string;
+    help: string;
+    labelNames: string[];
+    registers: Registry[];
+  } {
+    return {
+      name: prefix + name,
+      help,
+      labelNames: Object.keys(labels),
+      registers: [this.registry],
+    };
+  }
+}
+
+/** `docs/reference/metrics.md`. */
+export function metricsReference(): string {
+  const sections = Object.values(definitions).map((definition: MetricDefinition) => {
+    const labels = Object.entries(definition.labels);
+    return [
+      `## ${prefix}${definition.name}`,
+      '',
+      `${definition.help} (${definition.type})`,
+      ...(labels.length > 0
+        ? ['', '| label | values |', '|---|---|', ...labels.map(([k, v]) => `| \`${k}\` | ${v} |`)]
+        : []),
+      ...(definition.buckets ? ['', `Buckets in seconds: ${definition.buckets.join(', ')}.`] : []),
+      '',
+    ].join('\n');
+  });
+  return `<!-- Generated by \`npm run generate\` from src/observability/metrics.ts. Do not edit. -->
+
+# Metrics
+
+Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. No label holds the name of an object; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
+
+Each replica reports for itself. \`held_objects\` and \`oldest_credential_age_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
+
+Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
+
+${sections.join('\n')}`;
+}
