@@ -7,7 +7,7 @@ type Rotation = NonNullable<GeneratedSecret['rotation']>;
 /** When a value is to be replaced, and for how long the one before it stays readable. */
 export interface RotationSchedule {
   /** Milliseconds since the epoch; `undefined` where nothing is scheduled. */
-  nextAfter(rotatedAt: number): number | undefined;
+  readonly nextAfter: (rotatedAt: number) => number | undefined;
   /** Milliseconds; 0 keeps no previous value. */
   readonly overlapMs: number;
   /** What of the rotation can't be read, and so doesn't happen. */
@@ -31,7 +31,7 @@ export function rotationSchedule({ every, schedule, overlap }: Rotation = {}): R
   if (overlapMs === undefined) unreadable.push('rotation.overlap');
 
   return {
-    nextAfter(rotatedAt) {
+    nextAfter: (rotatedAt) => {
       const times = [
         everyMs === undefined ? undefined : rotatedAt + Math.max(everyMs, minEveryMs),
         cron?.nextRun(new Date(rotatedAt))?.getTime(),

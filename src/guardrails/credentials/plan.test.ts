@@ -1,0 +1,247 @@
+import { describe, expect, it } from 'vitest';
+import type { GeneratedSecret } from '../../api/automation-identity.ts';
+import { annotation } from '../../api/names.ts';
+import type { Secret } from '../../api/objects.ts';
+import { planCredential, rotationNonce, type CredentialObservation } from './plan.ts';
+
+const hour = 3_600_000;
+const start = Date.parse('2026-05-01T00:00:00Z');
+const time = (milliseconds: number): string => new Date(milliseconds).toISOString();
+
+const credential: GeneratedSecret = {
+  name: 'erp',
+  type: 'Password',
+  rotation: { every: '24h', overlap: '2h', restartConsumers: true },
+};
+
+/** Rotated once, at `start`, with a previous value until two hours later. */
+function standing(
+  annotations: Record<string, string | undefined> = {},
+  data: Record<string, string> = {},
+): Secret {
+  const merged = {
+    [annotation.rotatedAt]: time(start),
+    [annotation.rotation]: '1',
+    [annotation.previousExpiresAt]: time(start + 2 * hour),
+    ...annotations,
+  };
+  return {
+    metadata: {
+      name: 'poster.erp',
+      creationTimestamp: time(start - 10 * hour),
+      annotations: Object.fromEntries(
+        Object.entries(merged).filter((entry): entry is [string, string] => entry[1] !== undefined),
+      ),
+    },
+    data: { password: 'bmV3', 'previous.password': 'b2xk', ...data },
+  };
+}
+
+function plan(parts: Partial<CredentialObservation>) {
+  return planCredential({
+    identity: 'poster',
+    credential,
+    live: standing(),
+    nonce: undefined,
+    lastHandledNonce: undefined,
+    recorded: undefined,
+    isWithheld: false,
+    now: start,
+    ...parts,
+  });
+}
+
+describe('planCredential', () => {
+  it.each<{ what: string; parts: Partial<CredentialObservation>; expected: object }>([
+    {
+      what: 'creates what isn’t there',
+      parts: { live: undefined },
+      expected: { action: 'Create', rotation: 0 },
+    },
+    {
+      what: 'counts the successor of a deleted Secret as a rotation',
+      parts: {
+        live: undefined,
+        recorded: { name: 'erp', secretName: 'poster.erp', lastRotationTime: time(start) },
+      },
+      expected: { action: 'Create', rotation: 1 },
+    },
+    {
+      what: 'creates nothing while withheld',
+      parts: { live: undefined, isWithheld: true },
+      expected: { action: 'None' },
+    },
+    { what: 'leaves a fresh value alone', parts: {}, expected: { action: 'None' } },
+    {
+      what: 'leaves a value alone until the millisecond at which it is due',
+      parts: {
+        now: start + 24 * hour - 1,
+        live: { ...standing(), data: { password: 'bmV3' } },
+      },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'rotates when due',
+      parts: { now: start + 24 * hour },
+      expected: {
+        action: 'Rotate',
+        cause: 'Scheduled',
+        rotation: 2,
+        previousExpiresAt: start + 26 * hour,
+      },
+    },
+    {
+      what: 'rotates once after any number of missed times, and counts the overlap from then',
+      parts: { now: start + 1000 * hour },
+      expected: { action: 'Rotate', rotation: 2, previousExpiresAt: start + 1002 * hour },
+    },
+    {
+      what: 'rotates a standing value while withheld, too',
+      parts: { now: start + 24 * hour, isWithheld: true },
+      expected: { action: 'Rotate', cause: 'Scheduled' },
+    },
+    {
+      what: 'rotates when asked to',
+      parts: { nonce: 'now' },
+      expected: { action: 'Rotate', cause: 'Requested', nonce: 'now' },
+    },
+    {
+      what: 'carries out a nonce once',
+      parts: { nonce: 'now', live: standing({ [annotation.handledRotation]: 'now' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'keeps no previous value without an overlap',
+      parts: { nonce: 'now', credential: { name: 'erp', type: 'Password' } },
+      expected: { action: 'Rotate', previousExpiresAt: undefined },
+    },
+    {
+      what: 'generates anew what was taken out',
+      parts: { live: standing({}, { password: '' }) },
+      expected: { action: 'Rotate', cause: 'ValueLost' },
+    },
+    {
+      what: 'grants a lost value not again while withheld',
+      parts: { live: standing({}, { password: '' }), isWithheld: true },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'generates anew under another key when the type is changed',
+      parts: { credential: { ...credential, type: 'Token' } },
+      expected: { action: 'Rotate', cause: 'ValueLost' },
+    },
+    {
+      what: 'withdraws the previous value at its time',
+      parts: { now: start + 2 * hour },
+      expected: { action: 'Retire' },
+    },
+    {
+      what: 'withdraws it earlier when the overlap was shortened meanwhile',
+      parts: {
+        now: start + hour,
+        credential: { ...credential, rotation: { every: '24h', overlap: '1h' } },
+      },
+      expected: { action: 'Retire' },
+    },
+    {
+      what: 'withdraws it after the overlap when its time can’t be read',
+      parts: {
+        now: start + 2 * hour,
+        live: standing({ [annotation.previousExpiresAt]: 'soon' }),
+      },
+      expected: { action: 'Retire' },
+    },
+    {
+      what: 'withdraws it at once when nothing says how long it may stay',
+      parts: {
+        live: standing({ [annotation.previousExpiresAt]: undefined }),
+        credential: { name: 'erp', type: 'Password' },
+      },
+      expected: { action: 'Retire' },
+    },
+    {
+      what: 'takes the creation time where the rotation time can’t be read',
+      parts: {
+        now: start + 14 * hour,
+        live: standing({ [annotation.rotatedAt]: 'yesterday' }),
+      },
+      expected: { action: 'Rotate', cause: 'Scheduled' },
+    },
+    {
+      what: 'does not believe a rotation time in the future',
+      parts: {
+        now: start + 14 * hour,
+        live: standing({ [annotation.rotatedAt]: time(start + 1000 * hour) }),
+      },
+      expected: { action: 'Rotate', cause: 'Scheduled' },
+    },
+    {
+      what: 'bears a Secret without any annotation',
+      parts: { live: { metadata: { name: 'poster.erp' }, data: { password: 'eA==' } } },
+      expected: { action: 'Rotate', cause: 'Scheduled', rotation: 1 },
+    },
+    {
+      what: 'leaves a Secret that is being deleted alone',
+      parts: {
+        nonce: 'now',
+        live: {
+          ...standing(),
+          metadata: { ...standing().metadata, deletionTimestamp: time(start) },
+        },
+      },
+      expected: { action: 'None' },
+    },
+  ])('$what', ({ parts, expected }) => {
+    expect(plan(parts).step).toMatchObject(expected);
+  });
+
+  it('says when it has to look again, and puts the times into status', () => {
+    expect(plan({})).toMatchObject({
+      dueAt: start + 2 * hour,
+      status: {
+        name: 'erp',
+        secretName: 'poster.erp',
+        lastRotationTime: '2026-05-01T00:00:00Z',
+        nextRotationTime: '2026-05-02T00:00:00Z',
+        previousExpirationTime: '2026-05-01T02:00:00Z',
+      },
+    });
+  });
+
+  it.each([
+    ['after a rotation', {}, start],
+    ['not for the first value', { [annotation.rotation]: '0' }, undefined],
+    ['not when it is done', { [annotation.consumersRestarted]: '1' }, undefined],
+    ['again for the next rotation', { [annotation.consumersRestarted]: '0' }, start],
+    ['not when the count can’t be read', { [annotation.rotation]: 'many' }, undefined],
+  ])('asks for a restart of consumers: %s', (_what, annotations, expected) => {
+    expect(plan({ live: standing(annotations) }).restartSince).toBe(expected);
+  });
+
+  it('asks for no restart unless the spec does', () => {
+    const quiet = { ...credential, rotation: { every: '24h' } };
+    expect(plan({ credential: quiet }).restartSince).toBeUndefined();
+  });
+
+  it('names what of the rotation it can’t read', () => {
+    const { unreadable, step } = plan({
+      credential: { ...credential, rotation: { schedule: 'monthly' } },
+      live: standing({}, {}),
+    });
+    expect(unreadable).toEqual(['rotation.schedule']);
+    expect(step.action).not.toBe('Rotate');
+  });
+});
+
+describe('rotationNonce', () => {
+  it.each([
+    [undefined, undefined],
+    ['', undefined],
+    ['  ', undefined],
+    [' 7 ', '7'],
+    ['x'.repeat(10_000), 'x'.repeat(253)],
+  ])('reads %j', (text, expected) => {
+    const annotations = text === undefined ? {} : { [annotation.rotate]: text };
+    expect(rotationNonce({ metadata: { name: 'poster', annotations } })).toBe(expected);
+  });
+});
