@@ -46,59 +46,65 @@ export interface ControllerOptions {
   maxDelayMs?: number;
 }
 
-/** A queue of keys, and workers that hand each to the reconciler. */
+/**
+ * A queue of keys, and workers that hand each to the reconciler. It may run again after it ended,
+ * as that of a leader does; between two runs it forgets what it is told, since a run begins with
+ * the keys of everything.
+ */
 export class Controller {
   readonly #options: ControllerOptions;
-  readonly #queue: WorkQueue;
+  #queue: WorkQueue | undefined;
 
   constructor(options: ControllerOptions) {
     this.#options = options;
-    const { name } = options.reconciler;
-    this.#queue = new WorkQueue({
-      maxDelayMs: options.maxDelayMs ?? 60_000,
-      metrics: {
-        setDepth: (depth) => options.metrics.setQueueDepth(name, depth),
-        observeLatency: (seconds) => options.metrics.observeQueueLatency(name, seconds),
-      },
-    });
   }
 
   enqueue(key: string): void {
-    this.#queue.add(key);
+    this.#queue?.add(key);
   }
 
-  enqueueAfter(key: string, delayMs: number): void {
-    this.#queue.addAfter(key, delayMs);
-  }
-
-  /** Works until the signal aborts, then gives what is in flight its time; never rejects. */
-  async run(signal: AbortSignal): Promise<void> {
+  /**
+   * Works until the signal aborts, then gives what is in flight its time; never rejects.
+   *
+   * @param keys what to look at first
+   */
+  async run(signal: AbortSignal, keys: Iterable<string>): Promise<void> {
     if (signal.aborted) return;
-    const { shutdownMs = 5_000, workers } = this.#options;
+    const { metrics, reconciler, shutdownMs = 5_000, workers } = this.#options;
+    const queue = new WorkQueue({
+      maxDelayMs: this.#options.maxDelayMs ?? 60_000,
+      metrics: {
+        setDepth: (depth) => metrics.setQueueDepth(reconciler.name, depth),
+        observeLatency: (seconds) => metrics.observeQueueLatency(reconciler.name, seconds),
+      },
+    });
+    this.#queue = queue;
+    for (const key of keys) queue.add(key);
     const work = new AbortController();
-    const running = Array.from({ length: workers }, () => this.#work(work.signal));
+    const running = Array.from({ length: workers }, () => this.#work(queue, work.signal));
     await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
-    this.#queue.shutDown();
+    queue.shutDown();
     const inTime = new AbortController();
     await Promise.race([
-      this.#queue.drained(),
+      queue.drained(),
       delay(shutdownMs, undefined, { signal: inTime.signal }).catch(() => undefined),
     ]);
     inTime.abort();
     work.abort();
     await Promise.all(running);
+    this.#queue = undefined;
   }
 
-  async #work(signal: AbortSignal): Promise<void> {
+  async #work(queue: WorkQueue, signal: AbortSignal): Promise<void> {
     for (;;) {
-      const key = await this.#queue.take();
+      const key = await queue.take();
       if (key === undefined) return;
-      await this.#reconcile(key, signal);
-      this.#queue.done(key);
+      await this.#reconcile(queue, key, signal);
+      queue.done(key);
     }
   }
 
-  async #reconcile(key: string, signal: AbortSignal): Promise<void> {
+  async #reconcile(queue: WorkQueue, key: string, signal: AbortSignal): Promise<void> {
     const { reconciler, metrics, logger } = this.#options;
     const correlationId = randomUUID();
     const log = logger.child({ controller: reconciler.name, key, correlationId });
@@ -113,12 +119,12 @@ export class Controller {
       });
       if (retry === true) {
         observe('requeue');
-        this.#queue.addRateLimited(key);
+        queue.addRateLimited(key);
         return;
       }
       observe('success');
-      this.#queue.forget(key);
-      if (requeueAfterMs !== undefined) this.#queue.addAfter(key, requeueAfterMs);
+      queue.forget(key);
+      if (requeueAfterMs !== undefined) queue.addAfter(key, requeueAfterMs);
     } catch (error) {
       if (isConflict(error)) {
         observe('requeue');
@@ -129,7 +135,7 @@ export class Controller {
         observe('error');
         log.error('Reconcile failed', { error });
       }
-      this.#queue.addRateLimited(key);
+      queue.addRateLimited(key);
     }
   }
 }

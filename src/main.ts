@@ -1,0 +1,48 @@
+#!/usr/bin/env node
+/** The operator's process: reads the configuration, runs until SIGTERM or SIGINT. */
+import { readFileSync } from 'node:fs';
+import { ConfigError, helpText, parseConfig, type Command } from './config.ts';
+import { createLogger } from './observability/logger.ts';
+import { createOperator } from './operator.ts';
+
+const { version } = JSON.parse(
+  readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+) as { version: string };
+
+function readCommand(): Command | undefined {
+  try {
+    return parseConfig(process.argv.slice(2), process.env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 2;
+    return undefined;
+  }
+}
+
+const command = readCommand();
+if (command?.kind === 'help') process.stdout.write(`${helpText()}\n`);
+if (command?.kind === 'version') process.stdout.write(`${version}\n`);
+if (command?.kind === 'run') {
+  const { config } = command;
+  const logger = createLogger({ level: config.logLevel });
+  try {
+    const host = createOperator({ config, logger, version });
+    const stop = (signal: string): void => {
+      logger.info('Stopping', { signal });
+      host.stop();
+    };
+    process.once('SIGTERM', () => stop('SIGTERM'));
+    process.once('SIGINT', () => stop('SIGINT'));
+    process.on('unhandledRejection', (error) => {
+      logger.error('A promise was rejected and nobody looked', { error });
+    });
+    logger.info('Starting', { version, instance: config.instance });
+    await host.start();
+    await host.stopped();
+    logger.info('Stopped');
+  } catch (error) {
+    logger.error('The operator could not start', { error });
+    process.exitCode = 1;
+  }
+}

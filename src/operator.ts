@@ -1,0 +1,341 @@
+/** Composition root: everything is wired here, and nowhere else. */
+import { randomBytes } from 'node:crypto';
+import { isTrue } from './api/conditions.ts';
+import { label, MANAGED_BY } from './api/names.ts';
+import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
+import { resources, type Resource } from './api/resources.ts';
+import {
+  projectWorkload,
+  workloadKinds,
+  workloadResources,
+  type Workload,
+} from './api/workload.ts';
+import type { Config } from './config.ts';
+import {
+  AutomationIdentityController,
+  keysFor as identityKeysFor,
+} from './controllers/automation-identity.ts';
+import { KillSwitchController } from './controllers/kill-switch.ts';
+import { keysFor as workflowKeysFor, WorkflowController } from './controllers/workflow.ts';
+import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
+import { EventRecorder } from './observability/events.ts';
+import { HealthServer } from './observability/health.ts';
+import type { Logger } from './observability/logger.ts';
+import { Metrics, type KillSwitchState } from './observability/metrics.ts';
+import { Applier } from './runtime/applier.ts';
+import { ApiServerClient } from './runtime/client.ts';
+import { Controller } from './runtime/controller.ts';
+import { PooledKubeConfig } from './runtime/kube-config.ts';
+import { guardedByLeadership, LeaderElector } from './runtime/leader-election.ts';
+import { ListWatch, type ListWatchOptions } from './runtime/list-watch.ts';
+import { mergeStores } from './runtime/merged-store.ts';
+import { OperatorHost } from './runtime/operator-host.ts';
+import { StatusWriter } from './runtime/status-writer.ts';
+
+export interface OperatorOptions {
+  config: Config;
+  logger: Logger;
+  version: string;
+}
+
+/** The operator, ready to start. */
+export function createOperator({ config, logger, version }: OperatorOptions): OperatorHost {
+  const clock = Date.now;
+  const userAgent = `automation-guardrails/${version}`;
+  const metrics = new Metrics({ version });
+  const kubeConfig = new PooledKubeConfig().load({
+    kubeconfig: config.kubeconfig,
+    context: config.context,
+  });
+  const client = new ApiServerClient({ kubeConfig, userAgent, metrics });
+  // Kills have connections of their own: nothing else can hold them up.
+  const killClient = new ApiServerClient({
+    kubeConfig,
+    userAgent: `${userAgent} kill-switch`,
+    metrics,
+    connections: config.killSwitchParallelism,
+  });
+  const events = new EventRecorder({
+    client,
+    logger,
+    instance: config.instance,
+    onDropped: () => metrics.countDroppedEvent(),
+  });
+
+  const elector = new LeaderElector({
+    client,
+    logger,
+    namespace: config.operatorNamespace,
+    name: config.leaseName,
+    identity: `${config.instance}_${randomBytes(4).toString('hex')}`,
+  });
+  const leading = config.leaderElect ? guardedByLeadership(client, elector) : client;
+  const applier = new Applier({ client: leading });
+  const statusWriter = new StatusWriter({ client: leading });
+
+  const caches = createCaches({ client, logger, metrics });
+  const workloads = mergeStores(caches.workloads.map(({ store }) => store));
+
+  const killSwitch = new Controller({
+    reconciler: new KillSwitchController({
+      client: killClient,
+      statusWriter: new StatusWriter({ client: killClient }),
+      events,
+      metrics,
+      killSwitches: caches.killSwitches.store,
+      workflows: caches.workflows.store,
+      namespaces: caches.namespaces.store,
+      workloads,
+      pods: caches.pods.store,
+      parallelism: config.killSwitchParallelism,
+      podGraceSeconds: config.podGraceSeconds,
+      clock,
+    }),
+    workers: config.killSwitchWorkers,
+    maxDelayMs: 5_000,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  });
+  const identity = new Controller({
+    reconciler: new AutomationIdentityController({
+      client: leading,
+      applier,
+      statusWriter,
+      events,
+      metrics,
+      identities: caches.identities.store,
+      namespaces: caches.namespaces.store,
+      killSwitches: caches.killSwitches.store,
+      serviceAccounts: caches.serviceAccounts.store,
+      roles: caches.roles.store,
+      roleBindings: caches.roleBindings.store,
+      workloads,
+      clock,
+      randomBytes,
+    }),
+    workers: config.workers,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  });
+  const workflow = new Controller({
+    reconciler: new WorkflowController({
+      client: leading,
+      applier,
+      statusWriter,
+      events,
+      metrics,
+      workflows: caches.workflows.store,
+      identities: caches.identities.store,
+      namespaces: caches.namespaces.store,
+      killSwitches: caches.killSwitches.store,
+      networkPolicies: caches.networkPolicies.store,
+      workloads,
+      clock,
+    }),
+    workers: config.workers,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  });
+
+  wireKillSwitch(caches, killSwitch);
+  const led = wireLed(caches, { identity, workflow });
+  metrics.observe({
+    clock,
+    isLeader: () => !config.leaderElect || elector.isLeader,
+    killSwitchStates: () => killSwitchStates(caches),
+  });
+
+  const health = new HealthServer({
+    metrics,
+    host: config.bindAddress,
+    metricsPort: config.metricsPort,
+    healthPort: config.healthPort,
+    live: () => staleCaches(caches, config.watchStaleAfterMs),
+    ready: () => unsyncedCaches(caches),
+  });
+
+  return new OperatorHost({
+    kubeConfig,
+    client,
+    logger,
+    informerOf: (group, version, plural) =>
+      caches.all.find(
+        ({ resource }) =>
+          resource.group === group && resource.version === version && resource.plural === plural,
+      ),
+    services: [
+      {
+        name: 'health',
+        run: async (signal) => {
+          const ports = await health.start();
+          logger.info('Serving metrics and health', ports);
+          await aborted(signal);
+        },
+      },
+      {
+        name: 'controllers',
+        run: async (signal) => {
+          const watching = new AbortController();
+          const watches = Promise.all(caches.all.map((cache) => cache.run(watching.signal)));
+          const synced = Promise.all(caches.all.map((cache) => cache.whenSynced())).catch(
+            () => undefined,
+          );
+          await Promise.race([synced, aborted(signal)]);
+          if (!signal.aborted) {
+            logger.info('Caches synced');
+            await Promise.all([
+              killSwitch.run(signal, killSwitchKeys(caches)),
+              config.leaderElect
+                ? elector.run(signal, { onStartedLeading: (until) => led(until) })
+                : led(signal),
+            ]);
+          }
+          // Last: who works until the end sees what happens until the end.
+          watching.abort();
+          await watches;
+          await events.flush();
+          await health.stop();
+          await kubeConfig.closeConnections();
+        },
+      },
+    ],
+  });
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+function createCaches(
+  shared: Pick<ListWatchOptions<KubeObject>, 'logger'> & {
+    client: ApiServerClient;
+    metrics: Metrics;
+  },
+) {
+  const watch = <T extends KubeObject>(
+    resource: Resource<T>,
+    options: Partial<ListWatchOptions<T>> = {},
+  ): ListWatch<T> => new ListWatch<T>({ ...shared, resource, ...options });
+  const managed = { labelSelector: `${label.managedBy}=${MANAGED_BY}` };
+  const byNamespace = {
+    indexes: { namespace: ({ metadata }: KubeObject): string[] => [metadata.namespace ?? ''] },
+  };
+  const caches = {
+    workflows: watch(resources.workflows, byNamespace),
+    identities: watch(resources.automationIdentities, byNamespace),
+    killSwitches: watch(resources.killSwitches),
+    namespaces: watch(resources.namespaces, {
+      project: ({ metadata }): Namespace => ({
+        metadata: { name: metadata.name, ...(metadata.labels && { labels: metadata.labels }) },
+      }),
+    }),
+    serviceAccounts: watch(resources.serviceAccounts, managed),
+    roles: watch(resources.roles, managed),
+    roleBindings: watch(resources.roleBindings, managed),
+    networkPolicies: watch(resources.networkPolicies, {
+      ...managed,
+      indexes: { workflow: workflowOf },
+    }),
+    pods: watch<Pod>(resources.pods, {
+      project: projectPod,
+      indexes: { identity: (pod) => [podIdentity(pod)] },
+    }),
+    workloads: workloadKinds.map((kind) =>
+      watch(workloadResources[kind] as Resource<Workload>, {
+        project: (object) => projectWorkload(kind, object),
+        indexes: {
+          namespace: ({ metadata }) => [metadata.namespace],
+          identity: ({ metadata, serviceAccountName }) => [
+            `${metadata.namespace}/${serviceAccountName}`,
+          ],
+          secret: ({ metadata, secretNames }) =>
+            secretNames.map((name) => `${metadata.namespace}/${name}`),
+        },
+      }),
+    ),
+  };
+  const { workloads, ...others } = caches;
+  return { ...caches, all: [...Object.values(others), ...workloads] as ListWatch<KubeObject>[] };
+}
+
+type Caches = ReturnType<typeof createCaches>;
+
+function workflowOf({ metadata }: KubeObject): string[] {
+  const name = metadata.labels?.[label.workflow];
+  return name === undefined ? [] : [`${metadata.namespace ?? ''}/${name}`];
+}
+
+function* killSwitchKeys({ killSwitches, workflows }: Caches): Iterable<string> {
+  for (const killSwitch of killSwitches.store.list()) yield keyOf(killSwitch);
+  for (const workflow of workflows.store.list()) yield keyOf(workflow);
+}
+
+/** Every replica works on kills, from the moment its caches are synced. */
+function wireKillSwitch(caches: Caches, controller: Controller): void {
+  caches.killSwitches.onChange(({ object }) =>
+    controller.enqueue(`${object.metadata.namespace ?? ''}/${object.spec.workflow}`),
+  );
+  caches.workflows.onChange(({ object }) => controller.enqueue(keyOf(object)));
+  caches.pods.onChange(({ object }) => {
+    if (caches.killSwitches.store.get(podIdentity(object)) !== undefined) {
+      controller.enqueue(podIdentity(object));
+    }
+  });
+  caches.namespaces.onChange(({ object }) => {
+    for (const killSwitch of caches.killSwitches.store.list()) {
+      if (killSwitch.metadata.namespace === object.metadata.name)
+        controller.enqueue(keyOf(killSwitch));
+    }
+  });
+  for (const cache of caches.workloads) {
+    cache.onChange(({ object }) => {
+      const key = `${object.metadata.namespace}/${object.serviceAccountName}`;
+      if (caches.killSwitches.store.get(key) !== undefined) controller.enqueue(key);
+    });
+  }
+}
+
+/** What the leader does. @returns runs it until the signal aborts */
+function wireLed(
+  caches: Caches,
+  { identity, workflow }: { identity: Controller; workflow: Controller },
+): (signal: AbortSignal) => Promise<void> {
+  const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
+    for (const key of keys) controller.enqueue(key);
+  };
+  caches.identities.onChange(({ object }) => {
+    enqueueAll(identity, identityKeysFor.identity(object));
+    enqueueAll(workflow, workflowKeysFor.identity(object));
+  });
+  return async (signal) => {
+    await Promise.all([
+      identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
+      workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
+    ]);
+  };
+}
+
+function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {
+  for (const { metadata, status } of killSwitches.store.list()) {
+    if (metadata.labels?.[label.releasing] !== undefined) yield 'releasing';
+    else yield isTrue(status?.conditions, 'Ready') ? 'stopped' : 'engaged';
+  }
+}
+
+function staleCaches({ all }: Caches, limitMs: number): string[] {
+  return all
+    .filter(({ stalenessMs }) => stalenessMs > limitMs)
+    .map(({ resource }) => `nothing heard of ${resource.plural} for too long`);
+}
+
+function unsyncedCaches({ all }: Caches): string[] {
+  return all
+    .filter(({ hasSynced }) => !hasSynced)
+    .map(({ resource }) => `${resource.plural} are not listed yet`);
+}
