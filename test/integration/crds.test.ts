@@ -1,0 +1,915 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import * as fc from 'fast-check';
+import { loadAll } from 'js-yaml';
+import { Agent, request } from 'undici';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { customResourceDefinitions } from '../../src/api/crd.ts';
+import { parseDuration } from '../../src/api/duration.ts';
+import { API_VERSION } from '../../src/api/names.ts';
+import { schedulePattern } from '../../src/api/schedule.ts';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+
+const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
+const namespace = 'finance';
+
+let controlPlane: ControlPlane;
+let agent: Agent;
+/** Everything that kubectl said when it was refused. */
+const refusals: string[] = [];
+
+beforeAll(async () => {
+  controlPlane = await startControlPlane();
+  agent = new Agent({ connect: { ca: controlPlane.certificateAuthority } });
+  await kubectl(['apply', '--server-side', '-k', path.join(root, 'config/crds')]);
+  await kubectl(['wait', '--for=condition=Established', '--timeout=30s', 'crd', '--all']);
+  await kubectl(['create', 'namespace', namespace]);
+});
+
+afterAll(async () => {
+  await agent?.close();
+  await controlPlane?.stop();
+});
+
+async function kubectl(args: readonly string[], input?: string): Promise<string> {
+  const { stdout, stderr, code } = await controlPlane.kubectl(args, {
+    ...(input !== undefined && { input }),
+  });
+  if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+
+/** What `kubectl apply` says of an object, and whether it took it. Nothing is stored. */
+async function apply(object: object): Promise<{ accepted: boolean; says: string }> {
+  const { stderr, code } = await controlPlane.kubectl(
+    ['apply', '--dry-run=server', `--namespace=${namespace}`, '-f', '-'],
+    { input: JSON.stringify(object) },
+  );
+  return { accepted: code === 0, says: stderr };
+}
+
+/** Asks the API server itself, which is a hundred times faster than kubectl. */
+async function wouldAccept(apiPath: string, object: object): Promise<boolean> {
+  const { statusCode, body } = await request(`${controlPlane.server}${apiPath}?dryRun=All`, {
+    method: 'POST',
+    dispatcher: agent,
+    headers: {
+      authorization: `Bearer ${controlPlane.adminToken}`,
+      'content-type': 'application/json',
+    },
+    body: JSON.stringify(object),
+  });
+  const text = await body.text();
+  if (statusCode === 201) return true;
+  if (statusCode === 422) return false;
+  throw new Error(`${statusCode}: ${text}`);
+}
+
+/** Where no object of the other tests has a name already. */
+const ownPath = `/apis/${API_VERSION}/namespaces/default`;
+
+const target = { group: 'apps', kind: 'Deployment', name: 'invoice-poster' };
+
+function workflow(spec: object = {}, name = 'invoice-posting'): object {
+  return {
+    apiVersion: API_VERSION,
+    kind: 'Workflow',
+    metadata: { name },
+    spec: { targets: [target], ...spec },
+  };
+}
+
+function egress(...entries: object[]): object {
+  return workflow({ egress: entries.map((entry) => ({ reason: 'A test.', ...entry })) });
+}
+
+function identity(spec: object = {}, name = 'invoice-posting'): object {
+  return { apiVersion: API_VERSION, kind: 'AutomationIdentity', metadata: { name }, spec };
+}
+
+function permission(rule: object): object {
+  const sound = { apiGroups: [''], resources: ['configmaps'], verbs: ['get'], reason: 'A test.' };
+  return identity({ permissions: [{ ...sound, ...rule }] });
+}
+
+function secret(fields: object): object {
+  return identity({ secrets: [{ name: 'database', type: 'Password', ...fields }] });
+}
+
+function rotation(fields: object): object {
+  return secret({ rotation: fields });
+}
+
+function killSwitch(spec: object = {}, name = 'invoice-posting'): object {
+  return {
+    apiVersion: API_VERSION,
+    kind: 'KillSwitch',
+    metadata: { name },
+    spec: { workflow: name, reason: 'Posts twice.', ...spec },
+  };
+}
+
+describe('names', () => {
+  const tooLong = 'a'.repeat(64);
+
+  it.each([
+    [
+      'a Workflow',
+      workflow({}, tooLong),
+      'the name of a Workflow must be a DNS label of at most 63',
+    ],
+    ['an identity', identity({}, tooLong), 'the name of an AutomationIdentity must be a DNS label'],
+    ['a KillSwitch', killSwitch({}, 'a.b'), 'the name of a KillSwitch must be a DNS label'],
+    ['a dotted Workflow', workflow({}, 'a.b'), 'lower-case letters, digits and'],
+    ['a dotted identity', identity({}, 'a.b'), 'choose a shorter or simpler name'],
+    ['the Workflow default', workflow({}, 'default'), "a Workflow can't be called 'default'"],
+    ['the identity default', identity({}, 'default'), "an AutomationIdentity can't be called 'def"],
+    ['the KillSwitch default', killSwitch({}, 'default'), "a KillSwitch can't be called 'default'"],
+    ['the Workflow namespace', workflow({}, 'namespace'), "'namespace' is reserved"],
+  ])('refuses %s', refused);
+
+  it.each([
+    ['a name of 63 characters', workflow({}, 'a'.repeat(63))],
+    ['a name that begins with a digit', identity({}, '3-way-match')],
+  ])('takes %s', taken);
+});
+
+describe('targets', () => {
+  const matchLabels = { app: 'invoice-poster' };
+
+  it.each([
+    [
+      'a target with neither name nor selector',
+      workflow({ targets: [{ group: 'apps', kind: 'Deployment' }] }),
+      'a target needs either a name or a selector: write exactly one of the two',
+    ],
+    [
+      'a target with both',
+      workflow({ targets: [{ ...target, selector: { matchLabels } }] }),
+      'a target needs either a name or a selector: write exactly one of the two',
+    ],
+    [
+      'a Deployment of group batch',
+      workflow({ targets: [{ ...target, group: 'batch' }] }),
+      "group and kind of a target don't belong together",
+    ],
+    [
+      'a CronJob of group apps',
+      workflow({ targets: [{ ...target, kind: 'CronJob' }] }),
+      "group and kind of a target don't belong together",
+    ],
+    [
+      'a kind that is not stopped',
+      workflow({ targets: [{ ...target, kind: 'DaemonSet' }] }),
+      'supported values: "Deployment", "StatefulSet", "Job", "CronJob"',
+    ],
+    ['no target', workflow({ targets: [] }), 'should have at least 1 items'],
+    [
+      'an empty name',
+      workflow({ targets: [{ ...target, name: '' }] }),
+      'the name of a target must be the name of a workload',
+    ],
+    [
+      'a pattern as a name',
+      workflow({ targets: [{ ...target, name: 'invoice-*' }] }),
+      'to name several by their labels, write a selector',
+    ],
+    [
+      'a name of 64 characters',
+      workflow({ targets: [{ ...target, name: 'a'.repeat(64) }] }),
+      'may not be more than 63',
+    ],
+    [
+      'a selector that selects everything',
+      workflow({ targets: [{ group: 'apps', kind: 'Deployment', selector: { matchLabels: {} } }] }),
+      'an empty selector would select everything',
+    ],
+    [
+      'a label key that is none',
+      workflow({
+        targets: [{ group: 'apps', kind: 'Deployment', selector: { matchLabels: { 'a b': 'c' } } }],
+      }),
+      'the keys of matchLabels must be label keys',
+    ],
+    [
+      'a label value that is none',
+      workflow({
+        targets: [{ group: 'apps', kind: 'Deployment', selector: { matchLabels: { a: '-c' } } }],
+      }),
+      'the values of matchLabels must be label values',
+    ],
+  ])('refuses %s', refused);
+
+  it.each([
+    [
+      'each kind',
+      workflow({
+        targets: [
+          target,
+          { group: 'apps', kind: 'StatefulSet', name: 'ledger' },
+          { group: 'batch', kind: 'Job', name: 'backfill' },
+          { group: 'batch', kind: 'CronJob', selector: { matchLabels } },
+        ],
+      }),
+    ],
+    ['a name with a dot', workflow({ targets: [{ ...target, name: 'poster.v2' }] })],
+  ])('takes %s', taken);
+});
+
+describe('egress', () => {
+  const cidr = '203.0.113.0/24';
+
+  it.each([
+    ['a text as cidr', egress({ cidr: 'erp.example.com' }), 'cidr must be an IPv4 or IPv6 network'],
+    ['an address without a length', egress({ cidr: '203.0.113.10' }), "such as '203.0.113.10/32'"],
+    ['a length over 32', egress({ cidr: '203.0.113.0/33' }), 'in CIDR notation'],
+    ['an octet over 255', egress({ cidr: '203.0.256.0/24' }), 'in CIDR notation'],
+    ['an IPv6 length over 128', egress({ cidr: '2001:db8::/129' }), 'in CIDR notation'],
+    ['host bits', egress({ cidr: '10.0.0.1/8' }), 'has address bits beyond its prefix length'],
+    ['IPv6 host bits', egress({ cidr: '2001:db8::1/64' }), "write the network's own address"],
+    [
+      'an exception that is none',
+      egress({ cidr, except: ['x'] }),
+      'an entry of except must be an IPv4',
+    ],
+    [
+      'an exception with host bits',
+      egress({ cidr, except: ['203.0.113.1/30'] }),
+      'an entry of except has address bits beyond',
+    ],
+    [
+      'an exception elsewhere',
+      egress({ cidr, except: ['198.51.100.0/28'] }),
+      'every entry of except must be a smaller network inside cidr',
+    ],
+    [
+      'an exception as large as the network',
+      egress({ cidr, except: [cidr] }),
+      'every entry of except must be a smaller network inside cidr',
+    ],
+    [
+      'an exception of the other family',
+      egress({ cidr, except: ['2001:db8::/64'] }),
+      'every entry of except must be a smaller network inside cidr',
+    ],
+    [
+      'an exception without a cidr',
+      egress({ namespace: 'databases', except: [cidr] }),
+      'except needs cidr beside it',
+    ],
+    [
+      'two peers in one entry',
+      egress({ cidr, namespace: 'databases' }),
+      'an egress entry names exactly one peer: either cidr, or namespace',
+    ],
+    ['no peer', egress({}), 'an egress entry names exactly one peer: either cidr, or namespace'],
+    [
+      'a podSelector beside a cidr',
+      egress({ cidr, podSelector: { matchLabels: { app: 'x' } } }),
+      'podSelector needs namespace beside it',
+    ],
+    [
+      'a podSelector alone',
+      egress({ podSelector: { matchLabels: { app: 'x' } } }),
+      'podSelector needs namespace beside it',
+    ],
+    [
+      'a podSelector that selects everything',
+      egress({ namespace: 'databases', podSelector: { matchLabels: {} } }),
+      'an empty selector would select everything',
+    ],
+    ['a namespace that is none', egress({ namespace: 'Data' }), 'namespace must be a DNS label'],
+    ['port 0', egress({ cidr, ports: [{ port: 0 }] }), 'should be greater than or equal to 1'],
+    [
+      'port 65536',
+      egress({ cidr, ports: [{ port: 65_536 }] }),
+      'should be less than or equal to 65535',
+    ],
+    ['a port by name', egress({ cidr, ports: [{ port: 'https' }] }), 'must be of type integer'],
+    [
+      'an endPort below port',
+      egress({ cidr, ports: [{ port: 443, endPort: 442 }] }),
+      'endPort must not be below port',
+    ],
+    [
+      'an endPort beyond 65535',
+      egress({ cidr, ports: [{ port: 443, endPort: 70_000 }] }),
+      'should be less than or equal to 65535',
+    ],
+    ['an empty list of ports', egress({ cidr, ports: [] }), 'should have at least 1 items'],
+    [
+      'an unknown protocol',
+      egress({ cidr, ports: [{ port: 1, protocol: 'HTTP' }] }),
+      'supported values: "TCP", "UDP", "SCTP"',
+    ],
+    ['a blank reason', egress({ cidr, reason: ' \n' }), 'reason must not be blank'],
+    ['no reason', workflow({ egress: [{ cidr }] }), 'spec.egress[0].reason: Required value'],
+    [
+      'a field of tomorrow',
+      egress({ cidr, expires: '2027-01-01' }),
+      'unknown field "spec.egress[0].expires"',
+    ],
+  ])('refuses %s', refused);
+
+  it.each([
+    ['an address', egress({ cidr: '203.0.113.10/32', ports: [{ port: 443 }] })],
+    ['an IPv6 network', egress({ cidr: '2001:db8::/32', except: ['2001:db8:1::/48'] })],
+    ['exceptions', egress({ cidr: '10.0.0.0/8', except: ['10.1.0.0/16', '10.2.0.1/32'] })],
+    ['a namespace', egress({ namespace: 'databases' })],
+    [
+      'pods of a namespace and a range of ports',
+      egress({
+        namespace: 'databases',
+        podSelector: { matchLabels: { 'app.kubernetes.io/name': 'postgresql' } },
+        ports: [{ port: 5432, endPort: 5432, protocol: 'TCP' }],
+      }),
+    ],
+  ])('takes %s', taken);
+});
+
+describe('permissions', () => {
+  const secrets = { resources: ['secrets'] };
+
+  it.each([
+    ['* as a group', permission({ apiGroups: ['*'] }), "apiGroups must not contain '*'"],
+    ['* as a resource', permission({ resources: ['*'] }), "resources must not contain '*'"],
+    ['*/scale', permission({ resources: ['*/scale'] }), "resources must not contain '*'"],
+    ['pods/*', permission({ resources: ['pods/*'] }), "resources must not contain '*'"],
+    ['* as a verb', permission({ verbs: ['*'] }), "verbs must not contain '*'"],
+    ['* as a name', permission({ resourceNames: ['*'] }), "resourceNames must not contain '*'"],
+    ...[
+      'escalate',
+      'bind',
+      'impersonate',
+      'impersonate-on:user-info:list',
+      'impersonate:user-info',
+    ].map((verb): Refusal => [
+      verb,
+      permission({ verbs: [verb] }),
+      "an automation is not granted 'escalate', 'bind' or 'impersonate'",
+    ]),
+    ['a verb in capitals', permission({ verbs: ['GET'] }), 'verbs are written in lower case'],
+    ...[
+      'pods/exec',
+      'pods/attach',
+      'pods/portforward',
+      'pods/proxy',
+      'pods/ephemeralcontainers',
+      'services/proxy',
+      'nodes/proxy',
+      'serviceaccounts/token',
+    ].map((resource): Refusal => [
+      resource,
+      permission({ resources: ['pods', resource], verbs: ['create'] }),
+      'an automation is not granted exec, attach, port-forward, proxy, ephemeral containers or tokens',
+    ]),
+    ...[
+      'rbac.authorization.k8s.io',
+      'admissionregistration.k8s.io',
+      'automationguardrails.dev',
+    ].map((group): Refusal => [
+      `writes on ${group}`,
+      permission({ apiGroups: ['apps', group], resources: ['things'], verbs: ['get', 'patch'] }),
+      'an automation may only get, list and watch objects of RBAC, of admission and of automationguardrails.dev',
+    ]),
+    ...['list', 'watch', 'deletecollection'].map((verb): Refusal => [
+      `${verb} of secrets`,
+      permission({ ...secrets, resourceNames: ['a'], verbs: [verb] }),
+      "an automation is not granted 'list', 'watch' or 'deletecollection' of secrets",
+    ]),
+    ...['get', 'update', 'patch', 'delete'].map((verb): Refusal => [
+      `${verb} of secrets without resourceNames`,
+      permission({ ...secrets, verbs: [verb] }),
+      'secrets need resourceNames, also to update, patch or delete them',
+    ]),
+    ['no verb', permission({ verbs: [] }), 'should have at least 1 items'],
+    ['no names', permission({ resourceNames: [] }), 'should have at least 1 items'],
+    ['a blank reason', permission({ reason: '' }), 'reason must not be blank'],
+  ])('refuses %s', refused);
+
+  it.each([
+    ['reading', permission({ verbs: ['get', 'list', 'watch'] })],
+    [
+      'secrets by name',
+      permission({ ...secrets, resourceNames: ['tls'], verbs: ['get', 'update'] }),
+    ],
+    ['creating secrets', permission({ ...secrets, verbs: ['create'] })],
+    [
+      'secrets of another group',
+      permission({ ...secrets, apiGroups: ['vault.example.com'], verbs: ['list'] }),
+    ],
+    [
+      'reading roles',
+      permission({
+        apiGroups: ['rbac.authorization.k8s.io'],
+        resources: ['roles'],
+        verbs: ['get', 'list'],
+      }),
+    ],
+    [
+      'scale',
+      permission({ apiGroups: ['apps'], resources: ['deployments/scale'], verbs: ['patch'] }),
+    ],
+  ])('takes %s', taken);
+});
+
+describe('generated secrets', () => {
+  it.each([
+    [
+      'a name that is no label',
+      secret({ name: 'data.base' }),
+      'the name of a secret must be a DNS label',
+    ],
+    ['a name over 63', secret({ name: 'a'.repeat(64) }), 'may not be more than 63'],
+    [
+      'the same name twice',
+      identity({ secrets: [1, 2].map(() => ({ name: 'database', type: 'Token' })) }),
+      'Duplicate value: {"name":"database"}',
+    ],
+    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token"'],
+    ['a short value', secret({ length: 15 }), 'should be greater than or equal to 16'],
+    ['a long value', secret({ length: 257 }), 'should be less than or equal to 256'],
+    ['days', rotation({ every: '1d' }), 'every must be a duration of at least one second'],
+    ['a number', rotation({ every: '3600' }), 'there is no unit for days'],
+    ['a negative duration', rotation({ every: '-1h' }), 'every must be a duration'],
+    [
+      'no time at all',
+      rotation({ every: '0s' }),
+      'every must be a duration of at least one second',
+    ],
+    ['less than a second', rotation({ every: '999ms' }), 'at least one second'],
+    ['more hours than an int64 holds', rotation({ every: '9999999h' }), 'every must be a duration'],
+    ['a blank overlap', rotation({ every: '24h', overlap: '' }), 'overlap must be a duration'],
+    [
+      'an overlap as long as every',
+      rotation({ every: '60m', overlap: '1h' }),
+      'overlap must be shorter than every',
+    ],
+    [
+      'neither every nor schedule',
+      rotation({ overlap: '1h' }),
+      'a rotation needs either every or schedule',
+    ],
+    ['both', rotation({ every: '1h', schedule: '0 3 * * *' }), 'write exactly one of the two'],
+    [
+      'six cron fields',
+      rotation({ schedule: '0 0 3 * * *' }),
+      'schedule must be a cron expression of five fields',
+    ],
+    [
+      'a macro',
+      rotation({ schedule: '@daily' }),
+      'schedule must be a cron expression of five fields',
+    ],
+    [
+      'minute 60',
+      rotation({ schedule: '60 3 * * *' }),
+      'schedule must be a cron expression of five fields',
+    ],
+  ])('refuses %s', refused);
+
+  it('says nothing of the overlap where every is no duration, and gives no expression error', async () => {
+    const { says } = await apply(rotation({ every: '1d', overlap: '1h' }));
+
+    expect(says).not.toContain('overlap must be shorter');
+    expect(says).not.toContain('evaluating rule');
+  });
+
+  it.each([
+    ['hours', rotation({ every: '24h', overlap: '1h', restartConsumers: true })],
+    ['parts', rotation({ every: '1h30m', overlap: '1.5m' })],
+    ['a schedule', rotation({ schedule: '0 3 * * SUN', overlap: '48h' })],
+    ['no rotation', secret({ length: 64 })],
+  ])('takes %s', taken);
+});
+
+describe('kill switches', () => {
+  it.each([
+    [
+      'another name than the workflow',
+      killSwitch({ workflow: 'other' }),
+      'the name of a KillSwitch must be the name of the workflow',
+    ],
+    ['a workflow that is no label', killSwitch({ workflow: 'A' }), 'workflow must be a DNS label'],
+    ['a blank reason', killSwitch({ reason: '   ' }), 'reason must not be blank'],
+    ['no reason', killSwitch({ reason: undefined }), 'spec.reason: Required value'],
+  ])('refuses %s', refused);
+
+  it.each([
+    ['the reason', { reason: 'Another one.' }],
+    ['who engaged', { engagedBy: 'somebody-else' }],
+  ])('refuses to change %s', async (_what, change) => {
+    const name = 'engaged';
+    await kubectl(
+      ['apply', `--namespace=${namespace}`, '-f', '-'],
+      JSON.stringify(killSwitch({ engagedBy: 'operator' }, name)),
+    );
+
+    await refused(
+      '',
+      killSwitch({ engagedBy: 'operator', ...change }, name),
+      "the spec of a KillSwitch can't be changed",
+    );
+  });
+});
+
+type Refusal = [what: string, object: object, sentence: string];
+
+async function refused(_what: string, object: object, sentence: string): Promise<void> {
+  const { accepted, says } = await apply(object);
+  refusals.push(says);
+  expect(says).toContain(sentence);
+  expect(accepted).toBe(false);
+  expect(says).not.toMatch(/rule evaluation|evaluating rule|no such key/);
+}
+
+async function taken(_what: string, object: object): Promise<void> {
+  expect(await apply(object)).toMatchObject({ accepted: true });
+}
+
+/** Every `message` at any depth. */
+function sentencesIn(node: unknown): string[] {
+  if (typeof node !== 'object' || node === null) return [];
+  const own = 'message' in node && typeof node.message === 'string' ? [node.message] : [];
+  return [...own, ...Object.values(node).flatMap(sentencesIn)];
+}
+
+it('has a case for every sentence of every kind', () => {
+  const sentences = sentencesIn(customResourceDefinitions());
+
+  expect(sentences.length).toBeGreaterThan(30);
+  expect(sentences.filter((sentence) => !refusals.some((said) => said.includes(sentence)))).toEqual(
+    [],
+  );
+});
+
+describe('the samples', () => {
+  it('are accepted, the kill switch included, and a second apply changes nothing', async () => {
+    await kubectl(['apply', '-k', path.join(root, 'config/samples')]);
+    const again = await kubectl(['apply', '-k', path.join(root, 'config/samples')]);
+    const lines = again.trim().split('\n');
+
+    expect(lines.filter((line) => !line.endsWith(' unchanged'))).toEqual([]);
+    expect(lines).toHaveLength(5);
+    await kubectl([
+      'apply',
+      '--dry-run=server',
+      '-f',
+      path.join(root, 'config/samples/kill-switch.yaml'),
+    ]);
+  });
+
+  it('run as the identity and read its Secret', async () => {
+    const text = await readFile(path.join(root, 'config/samples/workloads.yaml'), 'utf8');
+    for (const workload of loadAll(text)) {
+      const template = JSON.stringify(workload);
+      expect(template).toContain('"serviceAccountName":"invoice-posting"');
+      expect(template).toContain('"name":"invoice-posting.database"');
+    }
+  });
+});
+
+function condition(type: string, status: string, reason: string): object {
+  return { type, status, reason, message: 'A test.', lastTransitionTime: '2026-11-24T12:00:00Z' };
+}
+
+async function writeStatus(kind: string, name: string, status: object): Promise<string> {
+  return kubectl([
+    'patch',
+    kind,
+    name,
+    `--namespace=${namespace}`,
+    '--subresource=status',
+    '--type=merge',
+    `--patch=${JSON.stringify({ spec: { description: 'ignored' }, status })}`,
+    '-o=json',
+  ]);
+}
+
+/** Header and row of `kubectl get`, with a bar between the columns. */
+async function show(kind: string, name: string, conditions: object[]): Promise<string[]> {
+  await writeStatus(kind, name, { conditions });
+  const text = await kubectl(['get', kind, name, `--namespace=${namespace}`]);
+  return text
+    .trim()
+    .split('\n')
+    .map((line) => line.replaceAll(/\s\s+/g, '|'));
+}
+
+describe('kubectl', () => {
+  it.each([
+    ['awf.spec.egress.cidr', 'Network that may be reached, IPv4 or IPv6'],
+    ['aid.spec.secrets.rotation.overlap', 'Time after a rotation for which the value before stays'],
+    ['ksw.spec.reason', 'Why it was stopped.'],
+    ['awf.status.conditions.reason', 'docs/reference/conditions.md'],
+    ['automationworkflow', 'A Workflow is an automation'],
+  ])('explains %s', async (field, words) => {
+    const text = await kubectl(['explain', field]);
+    expect(text.replaceAll(/\s+/g, ' ')).toContain(words);
+  });
+
+  it('knows the short names, the singulars and the category', async () => {
+    const resources = await kubectl(['api-resources', '--categories=guardrails', '--no-headers']);
+    expect(
+      resources
+        .split('\n')
+        .map((line) => line.split(/\s+/).slice(0, 2).join(' '))
+        .filter(Boolean),
+    ).toEqual(['automationidentities aid', 'automationworkflows awf', 'killswitches ksw']);
+    for (const name of ['automationidentity', 'automationworkflow', 'killswitch']) {
+      await kubectl(['get', name, `--namespace=${namespace}`]);
+    }
+  });
+
+  it('shows columns made of the conditions', async () => {
+    const [header, row] = await show('awf', 'invoice-posting', [
+      condition('Ready', 'False', 'KillSwitchEngaged'),
+      condition('Held', 'False', 'Complete'),
+      condition('Stopped', 'True', 'KillSwitchEngaged'),
+    ]);
+    expect(header).toBe('NAME|READY|HELD|STOPPED|REASON|AGE');
+    expect(row).toMatch(/^invoice-posting\|False\|False\|True\|KillSwitchEngaged\|\d+/);
+
+    const [identityHeader, identityRow] = await show('aid', 'invoice-posting', [
+      condition('Ready', 'False', 'Held'),
+      condition('Held', 'True', 'OwnerMissing'),
+    ]);
+    expect(identityHeader).toBe('NAME|READY|HELD|REASON|AGE');
+    expect(identityRow).toMatch(/^invoice-posting\|False\|True\|Held\|\d+/);
+
+    const [killHeader, killRow] = await show('ksw', 'engaged', [
+      condition('Ready', 'False', 'Stopping'),
+      condition('Fenced', 'True', 'Probed'),
+      condition('PodsGone', 'Unknown', 'NodeUnreachable'),
+    ]);
+    expect(killHeader).toBe('NAME|WORKFLOW|REASON|ENGAGED-BY|FENCED|PODS-GONE|READY|AGE');
+    expect(killRow).toMatch(/^engaged\|engaged\|Posts twice.\|operator\|True\|Unknown\|False\|\d+/);
+  });
+});
+
+describe('the status subresource', () => {
+  const name = 'apart';
+
+  it('is written apart from the spec', async () => {
+    const at = [`--namespace=${namespace}`, '-o=json'];
+    const object = { ...workflow({}, name), status: { observedGeneration: 9 } };
+
+    const created = await kubectl(['apply', ...at, '-f', '-'], JSON.stringify(object));
+    const written = await writeStatus('awf', name, { observedGeneration: 1 });
+
+    expect(JSON.parse(created)).not.toHaveProperty('status');
+    expect(JSON.parse(written)).toHaveProperty('status', { observedGeneration: 1 });
+    expect(JSON.parse(written)).not.toHaveProperty('spec.description');
+    expect(JSON.parse(written)).toHaveProperty('metadata.generation', 1);
+  });
+
+  it('refuses a condition twice', async () => {
+    const conditions = [condition('Ready', 'True', 'A'), condition('Ready', 'False', 'B')];
+
+    await expect(writeStatus('awf', name, { conditions })).rejects.toThrow('Duplicate value');
+  });
+});
+
+describe('the API server and the operator agree', () => {
+  const unit = fc.constantFrom('h', 'm', 's', 'ms', 'us', 'µs', 'μs', 'ns', 'd', '', 'H');
+  const amount = fc.oneof(
+    { weight: 4, arbitrary: fc.integer({ min: 0, max: 999 }).map(String) },
+    fc.integer({ min: 0, max: 999_999_999 }).map(String),
+    fc.double({ min: 0, max: 99, noNaN: true }).map((value) => value.toFixed(3)),
+    fc.constantFrom('.5', '1.', '-1', '+1', '1e3', ' 1', '1,5', '00001', '99999', '100000'),
+  );
+  const durations = fc.oneof(
+    {
+      weight: 8,
+      arbitrary: fc
+        .array(
+          fc.tuple(amount, unit).map((part) => part.join('')),
+          { minLength: 1, maxLength: 5 },
+        )
+        .map((parts) => parts.join('')),
+    },
+    fc.string({ maxLength: 8 }),
+  );
+
+  it('on what a duration is', async () => {
+    let accepted = 0;
+    await fc.assert(
+      fc.asyncProperty(durations, async (every) => {
+        const answer = await wouldAccept(`${ownPath}/automationidentities`, rotation({ every }));
+        if (answer) accepted++;
+        expect({ every, answer }).toEqual({ every, answer: (parseDuration(every) ?? 0) >= 1000 });
+      }),
+      { numRuns: 400 },
+    );
+    expect(accepted).toBeGreaterThan(50);
+  });
+
+  it('on which of two durations is the shorter one', async () => {
+    const sound = fc
+      .array(
+        fc.tuple(fc.integer({ min: 1, max: 130 }), fc.constantFrom('h', 'm', 's', '.5m', '.1h')),
+        { minLength: 1, maxLength: 3 },
+      )
+      .map((parts) => parts.map((part) => part.join('')).join(''));
+    const pairs = fc.oneof(
+      fc.tuple(sound, sound),
+      sound.map((text): [string, string] => [text, text]),
+      fc.constantFrom<[string, string]>(['66m', '1.1h'], ['1.1h', '66m'], ['59m', '1h']),
+    );
+    await fc.assert(
+      fc.asyncProperty(pairs, async ([overlap, every]) => {
+        const answer = await wouldAccept(
+          `${ownPath}/automationidentities`,
+          rotation({ every, overlap }),
+        );
+        const expected = (parseDuration(overlap) ?? 0) < (parseDuration(every) ?? 0);
+        expect({ overlap, every, answer }).toEqual({ overlap, every, answer: expected });
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('on the shape of a schedule', async () => {
+    const field = fc.constantFrom(
+      '*',
+      '0',
+      '7',
+      '12',
+      '31',
+      '59',
+      '60',
+      '*/5',
+      '1-5',
+      '1,2',
+      '8-18/2',
+      'SUN',
+      'JAN',
+      'MON-FRI',
+      '?',
+      'L',
+      '5/15',
+      '',
+    );
+    const schedules = fc
+      .array(field, { minLength: 4, maxLength: 6 })
+      .map((fields) => fields.join(' '));
+    const sound = fc
+      .tuple(
+        field,
+        fc.constantFrom('3', '*', '*/2'),
+        fc.constantFrom('1', '*'),
+        fc.constantFrom('*', 'JAN'),
+        fc.constantFrom('*', 'SUN', '7'),
+      )
+      .map((fields) => fields.join(' '));
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(schedules, sound), async (schedule) => {
+        const answer = await wouldAccept(`${ownPath}/automationidentities`, rotation({ schedule }));
+        expect({ schedule, answer }).toEqual({
+          schedule,
+          answer: new RegExp(schedulePattern).test(schedule),
+        });
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
+
+function networkPolicy(peer: object): object {
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: { name: 'test' },
+    spec: { podSelector: {}, policyTypes: ['Egress'], egress: [{ to: [peer] }] },
+  };
+}
+
+interface Network {
+  width: 32 | 128;
+  bits: bigint;
+  length: number;
+}
+
+const network: fc.Arbitrary<Network> = fc.constantFrom<32 | 128>(32, 128).chain((width) =>
+  fc.record({
+    width: fc.constant(width),
+    bits: fc.bigInt({ min: 0n, max: (1n << BigInt(width)) - 1n }),
+    length: fc.integer({ min: 0, max: width }),
+  }),
+);
+
+/** The network in CIDR notation, and the same with its last address bit set. */
+function notations({ width, bits, length }: Network): { sound: string; withHostBit: string } {
+  const free = BigInt(width - length);
+  const base = (bits >> free) << free;
+  const write = (value: bigint): string => {
+    const size = width === 32 ? 8n : 16n;
+    const groups = Array.from({ length: width === 32 ? 4 : 8 }, (_, index) =>
+      ((value >> (BigInt(width) - size * BigInt(index + 1))) & ((1n << size) - 1n)).toString(
+        width === 32 ? 10 : 16,
+      ),
+    );
+    return `${groups.join(width === 32 ? '.' : ':')}/${length}`;
+  };
+  return { sound: write(base), withHostBit: write(base | 1n) };
+}
+
+describe('what a Workflow may say, a NetworkPolicy can carry', () => {
+  const policies = '/apis/networking.k8s.io/v1/namespaces/default/networkpolicies';
+  const workflows = `${ownPath}/automationworkflows`;
+
+  it('of networks', async () => {
+    // An IPv4 address in IPv6 notation is one network under two names: the API server takes neither.
+    const plain = network.filter(({ width, bits }) => width === 32 || bits >> 32n !== 0xffffn);
+    await fc.assert(
+      fc.asyncProperty(plain, async (generated) => {
+        const { sound, withHostBit } = notations(generated);
+        expect([sound, await wouldAccept(workflows, egress({ cidr: sound }))]).toEqual([
+          sound,
+          true,
+        ]);
+        const policy = networkPolicy({ ipBlock: { cidr: sound } });
+        expect([sound, await wouldAccept(policies, policy)]).toEqual([sound, true]);
+        if (generated.length === generated.width) return;
+        const answer = await wouldAccept(workflows, egress({ cidr: withHostBit }));
+        expect([withHostBit, answer]).toEqual([withHostBit, false]);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('of texts that look like networks', async () => {
+    const address = fc.oneof(
+      fc.ipV4Extended(),
+      fc.ipV6(),
+      fc.constantFrom(
+        '10.0.0.0',
+        '::',
+        '::ffff:10.0.0.0',
+        '010.0.0.0',
+        '10.0.0',
+        'fe80::%eth0',
+        '',
+      ),
+    );
+    const length = fc.constantFrom('0', '8', '32', '33', '128', '129', '08', '-1', '', ' 8', '8/8');
+    await fc.assert(
+      fc.asyncProperty(address, length, async (...parts) => {
+        const cidr = parts.join('/');
+        if (!(await wouldAccept(workflows, egress({ cidr })))) return;
+        const policy = networkPolicy({ ipBlock: { cidr } });
+        expect([cidr, await wouldAccept(policies, policy)]).toEqual([cidr, true]);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('of exceptions', async () => {
+    const networks = [
+      '0.0.0.0/0',
+      '10.0.0.0/8',
+      '10.0.0.0/9',
+      '10.128.0.0/9',
+      '10.1.0.0/16',
+      '10.0.0.128/25',
+      '10.0.0.0/32',
+      '::/0',
+      '2001:db8::/32',
+      '2001:db8::/64',
+    ];
+    const pairs = networks.flatMap((cidr) =>
+      networks.map((except) => ({ cidr, except: [except] })),
+    );
+    for (const ipBlock of pairs) {
+      const answer = await wouldAccept(workflows, egress(ipBlock));
+      const policy = await wouldAccept(policies, networkPolicy({ ipBlock }));
+      expect({ ...ipBlock, answer }).toEqual({ ...ipBlock, answer: policy });
+    }
+  });
+
+  it('of labels', async () => {
+    const character = fc.constantFrom('a', 'B', '9', '-', '_', '.', '/', ' ', 'é');
+    const word = fc.array(character, { maxLength: 8 }).map((characters) => characters.join(''));
+    const special = fc.constantFrom(
+      'app',
+      'example.com/app',
+      'a..b/c',
+      'A.com/c',
+      `${'a'.repeat(253)}/c`,
+      `${'a'.repeat(254)}/c`,
+      'x'.repeat(63),
+      'x'.repeat(64),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(word, special), word, async (key, value) => {
+        const podSelector = { matchLabels: { [key]: value } };
+        const entry = { namespace: 'databases', podSelector };
+        const answer = await wouldAccept(workflows, egress(entry));
+        const policy = await wouldAccept(policies, networkPolicy({ podSelector }));
+        expect({ podSelector, answer }).toEqual({ podSelector, answer: policy });
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
