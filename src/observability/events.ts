@@ -15,14 +15,11 @@ export interface ObjectReferenceSource {
   metadata: { name: string; namespace?: string; uid?: string; resourceVersion?: string };
 }
 
-export interface EventMetrics {
-  countDroppedEvent(): void;
-}
-
 export interface EventRecorderOptions {
   client: Pick<KubeClient, 'create' | 'mergePatch'>;
   logger: Logger;
-  metrics?: EventMetrics;
+  /** Called for each event that isn't recorded. */
+  onDropped?: () => void;
   /** Qualified name; default `automationguardrails.dev/operator`. */
   component?: string;
   /** Name of this process, such as its pod's; default `operator`. */
@@ -85,7 +82,7 @@ const maxField = 128;
 export class EventRecorder {
   readonly #client: EventRecorderOptions['client'];
   readonly #logger: Logger;
-  readonly #metrics: EventMetrics | undefined;
+  readonly #onDropped: () => void;
   readonly #component: string;
   readonly #instance: string;
   readonly #clock: () => number;
@@ -102,7 +99,7 @@ export class EventRecorder {
   constructor(options: EventRecorderOptions) {
     this.#client = options.client;
     this.#logger = options.logger;
-    this.#metrics = options.metrics;
+    this.#onDropped = options.onDropped ?? ((): void => undefined);
     this.#component = options.component ?? `${GROUP}/operator`;
     this.#instance = truncate(options.instance ?? 'operator', maxField);
     this.#clock = options.clock ?? Date.now;
@@ -146,14 +143,14 @@ export class EventRecorder {
       series.count += 1;
       if (series.isPending) return;
       if (this.#pending.length >= this.#maxPending || !this.#takeToken(about, now)) {
-        this.#metrics?.countDroppedEvent();
+        this.#onDropped();
         return;
       }
       series.isPending = true;
       this.#pending.push(series);
       this.#writing ??= this.#write();
     } catch (error) {
-      this.#metrics?.countDroppedEvent();
+      this.#onDropped();
       this.#logger.warn('Event could not be made', { error, reason });
     }
   }
@@ -229,7 +226,7 @@ export class EventRecorder {
   }
 
   #drop({ event: { reason, regarding } }: Series, error: unknown): void {
-    this.#metrics?.countDroppedEvent();
+    this.#onDropped();
     this.#logger.warn('Event could not be recorded', { error, reason, regarding });
   }
 

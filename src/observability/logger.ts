@@ -1,5 +1,5 @@
 import type { Writable } from 'node:stream';
-import { createLogger as createWinstonLogger, format, transports, type Logform } from 'winston';
+import { createLogger as createWinstonLogger, format, transports } from 'winston';
 import { redact } from './redact.ts';
 
 /** Structured log: a static message with metadata. */
@@ -15,15 +15,9 @@ export interface Logger {
 export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-export const logFormats = ['json', 'text'] as const;
-/** `json`: one object a line, for machines. `text`: for people at a terminal. */
-export type LogFormat = (typeof logFormats)[number];
-
 export interface LoggerOptions {
   /** Records below it are dropped. */
   level: LogLevel;
-  /** Default `json`. */
-  format?: LogFormat;
   /** Default: standard output. It is never ended. */
   destination?: Writable;
   /** Milliseconds since the epoch. */
@@ -47,20 +41,19 @@ interface Header {
 const closeTimeoutMs = 1_000;
 
 /**
- * A logger that writes one record a line: `time`, `level`, `message`, and the metadata beside them.
+ * A logger that writes one JSON object a line: `time`, `level`, `message`, and the metadata beside them.
  * Metadata is copied and redacted, errors in it become name, code, message and stack, so nothing
  * that is logged can fail or be changed afterwards.
  */
 export function createLogger({
   level,
-  format: shape = 'json',
   destination = process.stdout,
   clock = Date.now,
 }: LoggerOptions): RootLogger {
   const transport = new transports.Stream({ stream: destination, eol: '\n' });
   const winston = createWinstonLogger({
     level,
-    format: shape === 'json' ? format.json({ deterministic: false }) : format.printf(textOf),
+    format: format.json({ deterministic: false }),
     transports: [transport],
   });
   let isClosed = false;
@@ -114,11 +107,4 @@ function loggerOf(write: Write, bound: Fields): Logger {
 function fieldsOf(metadata: object | undefined): Fields {
   const copied = redact(metadata instanceof Error ? { error: metadata } : metadata);
   return typeof copied === 'object' && copied !== null ? { ...copied } : {};
-}
-
-function textOf({ time, level, message, ...fields }: Logform.TransformableInfo): string {
-  const rest = Object.entries(fields).map(([key, value]) => {
-    return ` ${key}=${typeof value === 'string' && !/\s/.test(value) ? value : JSON.stringify(value)}`;
-  });
-  return `${String(time)} ${level.toUpperCase().padEnd(5)} ${String(message)}${rest.join('')}`;
 }

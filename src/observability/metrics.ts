@@ -84,7 +84,7 @@ const definitions = {
     help: 'Kill switches by how far they are.',
     labels: {
       state:
-        '`engaged` (not effective yet), `effective-so-far` (all that is implemented and verified), `releasing`',
+        '`engaged` (not everything is stopped yet), `stopped` (every rung is reached), `releasing`',
     },
   },
   stopDuration: {
@@ -150,13 +150,22 @@ const definitions = {
   },
 } as const satisfies Record<string, MetricDefinition>;
 
-export type KillSwitchState = 'engaged' | 'effective-so-far' | 'releasing';
+const killSwitchStates = ['engaged', 'stopped', 'releasing'] as const;
+export type KillSwitchState = (typeof killSwitchStates)[number];
+
+/** What is asked when metrics are collected. */
+export interface MetricsSources {
+  /** Whether this replica leads. */
+  isLeader: () => boolean;
+  /** The state of each kill switch. */
+  killSwitchStates: () => Iterable<KillSwitchState>;
+  /** Milliseconds since the epoch. */
+  clock?: () => number;
+}
 
 export interface MetricsOptions {
   /** Version of the operator; default `unknown`. */
   version?: string;
-  /** Milliseconds since the epoch. */
-  clock?: () => number;
 }
 
 /** What is read of a cache when metrics are collected. */
@@ -175,15 +184,13 @@ const maxLabelValues = 64;
  */
 export class Metrics {
   readonly registry = new Registry();
-  readonly #clock: () => number;
   readonly #labelValues = new Map<string, Set<string>>();
   readonly #caches = new Map<string, TrackedCache[]>();
   /** Of each held object, its kind and its reason. */
   readonly #held = new Map<string, { kind: string; reason: string }>();
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #rotatedAt = new Map<string, number>();
-  #readKillSwitches: (() => Record<KillSwitchState, number>) | undefined;
-  #readLeader: (() => boolean) | undefined;
+  #sources: MetricsSources | undefined;
 
   readonly #reconciles = this.#counter(definitions.reconciles);
   readonly #reconcileDuration = this.#histogram(definitions.reconcileDuration);
@@ -197,14 +204,15 @@ export class Metrics {
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
   readonly #droppedEvents = this.#counter(definitions.droppedEvents);
 
-  constructor({ version = 'unknown', clock = Date.now }: MetricsOptions = {}) {
-    this.#clock = clock;
+  constructor({ version = 'unknown' }: MetricsOptions = {}) {
     this.#gauge(definitions.watchAge, (gauge) => this.#collectWatchAges(gauge));
     this.#gauge(definitions.cachedObjects, (gauge) => this.#collectCachedObjects(gauge));
     this.#gauge(definitions.killSwitches, (gauge) => this.#collectKillSwitches(gauge));
     this.#gauge(definitions.oldestCredentialAge, (gauge) => this.#collectCredentialAge(gauge));
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
-    this.#gauge(definitions.leader, (gauge) => gauge.set(this.#readLeader?.() === true ? 1 : 0));
+    this.#gauge(definitions.leader, (gauge) =>
+      gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
+    );
     this.#gauge(definitions.buildInfo).set({ version, node_version: process.version }, 1);
     // A counter that isn't there yet hides its first increase from `increase()`.
     for (const result of ['success', 'error']) this.#rotations.inc({ result }, 0);
@@ -263,14 +271,9 @@ export class Metrics {
     caches.push(cache);
   }
 
-  /** @param read number of kill switches in each state, when metrics are collected */
-  trackKillSwitches(read: () => Record<KillSwitchState, number>): void {
-    this.#readKillSwitches = read;
-  }
-
-  /** @param read whether this replica leads, when metrics are collected */
-  trackLeadership(read: () => boolean): void {
-    this.#readLeader = read;
+  /** Reports from now on what these say when metrics are collected. */
+  observe(sources: MetricsSources): void {
+    this.#sources = sources;
   }
 
   /** Seconds from the engagement of a kill switch until a rung of the ladder was reached. */
@@ -337,16 +340,15 @@ export class Metrics {
   }
 
   #collectKillSwitches(gauge: Gauge): void {
-    gauge.reset();
-    const counts = Object.entries(this.#readKillSwitches?.() ?? {});
-    for (const [state, count] of counts) gauge.set({ state }, count);
+    for (const state of killSwitchStates) gauge.set({ state }, 0);
+    for (const state of this.#sources?.killSwitchStates() ?? []) gauge.inc({ state });
   }
 
   #collectCredentialAge(gauge: Gauge): void {
     let oldest = Number.POSITIVE_INFINITY;
     for (const rotatedAt of this.#rotatedAt.values()) oldest = Math.min(oldest, rotatedAt);
     if (oldest === Number.POSITIVE_INFINITY) gauge.remove();
-    else gauge.set(Math.max(0, this.#clock() - oldest) / 1000);
+    else gauge.set(Math.max(0, (this.#sources?.clock ?? Date.now)() - oldest) / 1000);
   }
 
   #collectHeldObjects(gauge: Gauge): void {
