@@ -1,13 +1,20 @@
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { access, constants, mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises';
+import {
+  access,
+  constants,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
-
-const run = promisify(execFile);
-const here = path.dirname(fileURLToPath(import.meta.url));
+import { createInterface } from 'node:readline';
+import { waitFor } from './wait.ts';
 
 /** Paths of the programs that make a control plane. */
 export interface Binaries {
@@ -19,8 +26,17 @@ export interface Binaries {
   kwok: string;
 }
 
-/** etcd's module calls its program `server`. */
-const programs: Record<keyof Binaries, string[]> = {
+const parts = [
+  'etcd',
+  'apiServer',
+  'controllerManager',
+  'scheduler',
+  'kubectl',
+  'kwok',
+] as const satisfies readonly (keyof Binaries)[];
+
+/** Files that may hold a program; the first is its usual name. Go calls etcd `server`. */
+const fileNames: Record<keyof Binaries, readonly [string, ...string[]]> = {
   etcd: ['etcd', 'server'],
   apiServer: ['kube-apiserver'],
   controllerManager: ['kube-controller-manager'],
@@ -29,15 +45,7 @@ const programs: Record<keyof Binaries, string[]> = {
   kwok: ['kwok'],
 };
 
-const kubernetesVersion = 'v1.36.3';
-const [, major = '', minor = ''] = /^v(\d+)\.(\d+)/.exec(kubernetesVersion) ?? [];
-const ldflags = [
-  '-s -w',
-  `-X k8s.io/component-base/version.gitVersion=${kubernetesVersion}`,
-  `-X k8s.io/component-base/version.gitMajor=${major}`,
-  `-X k8s.io/component-base/version.gitMinor=${minor}`,
-].join(' ');
-
+/** There is no control plane on this machine, and no way to build one; or the build failed. */
 export class BinariesMissingError extends Error {
   readonly code = 'CONTROL_PLANE_BINARIES_MISSING';
   override readonly name = 'BinariesMissingError';
@@ -50,6 +58,15 @@ export interface FindOptions {
   env?: NodeJS.ProcessEnv;
 }
 
+export interface BuildOptions extends FindOptions {
+  /** Folder with a go.mod that requires k8s.io/kubernetes and names the programs as tools. */
+  module: string;
+}
+
+const PROGRESS_EVERY_MS = 10_000;
+/** No build takes so long: a folder of that age was left behind by a build that was killed. */
+const ABANDONED_AFTER_MS = 60 * 60_000;
+
 /**
  * The programs of the control plane: from the folder `KUBEBUILDER_ASSETS`, from the cache, or built
  * with Go (about 5 minutes on 2 cores, once).
@@ -57,104 +74,264 @@ export interface FindOptions {
  * @throws BinariesMissingError that names the ways out
  */
 export async function findBinaries({ log, env = process.env }: FindOptions): Promise<Binaries> {
-  const assets = env['KUBEBUILDER_ASSETS'];
-  if (assets !== undefined && assets !== '') {
-    const found = await binariesIn(assets);
-    if (found !== undefined) return found;
+  const assets = env['KUBEBUILDER_ASSETS'] ?? '';
+  if (assets !== '') {
+    const found = await programsIn(assets);
+    if (hasAll(found, parts)) return found;
     throw new BinariesMissingError(
-      `KUBEBUILDER_ASSETS names ${assets}, which lacks one of: ${Object.values(programs)
-        .map(([name]) => name)
-        .join(', ')}. Complete the folder, or unset the variable.`,
+      `KUBEBUILDER_ASSETS names ${assets}, which lacks ${missingFrom(found, parts)}. Complete the folder, or unset the variable: then the cache or a build with Go serves.`,
     );
   }
-  const cache = await cacheFolder(env);
-  const cached = await binariesIn(cache);
-  if (cached !== undefined) return cached;
-  await build(cache, log);
-  const built = await binariesIn(cache);
-  if (built !== undefined) return built;
-  throw new BinariesMissingError(`The build left no complete set of programs in ${cache}.`);
+  return builtFrom({ module: import.meta.dirname, log, env }, parts);
 }
 
-async function binariesIn(folder: string): Promise<Binaries | undefined> {
+/**
+ * Programs that a Go module names as its tools: from the cache, or built with Go. For a control
+ * plane of another version than this folder's.
+ *
+ * @throws BinariesMissingError when Go is missing, the build fails, or the module lacks a program
+ */
+export async function builtFrom<Part extends keyof Binaries>(
+  { module, log, env = process.env }: BuildOptions,
+  wanted: readonly Part[],
+): Promise<Pick<Binaries, Part>> {
+  const recipe = await recipeOf(module, env);
+  const cached = await programsIn(recipe.folder);
+  if (hasAll(cached, wanted)) return cached;
+
+  await buildOnce(recipe, async () => hasAll(await programsIn(recipe.folder), wanted), log, env);
+  const built = await programsIn(recipe.folder);
+  if (hasAll(built, wanted)) return built;
+  throw new BinariesMissingError(
+    `The build of ${module} left ${recipe.folder} without ${missingFrom(built, wanted)}.`,
+  );
+}
+
+async function programsIn(folder: string): Promise<Partial<Binaries>> {
   const found: Partial<Binaries> = {};
-  for (const [part, names] of Object.entries(programs) as [keyof Binaries, string[]][]) {
-    for (const name of names) {
+  for (const part of parts) {
+    for (const name of fileNames[part]) {
       const file = path.join(folder, name);
       if (await isExecutable(file)) found[part] ??= file;
     }
-    if (found[part] === undefined) return undefined;
   }
-  return found as Binaries;
+  return found;
+}
+
+function hasAll<Part extends keyof Binaries>(
+  found: Partial<Binaries>,
+  wanted: readonly Part[],
+): found is Partial<Binaries> & Pick<Binaries, Part> {
+  return wanted.every((part) => found[part] !== undefined);
+}
+
+function missingFrom(found: Partial<Binaries>, wanted: readonly (keyof Binaries)[]): string {
+  const missing = wanted.filter((part) => found[part] === undefined);
+  return missing.map((part) => fileNames[part][0]).join(', ');
 }
 
 async function isExecutable(file: string): Promise<boolean> {
   try {
     await access(file, constants.X_OK);
-    return true;
+    return (await stat(file)).isFile();
   } catch {
     return false;
   }
 }
 
-async function cacheFolder(env: NodeJS.ProcessEnv): Promise<string> {
-  const hash = createHash('sha256');
-  for (const file of ['go.mod', 'go.sum']) hash.update(await readFile(path.join(here, file)));
-  hash.update(`${ldflags} ${os.platform()} ${os.arch()}`);
-  const base = env['XDG_CACHE_HOME'] ?? path.join(os.homedir(), '.cache');
-  return path.join(base, 'automation-guardrails', 'control-plane', hash.digest('hex').slice(0, 16));
+/** What is built, and where it is kept. */
+interface Recipe {
+  readonly module: string;
+  /** The folder in the cache. Its name changes with all that decides what is built. */
+  readonly folder: string;
+  readonly ldflags: string;
+  readonly goVersion: string;
 }
 
-async function build(cache: string, log: (line: string) => void): Promise<void> {
+async function recipeOf(module: string, env: NodeJS.ProcessEnv): Promise<Recipe> {
+  const goMod = await readFile(path.join(module, 'go.mod'), 'utf8');
+  const goSum = await readFile(path.join(module, 'go.sum'), 'utf8');
+  const [, version = '', major = '', minor = ''] =
+    /^(?:require)?\s+k8s\.io\/kubernetes (v(\d+)\.(\d+)\.\S+)/m.exec(goMod) ?? [];
+  if (version === '') throw new Error(`${module}/go.mod does not require k8s.io/kubernetes`);
+  // Kubernetes learns its own version from the linker; without that, it calls itself v0.0.0.
+  const ldflags = [
+    '-s -w',
+    `-X k8s.io/component-base/version.gitVersion=${version}`,
+    `-X k8s.io/component-base/version.gitMajor=${major}`,
+    `-X k8s.io/component-base/version.gitMinor=${minor}`,
+  ].join(' ');
+  const key = createHash('sha256')
+    .update(goMod)
+    .update(goSum)
+    .update(`${ldflags} ${os.platform()} ${os.arch()}`)
+    .digest('hex')
+    .slice(0, 16);
+  const base = env['XDG_CACHE_HOME'] || path.join(os.homedir(), '.cache');
+  return {
+    module,
+    folder: path.join(base, 'automation-guardrails', 'control-plane', key),
+    ldflags,
+    goVersion: /^go (\d+\.\d+)/m.exec(goMod)?.[1] ?? '',
+  };
+}
+
+/**
+ * Fills the recipe's folder by one rename, so that it is either absent or complete: a build that is
+ * cut off leaves nothing half-made. Somebody else's build of the same is waited for; should two
+ * start in the same instant, the first one to finish wins, and the other loses nothing but time.
+ */
+async function buildOnce(
+  recipe: Recipe,
+  isComplete: () => Promise<boolean>,
+  log: (line: string) => void,
+  env: NodeJS.ProcessEnv,
+): Promise<void> {
+  await mkdir(path.dirname(recipe.folder), { recursive: true });
+  await otherBuildsToEnd(recipe.folder, isComplete, log);
+  if (await isComplete()) return;
+
+  const folder = await mkdtemp(`${recipe.folder}${BUILDING}${process.pid}-`);
   try {
-    await run('go', ['version']);
-  } catch {
-    throw new BinariesMissingError(
-      'No control plane to start. Install Go 1.26 or later (it is then built once), or point KUBEBUILDER_ASSETS at a folder with etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl and kwok.',
-    );
-  }
-  await mkdir(path.dirname(cache), { recursive: true });
-  // Built aside and renamed when complete: a build that is cut off leaves nothing half-made, and
-  // of two at a time the second one wins nothing and loses nothing.
-  const folder = await mkdtemp(`${cache}.building-`);
-  const started = performance.now();
-  log('Building etcd, Kubernetes and kwok with Go: about 5 minutes on 2 cores, once.');
-  const progress = setInterval(() => {
-    void readdir(folder).then((done) => {
-      const seconds = Math.round((performance.now() - started) / 1000);
-      const names = done.length === 0 ? 'none yet' : done.join(', ');
-      log(
-        `  ${seconds} s, ${done.length} of ${Object.keys(programs).length} programs done: ${names}`,
-      );
+    await goInstall(recipe, folder, log, env);
+    // A folder that lacks something can only stem from another hand; a rename needs it away.
+    if (!(await isComplete())) await rm(recipe.folder, { recursive: true, force: true });
+    await rename(folder, recipe.folder).catch(async (error: unknown) => {
+      if (!(await isComplete())) throw error;
     });
-  }, 10_000);
-  try {
-    await goInstall(folder);
-    await rename(folder, cache).catch(async (error: unknown) => {
-      if ((await binariesIn(cache)) === undefined) throw error;
-    });
-    log(`Built in ${Math.round((performance.now() - started) / 1000)} s.`);
   } finally {
-    clearInterval(progress);
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-function goInstall(folder: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('go', ['install', '-trimpath', '-ldflags', ldflags, 'tool'], {
-      cwd: here,
-      env: { ...process.env, GOBIN: folder, CGO_ENABLED: '0', GOTOOLCHAIN: 'local' },
+/** Marks a folder beside the cache's that a build fills; the builder's process id follows. */
+const BUILDING = '.building-';
+
+async function otherBuildsToEnd(
+  target: string,
+  isComplete: () => Promise<boolean>,
+  log: (line: string) => void,
+): Promise<void> {
+  const started = performance.now();
+  let nextLineAt = 0;
+  await waitFor(
+    'another build of the control plane to end',
+    async () => {
+      if (await isComplete()) return true;
+      const builder = await builderOf(target);
+      if (builder === undefined) return true;
+      const elapsed = performance.now() - started;
+      if (elapsed >= nextLineAt) {
+        log(`Process ${builder} builds the control plane; waiting for it since ${inS(elapsed)}.`);
+        nextLineAt += PROGRESS_EVERY_MS;
+      }
+      return false;
+    },
+    { timeoutMs: ABANDONED_AFTER_MS, intervalMs: 500 },
+  );
+}
+
+/** The process that builds `target` now, if any. Clears away what killed builds left behind. */
+async function builderOf(target: string): Promise<number | undefined> {
+  const parent = path.dirname(target);
+  let builder: number | undefined;
+  for (const name of await readdir(parent)) {
+    const [, pid] = name.split(BUILDING);
+    if (pid === undefined) continue;
+    const folder = path.join(parent, name);
+    const info = await stat(folder).catch(() => undefined);
+    if (info === undefined) continue;
+    // Somebody in another container, whose process we cannot see, may fill it: age decides.
+    const isAbandoned = Date.now() - info.mtimeMs > ABANDONED_AFTER_MS;
+    if (isAbandoned) await rm(folder, { recursive: true, force: true });
+    else if (folder.startsWith(target) && isAlive(Number.parseInt(pid, 10))) {
+      builder = Number.parseInt(pid, 10);
+    }
+  }
+  return builder;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}
+
+async function goInstall(
+  { module, ldflags, goVersion }: Recipe,
+  folder: string,
+  log: (line: string) => void,
+  env: NodeJS.ProcessEnv,
+): Promise<void> {
+  const started = performance.now();
+  // The toolchain that is there, and go.mod and go.sum exactly as they are committed.
+  const child = spawn(
+    'go',
+    ['install', '-v', '-mod=readonly', '-trimpath', '-ldflags', ldflags, 'tool'],
+    {
+      cwd: module,
+      env: {
+        ...env,
+        GOBIN: folder,
+        CGO_ENABLED: '0',
+        GOTOOLCHAIN: 'local',
+        GOWORK: 'off',
+        // Go refuses GOBIN when it builds for another platform.
+        GOOS: undefined,
+        GOARCH: undefined,
+      },
       stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    let output = '';
-    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      output = (output + chunk).slice(-4000);
-    });
+    },
+  );
+  const ended = new Promise<string | undefined>((resolve, reject) => {
     child.once('error', reject);
-    child.once('exit', (code) => {
-      if (code === 0) resolve();
-      else reject(new BinariesMissingError(`The build with Go failed:\n${output.trimEnd()}`));
-    });
+    child.once('spawn', () =>
+      log(
+        'Building etcd, Kubernetes and kwok with Go: about 5 minutes on 2 cores, and more when it must download; once.',
+      ),
+    );
+    child.once('close', (code, signal) =>
+      resolve(code === 0 ? undefined : (signal ?? `exit code ${code}`)),
+    );
   });
+
+  const lastLines: string[] = [];
+  let packages = 0;
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    lastLines.push(line);
+    if (lastLines.length > 20) lastLines.shift();
+    if (!line.startsWith('go: ')) packages += 1;
+  });
+  const report = async (): Promise<void> => {
+    const done = await readdir(folder).catch(() => []);
+    log(
+      `  ${inS(performance.now() - started)}, ${packages} packages done, now ${lastLines.at(-1) ?? 'starting'}; programs done: ${done.join(', ') || 'none yet'}`,
+    );
+  };
+  const progress = setInterval(() => void report(), PROGRESS_EVERY_MS);
+
+  let failure: string | undefined;
+  try {
+    failure = await ended;
+  } catch {
+    const names = parts.map((part) => fileNames[part][0]).join(', ');
+    throw new BinariesMissingError(
+      `No control plane to start. Either install Go ${goVersion} or later, put it on the PATH and try again: it builds one, once. Or point KUBEBUILDER_ASSETS at a folder with ${names}.`,
+    );
+  } finally {
+    clearInterval(progress);
+  }
+  if (failure !== undefined) {
+    throw new BinariesMissingError(
+      `The build with Go failed (${failure}); it needs Go ${goVersion} or later and, the first time, a Go module proxy. Or point KUBEBUILDER_ASSETS at a folder with the programs. The last of what Go said:\n${lastLines.join('\n')}`,
+    );
+  }
+  log(`Built in ${inS(performance.now() - started)}.`);
+}
+
+function inS(milliseconds: number): string {
+  return `${Math.round(milliseconds / 1000)} s`;
 }

@@ -1,27 +1,71 @@
-/** `npm run control-plane`: a real API server to play with, until Ctrl-C. */
+/** `npm run control-plane`: a real Kubernetes API server to play with, until Ctrl-C. */
+import { parseArgs } from 'node:util';
 import { startControlPlane } from './control-plane.ts';
 
-const log = (line: string): void => console.log(line);
-log('Starting a control plane…');
-const started = performance.now();
-const controlPlane = await startControlPlane({ log });
-log(`Ready after ${((performance.now() - started) / 1000).toFixed(1)} s.
+const { values } = parseArgs({
+  options: {
+    nodes: { type: 'string', default: '1' },
+    audit: { type: 'boolean', default: false },
+    keep: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+});
+const nodes = Number(values.nodes);
 
+if (values.help) {
+  console.log(`Usage: npm run control-plane -- [--nodes N] [--audit] [--keep]
+  --nodes N  simulated nodes (default 1)
+  --audit    write an audit log of all requests
+  --keep     keep data and logs after the end`);
+} else if (!Number.isInteger(nodes) || nodes < 0) {
+  console.error(`--nodes wants a number of nodes, not ${values.nodes}`);
+  process.exitCode = 2;
+} else {
+  try {
+    await runUntilAsked();
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exitCode = 1;
+  }
+}
+
+async function runUntilAsked(): Promise<void> {
+  console.log('Starting a control plane…');
+  const { audit, keep } = values;
+  await using controlPlane = await startControlPlane({
+    log: console.log,
+    nodes,
+    audit,
+    keep,
+    // At its default rate, the controller manager alone takes six seconds to start.
+    controllerManagerQps: 200,
+  });
+  console.log(`
   export KUBECONFIG=${controlPlane.kubeconfigPath}
   alias kubectl=${controlPlane.binaries.kubectl}
 
 Try:
   kubectl get nodes
-  kubectl apply -k config/crds
-  kubectl explain awf.spec
+  kubectl create deployment web --image=nginx --replicas=3
+  kubectl get pods -o wide
 
-Ctrl-C ends it and removes its data.`);
+Data and logs: ${controlPlane.dataDir}${keep ? '' : ' (removed at the end)'}${audit ? `\nAudit log: ${controlPlane.auditLogPath}` : ''}
+Ctrl-C ends it.`);
+  await signalled();
+  console.log('\nStopping…');
+}
 
-const keepAlive = setInterval(() => undefined, 60_000);
-const stop = (): void => {
-  clearInterval(keepAlive);
-  log('\nStopping…');
-  void controlPlane.stop();
-};
-process.once('SIGINT', stop);
-process.once('SIGTERM', stop);
+/** Resolves on the first Ctrl-C or SIGTERM; a second one ends the process at once. */
+async function signalled(): Promise<void> {
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  await new Promise<void>((resolve) => {
+    // Waiting for a signal alone doesn't keep a process alive.
+    const keepAlive = setInterval(() => undefined, 60_000);
+    const onSignal = (): void => {
+      clearInterval(keepAlive);
+      for (const signal of signals) process.off(signal, onSignal);
+      resolve();
+    };
+    for (const signal of signals) process.on(signal, onSignal);
+  });
+}

@@ -14,19 +14,18 @@ export interface ProcessOptions {
 }
 
 /**
- * Becomes the program, and leaves a child behind that kills it when the pipe from us closes without
- * a word: that is what the kernel does with our end when we are killed. The pid stays the same
- * through `exec`, so the pid that we know is the program's own.
+ * Becomes the program, and leaves a child behind that kills it when the pipe from us, descriptor 3,
+ * closes without a word: that is what the kernel does with our end when we are killed. The pid stays
+ * the same through `exec`, so the pid that we know is the program's own.
  */
-const supervise =
-  'exec 3<&0; (read -r _ <&3 || kill -KILL $$) </dev/null & exec "$@" 3<&- </dev/null';
+const supervise = '(read -r _ <&3 || kill -KILL $$) & exec "$@" 3<&-';
 
 /**
  * Removes a folder when the pipe from us closes without a word. One pass may lose against programs
  * that die in the same moment and still write.
  */
 const clearAway =
-  'read -r _ && exit 0; for _ in 1 2 3 4 5 6 7 8 9 10; ' +
+  'read -r _ <&3 && exit 0; for _ in 1 2 3 4 5 6 7 8 9 10; ' +
   'do rm -rf -- "$1"; sleep 0.3; [ -e "$1" ] || exit 0; done';
 
 /**
@@ -135,16 +134,23 @@ function spawnWatched(
     cwd,
     env,
     detached: true,
-    stdio: ['pipe', output, output],
+    // Not standard input: Node closes that by itself when the program ends, before our word.
+    stdio: ['ignore', output, output, 'pipe'],
   });
+  const pipe = pipeTo(child);
   // The other end may be gone before our word arrives: then there is nobody left to tell.
-  child.stdin?.on('error', () => undefined);
+  pipe?.on('error', () => undefined);
+  pipe?.unref();
   child.unref();
-  if (child.stdin instanceof Socket) child.stdin.unref();
   return child;
 }
 
 /** Tells the watcher at the other end of the pipe that all is well. */
 function release(child: ChildProcess): void {
-  if (child.stdin?.writable === true) child.stdin.end('done\n');
+  pipeTo(child)?.end('done\n');
+}
+
+function pipeTo(child: ChildProcess): Socket | undefined {
+  const pipe = child.stdio[3];
+  return pipe instanceof Socket ? pipe : undefined;
 }
