@@ -68,7 +68,8 @@ async function runProject(project: string): Promise<Totals> {
       await readFile(report, 'utf8'),
     ) as { numPassedTests: number; numFailedTests: number; numFailedTestSuites: number };
     // A file that doesn't load, or an unhandled error, fails no single test: count it all the same.
-    const failed = numFailedTests > 0 ? numFailedTests : Math.max(numFailedTestSuites, code === 0 ? 0 : 1);
+    const failed =
+      numFailedTests > 0 ? numFailedTests : Math.max(numFailedTestSuites, code === 0 ? 0 : 1);
     return { passed: numPassedTests, failed };
   } catch (error) {
     console.error(error);

@@ -182,7 +182,7 @@ function eventOf(resource: Resource, type: string, object: KubeObject): Resource
   >;
   return {
     type: types[type] as ResourceEvent['type'],
-    object: structuredClone(object) as ResourceEvent['object'],
+    object: structuredClone(object) as unknown as ResourceEvent['object'],
     meta: {
       id: `${plural}.${group}/${version}`,
       name,

@@ -259,10 +259,10 @@ async function benchMemory(metricsUrl: string): Promise<void> {
 }
 
 try {
-  await installGuardrails(controlPlane);
+  const operatorKubeconfig = await installGuardrails(controlPlane);
   // Deployments get no pods: what is measured are our writes beside a bare loop's, not the pods'.
   await controlPlane.stopComponent('controllerManager');
-  const operator = await startOperator({ kubeconfigPath: controlPlane.kubeconfigPath });
+  const operator = await startOperator({ kubeconfigPath: operatorKubeconfig });
   try {
     await benchMemory(operator.metricsUrl());
     for (const size of sizes) await benchKill(size);

@@ -287,11 +287,11 @@ process.once('SIGINT', () => void stop());
 process.once('SIGTERM', () => void stop());
 
 try {
-  await installGuardrails(controlPlane);
+  const operatorKubeconfig = await installGuardrails(controlPlane);
   const logFile = path.join(controlPlane.dataDir, 'operator.log');
   const log = createWriteStream(logFile);
   operator = await startOperator({
-    kubeconfigPath: controlPlane.kubeconfigPath,
+    kubeconfigPath: operatorKubeconfig,
     onLog: (line) => log.write(`${line}\n`),
   });
   say(`API server at ${controlPlane.server}; operator running ${dim(`(log: ${logFile})`)}`);

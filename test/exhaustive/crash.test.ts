@@ -26,10 +26,11 @@ interface Act {
 }
 
 let controlPlane: ControlPlane;
+let operatorKubeconfig: string;
 
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
-  await installGuardrails(controlPlane);
+  operatorKubeconfig = await installGuardrails(controlPlane);
 });
 
 afterAll(async () => {
@@ -146,7 +147,11 @@ async function story(
   fate: Fate,
 ): Promise<{ states: Record<string, unknown>[]; writes: number[] }> {
   let operator: OperatorProcess | undefined;
-  const proxy = new ApiProxy({ controlPlane, onCut: () => operator?.kill() });
+  const proxy = new ApiProxy({
+    controlPlane,
+    kubeconfigPath: operatorKubeconfig,
+    onCut: () => operator?.kill(),
+  });
   const kubeconfigPath = await proxy.start();
   const states: Record<string, unknown>[] = [];
   const writes: number[] = [];

@@ -6,9 +6,9 @@ import {
 } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { dump } from 'js-yaml';
+import { dump, load } from 'js-yaml';
 import type { ControlPlane } from '../control-plane/control-plane.ts';
 
 /** A write that passes through: method and path, without the host and query. */
@@ -23,7 +23,9 @@ export interface ProxiedWrite {
 export type WriteFate = 'pass' | 'cut-before' | 'cut-after';
 
 export interface ApiProxyOptions {
-  controlPlane: Pick<ControlPlane, 'server' | 'adminToken' | 'certificateAuthority' | 'dataDir'>;
+  controlPlane: Pick<ControlPlane, 'server' | 'certificateAuthority' | 'dataDir'>;
+  /** Kubeconfig with a token, whose user goes through the proxy. */
+  kubeconfigPath: string;
   /** Decides over each write; default: pass. Dry runs, Leases and Events are never asked about. */
   onWrite?: (write: ProxiedWrite) => WriteFate;
   /** Called when a write was cut, at the moment of the cut. */
@@ -55,7 +57,10 @@ export class ApiProxy {
       this.#server.listen(0, '127.0.0.1', resolve);
     });
     const { port } = this.#server.address() as AddressInfo;
-    const { dataDir, adminToken } = this.#options.controlPlane;
+    const { dataDir } = this.#options.controlPlane;
+    const original = load(await readFile(this.#options.kubeconfigPath, 'utf8')) as {
+      users: { user: object }[];
+    };
     const file = path.join(dataDir, `proxy-${port}.yaml`);
     const name = 'through-proxy';
     const config = {
@@ -66,7 +71,7 @@ export class ApiProxy {
       clusters: [
         { name, cluster: { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true } },
       ],
-      users: [{ name, user: { token: adminToken } }],
+      users: [{ name, user: original.users[0]?.user }],
     };
     await writeFile(file, dump(config), { mode: 0o600 });
     return file;

@@ -13,13 +13,13 @@ import { endStateOf } from '../operator/end-state.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 
 let controlPlane: ControlPlane;
+let kubeconfigPath: string;
 /** Two replicas, as installed: every test runs against both. */
 let operators: OperatorProcess[] = [];
 
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
-  await installGuardrails(controlPlane);
-  const { kubeconfigPath } = controlPlane;
+  kubeconfigPath = await installGuardrails(controlPlane);
   operators = await Promise.all([
     startOperator({ kubeconfigPath }),
     startOperator({ kubeconfigPath }),
@@ -225,7 +225,7 @@ describe('a kill while an operator is killed', () => {
     first?.kill();
     await first?.exited;
     await stopped(namespace);
-    operators[0] = await startOperator({ kubeconfigPath: controlPlane.kubeconfigPath });
+    operators[0] = await startOperator({ kubeconfigPath });
     expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
   });
 });

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { loadAll } from 'js-yaml';
@@ -8,9 +8,20 @@ import { waitFor } from '../control-plane/wait.ts';
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
 
-/** Installs CRDs, roles for people and admission policies, and waits until they are in force. */
-export async function installGuardrails(controlPlane: ControlPlane): Promise<void> {
-  await kubectlOk(controlPlane, ['apply', '--server-side', '-k', path.join(root, 'config/crds')]);
+const operatorNamespace = 'automation-guardrails';
+
+/**
+ * Installs everything but the operator's own Deployment, and waits until it is in force.
+ *
+ * @returns path of a kubeconfig with the operator's own ServiceAccount, and so with its rights only
+ */
+export async function installGuardrails(controlPlane: ControlPlane): Promise<string> {
+  const apply = (...args: string[]): Promise<string> =>
+    kubectlOk(controlPlane, ['apply', '--server-side', ...args]);
+  const file = (name: string): string => path.join(root, 'config', name);
+  await apply('-f', file('operator/namespace.yaml'), '-f', file('operator/service-account.yaml'));
+  await apply('-k', file('crds'));
+  await apply('-k', file('rbac'));
   await kubectlOk(controlPlane, [
     'wait',
     '--for=condition=Established',
@@ -19,13 +30,25 @@ export async function installGuardrails(controlPlane: ControlPlane): Promise<voi
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',
   ]);
-  await kubectlOk(controlPlane, [
-    'apply',
-    '--server-side',
-    '-k',
-    path.join(root, 'config/admission'),
-  ]);
+  await apply('-k', file('admission'));
   await waitUntilFenceIsActive(controlPlane);
+  return operatorKubeconfig(controlPlane);
+}
+
+async function operatorKubeconfig(controlPlane: ControlPlane): Promise<string> {
+  const token = await kubectlOk(controlPlane, [
+    'create',
+    'token',
+    'automation-guardrails',
+    `-n=${operatorNamespace}`,
+    '--duration=24h',
+  ]);
+  const config = await readFile(controlPlane.kubeconfigPath, 'utf8');
+  const target = path.join(controlPlane.dataDir, 'operator-kubeconfig.yaml');
+  await writeFile(target, config.replaceAll(controlPlane.adminToken, token.trim()), {
+    mode: 0o600,
+  });
+  return target;
 }
 
 /** A policy that was just created is compiled about a second later: ask until it answers. */

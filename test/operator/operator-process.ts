@@ -42,7 +42,6 @@ export async function startOperator(options: OperatorOptions): Promise<OperatorP
       `--kubeconfig=${options.kubeconfigPath}`,
       '--metrics-port=0',
       '--health-port=0',
-      '--operator-namespace=default',
       ...(options.args ?? []),
     ],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, NODE_ENV: 'production' } },
