@@ -19,10 +19,8 @@ export function intersectRules(
   wanted: readonly PolicyRule[],
   granted: readonly PolicyRule[],
 ): PolicyRule[] {
-  const isGranted = (rule: PolicyRule): boolean => granted.some((other) => covers(other, rule));
-  const kept = wanted.filter(isGranted);
+  const kept = wanted.filter((rule) => granted.some((other) => covers(other, rule)));
   for (const rule of wanted) {
-    if (isGranted(rule)) continue;
     for (const other of granted) {
       const part = intersection(rule, other);
       if (part !== undefined && !kept.some((standing) => covers(standing, part))) kept.push(part);

@@ -1,0 +1,642 @@
+import * as fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type {
+  AutomationIdentity,
+  AutomationIdentityStatus,
+  GeneratedSecret,
+} from '../../api/automation-identity.ts';
+import { annotation } from '../../api/names.ts';
+import type { KubeObject, Secret } from '../../api/objects.ts';
+import { resources } from '../../api/resources.ts';
+import { projectWorkload, type Workload } from '../../api/workload.ts';
+import type { Logger } from '../../observability/logger.ts';
+import { ApiError } from '../../runtime/errors.ts';
+import type { IndexedStore } from '../../runtime/merged-store.ts';
+import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
+import { CredentialKeeper, type CredentialsOutcome, type Notice } from './keeper.ts';
+
+const second = 1000;
+const hour = 3_600_000;
+const start = Date.parse('2026-05-01T00:00:00Z');
+
+const erp: GeneratedSecret = {
+  name: 'erp',
+  type: 'Password',
+  rotation: { every: '24h', overlap: '2h', restartConsumers: true },
+};
+const secretKey = { namespace: 'billing', name: 'poster.erp' };
+
+/** One identity, its keeper, and everything that they may say. */
+class Bench {
+  now = start;
+  credentials: GeneratedSecret[] = [erp];
+  isWithheld = false;
+  isKilled = false;
+  nonce: string | undefined;
+  status: AutomationIdentityStatus = {};
+  readonly client = new MemoryClient(() => this.now);
+  readonly notices: Notice[] = [];
+  readonly said: string[] = [];
+  readonly counted: string[] = [];
+  readonly #keeper: CredentialKeeper;
+  #random = 0;
+
+  constructor() {
+    this.#keeper = new CredentialKeeper({
+      client: this.client,
+      workloads: this.#workloads(),
+      countRotation: (result) => this.counted.push(result),
+      clock: () => this.now,
+      // No two values alike, and all recognisable.
+      randomBytes: (size) =>
+        Uint8Array.from({ length: size }, () => (this.#random = (this.#random * 5 + 7) % 251)),
+    });
+  }
+
+  get identity(): AutomationIdentity {
+    return {
+      metadata: {
+        name: 'poster',
+        namespace: 'billing',
+        uid: 'uid-of-poster',
+        ...(this.nonce !== undefined && { annotations: { [annotation.rotate]: this.nonce } }),
+      },
+      spec: { secrets: this.credentials },
+      status: this.status,
+    };
+  }
+
+  get secret(): Secret | undefined {
+    return this.client.find(resources.secrets, secretKey);
+  }
+
+  value(key = 'password'): string | undefined {
+    return this.secret?.data?.[key];
+  }
+
+  annotationOf(name: string): string | undefined {
+    return this.secret?.metadata.annotations?.[name];
+  }
+
+  /** One look, whose outcome goes to status. */
+  async keep(): Promise<CredentialsOutcome> {
+    const { identity, isWithheld, isKilled } = this;
+    const outcome = await this.#keeper.keep({
+      identity,
+      credentials: this.credentials,
+      childMetadata: (name) => ({
+        name,
+        namespace: 'billing',
+        ownerReferences: [
+          { apiVersion: 'v1', kind: 'K', name: 'poster', uid: 'uid-of-poster', controller: true },
+        ],
+      }),
+      isWithheld,
+      isKilled,
+      notify: (notice) => this.notices.push(notice),
+      signal: new AbortController().signal,
+      log: this.#log(),
+    });
+    this.said.push(JSON.stringify(outcome));
+    this.status = {
+      secrets: outcome.secrets,
+      ...(outcome.lastHandledRotation !== undefined && {
+        lastHandledRotation: outcome.lastHandledRotation,
+      }),
+    };
+    return outcome;
+  }
+
+  /** Looks until there is nothing more to write at this time. */
+  async settle(): Promise<CredentialsOutcome> {
+    for (let looks = 0; looks < 10; looks++) {
+      const [writes, status] = [this.client.writes.length, JSON.stringify(this.status)];
+      const outcome = await this.keep();
+      if (writes === this.client.writes.length && status === JSON.stringify(this.status)) {
+        return outcome;
+      }
+    }
+    throw new Error('does not settle');
+  }
+
+  addConsumer(name: string, { replicas = 1, serviceAccountName = 'other' } = {}): void {
+    const template = {
+      spec: {
+        serviceAccountName,
+        containers: [{ envFrom: [{ secretRef: { name: 'poster.erp' } }] }],
+      },
+    };
+    this.client.put(resources.deployments, {
+      metadata: { name, namespace: 'billing' },
+      spec: { replicas, template },
+    } as KubeObject);
+  }
+
+  restartedAt(name: string): string | undefined {
+    const deployment = this.client.find(resources.deployments, { namespace: 'billing', name });
+    return deployment && projectWorkload('Deployment', deployment).restartedAt;
+  }
+
+  reasons(): string[] {
+    return this.notices.splice(0).map(({ reason }) => reason);
+  }
+
+  #workloads(): IndexedStore<Workload> {
+    const list = (): Workload[] =>
+      this.client.all(resources.deployments).map((d) => projectWorkload('Deployment', d));
+    return {
+      list,
+      byIndex: (_index, key) =>
+        list().filter(({ metadata, secretNames }) =>
+          secretNames.some((name) => `${metadata.namespace}/${name}` === key),
+        ),
+    };
+  }
+
+  #log(): Logger {
+    const say = (...parts: unknown[]): void => {
+      this.said.push(parts.map(textOf).join(' '));
+    };
+    return { debug: say, info: say, warn: say, error: say, child: () => this.#log() };
+  }
+}
+
+function textOf(value: unknown): string {
+  return JSON.stringify(value, (_key, item: unknown) =>
+    item instanceof Error ? `${item.message} ${item.stack}` : item,
+  );
+}
+
+let bench: Bench;
+
+beforeEach(() => {
+  bench = new Bench();
+});
+
+describe('CredentialKeeper', () => {
+  it('puts the name into status before it creates the Secret', async () => {
+    const { problems, secrets } = await bench.keep();
+    expect(problems.map(({ reason }) => reason)).toEqual(['Provisioning']);
+    expect(secrets).toEqual([{ name: 'erp', secretName: 'poster.erp' }]);
+    expect(bench.client.writes).toEqual([]);
+
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(bench.secret).toMatchObject({
+      type: 'Opaque',
+      metadata: {
+        annotations: {
+          [annotation.rotatedAt]: '2026-05-01T00:00:00.000Z',
+          [annotation.rotation]: '0',
+        },
+      },
+    });
+    expect(Buffer.from(bench.value() ?? '', 'base64').toString()).toHaveLength(32);
+    expect(bench.reasons()).toEqual(['SecretCreated']);
+  });
+
+  it('rotates by annotation once, keeps the previous value for the overlap, then withdraws it', async () => {
+    await bench.settle();
+    const first = bench.value();
+    bench.nonce = 'incident-7';
+    await bench.settle();
+    expect(bench.value()).not.toBe(first);
+    expect(bench.value('previous.password')).toBe(first);
+    expect(bench.status.lastHandledRotation).toBe('incident-7');
+    const rotated = bench.value();
+
+    bench.now += 2 * hour - 1;
+    await bench.settle();
+    expect(bench.value('previous.password')).toBe(first);
+    bench.now += 1;
+    await bench.settle();
+    expect(bench.secret?.data).toEqual({ password: rotated });
+    expect(bench.annotationOf(annotation.previousExpiresAt)).toBeUndefined();
+    expect(bench.counted).toEqual(['success']);
+    expect(bench.reasons()).toEqual(['SecretCreated', 'Rotated', 'PreviousWithdrawn']);
+  });
+
+  it('does not carry out a nonce again that was taken away meanwhile', async () => {
+    bench.nonce = 'once';
+    await bench.settle();
+    bench.nonce = undefined;
+    bench.now += 24 * hour;
+    await bench.settle();
+    const value = bench.value();
+    bench.nonce = 'once';
+    await bench.settle();
+    expect(bench.value()).toBe(value);
+  });
+
+  it('restarts each consumer once for a rotation, and none for the first value', async () => {
+    bench.addConsumer('before');
+    bench.addConsumer('idle', { replicas: 0 });
+    await bench.settle();
+    expect(bench.restartedAt('before')).toBeUndefined();
+
+    bench.now += 24 * hour;
+    await bench.settle();
+    expect(bench.restartedAt('before')).toBe('2026-05-02T00:00:00.000Z');
+    expect(bench.restartedAt('idle')).toBeUndefined();
+    expect(bench.annotationOf(annotation.consumersRestarted)).toBeUndefined();
+
+    bench.now += 10 * second;
+    bench.addConsumer('after');
+    await bench.settle();
+    expect(bench.annotationOf(annotation.consumersRestarted)).toBe('1');
+    expect(bench.restartedAt('after')).toBeUndefined();
+
+    // An apply that drops the annotation is no reason for another restart.
+    bench.addConsumer('before');
+    await bench.settle();
+    expect(bench.restartedAt('before')).toBeUndefined();
+    expect(bench.reasons()).toEqual(['SecretCreated', 'Rotated', 'ConsumersRestarted']);
+  });
+
+  it('restarts a consumer of two rotated Secrets once', async () => {
+    bench.credentials = [erp, { ...erp, name: 'crm' }];
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.nonce = 'both';
+    await bench.settle();
+    const restarts = bench.client.writes.filter(({ kind }) => kind === 'Deployment');
+    expect(restarts).toHaveLength(1);
+  });
+
+  it('restarts consumers for each of two rotations in the same millisecond', async () => {
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.nonce = 'one';
+    await bench.settle();
+    const first = bench.restartedAt('reader');
+    bench.nonce = 'two';
+    await bench.settle();
+    expect(bench.restartedAt('reader')).not.toBe(first);
+  });
+
+  it('leaves the workloads of a killed identity alone, and others not', async () => {
+    bench.addConsumer('poster', { serviceAccountName: 'poster' });
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.isKilled = true;
+    bench.nonce = 'incident-7';
+    await bench.settle();
+    expect(bench.restartedAt('poster')).toBeUndefined();
+    expect(bench.restartedAt('reader')).toBeDefined();
+
+    bench.isKilled = false;
+    await bench.settle();
+    expect(bench.restartedAt('poster')).toBeDefined();
+  });
+
+  it('reports consumers that can’t be restarted, and goes on trying', async () => {
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.client.beforeWrite = ({ kind }) => {
+      if (kind === 'Deployment') throw new ApiError('policy says no', { status: 403 });
+    };
+    bench.nonce = 'x';
+    const { problems, dueAt } = await bench.keep();
+    expect(problems).toMatchObject([{ reason: 'ConsumersNotRestarted' }]);
+    expect(problems[0]?.message).toContain('Deployment reader');
+    expect(dueAt).toBe(bench.now + 5 * second);
+    bench.client.beforeWrite = () => undefined;
+    bench.now += 10 * second;
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(bench.restartedAt('reader')).toBeDefined();
+  });
+
+  it('creates nothing while withheld, and goes on rotating what stands', async () => {
+    bench.isWithheld = true;
+    await bench.settle();
+    expect(bench.secret).toBeUndefined();
+    bench.isWithheld = false;
+    await bench.settle();
+    const value = bench.value();
+    bench.isWithheld = true;
+    bench.now += 24 * hour;
+    await bench.settle();
+    expect(bench.value()).not.toBe(value);
+  });
+
+  it('makes a deleted Secret anew, and restarts those who hold its value', async () => {
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.now += hour;
+    bench.client.remove(resources.secrets, secretKey);
+    await bench.settle();
+    expect(bench.value()).toBeDefined();
+    expect(bench.restartedAt('reader')).toBe('2026-05-01T01:00:00.000Z');
+  });
+
+  it('deletes the Secret of an entry that left the spec', async () => {
+    await bench.settle();
+    bench.credentials = [];
+    await bench.settle();
+    expect(bench.secret).toBeUndefined();
+    expect(bench.status.secrets).toEqual([]);
+    expect(bench.reasons()).toEqual(['SecretCreated', 'SecretDeleted']);
+  });
+
+  it('never touches a Secret that somebody else made, whatever happens', async () => {
+    const foreign = bench.client.put(resources.secrets, {
+      metadata: secretKey,
+      data: { password: 'dGhlaXJz' },
+    });
+    bench.nonce = 'x';
+    const { problems } = await bench.settle();
+    expect(problems).toMatchObject([{ reason: 'ForeignObject' }]);
+    expect(problems[0]?.message).toContain('kubectl -n billing delete secrets poster.erp');
+    bench.credentials = [];
+    await bench.settle();
+    expect(bench.secret).toEqual(foreign);
+    expect(bench.client.writes).toEqual([]);
+  });
+
+  it('removes the keys of the type that it had before', async () => {
+    await bench.settle();
+    bench.nonce = 'x';
+    await bench.settle();
+    bench.credentials = [{ ...erp, type: 'Token' }];
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {})).toEqual(['token']);
+  });
+
+  it.each([
+    { status: 403, reason: 'Forbidden' },
+    { status: 422, reason: 'Invalid' },
+  ])(
+    'reports a rotation that is refused ($status) without repeating the answer',
+    async (refusal) => {
+      await bench.settle();
+      bench.client.beforeWrite = () => {
+        throw new ApiError('admission webhook denied: password=canary', refusal);
+      };
+      bench.nonce = 'x';
+      const { problems, lastHandledRotation, dueAt } = await bench
+        .settle()
+        .catch(() => bench.keep());
+      expect(problems).toMatchObject([{ reason: 'RotationFailed' }]);
+      expect(lastHandledRotation).toBeUndefined();
+      expect(dueAt).toBe(bench.now + 60 * second);
+      expect(bench.counted).toContain('error');
+      expect(bench.said.join('\n')).not.toContain('canary');
+    },
+  );
+
+  it('throws what a retry may cure, without repeating the answer', async () => {
+    await bench.settle();
+    bench.nonce = 'x';
+    bench.client.beforeWrite = () => {
+      throw new ApiError('timeout while storing password=canary', { status: 500 });
+    };
+    const error: unknown = await bench.keep().catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: 'KUBE_API_ERROR', status: 500 });
+    expect(textOf(error)).not.toContain('canary');
+  });
+
+  it('writes nothing over a version that it didn’t see', async () => {
+    await bench.settle();
+    bench.nonce = 'x';
+    bench.client.beforeWrite = ({ verb }) => {
+      if (verb !== 'patch') return;
+      bench.client.beforeWrite = () => undefined;
+      bench.client.put(resources.secrets, { ...bench.secret!, data: { password: 'bmV3ZXI=' } });
+    };
+    await expect(bench.keep()).rejects.toMatchObject({ status: 409 });
+    expect(bench.value()).toBe('bmV3ZXI=');
+    await bench.settle();
+    expect(bench.value('previous.password')).toBe('bmV3ZXI=');
+  });
+
+  it('says no value anywhere', async () => {
+    bench.addConsumer('reader');
+    const values = new Set<string>();
+    for (let round = 0; round < 5; round++) {
+      bench.nonce = String(round);
+      await bench.settle();
+      for (const value of Object.values(bench.secret?.data ?? {})) {
+        values.add(value).add(Buffer.from(value, 'base64').toString());
+      }
+      bench.now += hour;
+    }
+    expect(values.size).toBeGreaterThan(8);
+    const said = [
+      ...bench.said,
+      JSON.stringify(bench.notices),
+      JSON.stringify(bench.status),
+    ].join();
+    for (const value of values) expect(said).not.toContain(value);
+  });
+});
+
+type Command =
+  | { op: 'wait'; milliseconds: number }
+  | { op: 'rotate' }
+  | { op: 'unset' }
+  | { op: 'addConsumer' }
+  /** Work that is cut off around its n-th write, or before status is written. */
+  | { op: 'keep'; cut: { write: number; after: boolean } | 'status' | undefined };
+
+const commands = fc.array(
+  fc.oneof(
+    fc.record({
+      op: fc.constant('wait' as const),
+      milliseconds: fc.constantFrom(1, 700, 6000, hour, 2 * hour, 23 * hour, 24 * hour, 200 * hour),
+    }),
+    fc.record({ op: fc.constant('rotate' as const) }),
+    fc.record({ op: fc.constant('unset' as const) }),
+    fc.record({ op: fc.constant('addConsumer' as const) }),
+    fc.record({
+      op: fc.constant('keep' as const),
+      cut: fc.oneof(
+        fc.record({ write: fc.integer({ min: 1, max: 4 }), after: fc.boolean() }),
+        fc.constant('status' as const),
+        fc.constant(undefined),
+      ),
+    }),
+  ),
+  { maxLength: 25 },
+);
+
+class Crash extends Error {}
+
+/** Runs the commands; with `cuts`, work is cut off where they say, and then taken up again. */
+async function runThrough(sequence: readonly Command[], cuts: boolean) {
+  const run = new Bench();
+  const answered = new Map<string, number>();
+  let nonces = 0;
+  let consumers = 0;
+  let before: Secret | undefined;
+  const violations: string[] = [];
+  const checkSecret = ({ kind }: Write): void => {
+    const { secret } = run;
+    if (kind !== 'Secret' || secret === undefined) return;
+    const { password, 'previous.password': previous, ...others } = secret.data ?? {};
+    const lost = before?.data?.['password'];
+    if (password === undefined) violations.push('no value');
+    if (Object.keys(others).length > 0) violations.push('other keys');
+    if (lost !== undefined && lost !== password && lost !== previous) {
+      violations.push('a value vanished without overlap');
+    }
+    const nonce = secret.metadata.annotations?.[annotation.handledRotation];
+    if (
+      nonce !== undefined &&
+      nonce !== before?.metadata.annotations?.[annotation.handledRotation]
+    ) {
+      answered.set(nonce, (answered.get(nonce) ?? 0) + 1);
+    }
+    before = secret;
+  };
+  const cutAt = (cut: { write: number; after: boolean }): void => {
+    let writes = 0;
+    run.client.beforeWrite = () => {
+      if (++writes === cut.write && !cut.after) throw new Crash();
+    };
+    run.client.afterWrite = (write) => {
+      checkSecret(write);
+      if (writes === cut.write && cut.after) throw new Crash();
+    };
+  };
+  const uncut = (): void => {
+    run.client.beforeWrite = () => undefined;
+    run.client.afterWrite = checkSecret;
+  };
+
+  uncut();
+  for (const command of sequence) {
+    switch (command.op) {
+      case 'wait':
+        run.now += command.milliseconds;
+        break;
+      case 'rotate':
+        run.nonce = `nonce-${++nonces}`;
+        break;
+      case 'unset':
+        run.nonce = undefined;
+        break;
+      case 'addConsumer':
+        run.addConsumer(`consumer-${++consumers}`);
+        break;
+      case 'keep':
+        if (cuts && command.cut === 'status') {
+          const { status } = run;
+          await run.keep();
+          run.status = status;
+        } else if (cuts && command.cut !== undefined && command.cut !== 'status') {
+          cutAt(command.cut);
+          await run.keep().catch(() => undefined);
+          uncut();
+        }
+        await run.settle();
+    }
+  }
+  await run.settle();
+  run.now += 6 * second;
+  await run.settle();
+  return {
+    violations,
+    answered,
+    nonce: run.nonce,
+    rotatedAt: run.annotationOf(annotation.rotatedAt) ?? '',
+    rotation: run.annotationOf(annotation.rotation),
+    end: {
+      annotations: run.secret?.metadata.annotations,
+      keys: Object.keys(run.secret?.data ?? {}).toSorted(),
+      status: run.status,
+      restarts: run.client.all(resources.deployments).map(({ metadata }) => ({
+        name: metadata.name,
+        created: metadata.creationTimestamp ?? '',
+        restartedAt: run.restartedAt(metadata.name),
+      })),
+    },
+  };
+}
+
+describe('CredentialKeeper, cut off at any point', () => {
+  it('always leaves a valid value and at most two, and answers each nonce once', async () => {
+    await fc.assert(
+      fc.asyncProperty(commands, async (sequence) => {
+        const { violations, answered, nonce, end } = await runThrough(sequence, true);
+        expect(violations).toEqual([]);
+        for (const times of answered.values()) expect(times).toBe(1);
+        if (nonce !== undefined) {
+          expect(answered.get(nonce)).toBe(1);
+          expect(end.status.lastHandledRotation).toBe(nonce);
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('comes to the same end as work that isn’t cut off', async () => {
+    await fc.assert(
+      fc.asyncProperty(commands, async (sequence) => {
+        const undisturbed = await runThrough(sequence, false);
+        const cut = await runThrough(sequence, true);
+        expect(cut.end).toEqual(undisturbed.end);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('leaves no consumer from before the last rotation without a restart', async () => {
+    await fc.assert(
+      fc.asyncProperty(commands, async (sequence) => {
+        const { end, rotatedAt, rotation } = await runThrough(sequence, true);
+        if (rotation === '0') return;
+        for (const { created, restartedAt } of end.restarts) {
+          if (Date.parse(created) > Date.parse(rotatedAt)) continue;
+          expect(Date.parse(restartedAt ?? '')).toBeGreaterThanOrEqual(Date.parse(rotatedAt));
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('bears any annotation, any clock, and settles', async () => {
+    const times = fc.oneof(
+      fc.string(),
+      fc.constantFrom('', '9999-12-31T23:59:59Z', '0001-01-01T00:00:00Z', '2026-05-01T00:00:00Z'),
+      fc.constant(undefined),
+    );
+    const names = [
+      annotation.rotatedAt,
+      annotation.rotation,
+      annotation.previousExpiresAt,
+      annotation.handledRotation,
+      annotation.consumersRestarted,
+    ];
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(fc.constantFrom(...names), times), { maxLength: 5 }),
+        fc.constantFrom(-1000 * hour, -61 * second, -30 * second, 0, hour, 50_000 * hour),
+        fc.boolean(),
+        async (edits, jump, isValueLost) => {
+          const run = new Bench();
+          run.addConsumer('reader');
+          await run.settle();
+          const annotations: Record<string, string> = { ...run.secret?.metadata.annotations };
+          for (const [name, text] of edits) {
+            if (text === undefined) delete annotations[name];
+            else annotations[name] = text;
+          }
+          run.client.put(resources.secrets, {
+            ...run.secret!,
+            metadata: { ...run.secret!.metadata, annotations },
+            data: isValueLost ? {} : { ...run.secret!.data, 'previous.password': 'b2xk' },
+          });
+          run.now += jump;
+          run.nonce = 'after';
+          const { problems } = await run.settle();
+          expect(problems).toEqual([]);
+          expect(run.value()).toBeDefined();
+          expect(run.annotationOf(annotation.handledRotation)).toBe('after');
+          run.now += 3 * hour;
+          await run.settle();
+          expect(Object.keys(run.secret?.data ?? {})).toEqual(['password']);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+});
