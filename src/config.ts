@@ -1,133 +1,34 @@
 import { hostname } from 'node:os';
-import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { parseDuration } from './api/duration.ts';
-import { logLevels } from './observability/logger.ts';
+import { formatDuration, parseDuration } from './api/duration.ts';
+import type { Port } from './observability/health.ts';
+import { logLevels, type LogLevel } from './observability/logger.ts';
 
 /** The command line or the environment says something that can't be meant. */
 export class ConfigError extends Error {
   readonly code = 'INVALID_CONFIG';
   override readonly name = 'ConfigError';
+  /** One sentence each. */
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.problems = problems;
+  }
 }
 
-const text = z.string().min(1);
-const port = z.coerce.number().int().min(0).max(65_535);
-const count = z.coerce.number().int().min(1).max(256);
-const seconds = z.coerce.number().int().min(1).max(3_600);
-const flag = z
-  .enum(['true', 'false'])
-  .or(z.boolean())
-  .transform((value) => value === true || value === 'true');
-const duration = z.string().transform((value, context) => {
-  const milliseconds = parseDuration(value);
-  if (milliseconds !== undefined && milliseconds > 0) return milliseconds;
-  context.addIssue({ code: 'custom', message: 'must be a duration above 0, such as 30s or 5m' });
-  return z.NEVER;
-});
-
-interface Option {
-  schema: z.ZodType;
-  /** As it would be written; `undefined` where there is none. */
-  default?: string;
-  description: string;
-  /** Variables that say it too, besides the one made of the flag's name. */
-  environment?: string;
-}
-
-/** Every option once: flag, environment variable, default, check and documentation. */
-const options = {
-  kubeconfig: {
-    schema: text.optional(),
-    description:
-      'Kubeconfig file. Default: `KUBECONFIG`, the pod’s ServiceAccount, `~/.kube/config`.',
-  },
-  context: { schema: text.optional(), description: 'Context of the kubeconfig.' },
-  'log-level': {
-    schema: z.enum(logLevels),
-    default: 'info',
-    description: `One of ${logLevels.join(', ')}.`,
-  },
-  'bind-address': {
-    schema: text,
-    default: '0.0.0.0',
-    description: 'Address on which metrics and health are served.',
-  },
-  'metrics-port': {
-    schema: port,
-    default: '8080',
-    description: 'Port of `/metrics`; 0 takes a free one.',
-  },
-  'health-port': {
-    schema: port,
-    default: '8081',
-    description: 'Port of `/healthz` and `/readyz`; 0 takes a free one.',
-  },
-  'leader-elect': {
-    schema: flag,
-    default: 'true',
-    description: 'Elect a leader among the replicas. Kill switches need none.',
-  },
-  'lease-name': {
-    schema: text,
-    default: 'automation-guardrails',
-    description: 'Name of the Lease.',
-  },
-  'operator-namespace': {
-    schema: text,
-    default: 'automation-guardrails',
-    description: 'Namespace of the operator and its Lease.',
-    environment: 'POD_NAMESPACE',
-  },
-  instance: {
-    schema: text.optional(),
-    description: 'Name of this replica. Default: the host’s name.',
-    environment: 'POD_NAME',
-  },
-  workers: {
-    schema: count,
-    default: '8',
-    description: 'Workers of each of the controllers of Workflows and AutomationIdentities.',
-  },
-  'kill-switch-workers': {
-    schema: count,
-    default: '16',
-    description: 'Workers of the kill-switch controller.',
-  },
-  'kill-switch-parallelism': {
-    schema: count,
-    default: '64',
-    description: 'Requests in flight at a time for one kill, and connections for kills.',
-  },
-  'pod-grace-seconds': {
-    schema: seconds,
-    default: '30',
-    description: 'Longest grace period in seconds that a pod gets when its automation is stopped.',
-  },
-  'watch-stale-after': {
-    schema: duration,
-    default: '5m',
-    description:
-      'Silence of a watch after which `/healthz` fails. The API server sends a sign of life each minute.',
-  },
-  'shutdown-timeout': {
-    schema: duration,
-    default: '5s',
-    description: 'Time that work in flight gets at SIGTERM.',
-  },
-} as const satisfies Record<string, Option>;
-
-type OptionName = keyof typeof options;
-
+/** The configuration as the operator uses it: checked, with all defaults, times in milliseconds. */
 export interface Config {
   kubeconfig: string | undefined;
   context: string | undefined;
-  logLevel: (typeof logLevels)[number];
+  logLevel: LogLevel;
   bindAddress: string;
-  metricsPort: number;
-  healthPort: number;
+  metricsPort: Port;
+  healthPort: Port;
   leaderElect: boolean;
   leaseName: string;
   operatorNamespace: string;
+  /** Name of this replica. */
   instance: string;
   workers: number;
   killSwitchWorkers: number;
@@ -140,111 +41,393 @@ export interface Config {
 /** What the command line asks for: to run, or to print a text and end. */
 export type Command = { kind: 'run'; config: Config } | { kind: 'help' } | { kind: 'version' };
 
+/** What the documentation says of an option, beside its name. */
+interface OptionDocs {
+  description: string;
+  /** What the value is, in one word. */
+  value: string;
+  /** As it would be written. */
+  default?: string;
+  /** A variable that sets it too. */
+  variable?: string;
+}
+
+const text = z.string().max(4_096, 'is too long');
+
+function objectName(maxLength: number): z.ZodType<string, string> {
+  return z
+    .string()
+    .max(maxLength, `must have at most ${maxLength} characters`)
+    .regex(
+      /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/,
+      'must consist of lower-case letters, digits, - and .',
+    );
+}
+
+const port = z.string().transform((value, context): Port => {
+  if (value === 'off') return value;
+  if (/^\d{1,5}$/.test(value) && Number(value) <= 65_535) return Number(value);
+  context.addIssue('must be a port from 0 to 65535, or off');
+  return z.NEVER;
+});
+
+function count(least: number, most: number): z.ZodType<number, string> {
+  return z.string().transform((value, context) => {
+    const parsed = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
+    if (parsed >= least && parsed <= most) return parsed;
+    context.addIssue(`must be a whole number from ${least} to ${most}`);
+    return z.NEVER;
+  });
+}
+
+function duration(leastMs: number, mostMs: number): z.ZodType<number, string> {
+  return z.string().transform((value, context) => {
+    const parsed = parseDuration(value);
+    if (parsed !== undefined && parsed >= leastMs && parsed <= mostMs) return parsed;
+    const range = `${formatDuration(leastMs)} to ${formatDuration(mostMs)}`;
+    context.addIssue(`must be a duration from ${range}, such as 30s or 1m30s`);
+    return z.NEVER;
+  });
+}
+
+const boolean = z
+  .enum(['true', 'false'], 'must be true or false')
+  .transform((value) => value === 'true');
+
+function option<S extends z.ZodType>(schema: S, docs: OptionDocs): S {
+  return schema.meta({ ...docs });
+}
+
+/** Every option once: its check, its default and its documentation. Flags and variables follow. */
+const schema = z.object({
+  kubeconfig: option(text.optional(), {
+    value: 'FILE',
+    description:
+      'Kubeconfig file. Without it: the files of `KUBECONFIG`, the pod’s ServiceAccount, `~/.kube/config`, whichever comes first.',
+  }),
+  context: option(text.optional(), {
+    value: 'NAME',
+    description: 'Context of the kubeconfig; without it, its current one.',
+  }),
+  logLevel: option(z.enum(logLevels, `must be one of ${logLevels.join(', ')}`), {
+    value: 'LEVEL',
+    default: 'info',
+    description: `Least level that is logged: ${logLevels.join(', ')}.`,
+  }),
+  bindAddress: option(text, {
+    value: 'ADDRESS',
+    default: '0.0.0.0',
+    description: 'Address on which metrics and health are served.',
+  }),
+  metricsPort: option(port, {
+    value: 'PORT',
+    default: '8080',
+    description: 'Port of `/metrics`. 0 takes a free one, `off` serves none.',
+  }),
+  healthPort: option(port, {
+    value: 'PORT',
+    default: '8081',
+    description: 'Port of `/healthz` and `/readyz`. 0 takes a free one, `off` serves none.',
+  }),
+  leaderElect: option(boolean, {
+    value: 'BOOLEAN',
+    default: 'true',
+    description:
+      'Elect a leader among the replicas. Switch it off only where there is one. Kill switches need no leader.',
+  }),
+  leaseName: option(objectName(253), {
+    value: 'NAME',
+    default: 'automation-guardrails',
+    description: 'Name of the Lease by which the leader is elected.',
+  }),
+  operatorNamespace: option(objectName(63), {
+    value: 'NAME',
+    default: 'automation-guardrails',
+    variable: 'POD_NAMESPACE',
+    description: 'Namespace of the operator and of its Lease.',
+  }),
+  instance: option(
+    z
+      .string()
+      .regex(
+        /^[A-Za-z0-9]([-_.A-Za-z0-9]{0,126}[A-Za-z0-9])?$/,
+        'must be the name of a pod or host',
+      )
+      .optional(),
+    {
+      value: 'NAME',
+      variable: 'POD_NAME',
+      description: 'Name of this replica in events, logs and the Lease; without it, the host’s.',
+    },
+  ),
+  workers: option(count(1, 256), {
+    value: 'NUMBER',
+    default: '8',
+    description: 'Workflows that are worked on at a time, and AutomationIdentities.',
+  }),
+  killSwitchWorkers: option(count(1, 256), {
+    value: 'NUMBER',
+    default: '16',
+    description: 'Kill switches that are worked on at a time.',
+  }),
+  killSwitchParallelism: option(count(1, 1_024), {
+    value: 'NUMBER',
+    default: '64',
+    description: 'Requests in flight at a time for one kill, and connections for all kills.',
+  }),
+  podGraceSeconds: option(count(1, 3_600), {
+    value: 'SECONDS',
+    default: '30',
+    description:
+      'Longest grace period that a pod gets when its automation is stopped, whatever it asks for itself.',
+  }),
+  watchStaleAfter: option(duration(1_000, 86_400_000), {
+    value: 'DURATION',
+    default: '5m',
+    description:
+      'Silence of a watch after which `/healthz` fails. The API server sends a sign of life about once a minute.',
+  }),
+  shutdownTimeout: option(duration(100, 600_000), {
+    value: 'DURATION',
+    default: '5s',
+    description:
+      'Time that work in flight gets at SIGTERM. Keep it well below the pod’s `terminationGracePeriodSeconds`.',
+  }),
+});
+
+type OptionName = keyof typeof schema.shape;
+
+const prefix = 'AUTOMATION_GUARDRAILS_';
+
+const options = schema
+  .keyof()
+  .options.map((key) => ({ key, flag: flagOf(key), variable: variableOf(key), ...docsOf(key) }));
+
 /**
- * Flags win over environment variables, those over defaults.
+ * Flags win over environment variables, those over defaults. An empty variable counts as not set.
  *
  * @param argv without the program's own name
+ * @param env of the process
  * @throws ConfigError that lists all that is wrong
  */
 export function parseConfig(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
 ): Command {
-  const flags = readFlags(argv);
-  if (flags['help'] !== undefined) return { kind: 'help' };
-  if (flags['version'] !== undefined) return { kind: 'version' };
-  const problems: string[] = [];
-  const values: Partial<Record<OptionName, unknown>> = {};
-  for (const [name, option] of Object.entries(options) as [OptionName, Option][]) {
-    const extra = option.environment === undefined ? undefined : env[option.environment];
-    const given = flags[name] ?? env[variableOf(name)] ?? extra ?? option.default;
-    const result = option.schema.safeParse(given === '' ? option.default : given);
-    if (result.success) values[name] = result.data;
-    else
-      problems.push(
-        `--${name} (${variableOf(name)}): ${result.error.issues.map(({ message }) => message).join('; ')}`,
-      );
-  }
-  if (problems.length > 0) throw new ConfigError(problems.join('\n'));
-  return { kind: 'run', config: compile(values) };
-}
+  const { values: flags, problems, command } = readFlags(argv);
+  if (command !== undefined) return { kind: command };
+  problems.push(...unknownVariables(env));
 
-function readFlags(argv: readonly string[]): Record<string, string | boolean | undefined> {
-  const known = Object.fromEntries(
-    Object.keys(options).map((name) => [name, { type: 'string' as const }]),
-  );
-  try {
-    return parseArgs({
-      // A switch may stand alone: --leader-elect is --leader-elect=true.
-      args: argv.map((arg) => (arg === '--leader-elect' ? '--leader-elect=true' : arg)),
-      options: { ...known, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } },
-    }).values;
-  } catch (error) {
-    throw new ConfigError(
-      `${error instanceof Error ? error.message : String(error)}\nRun with --help for the flags.`,
+  const given: Partial<Record<OptionName, string>> = {};
+  const sources: Partial<Record<OptionName, string>> = {};
+  for (const { key, flag: flagName, variable, variables, default: standard } of options) {
+    const setBy = [variable, ...variables].find((candidate) => isSet(candidate, env));
+    const [value, source] =
+      flags[key] !== undefined
+        ? [flags[key], `--${flagName}`]
+        : [setBy === undefined ? standard : env[setBy], setBy];
+    if (value !== undefined) given[key] = value;
+    if (source !== undefined) sources[key] = source;
+  }
+  const parsed = schema.safeParse(given);
+  for (const { path, message } of parsed.error?.issues ?? []) {
+    const key = schema.keyof().parse(path[0]);
+    problems.push(
+      `${sources[key] ?? key} ${message}, not ${JSON.stringify(given[key]?.slice(0, 64))}.`,
     );
   }
-}
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
-function compile(values: Partial<Record<OptionName, unknown>>): Config {
-  const value = <T>(name: OptionName): T => values[name] as T;
-  return {
-    kubeconfig: value('kubeconfig'),
-    context: value('context'),
-    logLevel: value('log-level'),
-    bindAddress: value('bind-address'),
-    metricsPort: value('metrics-port'),
-    healthPort: value('health-port'),
-    leaderElect: value('leader-elect'),
-    leaseName: value('lease-name'),
-    operatorNamespace: value('operator-namespace'),
-    instance: value<string | undefined>('instance') ?? hostname(),
-    workers: value('workers'),
-    killSwitchWorkers: value('kill-switch-workers'),
-    killSwitchParallelism: value('kill-switch-parallelism'),
-    podGraceSeconds: value('pod-grace-seconds'),
-    watchStaleAfterMs: value('watch-stale-after'),
-    shutdownTimeoutMs: value('shutdown-timeout'),
+  const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parsed.data;
+  const { kubeconfig, context } = rest;
+  const config: Config = {
+    ...rest,
+    kubeconfig,
+    context,
+    instance,
+    watchStaleAfterMs: watchStaleAfter,
+    shutdownTimeoutMs: shutdownTimeout,
   };
+  if (config.metricsPort === config.healthPort && Number(config.metricsPort) > 0) {
+    throw new ConfigError(['--metrics-port and --health-port must differ.']);
+  }
+  return { kind: 'run', config };
 }
 
-function variableOf(name: string): string {
-  return `AUTOMATION_GUARDRAILS_${name.toUpperCase().replaceAll('-', '_')}`;
+interface Flags {
+  values: Partial<Record<OptionName, string>>;
+  problems: string[];
+  command: 'help' | 'version' | undefined;
+}
+
+function readFlags(argv: readonly string[]): Flags {
+  const read: Flags = { values: {}, problems: [], command: undefined };
+  const rest = [...argv];
+  for (let argument = rest.shift(); argument !== undefined; argument = rest.shift()) {
+    if (argument === '--help' || argument === '-h') return { ...read, command: 'help' };
+    if (argument === '--version') return { ...read, command: 'version' };
+    const [, name = '', inline] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
+    const known = options.find((candidate) => candidate.flag === name);
+    if (known === undefined) {
+      read.problems.push(unknown(argument, name));
+      continue;
+    }
+    // A switch may stand alone, and takes no value but after `=`.
+    const value = inline ?? (known.value === 'BOOLEAN' ? 'true' : valueFrom(rest));
+    if (value === undefined) read.problems.push(`--${name} needs a value: ${known.value}.`);
+    else if (read.values[known.key] !== undefined) read.problems.push(`--${name} is given twice.`);
+    else read.values[known.key] = value;
+  }
+  return read;
+}
+
+/** Takes the next argument, unless it is a flag. */
+function valueFrom(rest: string[]): string | undefined {
+  return rest[0]?.startsWith('--') === true ? undefined : rest.shift();
+}
+
+function unknown(argument: string, name: string): string {
+  if (name === '') return `Unexpected argument: ${JSON.stringify(argument)}.`;
+  const near = nearest(
+    name,
+    options.map(({ flag: candidate }) => candidate),
+  );
+  return `Unknown flag: --${name}.${near === undefined ? ' See --help.' : ` Did you mean --${near}?`}`;
+}
+
+/** A typing error in a variable's name must not leave a default in force. */
+function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
+  const known = options.map(({ variable }) => variable);
+  return Object.keys(env)
+    .filter((key) => key.startsWith(prefix) && !known.includes(key) && !isServiceLink(key))
+    .map((key) => {
+      const near = nearest(key, known);
+      return `Unknown environment variable: ${key}.${near === undefined ? '' : ` Did you mean ${near}?`}`;
+    });
+}
+
+/** Kubernetes puts such variables into each pod for each Service of its namespace. */
+function isServiceLink(key: string): boolean {
+  return /_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$/.test(
+    key,
+  );
+}
+
+/**
+ * A Service named `automation-guardrails-metrics` makes `AUTOMATION_GUARDRAILS_METRICS_PORT` an
+ * address, which nobody wrote: it counts as not set.
+ */
+function isSet(variable: string, env: Readonly<Record<string, string | undefined>>): boolean {
+  const value = env[variable];
+  if (value === undefined || value === '') return false;
+  return !(isServiceLink(variable) && /^(tcp|udp|sctp):\/\//.test(value));
+}
+
+/** The candidate that differs in the fewest letters; `undefined` where that are more than a third. */
+function nearest(name: string, candidates: readonly string[]): string | undefined {
+  const [best] = candidates
+    .map((candidate) => ({ candidate, distance: distance(name.slice(0, 128), candidate) }))
+    .toSorted((a, b) => a.distance - b.distance);
+  return best !== undefined && best.distance <= name.length / 3 ? best.candidate : undefined;
+}
+
+/** Of Levenshtein: letters to insert, delete or replace. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      const replaced = (row[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+function flagOf(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function variableOf(key: string): string {
+  return prefix + flagOf(key).toUpperCase().replaceAll('-', '_');
+}
+
+function docsOf(key: OptionName): {
+  description: string;
+  value: string;
+  default: string | undefined;
+  variables: string[];
+} {
+  const { description = '', value, default: standard, variable } = schema.shape[key].meta() ?? {};
+  return {
+    description,
+    value: String(value),
+    default: typeof standard === 'string' ? standard : undefined,
+    variables: typeof variable === 'string' ? [variable] : [],
+  };
 }
 
 /** The text of `--help`. */
 export function helpText(): string {
-  const lines = (Object.entries(options) as [OptionName, Option][]).map(
-    ([name, { description, default: standard }]) =>
-      `  --${name.padEnd(26)} ${description}${standard === undefined ? '' : ` (default ${standard})`}`,
-  );
+  const lines = options.map(({ flag: name, value, description, default: standard }) => {
+    const usage = `--${name}${value === 'BOOLEAN' ? '[=false]' : `=${value}`}`;
+    const meaning = wrap(description.replaceAll('`', ''), 64);
+    const ending = standard === undefined ? '' : ` Default: ${standard}.`;
+    return `  ${usage}\n${wrap(meaning + ending, 72)
+      .split('\n')
+      .map((line) => `      ${line}`)
+      .join('\n')}`;
+  });
   return `Automation Guardrails, the operator.
 
 Usage: automation-guardrails [flags]
 
+Flags:
 ${lines.join('\n')}
-  --version                    Print the version.
-  --help                       Print this text.
+  --version
+      Print the version, and end.
+  --help, -h
+      Print this text, and end.
 
-Each flag can be set by an environment variable: --log-level by ${variableOf('log-level')}.`;
+An environment variable stands in for each flag: ${variableOf('logLevel')} for --log-level.
+Flags win over variables. Durations are written as 30s, 5m or 1h30m.`;
 }
 
-/** docs/reference/configuration.md */
+function wrap(sentence: string, width: number): string {
+  const lines = [''];
+  for (const word of sentence.split(/\s+/)) {
+    const line = lines.at(-1) ?? '';
+    if (line === '') lines[lines.length - 1] = word;
+    else if (line.length + word.length < width) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines.join('\n');
+}
+
+/** `docs/reference/configuration.md`. */
 export function configurationReference(): string {
-  const rows = (Object.entries(options) as [OptionName, Option][]).map(
-    ([name, { description, default: standard, environment }]) => {
-      const variables = [variableOf(name), ...(environment === undefined ? [] : [environment])];
-      return `| \`--${name}\` | ${variables.map((variable) => `\`${variable}\``).join(', ')} | ${standard === undefined ? '' : `\`${standard}\``} | ${description} |`;
+  const rows = options.map(
+    ({ flag: name, variable, variables, value, default: standard, description }) => {
+      const names = [variable, ...variables].map((candidate) => `\`${candidate}\``).join(', ');
+      const shown = standard === undefined ? '' : `\`${standard}\``;
+      return `| \`--${name}\` | ${names} | ${value.toLowerCase()} | ${shown} | ${description} |`;
     },
   );
-  return `<!-- Generated by \`npm run generate\`. Do not edit. -->
+  return `<!-- Generated by \`npm run generate\` from src/config.ts. Do not edit. -->
 
 # Configuration
 
-Flags win over environment variables, those over defaults. Durations are Go-style: \`30s\`, \`5m\`, \`1h30m\`.
+The operator takes flags and environment variables. A flag wins over its variable, and that over the default; where two variables are named, the first wins. An empty variable counts as not set.
 
-| flag | environment | default | meaning |
-|---|---|---|---|
+Durations are written as in Go: \`30s\`, \`5m\`, \`1h30m\`. A switch may stand alone: \`--leader-elect\` is \`--leader-elect=true\`.
+
+| flag | environment | value | default | meaning |
+|---|---|---|---|---|
 ${rows.join('\n')}
+
+\`--version\` and \`--help\` print their text and end.
+
+An unknown flag, an unknown variable that begins with \`${prefix}\`, and a value out of its range are errors: the operator lists all of them and ends with exit code 2. The variables that Kubernetes sets for Services (\`…_SERVICE_HOST\`, \`…_PORT=tcp://…\`) are passed over, also where one has the name of an option.
 `;
 }
