@@ -1,0 +1,331 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { AutomationIdentity, AutomationIdentitySpec } from '../api/automation-identity.ts';
+import { annotation, label } from '../api/names.ts';
+import { resources } from '../api/resources.ts';
+import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
+import type { Logger } from '../observability/logger.ts';
+import { Applier } from '../runtime/applier.ts';
+import type { ReconcileResult } from '../runtime/controller.ts';
+import { ApiError } from '../runtime/errors.ts';
+import { StatusWriter } from '../runtime/status-writer.ts';
+import { AutomationIdentityController, keysFor } from './automation-identity.ts';
+
+const hour = 3_600_000;
+const key = { namespace: 'billing', name: 'poster' };
+
+const complete: AutomationIdentitySpec = {
+  purpose: 'posts invoices',
+  owner: { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' },
+  permissions: [
+    { apiGroups: [''], resources: ['configmaps'], verbs: ['get', 'list'], reason: 'settings' },
+  ],
+  secrets: [{ name: 'erp', type: 'Password', rotation: { every: '24h', overlap: '2h' } }],
+};
+
+let now: number;
+let client: MemoryClient;
+let controller: AutomationIdentityController;
+let events: string[];
+let held: Map<string, string>;
+let oldest: Map<string, number>;
+
+beforeEach(() => {
+  now = Date.parse('2026-05-01T00:00:00Z');
+  client = new MemoryClient(() => now);
+  events = [];
+  held = new Map();
+  oldest = new Map();
+  controller = new AutomationIdentityController({
+    client,
+    applier: new Applier({ client }),
+    statusWriter: new StatusWriter({ client }),
+    events: {
+      normal: (_about, reason) => events.push(`normal ${reason}`),
+      warning: (_about, reason) => events.push(`warning ${reason}`),
+    },
+    metrics: {
+      countRotation: () => undefined,
+      setOldestCredential: (name, rotatedAt) => setOrDelete(oldest, name, rotatedAt),
+      setHeld: (kind, name, reason) => setOrDelete(held, `${kind} ${name}`, reason),
+    },
+    identities: client.storeOf(resources.automationIdentities),
+    namespaces: client.storeOf(resources.namespaces),
+    killSwitches: client.storeOf(resources.killSwitches),
+    serviceAccounts: client.storeOf(resources.serviceAccounts),
+    roles: client.storeOf(resources.roles),
+    roleBindings: client.storeOf(resources.roleBindings),
+    workloads: { list: () => [], byIndex: () => [] },
+    clock: () => now,
+    randomBytes: (size) => new Uint8Array(size).fill(7),
+  });
+  client.put(resources.namespaces, {
+    metadata: { name: 'billing', labels: { [label.environment]: 'prod' } },
+  });
+});
+
+function setOrDelete<T>(map: Map<string, T>, name: string, value: T | undefined): void {
+  if (value === undefined) map.delete(name);
+  else map.set(name, value);
+}
+
+function declare(spec: unknown, annotations: Record<string, string> = {}): void {
+  const before = client.find(resources.automationIdentities, key);
+  client.put(resources.automationIdentities, {
+    ...before,
+    metadata: { ...before?.metadata, ...key, generation: 1, annotations },
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what the API server may hold
+    spec: spec as AutomationIdentitySpec,
+  });
+}
+
+function reconcile(): Promise<ReconcileResult> {
+  const log: Logger = {
+    debug: () => undefined,
+    info: () => undefined,
+    warn: () => undefined,
+    error: () => undefined,
+    child: () => log,
+  };
+  const { signal } = new AbortController();
+  return controller.reconcile('billing/poster', { signal, correlationId: 'c', log });
+}
+
+/** As the queue would: again as long as something was written. */
+async function settle(): Promise<ReconcileResult> {
+  for (let round = 0; round < 10; round++) {
+    const { length } = client.writes;
+    const result = await reconcile();
+    if (length === client.writes.length) return result;
+  }
+  throw new Error('does not settle');
+}
+
+function identity(): AutomationIdentity {
+  return client.find(resources.automationIdentities, key)!;
+}
+
+function conditions(): string[] {
+  return (identity().status?.conditions ?? []).map(
+    ({ type, status, reason }) => `${type} ${status} ${reason}`,
+  );
+}
+
+function standing(): string[] {
+  const kinds = [
+    resources.serviceAccounts,
+    resources.roles,
+    resources.roleBindings,
+    resources.secrets,
+  ];
+  return kinds.flatMap((resource) => client.all(resource).map(() => resource.kind));
+}
+
+const everything = ['ServiceAccount', 'Role', 'RoleBinding', 'Secret'];
+const provisioned = ['Ready True Provisioned', 'Held False Complete'];
+
+describe('AutomationIdentityController', () => {
+  it('provisions a complete identity, says so, and then writes nothing more', async () => {
+    declare(complete);
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(conditions()).toEqual(provisioned);
+    expect(identity().status).toMatchObject({
+      observedGeneration: 1,
+      secrets: [
+        { name: 'erp', secretName: 'poster.erp', nextRotationTime: '2026-05-02T00:00:00Z' },
+      ],
+    });
+    expect(events).toEqual(['normal SecretCreated', 'normal Ready']);
+    expect(oldest.get('billing/poster')).toBe(now);
+
+    const { length } = client.writes;
+    now += 60_000;
+    await reconcile();
+    expect(client.writes).toHaveLength(length);
+  });
+
+  it('holds an incomplete identity, and grants it nothing', async () => {
+    declare({ ...complete, purpose: undefined, owner: { team: 'finance' } });
+    await settle();
+    expect(standing()).toEqual([]);
+    expect(conditions()).toEqual(['Ready False Incomplete', 'Held True Incomplete']);
+    expect(identity().status?.conditions?.[1]?.message).toBe(
+      'Missing spec.owner.contact, spec.owner.escalation. Missing spec.purpose.',
+    );
+    expect(events).toEqual(['warning Held']);
+    expect(held.get('AutomationIdentity billing/poster')).toBe('Incomplete');
+
+    declare(complete);
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(held.size).toBe(0);
+  });
+
+  it('leaves what stands when an identity becomes held, and takes away what it no longer asks for', async () => {
+    declare(complete);
+    await settle();
+    const [permission] = complete.permissions!;
+    declare({
+      ...complete,
+      purpose: '',
+      permissions: [{ ...permission!, verbs: ['get', 'delete'] }],
+      secrets: [...complete.secrets!, { name: 'crm', type: 'Token' }],
+    });
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(client.find(resources.roles, key)?.rules).toEqual([
+      { apiGroups: [''], resources: ['configmaps'], verbs: ['get'] },
+    ]);
+  });
+
+  it('changes nothing of an identity whose spec it can’t read', async () => {
+    declare(complete);
+    await settle();
+    declare({ ...complete, permissions: 'none', secrets: 7 });
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(conditions()).toEqual(['Ready False SpecMalformed', 'Held True SpecMalformed']);
+  });
+
+  it('is not ready while killed, and gives nothing back before the release', async () => {
+    declare(complete);
+    await settle();
+    client.put(resources.killSwitches, {
+      metadata: key,
+      spec: { workflow: 'poster', reason: 'runs amok' },
+    });
+    client.remove(resources.serviceAccounts, key);
+    client.remove(resources.roleBindings, key);
+    await settle();
+    expect(conditions()).toEqual(['Ready False KillSwitchEngaged', 'Held False Complete']);
+    expect(identity().status?.conditions?.[0]?.message).toContain('runs amok');
+    expect(standing()).toEqual(['Role', 'Secret']);
+
+    client.remove(resources.killSwitches, key);
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(conditions()).toEqual(provisioned);
+  });
+
+  it('names a foreign object, touches nothing of it, and looks again', async () => {
+    client.put(resources.serviceAccounts, { metadata: key });
+    declare(complete);
+    const { requeueAfterMs } = await reconcile();
+    await reconcile();
+    expect(conditions()[0]).toBe('Ready False ForeignObject');
+    expect(requeueAfterMs).toBeLessThanOrEqual(60_000);
+    expect(standing()).toEqual(['ServiceAccount', 'Secret']);
+
+    client.remove(resources.serviceAccounts, key);
+    await settle();
+    expect(conditions()).toEqual(provisioned);
+  });
+
+  it('says which permissions it can’t grant, instead of failing over and over', async () => {
+    client.beforeWrite = ({ kind }) => {
+      if (kind !== 'Role') return;
+      throw new ApiError(
+        'attempting to grant RBAC permissions not currently held:\n{Verbs:["get"]}',
+        {
+          status: 403,
+          reason: 'Forbidden',
+        },
+      );
+    };
+    declare({ ...complete, secrets: [] });
+    const { requeueAfterMs } = await reconcile();
+    expect(conditions()[0]).toBe('Ready False PermissionsNotGrantable');
+    expect(requeueAfterMs).toBe(60_000);
+    await reconcile();
+    expect(events).toEqual(['warning PermissionsNotGrantable']);
+  });
+
+  it('keeps credentials rotating while permissions can’t be written', async () => {
+    declare(complete);
+    await settle();
+    client.remove(resources.roles, key);
+    client.beforeWrite = ({ kind }) => {
+      if (kind === 'Role') throw new ApiError('etcd is slow', { status: 500 });
+    };
+    now += 24 * hour;
+    await expect(reconcile()).rejects.toThrow('etcd is slow');
+    expect(conditions()[0]).toBe('Ready False ApplyFailed');
+    expect(identity().status?.secrets?.[0]?.lastRotationTime).toBe('2026-05-02T00:00:00Z');
+  });
+
+  it('plans anew, without a word in status, when somebody else wrote first', async () => {
+    declare(complete);
+    await settle();
+    const { status } = identity();
+    client.beforeWrite = ({ kind }) => {
+      if (kind === 'Secret') throw new ApiError('conflict', { status: 409, reason: 'Conflict' });
+    };
+    declare(complete, { [annotation.rotate]: 'x' });
+    await expect(reconcile()).rejects.toMatchObject({ status: 409 });
+    expect(identity().status).toEqual(status);
+  });
+
+  it('looks again when a credential is due, and at Secrets every ten minutes at the latest', async () => {
+    declare(complete);
+    const { requeueAfterMs } = await settle();
+    expect(requeueAfterMs).toBeGreaterThan(480_000);
+    expect(requeueAfterMs).toBeLessThanOrEqual(600_000);
+    now += 24 * hour - 5000;
+    expect(await reconcile()).toEqual({ requeueAfterMs: 5000 });
+  });
+
+  it('repairs a Secret that was deleted when it looks again', async () => {
+    declare(complete);
+    await settle();
+    client.remove(resources.secrets, { namespace: 'billing', name: 'poster.erp' });
+    await settle();
+    expect(standing()).toEqual(everything);
+  });
+
+  it('leaves an identity that is being deleted, or whose namespace is, and forgets its metrics', async () => {
+    declare({ ...complete, purpose: '' });
+    await settle();
+    expect(held.size).toBe(1);
+    client.put(resources.namespaces, {
+      metadata: { name: 'billing', deletionTimestamp: '2026-05-01T00:00:00Z' },
+    });
+    expect(await reconcile()).toEqual({});
+    expect(held.size).toBe(0);
+    client.remove(resources.automationIdentities, key);
+    expect(await reconcile()).toEqual({});
+    expect(standing()).toEqual([]);
+  });
+});
+
+describe('keysFor', () => {
+  it('maps changes of other objects to identities', () => {
+    declare(complete);
+    const identities = client.storeOf(resources.automationIdentities, {
+      namespace: ({ metadata }) => [metadata.namespace ?? ''],
+    });
+    expect(keysFor.identity(identity())).toEqual(['billing/poster']);
+    expect(keysFor.namespace({ metadata: { name: 'billing' } }, identities)).toEqual([
+      'billing/poster',
+    ]);
+    expect(keysFor.namespace({ metadata: { name: 'other' } }, identities)).toEqual([]);
+    expect(
+      keysFor.killSwitch({ metadata: key, spec: { workflow: 'poster', reason: 'x' } }),
+    ).toEqual(['billing/poster']);
+  });
+
+  it('maps a child to the identity that controls it, by kind and group', async () => {
+    declare(complete);
+    await settle();
+    const child = client.find(resources.roles, key)!;
+    expect(keysFor.child(child)).toEqual(['billing/poster']);
+    const [reference] = child.metadata.ownerReferences!;
+    const owned = (changes: object) =>
+      keysFor.child({
+        ...child,
+        metadata: { ...child.metadata, ownerReferences: [{ ...reference!, ...changes }] },
+      });
+    expect(owned({ kind: 'Workflow' })).toEqual([]);
+    expect(owned({ apiVersion: 'v1' })).toEqual([]);
+    expect(owned({ controller: false })).toEqual([]);
+  });
+});
