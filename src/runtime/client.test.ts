@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import * as fc from 'fast-check';
@@ -308,8 +309,9 @@ describe('failures', () => {
   });
 
   test('a long Retry-After is left to the caller, who learns it', async () => {
-    server.faults.next('get', { kind: 'status', status: 429, retryAfterSeconds: 60 });
-    await expect(client.get(roles, key)).rejects.toMatchObject({ retryAfterMs: 60_000 });
+    server.faults.next('get', { kind: 'status', status: 429, retryAfterSeconds: 6 });
+    const patient = clientWith({ timeoutMs: 60_000 });
+    await expect(patient.get(roles, key)).rejects.toMatchObject({ retryAfterMs: 6_000 });
   });
 
   test('it does not wait beyond its own time', async () => {
@@ -354,6 +356,14 @@ describe('failures', () => {
     await expect(call).rejects.toThrow('shutting down');
     expect(observed).toEqual(['get aborted']);
     await expect(client.get(roles, key, { signal: stop.signal })).rejects.toThrow('shutting down');
+  });
+
+  test('a call leaves nothing behind at the signal of its caller', async () => {
+    const { signal } = new AbortController();
+    await client.get(roles, key, { signal });
+    server.faults.next('get', { kind: 'status', status: 500 });
+    await failureOf(client.get(roles, key, { signal }));
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
   });
 
   test('the signal also ends a wait for the next try', async () => {
@@ -458,6 +468,17 @@ describe('watch', () => {
     expect(await eventsOf([Buffer.from(whole + half)])).toHaveLength(1);
   });
 
+  test('many lines may be longer together than one may be', async () => {
+    const padding = 'x'.repeat(1024 * 1024);
+    const line = Buffer.from(`${JSON.stringify({ ...added('a'), padding })}\n`);
+    // Each chunk ends inside a line.
+    const pieces = Array.from({ length: 12 }, () => [
+      line.subarray(0, 500_000),
+      line.subarray(500_000),
+    ]);
+    expect(await eventsOf(pieces.flat())).toHaveLength(12);
+  });
+
   test('a line without end is refused', async () => {
     const chunk = Buffer.alloc(1024 * 1024, 'x');
     const pieces = Array.from({ length: 10 }, () => chunk);
@@ -482,11 +503,13 @@ describe('watch', () => {
 
   test('asks for bookmarks, from a version, for a time', async () => {
     const stop = new AbortController();
+    let opened = 0;
     const watch = client.watch(namespaces, {
       resourceVersion: '7',
       timeoutSeconds: 301,
       labelSelector: 'a=b',
       signal: stop.signal,
+      onOpen: () => (opened += 1),
     });
     const reading = (async (): Promise<void> => {
       for await (const event of watch) void event;
@@ -496,6 +519,7 @@ describe('watch', () => {
     stop.abort(new Error('enough'));
 
     expect(await ended).toMatchObject({ message: 'enough' });
+    expect(opened).toBe(1);
     expect(Object.fromEntries(server.requests[0]?.query ?? [])).toEqual({
       watch: 'true',
       allowWatchBookmarks: 'true',

@@ -108,6 +108,8 @@ export interface WatchOptions extends ListOptions {
   /** After which the server ends the watch. */
   timeoutSeconds: number;
   signal: AbortSignal;
+  /** The server has accepted the watch. */
+  onOpen?: () => void;
 }
 
 /** What a list/watch needs of the API server. */
@@ -405,6 +407,7 @@ export class ApiServerClient implements KubeClient, WatchClient {
       if (error.status === 401) this.#kubeConfig.forgetCredentials();
       throw error;
     }
+    options.onOpen?.();
     for await (const line of linesOf(response.body, signal)) yield eventOf<T>(line);
   }
 

@@ -241,9 +241,13 @@ describe('an undisturbed list/watch', () => {
     await until('a watch', () => server.openWatches === 1);
     now = 2_000;
     server.bookmark();
-    await until('no staleness', () => one.listWatch.stalenessMs === 0);
+    await until('the bookmark', () => one.listWatch.stalenessMs === 0);
     now = 63_000;
     expect(one.listWatch.stalenessMs).toBe(61_000);
+    server.faults.next('watch', { kind: 'status', status: 500 }, 2);
+    server.endWatches('reset');
+    await until('a watch that the server accepts', () => one.listWatch.stalenessMs === 0);
+    expect(server.faults.pending).toBe(0);
   });
 
   test('tracks itself once in the metrics', () => {
@@ -331,16 +335,24 @@ describe('faults of the list', () => {
     await upToDate(one);
   });
 
-  test('a list that expires between its pages has no object twice', async () => {
-    for (let index = 0; index < 1_200; index++) put(`n${index}`);
+  test('a list that expires between its pages starts over, with nothing of before', async () => {
+    for (let index = 0; index < 1_200; index++) put(`n${String(index).padStart(4, '0')}`);
     server.faults.next(
-      { verb: 'list', when: ({ query }) => query.has('continue') },
+      {
+        verb: 'list',
+        when: ({ query }) => {
+          if (!query.has('continue')) return false;
+          server.remove(namespaces, 'n0000');
+          return true;
+        },
+      },
       { kind: 'status', status: 410, reason: 'Expired' },
     );
     const one = start();
     await one.listWatch.whenSynced();
 
-    expect(one.changes).toHaveLength(1_200);
+    expect(one.changes).toHaveLength(1_199);
+    expect(one.listWatch.store.get('n0000')).toBeUndefined();
     expect(one.pauses).toEqual([]);
   });
 });
@@ -482,6 +494,16 @@ describe('faults in the stream of a watch', () => {
     expect(one.pauses.map(Math.round)).toEqual([1_600, 3_200, 6_400, 12_800, 25_600, 30_000]);
   });
 
+  test('a quiet watch without bookmarks is followed by the next at once, again and again', async () => {
+    const one = start({ timings: { inactivityMs: 30, minWatchMs: 10 } });
+    await until('some watches', () => one.ends.length >= 4);
+
+    expect(new Set(one.ends)).toEqual(new Set(['inactive']));
+    expect(one.pauses).toEqual([]);
+    expect(one.relists).toEqual([]);
+    expect(asked('list')).toHaveLength(1);
+  });
+
   test('a watch that worked for a while resets the backoff', async () => {
     let now = 0;
     server.faults.next('watch', { kind: 'status', status: 500 }, 5);
@@ -534,16 +556,20 @@ describe('changes', () => {
     expect(one.changes[1]?.object.metadata.uid).not.toBe(before);
   });
 
-  test('so is one that a watch shows only as changed', async () => {
+  test('so is one that a watch shows only as changed; news of the old one is ignored', async () => {
+    const events = [
+      ['2', 'old', 'MODIFIED'],
+      ['3', 'new', 'MODIFIED'],
+      ['4', 'old', 'DELETED'],
+      ['5', 'new', 'DELETED'],
+    ];
     const direct = new ListWatch<KubeObject>({
       client: {
         listPage: () => Promise.resolve({ items: [], resourceVersion: '1', continue: undefined }),
         async *watch<T extends KubeObject>(_: Resource<T>, { signal }: WatchOptions) {
-          for (const version of ['2', '3']) {
-            const metadata = { name: 'a', uid: `uid-${version}`, resourceVersion: version };
-            const event: WatchEvent<T> = JSON.parse(
-              JSON.stringify({ type: 'MODIFIED', object: { metadata } }),
-            );
+          for (const [version, uid, type] of events) {
+            const metadata = { name: 'a', uid, resourceVersion: version };
+            const event: WatchEvent<T> = JSON.parse(JSON.stringify({ type, object: { metadata } }));
             yield event;
           }
           await new Promise((resolve) => signal.addEventListener('abort', resolve));
@@ -561,11 +587,11 @@ describe('changes', () => {
     direct.onChange(({ type, object }) => told.push(`${type} ${object.metadata.uid}`));
     const stop = new AbortController();
     const run = direct.run(stop.signal);
-    await until('the changes', () => told.length === 3);
+    await until('the changes', () => told.includes('deleted new'));
     stop.abort();
     await run;
 
-    expect(told).toEqual(['added uid-2', 'deleted uid-2', 'added uid-3']);
+    expect(told).toEqual(['added old', 'deleted old', 'added new', 'deleted new']);
   });
 
   test('a relist tells only what differs, and keeps the rest as it is', async () => {

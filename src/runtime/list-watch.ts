@@ -24,7 +24,10 @@ export interface Informer<T> {
   whenSynced(): Promise<void>;
   /** Called after the store has changed. Register before the start: nothing is repeated. */
   onChange(listener: (change: Change<T>) => void): void;
-  /** Age of the last sign of life: an event, a bookmark or a list. */
+  /**
+   * Age of the last sign of life: a list, a watch that the server accepted, an event or a bookmark.
+   * Of a kind to which nothing happens, that may be as old as `inactivityMs` at any time.
+   */
   readonly stalenessMs: number;
 }
 
@@ -34,7 +37,12 @@ export type WatchEnd =
   | 'timeout'
   /** The server ended it at once. */
   | 'short'
-  /** Neither event nor bookmark for longer than bookmarks are apart. */
+  /**
+   * Neither event nor bookmark for longer than bookmarks are apart. Often nothing is wrong: there
+   * are no bookmarks before the server has seen a newer version than the watch began with, and for
+   * a kind that nobody changes or lists that is as often as etcd reports progress (10 minutes, if
+   * nobody set `--watch-progress-notify-interval`).
+   */
   | 'inactive'
   /** The connection failed. */
   | 'disconnected'
@@ -251,7 +259,11 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
     signal.addEventListener('abort', stop, { once: true });
     // Armed before the request: an answer that never comes is silence, too.
     const inactivity = setTimeout(() => watch.abort(new InactiveError()), inactivityMs);
-    let sawLife = false;
+    let isAlive = false;
+    const noteLife = (): void => {
+      isAlive = true;
+      this.#lastSignOfLife = this.#clock();
+    };
     let failure: unknown;
     try {
       const events = client.watch(this.resource, {
@@ -263,12 +275,12 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
           minTimeoutSeconds + this.#random() * (maxTimeoutSeconds - minTimeoutSeconds),
         ),
         signal: watch.signal,
+        onOpen: noteLife,
       });
       for await (const event of events) {
         inactivity.refresh();
         this.#receive(event);
-        sawLife = true;
-        this.#lastSignOfLife = this.#clock();
+        noteLife();
       }
     } catch (error) {
       failure = watch.signal.aborted ? watch.signal.reason : error;
@@ -282,16 +294,19 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
     const lasted = this.#clock() - started;
     const end = endOf(failure, lasted < minWatchMs);
     metrics.watchRestarted(this.resource.kind, end);
+    const isOrdinary = end === 'timeout' || end === 'inactive';
+    this.#log[isOrdinary ? 'debug' : 'info']('watch ended, will be restarted', {
+      reason: end,
+      ...describe(failure),
+    });
     this.#relistReason = this.#reasonToRelist(end, failure);
     if (this.#relistReason !== undefined) this.#resourceVersion = undefined;
 
-    // One that worked for a while may be followed by the next at once; a burst of ends may not.
-    if (lasted >= minWatchMs && (sawLife || end === 'timeout')) {
+    // One that worked for a while is followed by the next at once: changes wait for it. Watches
+    // that end soon, or that the server doesn't accept, are followed by pauses.
+    if (lasted >= minWatchMs && isAlive) {
       this.#backoff.reset();
       if (retryAfterOf(failure) === 0) return 0;
-    }
-    if (end !== 'timeout') {
-      this.#log.info('watch ended, will be restarted', { reason: end, ...describe(failure) });
     }
     return this.#pauseAfter(failure);
   }
