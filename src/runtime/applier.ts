@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { KubeObject, OwnerReference, RoleBinding } from '../api/objects.ts';
+import type { KubeObject, ObjectMeta, OwnerReference, RoleBinding } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { KubeClient } from './client.ts';
 import { isAlreadyExists } from './errors.ts';
@@ -9,9 +9,11 @@ export class ForeignObjectError extends Error {
   readonly code = 'FOREIGN_OBJECT';
   override readonly name = 'ForeignObjectError';
 
-  constructor(resource: Resource, { metadata }: KubeObject) {
+  constructor(resource: Resource, { metadata: { namespace, name } }: KubeObject) {
+    const place = namespace === undefined ? '' : ` in namespace ${namespace}`;
+    const flag = namespace === undefined ? '' : ` -n ${namespace}`;
     super(
-      `${resource.kind} ${metadata.name} exists already and wasn't made by this operator; it is left alone. Rename or delete it: kubectl -n ${metadata.namespace ?? ''} delete ${resource.plural} ${metadata.name}`,
+      `${resource.kind} ${name}${place} exists already and wasn't made by this operator; it is left alone. Rename or delete it: kubectl${flag} delete ${resource.plural} ${name}`,
     );
   }
 }
@@ -19,15 +21,25 @@ export class ForeignObjectError extends Error {
 export type ApplyAction = 'none' | 'created' | 'updated';
 
 export interface EnsureOptions {
-  /** Write only over the version that `live` is (409 otherwise). */
+  /**
+   * Write only over the version that `live` is, or only where there is none if `live` is
+   * `undefined`: for what mustn't be written twice, such as a generated value.
+   */
   ifUnchanged?: boolean;
   signal?: AbortSignal;
+}
+
+/** What became of one object. */
+export interface Ensured<T extends KubeObject> {
+  action: ApplyAction;
+  object: T;
 }
 
 /**
  * Brings children to the state that a plan wants. Whose an object is, its controller reference
  * says, by UID: a name proves nothing. It is created by POST, which can't overwrite anything, and
- * repaired by server-side apply; when nothing differs, nothing is written.
+ * repaired by server-side apply on exactly the UID that was seen; when nothing differs, nothing is
+ * written.
  */
 export class Applier {
   readonly #client: KubeClient;
@@ -37,58 +49,98 @@ export class Applier {
   }
 
   /**
+   * What is being deleted is left to go: `none`, and its end is a change that brings the caller
+   * back. An object whose `roleRef` differs is deleted and created, because the API server doesn't
+   * let it change.
+   *
+   * @param desired with a controller reference, and with all fields inside lists and selectors:
+   *   there, what the API server or somebody else adds counts as a difference
    * @param live what a cache has of it; `undefined` where it knows none
    * @throws ForeignObjectError where an object of that name belongs to somebody else
+   * @throws ApiError 409 where the object isn't the one any more that was seen: plan anew
    */
   async ensure<T extends KubeObject>(
     resource: Resource<T>,
     desired: T,
     live: T | undefined,
     options: EnsureOptions = {},
-  ): Promise<{ action: ApplyAction; object: T }> {
-    const { signal } = options;
-    const bounded = signal === undefined ? {} : { signal };
-    let current = live;
-    if (current === undefined) {
-      try {
-        const created = await this.#client.create(resource, desired, bounded);
-        return { action: 'created', object: created };
-      } catch (error) {
-        if (!isAlreadyExists(error)) throw error;
-      }
-      current = await this.#client.get(resource, desired.metadata, bounded);
-      // Gone between the two answers: whoever calls plans anew.
-      if (current === undefined) return this.ensure(resource, desired, undefined, options);
+  ): Promise<Ensured<T>> {
+    if (controllerOf(desired) === undefined) {
+      throw new TypeError(`${resource.kind} ${desired.metadata.name} is planned without an owner`);
     }
-    if (!hasSameOwner(desired, current)) throw new ForeignObjectError(resource, desired);
-    // What is being deleted can't be repaired; its end brings us back.
-    if (current.metadata.deletionTimestamp !== undefined)
-      return { action: 'none', object: current };
-    if (isSubset(desired, current)) return { action: 'none', object: current };
-    if (rolesDiffer(desired, current)) {
-      await this.remove(resource, current, bounded);
-      return this.ensure(resource, desired, undefined, options);
+    if (live === undefined) return await this.#create(resource, desired, options);
+    if (!hasSameOwner(desired, live)) throw new ForeignObjectError(resource, desired);
+    if (isLeftAlone(desired, live)) return { action: 'none', object: live };
+    if (!hasSameRole(desired, live)) {
+      await this.remove(resource, live, signalOf(options));
+      return await this.#create(resource, desired, options);
     }
-    const { resourceVersion } = current.metadata;
-    const body =
-      options.ifUnchanged === true && resourceVersion !== undefined
-        ? { ...desired, metadata: { ...desired.metadata, resourceVersion } }
-        : desired;
-    return { action: 'updated', object: await this.#client.apply(resource, body, bounded) };
+    return await this.#update(resource, desired, live, options);
   }
 
-  /** Deletes exactly this object. @returns whether it was still there */
-  remove(
+  /**
+   * Deletes exactly this object, and nothing that came to its name since. One that is being deleted
+   * already isn't deleted again.
+   *
+   * @returns whether it was still there
+   */
+  async remove(
     resource: Resource,
-    { metadata: { namespace, name, uid } }: KubeObject,
+    { metadata: { namespace, name, uid, deletionTimestamp } }: KubeObject,
     options: { signal?: AbortSignal } = {},
   ): Promise<boolean> {
-    const key = namespace === undefined ? { name } : { namespace, name };
-    return this.#client.delete(resource, key, {
-      ...options,
-      ...(uid !== undefined && { uid }),
-      propagationPolicy: 'Background',
-    });
+    if (uid === undefined) {
+      throw new TypeError(`${resource.kind} ${name} can't be deleted without its UID`);
+    }
+    if (deletionTimestamp !== undefined) return true;
+    return await this.#client.delete(
+      resource,
+      namespace === undefined ? { name } : { namespace, name },
+      { ...options, uid, propagationPolicy: 'Background' },
+    );
+  }
+
+  async #create<T extends KubeObject>(
+    resource: Resource<T>,
+    desired: T,
+    options: EnsureOptions,
+  ): Promise<Ensured<T>> {
+    const bounded = signalOf(options);
+    try {
+      const object = await this.#client.create(resource, desired, bounded);
+      return { action: 'created', object };
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      const live = await this.#client.get(resource, desired.metadata, bounded);
+      // Gone between the two answers, or another one than was planned for: the caller plans anew.
+      if (live === undefined) throw error;
+      if (!hasSameOwner(desired, live)) throw new ForeignObjectError(resource, desired);
+      if (isLeftAlone(desired, live)) return { action: 'none', object: live };
+      if (options.ifUnchanged === true || !hasSameRole(desired, live)) throw error;
+      return await this.#update(resource, desired, live, options);
+    }
+  }
+
+  async #update<T extends KubeObject>(
+    resource: Resource<T>,
+    desired: T,
+    live: T,
+    options: EnsureOptions,
+  ): Promise<Ensured<T>> {
+    const { uid, resourceVersion } = live.metadata;
+    if (uid === undefined || (options.ifUnchanged === true && resourceVersion === undefined)) {
+      throw new TypeError(`${resource.kind} ${live.metadata.name} is known without UID or version`);
+    }
+    // An apply creates what is gone, and forces its way over whatever else has the name. With the
+    // UID, the API server refuses both.
+    const metadata: ObjectMeta = {
+      ...desired.metadata,
+      uid,
+      ...(options.ifUnchanged === true && resourceVersion !== undefined && { resourceVersion }),
+    };
+    const body = { ...desired, metadata };
+    const object = await this.#client.apply(resource, body, signalOf(options));
+    return { action: 'updated', object };
   }
 }
 
@@ -97,38 +149,79 @@ export function controllerOf({ metadata }: KubeObject): OwnerReference | undefin
   return metadata.ownerReferences?.find(({ controller }) => controller === true);
 }
 
-function hasSameOwner(desired: KubeObject, live: KubeObject): boolean {
-  const owner = controllerOf(desired)?.uid;
-  return owner !== undefined && controllerOf(live)?.uid === owner;
+function signalOf({ signal }: EnsureOptions): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
 }
 
-/** `roleRef` can't be changed: the API server wants another object for another role. */
-function rolesDiffer(desired: KubeObject, live: KubeObject): boolean {
+function hasSameOwner(desired: KubeObject, live: KubeObject): boolean {
+  const owner = controllerOf(desired)?.uid;
+  return owner !== undefined && owner !== '' && controllerOf(live)?.uid === owner;
+}
+
+function isLeftAlone(desired: KubeObject, live: KubeObject): boolean {
+  return live.metadata.deletionTimestamp !== undefined || holds(desired, live);
+}
+
+function hasSameRole(desired: KubeObject, live: KubeObject): boolean {
   const wanted = (desired as Partial<RoleBinding>).roleRef;
-  return wanted !== undefined && !isDeepStrictEqual(wanted, (live as Partial<RoleBinding>).roleRef);
+  return wanted === undefined || isSame(wanted, (live as Partial<RoleBinding>).roleRef);
 }
 
 /**
- * Whether everything that `desired` says already holds of `live`. Objects may have more fields,
- * arrays must be the same, and what is undefined says nothing.
+ * Whether everything that `desired` says holds of `live`. An object, its metadata, its `spec` and
+ * its `data` may have more fields than we set. Inside those fields nothing may be added: one more
+ * label makes a selector miss pods, one more field makes a rule of a policy wider. The API server
+ * treats them alike: applying a selector or a list of rules replaces it whole.
  */
-export function isSubset(desired: unknown, live: unknown): boolean {
-  if (desired === undefined) return true;
-  if (Array.isArray(desired)) {
-    return (
-      Array.isArray(live) &&
-      live.length === desired.length &&
-      desired.every((item, index) => isSubset(item, live[index]))
-    );
-  }
-  if (typeof desired !== 'object' || desired === null) return desired === live;
-  if (typeof live !== 'object' || live === null) return isEmpty(desired) && live === undefined;
-  return Object.entries(desired).every(([key, value]) =>
-    isSubset(value, (live as Record<string, unknown>)[key]),
+function holds(desired: KubeObject, live: KubeObject): boolean {
+  const { apiVersion: _, kind: __, metadata, ...rest } = desired;
+  return (
+    holdsOfMetadata(metadata, live.metadata) &&
+    isWithin(rest, live, (wanted, found) =>
+      isRecord(wanted)
+        ? isWithin(wanted, isRecord(found) ? found : {}, isSame)
+        : isSame(wanted, found),
+    )
   );
 }
 
-/** The API server doesn't send back an empty map or object that it was sent. */
-function isEmpty(value: object): boolean {
-  return Object.values(value).every((item) => item === undefined);
+function holdsOfMetadata(desired: ObjectMeta, live: ObjectMeta): boolean {
+  const { labels = {}, annotations = {}, ownerReferences = [], finalizers = [] } = desired;
+  return (
+    isWithin(labels, live.labels ?? {}, isSame) &&
+    isWithin(annotations, live.annotations ?? {}, isSame) &&
+    finalizers.every((finalizer) => live.finalizers?.includes(finalizer)) &&
+    ownerReferences.every((wanted) =>
+      live.ownerReferences?.some((found) => found.uid === wanted.uid && isSame(wanted, found)),
+    )
+  );
+}
+
+function isWithin(
+  desired: object,
+  live: object,
+  matches: (wanted: unknown, found: unknown) => boolean,
+): boolean {
+  return Object.entries(desired).every(([field, wanted]) =>
+    wanted === undefined ? true : matches(wanted, Reflect.get(live, field)),
+  );
+}
+
+/** Equal, where absent, `null` and an empty list are the same, as they are to the API server. */
+function isSame(wanted: unknown, found: unknown): boolean {
+  const [a, b] = [present(wanted), present(found)];
+  if (Array.isArray(a) && Array.isArray(b)) {
+    return a.length === b.length && a.every((item, index) => isSame(item, b[index]));
+  }
+  if (!isRecord(a) || !isRecord(b)) return isDeepStrictEqual(a, b);
+  const fields = new Set([...Object.keys(a), ...Object.keys(b)]);
+  return [...fields].every((field) => isSame(a[field], b[field]));
+}
+
+function present(value: unknown): unknown {
+  return value === null || (Array.isArray(value) && value.length === 0) ? undefined : value;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

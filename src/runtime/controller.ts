@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '../observability/logger.ts';
-import { isConflict } from './errors.ts';
-import { WorkQueue } from './work-queue.ts';
+import { ApiError, isConflict } from './errors.ts';
+import { NotLeaderError } from './leader-election.ts';
+import { systemTimers, WorkQueue, type Timers } from './work-queue.ts';
 
 export interface ReconcileContext {
   /** Aborts when the time of a shutdown is up. */
@@ -44,98 +44,145 @@ export interface ControllerOptions {
   shutdownMs?: number;
   /** Longest pause between two tries of a key; default 60 s. */
   maxDelayMs?: number;
+  timers?: Timers;
+  /** Makes correlation IDs; default: random UUIDs. */
+  uuid?: () => string;
 }
 
+/** Time that a reconcile gets to end once its signal has aborted. */
+const noticeMs = 250;
+/** When to look again at a key that a reconcile of an earlier run still has. */
+const occupiedMs = 1_000;
+
 /**
- * A queue of keys, and workers that hand each to the reconciler. It may run again after it ended,
- * as that of a leader does; between two runs it forgets what it is told, since a run begins with
- * the keys of everything.
+ * A queue of keys, and workers that hand each to the reconciler. A key that fails is tried again
+ * by itself, ever less often, and holds up no other. It may run again after a run has ended: a
+ * replica can lead more than once.
  */
 export class Controller {
   readonly #options: ControllerOptions;
+  readonly #timers: Timers;
+  readonly #uuid: () => string;
   #queue: WorkQueue | undefined;
+  /** Of all runs: a reconcile that doesn't heed its signal outlives its own. */
+  readonly #inFlight = new Set<string>();
 
   constructor(options: ControllerOptions) {
     this.#options = options;
+    this.#timers = options.timers ?? systemTimers;
+    this.#uuid = options.uuid ?? randomUUID;
   }
 
+  /** Something that concerns the key has changed. Only a controller that runs takes note. */
   enqueue(key: string): void {
     this.#queue?.add(key);
   }
 
+  /** As `enqueue`, when the time has come. */
+  enqueueAfter(key: string, delayMs: number): void {
+    this.#queue?.addAfter(key, delayMs);
+  }
+
   /**
-   * Works until the signal aborts, then gives what is in flight its time; never rejects.
+   * Works until the signal aborts, then starts nothing more and gives what is in flight its time;
+   * what hasn't ended then is aborted and left behind. Never rejects.
    *
-   * @param keys what to look at first
+   * @param keys all keys that there are: what happened before the run, nobody took note of
    */
-  async run(signal: AbortSignal, keys: Iterable<string>): Promise<void> {
+  async run(signal: AbortSignal, keys: Iterable<string> = []): Promise<void> {
     if (signal.aborted) return;
-    const { metrics, reconciler, shutdownMs = 5_000, workers } = this.#options;
-    const queue = new WorkQueue({
-      maxDelayMs: this.#options.maxDelayMs ?? 60_000,
+    const { shutdownMs = 5_000, workers, logger, reconciler } = this.#options;
+    const queue = this.#newQueue();
+    this.#queue = queue;
+    for (const key of keys) queue.add(key);
+    const cut = new AbortController();
+    const running = Promise.all(
+      Array.from({ length: workers }, () => this.#work(queue, signal, cut.signal)),
+    );
+    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    this.#queue = undefined;
+    queue.shutDown();
+    const isDone = await this.#within(shutdownMs, running);
+    cut.abort();
+    if (isDone || (await this.#within(noticeMs, running))) return;
+    logger.warn('Reconciles left behind: they do not heed the end of their time', {
+      controller: reconciler.name,
+      keys: [...this.#inFlight].slice(0, 10),
+    });
+  }
+
+  #newQueue(): WorkQueue {
+    const { reconciler, metrics, maxDelayMs = 60_000 } = this.#options;
+    return new WorkQueue({
+      maxDelayMs,
+      timers: this.#timers,
       metrics: {
         setDepth: (depth) => metrics.setQueueDepth(reconciler.name, depth),
         observeLatency: (seconds) => metrics.observeQueueLatency(reconciler.name, seconds),
       },
     });
-    this.#queue = queue;
-    for (const key of keys) queue.add(key);
-    const work = new AbortController();
-    const running = Array.from({ length: workers }, () => this.#work(queue, work.signal));
-    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
-    queue.shutDown();
-    const inTime = new AbortController();
-    await Promise.race([
-      queue.drained(),
-      delay(shutdownMs, undefined, { signal: inTime.signal }).catch(() => undefined),
-    ]);
-    inTime.abort();
-    work.abort();
-    await Promise.all(running);
-    this.#queue = undefined;
   }
 
-  async #work(queue: WorkQueue, signal: AbortSignal): Promise<void> {
+  async #work(queue: WorkQueue, stop: AbortSignal, cut: AbortSignal): Promise<void> {
     for (;;) {
       const key = await queue.take();
-      if (key === undefined) return;
-      await this.#reconcile(queue, key, signal);
+      if (key === undefined || stop.aborted) return;
+      if (this.#inFlight.has(key)) {
+        queue.addAfter(key, occupiedMs);
+      } else {
+        this.#inFlight.add(key);
+        try {
+          await this.#reconcile(key, queue, cut);
+        } catch (error) {
+          this.#options.logger.error('Reconcile could not be reported', { key, error });
+        }
+        this.#inFlight.delete(key);
+      }
       queue.done(key);
     }
   }
 
-  async #reconcile(queue: WorkQueue, key: string, signal: AbortSignal): Promise<void> {
+  async #reconcile(key: string, queue: WorkQueue, signal: AbortSignal): Promise<void> {
     const { reconciler, metrics, logger } = this.#options;
-    const correlationId = randomUUID();
+    const correlationId = this.#uuid();
     const log = logger.child({ controller: reconciler.name, key, correlationId });
-    const started = performance.now();
+    const started = this.#timers.now();
     const observe = (result: 'success' | 'error' | 'requeue'): void =>
-      metrics.observeReconcile(reconciler.name, result, (performance.now() - started) / 1000);
+      metrics.observeReconcile(reconciler.name, result, (this.#timers.now() - started) / 1000);
     try {
-      const { requeueAfterMs, retry } = await reconciler.reconcile(key, {
-        signal,
-        correlationId,
-        log,
-      });
-      if (retry === true) {
-        observe('requeue');
+      const context = { signal, correlationId, log };
+      const { requeueAfterMs, retry = false } = await reconciler.reconcile(key, context);
+      if (retry) {
         queue.addRateLimited(key);
-        return;
+      } else {
+        queue.forget(key);
+        if (requeueAfterMs !== undefined) queue.addAfter(key, requeueAfterMs);
       }
-      observe('success');
-      queue.forget(key);
-      if (requeueAfterMs !== undefined) queue.addAfter(key, requeueAfterMs);
+      observe(retry ? 'requeue' : 'success');
     } catch (error) {
+      queue.addRateLimited(key, error instanceof ApiError ? error.retryAfterMs : undefined);
       if (isConflict(error)) {
         observe('requeue');
         log.debug('Somebody else wrote first; planned anew', { error });
+      } else if (error instanceof NotLeaderError) {
+        observe('requeue');
+        log.debug('No longer leading; left to the next leader');
       } else if (signal.aborted) {
-        log.info('Reconcile cut off by the shutdown');
+        observe('requeue');
+        log.info('Reconcile cut off by the shutdown', { error });
       } else {
         observe('error');
         log.error('Reconcile failed', { error });
       }
-      queue.addRateLimited(key);
     }
+  }
+
+  /** @returns whether the work ended in that time */
+  async #within(milliseconds: number, work: Promise<unknown>): Promise<boolean> {
+    const late = Promise.withResolvers<boolean>();
+    const cancel = this.#timers.set(() => late.resolve(false), milliseconds);
+    const isDone = await Promise.race([work.then(() => true), late.promise]);
+    cancel();
+    return isDone;
   }
 }

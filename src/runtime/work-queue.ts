@@ -8,29 +8,34 @@ export interface WorkQueueMetrics {
 export interface Timers {
   /** Monotonic milliseconds. */
   now(): number;
-  set(callback: () => void, delayMs: number): unknown;
-  clear(timer: unknown): void;
+  /** @returns cancels it */
+  set(callback: () => void, delayMs: number): () => void;
 }
 
 export const systemTimers: Timers = {
   now: () => performance.now(),
-  set: (callback, delayMs) => setTimeout(callback, delayMs),
-  clear: (timer) => clearTimeout(timer as NodeJS.Timeout),
+  set: (callback, delayMs) => {
+    const timer = setTimeout(callback, delayMs);
+    return () => clearTimeout(timer);
+  },
 };
 
 export interface WorkQueueOptions {
   /** First pause after a failure, doubled each time; default 5 ms. */
   baseDelayMs?: number;
-  /** Longest pause; default 60 s. */
+  /** Longest pause after a failure; default 60 s. */
   maxDelayMs?: number;
   metrics?: WorkQueueMetrics;
   timers?: Timers;
 }
 
+/** Node fires a timer with a longer delay at once. */
+const maxTimerMs = 2 ** 31 - 1;
+
 /**
  * Keys that wait for a worker, with the semantics of client-go's queue: a key waits at most once;
  * a key that is added while a worker has it comes again after that worker is done; no two workers
- * have the same key.
+ * have the same key. Memory is bounded by the number of distinct keys.
  */
 export class WorkQueue {
   readonly #baseDelayMs: number;
@@ -40,8 +45,9 @@ export class WorkQueue {
   /** Waiting, first in first out, with the time since when. */
   readonly #waiting = new Map<string, number>();
   readonly #processing = new Set<string>();
+  /** In work, and added since. */
   readonly #again = new Set<string>();
-  readonly #delayed = new Map<string, { at: number; timer: unknown }>();
+  readonly #delayed = new Map<string, { at: number; cancel: () => void }>();
   readonly #failures = new Map<string, number>();
   readonly #takers: ((key: string | undefined) => void)[] = [];
   readonly #idle: (() => void)[] = [];
@@ -52,6 +58,7 @@ export class WorkQueue {
     this.#maxDelayMs = options.maxDelayMs ?? 60_000;
     this.#metrics = options.metrics;
     this.#timers = options.timers ?? systemTimers;
+    this.#metrics?.setDepth(0);
   }
 
   /** Keys that wait for a worker; not those that are delayed or being worked on. */
@@ -71,35 +78,41 @@ export class WorkQueue {
     this.#hand();
   }
 
-  /** Adds the key when the time has come; of two delays of a key the earlier one counts. */
+  /**
+   * Adds the key when the time has come; of two delays of a key the earlier one counts. A delay of
+   * more than 24 days ends after 24 days.
+   */
   addAfter(key: string, delayMs: number): void {
     if (this.#isShutDown) return;
-    if (delayMs <= 0) {
+    if (!(delayMs > 0)) {
       this.add(key);
       return;
     }
-    const at = this.#timers.now() + delayMs;
+    const bounded = Math.min(delayMs, maxTimerMs);
+    const at = this.#timers.now() + bounded;
     const delayed = this.#delayed.get(key);
     if (delayed !== undefined) {
       if (delayed.at <= at) return;
-      this.#timers.clear(delayed.timer);
+      delayed.cancel();
     }
-    // A longer delay would wrap around to none at all.
-    const timer = this.#timers.set(
-      () => {
-        this.#delayed.delete(key);
-        this.add(key);
-      },
-      Math.min(delayMs, 2 ** 31 - 1),
-    );
-    this.#delayed.set(key, { at, timer });
+    const cancel = this.#timers.set(() => {
+      this.#delayed.delete(key);
+      this.add(key);
+    }, bounded);
+    this.#delayed.set(key, { at, cancel });
   }
 
-  /** Adds the key after a pause that doubles with each call until `forget`. */
-  addRateLimited(key: string): void {
+  /**
+   * Adds the key after a pause that doubles with each call until `forget`.
+   *
+   * @param atLeastMs a longer pause that somebody asked for, up to the longest that there is
+   */
+  addRateLimited(key: string, atLeastMs = 0): void {
+    if (this.#isShutDown) return;
     const failures = this.#failures.get(key) ?? 0;
     this.#failures.set(key, failures + 1);
-    this.addAfter(key, Math.min(this.#maxDelayMs, this.#baseDelayMs * 2 ** Math.min(failures, 30)));
+    const backoffMs = this.#baseDelayMs * 2 ** Math.min(failures, 30);
+    this.addAfter(key, Math.min(this.#maxDelayMs, Math.max(backoffMs, atLeastMs)));
   }
 
   /** The next failure of the key is its first again. */
@@ -126,7 +139,7 @@ export class WorkQueue {
   /** Hands out nothing more, forgets what waits; keys in work may still be finished. */
   shutDown(): void {
     this.#isShutDown = true;
-    for (const { timer } of this.#delayed.values()) this.#timers.clear(timer);
+    for (const { cancel } of this.#delayed.values()) cancel();
     this.#delayed.clear();
     this.#waiting.clear();
     this.#again.clear();
