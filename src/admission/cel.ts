@@ -1,6 +1,9 @@
 import { annotation, GROUP, label } from '../api/names.ts';
 
-/** Pieces of CEL expressions. `of` is `object` or `oldObject`. */
+/*
+ * Pieces of CEL expressions. `of` is `object`, `oldObject` or `params`. An expression that meets a
+ * missing field refuses the request, so every field that may be absent is asked for first.
+ */
 
 /** Value of an annotation, or the empty string. */
 export function annotationOf(of: string, name: string): string {
@@ -15,13 +18,48 @@ export function hasLabel(of: string, name: string): string {
   return `${of}.metadata.?labels[?'${name}'].hasValue()`;
 }
 
-/** Whether who asks holds a custom verb on the KillSwitch that the request is about. */
-export function mayOnKillSwitch(verb: string, of = 'object'): string {
-  return `authorizer.group('${GROUP}').resource('killswitches').namespace(${of}.metadata.namespace).name(${of}.metadata.name).check('${verb}').allowed()`;
+/** Value of a label, or what stands for its absence. */
+export function labelOf(of: string, name: string, absent = ''): string {
+  return `${of}.metadata.?labels[?'${name}'].orValue('${absent}')`;
 }
 
+/** Whether the request changes an annotation of an existing object: adds, alters or removes it. */
+export function changesAnnotation(name: string): string {
+  return `object.metadata.?annotations[?'${name}'] != oldObject.metadata.?annotations[?'${name}']`;
+}
+
+/** JSON Patch operation that removes an annotation, which must be there. */
+export function removeAnnotation(name: string): string {
+  return `JSONPatch{op: 'remove', path: '/metadata/annotations/' + jsonpatch.escapeKey('${name}')}`;
+}
+
+/** JSON Patch operation that removes a label, which must be there. */
+export function removeLabel(name: string): string {
+  return `JSONPatch{op: 'remove', path: '/metadata/labels/' + jsonpatch.escapeKey('${name}')}`;
+}
+
+/**
+ * Whether who asks holds a custom verb on the KillSwitch that the request is about. One such check
+ * costs a third of what an expression may cost, so an expression can afford two.
+ */
+export function mayOnKillSwitch(verb: KillSwitchVerb): string {
+  return `authorizer.group('${GROUP}').resource('killswitches').namespace(request.namespace).name(object.metadata.?name.orValue('')).check('${verb}').allowed()`;
+}
+
+/**
+ * Verbs of our own on `killswitches`, given by RBAC like any other: `latch` passes on who engaged
+ * by annotation, `lift` writes the label `releasing` (both for the operator), `release` asks for
+ * release (for people).
+ */
+export type KillSwitchVerb = 'latch' | 'lift' | 'release';
+
+/** A text in one line and of bounded length, as a message of a policy has to be. */
+export function brief(text: string): string {
+  return `(${text}.size() > 300 ? ${text}.substring(0, 300) + '…' : ${text}).replace('\\n', ' ')`;
+}
+
+export const user = 'request.userInfo.username';
 export const isUpdate = `request.operation == 'UPDATE'`;
 export const isReleasing = hasLabel('params', label.releasing);
 export const isDryRun = `(has(request.dryRun) && request.dryRun)`;
-export const isEngaging = hasAnnotation('object', annotation.killSwitch);
-export const wasEngaging = `(${isUpdate} && ${hasAnnotation('oldObject', annotation.killSwitch)})`;
+export const isProbe = hasAnnotation('object', annotation.probe);

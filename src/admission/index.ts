@@ -1,10 +1,18 @@
-import type { KubeObject } from '../api/objects.ts';
+import { engagingAnnotationPolicies } from './engaging-annotation.ts';
 import { fencePolicies } from './fence.ts';
+import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
+import type { AdmissionObject } from './policies.ts';
 
-export { probePolicyName } from './fence.ts';
+export { annotationProbePolicyName, isDeniedBy, probePolicyName } from './fence.ts';
+export type { AdmissionObject } from './policies.ts';
 
-/** Every admission policy with its binding, in the order in which they are installed. */
-export function admissionPolicies(): KubeObject[] {
-  return [...killSwitchPolicies(), ...fencePolicies()];
+/** Every admission policy with its binding, always in the same order. */
+export function admissionPolicies(): AdmissionObject[] {
+  return [
+    ...killSwitchPolicies(),
+    ...engagingAnnotationPolicies(),
+    ...fencePolicies(),
+    ...freezePolicies(),
+  ];
 }

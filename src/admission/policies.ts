@@ -1,13 +1,17 @@
-import type { KubeObject } from '../api/objects.ts';
-import { API_VERSION, GROUP, label } from '../api/names.ts';
+import { API_VERSION, GROUP, label, MANAGED_BY } from '../api/names.ts';
+import type { KubeObject, LabelSelector } from '../api/objects.ts';
+import type { Resource } from '../api/resources.ts';
 
 /** A rule of `matchConstraints.resourceRules`. */
 export interface ResourceRule {
   apiGroups: string[];
   apiVersions: string[];
-  operations: ('CREATE' | 'UPDATE' | 'DELETE')[];
+  operations: Operation[];
+  /** `pods`, `pods/ephemeralcontainers`, … */
   resources: string[];
 }
+
+export type Operation = 'CREATE' | 'UPDATE' | 'DELETE';
 
 /** Which objects of ours a policy is evaluated with: once for each, in the request's namespace. */
 export interface Parameter {
@@ -16,14 +20,21 @@ export interface Parameter {
   matchLabels: Record<string, string>;
 }
 
+export interface MatchCondition {
+  name: string;
+  expression: string;
+}
+
 interface PolicyBase {
   /** Without the prefix. */
   name: string;
+  /** One sentence: what it does, for people. */
   description: string;
   rules: ResourceRule[];
   parameter?: Parameter;
-  /** All must hold, or the policy doesn't apply. */
+  /** By name; all must hold, or the policy doesn't apply. */
   conditions?: Record<string, string>;
+  /** By name; `variables.NAME` in validations, messages and mutations. */
   variables?: Record<string, string>;
   /** Binds everywhere instead of in guarded namespaces: for policies about our own kinds only. */
   everywhere?: boolean;
@@ -32,7 +43,8 @@ interface PolicyBase {
 export interface Validation {
   /** Must hold. */
   expression: string;
-  message?: string;
+  /** What is said where `messageExpression` isn't there or fails. */
+  message: string;
   messageExpression?: string;
 }
 
@@ -46,66 +58,114 @@ export interface MutatingPolicy extends PolicyBase {
   /** `ApplyConfiguration`: an `Object{…}`; `JSONPatch`: a list of `JSONPatch{…}`. */
   patchType: 'ApplyConfiguration' | 'JSONPatch';
   expression: string;
-  /** Default `IfNeeded`. */
-  reinvocation?: 'Never' | 'IfNeeded';
 }
 
-const prefix = 'automation-guardrails';
+/** A policy or a binding, as the API server takes it. */
+export interface AdmissionObject extends KubeObject {
+  apiVersion: 'admissionregistration.k8s.io/v1';
+  kind:
+    | 'ValidatingAdmissionPolicy'
+    | 'ValidatingAdmissionPolicyBinding'
+    | 'MutatingAdmissionPolicy'
+    | 'MutatingAdmissionPolicyBinding';
+  spec: AdmissionSpec;
+}
 
+/** Of all four kinds; each has some of these fields. */
+export interface AdmissionSpec {
+  failurePolicy?: 'Fail' | 'Ignore';
+  reinvocationPolicy?: 'Never' | 'IfNeeded';
+  paramKind?: { apiVersion: string; kind: string };
+  matchConstraints?: { resourceRules: ResourceRule[] };
+  matchConditions?: MatchCondition[];
+  variables?: { name: string; expression: string }[];
+  validations?: (Validation & { reason: string })[];
+  mutations?: { patchType: string; [patch: string]: string | { expression: string } }[];
+  policyName?: string;
+  validationActions?: ('Deny' | 'Warn')[];
+  paramRef?: { selector: LabelSelector; parameterNotFoundAction: 'Allow' };
+  matchResources?: { namespaceSelector: LabelSelector };
+}
+
+/** Name of a policy and of its binding. */
 export function policyName(name: string): string {
-  return `${prefix}-${name}`;
+  return `${MANAGED_BY}-${name}`;
+}
+
+/**
+ * Rule for a resource or one of its subresources. It names the version that the expressions are
+ * written for: requests through another version are converted to it (`matchPolicy: Equivalent`,
+ * the default), and the API server checks the types of the expressions against its schema.
+ */
+export function rule(
+  { group, version, plural }: Resource,
+  operations: Operation[],
+  subresource?: string,
+): ResourceRule {
+  return {
+    apiGroups: [group],
+    apiVersions: [version],
+    operations,
+    resources: [subresource === undefined ? plural : `${plural}/${subresource}`],
+  };
 }
 
 /** Namespaces in which the guardrails are in force: labelled ones, and never the system's own. */
-const guardedNamespaces = {
+const guardedNamespaces: LabelSelector = {
   matchExpressions: [
     { key: label.environment, operator: 'Exists' },
     { key: 'kubernetes.io/metadata.name', operator: 'NotIn', values: ['kube-system'] },
   ],
 };
 
-/** A policy and its binding, as the API server takes them. */
-export function validating(policy: ValidatingPolicy): KubeObject[] {
+/** A policy that refuses or warns, and its binding. */
+export function validating(policy: ValidatingPolicy): AdmissionObject[] {
   const action = policy.action ?? 'Deny';
   return [
-    object('ValidatingAdmissionPolicy', policy, {
+    admissionObject('ValidatingAdmissionPolicy', policy, {
       // A warning must never stand in the way.
-      ...spec(policy, action === 'Deny' ? 'Fail' : 'Ignore'),
-      validations: policy.validations.map((validation) => ({ reason: 'Forbidden', ...validation })),
+      ...matching(policy, action === 'Deny' ? 'Fail' : 'Ignore'),
+      validations: policy.validations.map((validation) => ({ ...validation, reason: 'Forbidden' })),
     }),
-    object('ValidatingAdmissionPolicyBinding', policy, {
-      ...bindingSpec(policy),
+    admissionObject('ValidatingAdmissionPolicyBinding', policy, {
+      ...bound(policy),
       validationActions: [action],
     }),
   ];
 }
 
-export function mutating(policy: MutatingPolicy): KubeObject[] {
+/** A policy that changes the object in the request, and its binding. */
+export function mutating(policy: MutatingPolicy): AdmissionObject[] {
   const field = policy.patchType === 'JSONPatch' ? 'jsonPatch' : 'applyConfiguration';
   return [
-    object('MutatingAdmissionPolicy', policy, {
-      ...spec(policy, 'Fail'),
-      reinvocationPolicy: policy.reinvocation ?? 'IfNeeded',
+    admissionObject('MutatingAdmissionPolicy', policy, {
+      ...matching(policy, 'Fail'),
+      // Once more after others have changed the object: the order of policies is undefined.
+      reinvocationPolicy: 'IfNeeded',
       mutations: [{ patchType: policy.patchType, [field]: { expression: policy.expression } }],
     }),
-    object('MutatingAdmissionPolicyBinding', policy, bindingSpec(policy)),
+    admissionObject('MutatingAdmissionPolicyBinding', policy, bound(policy)),
   ];
 }
 
-function object(kind: string, { name, description }: PolicyBase, content: object): KubeObject {
+function admissionObject(
+  kind: AdmissionObject['kind'],
+  { name, description }: PolicyBase,
+  spec: AdmissionSpec,
+): AdmissionObject {
   return {
     apiVersion: 'admissionregistration.k8s.io/v1',
     kind,
     metadata: {
       name: policyName(name),
-      labels: { 'app.kubernetes.io/name': prefix },
+      labels: { 'app.kubernetes.io/name': MANAGED_BY },
       annotations: { [`${GROUP}/description`]: description },
     },
-    spec: content,
-  } as KubeObject;
+    spec,
+  };
 }
 
-function spec(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): object {
+function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): AdmissionSpec {
   const { parameter, rules, conditions = {}, variables = {} } = policy;
   return {
     failurePolicy,
@@ -118,12 +178,12 @@ function spec(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): object {
   };
 }
 
-function bindingSpec({ name, parameter, everywhere = false }: PolicyBase): object {
+function bound({ name, parameter, everywhere = false }: PolicyBase): AdmissionSpec {
   return {
     policyName: policyName(name),
     ...(parameter !== undefined && {
-      // Nothing is engaged in most namespaces: that allows. An informer that isn't synced is
-      // another path in the API server, and refuses.
+      // Nothing is engaged in most namespaces: that allows. Parameters that the API server hasn't
+      // read yet are another case for it, and refuse.
       paramRef: {
         selector: { matchLabels: parameter.matchLabels },
         parameterNotFoundAction: 'Allow',
@@ -133,6 +193,6 @@ function bindingSpec({ name, parameter, everywhere = false }: PolicyBase): objec
   };
 }
 
-function named(expressions: Record<string, string>): { name: string; expression: string }[] {
+function named(expressions: Record<string, string>): MatchCondition[] {
   return Object.entries(expressions).map(([name, expression]) => ({ name, expression }));
 }
