@@ -1,0 +1,299 @@
+import type { AutomationIdentity } from '../api/automation-identity.ts';
+import { isTrue, type Finding } from '../api/conditions.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
+import { annotation, label } from '../api/names.ts';
+import type { Condition, Namespace } from '../api/objects.ts';
+import type { Workflow } from '../api/workflow.ts';
+import { whatEgressMisses, type Problem } from '../guardrails/egress/plan.ts';
+import { latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
+import { idOf, type Targets } from './workflow-targets.ts';
+
+/** What is known of a Workflow and of what it depends on. */
+export interface WorkflowView {
+  workflow: Workflow;
+  /** Places in the spec that can't be read; then there are no targets. */
+  malformed: readonly string[];
+  targets: Targets;
+  /** `undefined` where it isn't known (yet). */
+  namespace: Namespace | undefined;
+  /** The AutomationIdentity of the same name. */
+  identity: AutomationIdentity | undefined;
+  /** The KillSwitch of the same name. */
+  killSwitch: KillSwitch | undefined;
+}
+
+/** What a Workflow needs before anything is granted to it. This list is the specification. */
+const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem[] | undefined)[] =
+  [
+    specMalformed,
+    ownerMissing,
+    namespaceNotGuarded,
+    identityMissing,
+    identityHeld,
+    identityNotReady,
+    targetRunsAsAnother,
+    ({ targets }) => whatEgressMisses(targets.workloads),
+  ];
+
+/** Everything that is missing, in the order of the list; empty when nothing is held. */
+export function whatIsMissing(view: WorkflowView): Problem[] {
+  return requirements.flatMap((requirement) => requirement(view) ?? []);
+}
+
+function specMalformed({ malformed }: WorkflowView): Problem | undefined {
+  if (malformed.length === 0) return undefined;
+  return { reason: 'SpecMalformed', message: `Can't be read: ${malformed.join(', ')}.` };
+}
+
+function ownerMissing({ workflow }: WorkflowView): Problem | undefined {
+  const owner: unknown = fieldOf(workflow.spec, 'owner');
+  const missing = ['team', 'contact', 'escalation'].filter((part) => isBlank(fieldOf(owner, part)));
+  if (missing.length === 0) return undefined;
+  const parts = missing.map((part) => `spec.owner.${part}`).join(', ');
+  return { reason: 'OwnerMissing', message: `Missing ${parts}.` };
+}
+
+function namespaceNotGuarded({ workflow, namespace }: WorkflowView): Problem | undefined {
+  if (isGuarded(namespace)) return undefined;
+  const { namespace: name = '' } = workflow.metadata;
+  return {
+    reason: 'NamespaceNotGuarded',
+    message: `Missing the environment of namespace ${name}: kubectl label namespace ${name} ${label.environment}=prod`,
+  };
+}
+
+/** Whether the admission policies are bound to it; they never are to `kube-system`. */
+export function isGuarded(namespace: Namespace | undefined): boolean {
+  const environment = namespace?.metadata.labels?.[label.environment];
+  return !isBlank(environment) && namespace?.metadata.name !== 'kube-system';
+}
+
+function identityMissing({ workflow, identity }: WorkflowView): Problem | undefined {
+  if (identity !== undefined) return undefined;
+  const { name, namespace = '' } = workflow.metadata;
+  return {
+    reason: 'IdentityMissing',
+    message: `Missing AutomationIdentity ${name} in namespace ${namespace}: a Workflow runs as the identity of the same name.`,
+  };
+}
+
+function identityHeld({ identity, namespace }: WorkflowView): Problem | undefined {
+  const held = conditionOf(identity, 'Held');
+  if (identity === undefined || held?.status !== 'True') return undefined;
+  // Said already, of the Workflow itself.
+  if (held.reason === 'NamespaceNotGuarded' && !isGuarded(namespace)) return undefined;
+  return {
+    reason: 'IdentityHeld',
+    message: `AutomationIdentity ${identity.metadata.name} is held: ${clip(held.message)}`,
+  };
+}
+
+function identityNotReady({ identity }: WorkflowView): Problem | undefined {
+  const ready = conditionOf(identity, 'Ready');
+  if (identity === undefined || ready?.status !== 'False') return undefined;
+  if (isTrue(identity.status?.conditions, 'Held') || passing.has(ready.reason)) return undefined;
+  return {
+    reason: 'IdentityNotReady',
+    message: `AutomationIdentity ${identity.metadata.name} isn't ready: ${clip(ready.message)}`,
+  };
+}
+
+/** Reasons of an identity that isn't ready and lacks nothing. */
+const passing = new Set(['Provisioning', 'KillSwitchEngaged']);
+
+/** The identity was created just now, and nobody has looked at it yet. */
+export function isIdentityPending({ identity }: WorkflowView): boolean {
+  const ready = conditionOf(identity, 'Ready');
+  return identity !== undefined && (ready === undefined || ready.reason === 'Provisioning');
+}
+
+function targetRunsAsAnother({ workflow, targets }: WorkflowView): Problem | undefined {
+  const { name } = workflow.metadata;
+  const others = targets.workloads.filter(({ serviceAccountName }) => serviceAccountName !== name);
+  if (others.length === 0) return undefined;
+  const list = some(others, (target) => `${idOf(target)} (as ${target.serviceAccountName})`);
+  return {
+    reason: 'TargetRunsAsAnother',
+    message: `Targets that don't run as the identity: ${list}. Set serviceAccountName: ${name} in their pod templates.`,
+  };
+}
+
+/** Whether nothing may be granted now that isn't there yet. */
+export function isWithheld(view: WorkflowView, missing: readonly Problem[]): boolean {
+  return (
+    missing.length > 0 ||
+    isIdentityPending(view) ||
+    phaseOf(view.killSwitch, view.workflow) !== 'Idle'
+  );
+}
+
+/** The one thing that is missing, or that several are; `undefined` where nothing is. */
+export function heldReason(missing: readonly Problem[]): string | undefined {
+  return missing.length > 1 ? 'Incomplete' : missing[0]?.reason;
+}
+
+/**
+ * The conditions of a Workflow: `Ready`, and `Held` and `Stopped`, which are true when it is bad.
+ *
+ * @param problems whatever else keeps it from being ready, the most important first
+ */
+export function workflowFindings(
+  view: WorkflowView,
+  missing: readonly Problem[],
+  problems: readonly Problem[],
+): Finding[] {
+  return [readyFinding(view, missing, problems), heldFinding(missing), stoppedFinding(view)];
+}
+
+function readyFinding(
+  view: WorkflowView,
+  missing: readonly Problem[],
+  problems: readonly Problem[],
+): Finding {
+  const stopped = stoppedFinding(view);
+  if (stopped.status === 'True') {
+    return {
+      type: 'Ready',
+      status: 'False',
+      reason: 'KillSwitchEngaged',
+      message: stopped.message,
+    };
+  }
+  const reason = heldReason(missing) ?? problems[0]?.reason;
+  if (reason !== undefined) {
+    const message = sentencesOf([...missing, ...problems]);
+    return { type: 'Ready', status: 'False', reason, message };
+  }
+  const { name } = view.workflow.metadata;
+  if (isIdentityPending(view)) {
+    return {
+      type: 'Ready',
+      status: 'False',
+      reason: 'Provisioning',
+      message: `Waiting for AutomationIdentity ${name} to be provisioned.`,
+    };
+  }
+  const notes = [missingTargets(view.targets), untargetedWorkloads(view)];
+  const message = 'Its targets run as its identity, and reach DNS and the allowlist alone.';
+  return {
+    type: 'Ready',
+    status: 'True',
+    reason: 'Provisioned',
+    message: [message, ...notes.flatMap((note) => note ?? [])].join(' '),
+  };
+}
+
+function missingTargets({ missing }: Targets): string | undefined {
+  if (missing.length === 0) return undefined;
+  return `Targets that don't exist yet: ${some(missing, (target) => target)}.`;
+}
+
+function untargetedWorkloads({ workflow, targets }: WorkflowView): string | undefined {
+  const { untargeted } = targets;
+  if (untargeted.length === 0) return undefined;
+  return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted, idOf)}.`;
+}
+
+function heldFinding(missing: readonly Problem[]): Finding {
+  const reason = heldReason(missing);
+  return reason === undefined
+    ? { type: 'Held', status: 'False', reason: 'Complete', message: 'Nothing is missing.' }
+    : { type: 'Held', status: 'True', reason, message: sentencesOf(missing) };
+}
+
+function stoppedFinding({ workflow, killSwitch }: WorkflowView): Finding {
+  const phase = phaseOf(killSwitch, workflow);
+  if (phase === 'Idle') {
+    const message = 'The kill switch is not engaged.';
+    return { type: 'Stopped', status: 'False', reason: 'NotEngaged', message };
+  }
+  const { name, namespace = '' } = workflow.metadata;
+  const engaged = engagement(workflow, killSwitch);
+  if (phase === 'Release') {
+    const by = killSwitch?.metadata.annotations?.[annotation.releasedBy] ?? 'unknown';
+    const message = `${engaged} It is being released; ${by} asked for it.`;
+    return { type: 'Stopped', status: 'True', reason: 'Releasing', message };
+  }
+  const message = `${engaged} To release it, as another person: kubectl guardrails release ${name} -n ${namespace} --reason "…"`;
+  return { type: 'Stopped', status: 'True', reason: 'KillSwitchEngaged', message };
+}
+
+/** Who engaged, when and why. */
+function engagement(workflow: Workflow, killSwitch: KillSwitch | undefined): string {
+  const { reason, engagedBy = 'unknown' } = (killSwitch ?? latchOf(workflow)).spec;
+  const since = killSwitch?.metadata.creationTimestamp;
+  return `Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason)}".`;
+}
+
+/** Something worth an event. */
+export interface Transition {
+  type: 'normal' | 'warning';
+  reason: string;
+  message: string;
+}
+
+/** What changed since the conditions that stood before, as events tell it. */
+export function transitionsOf(
+  { workflow, killSwitch }: WorkflowView,
+  findings: readonly Finding[],
+): Transition[] {
+  const previous = workflow.status?.conditions;
+  const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
+  return findings.flatMap(({ type, status, reason, message }): Transition[] => {
+    const before = previous?.find((condition) => condition.type === type);
+    if (before?.status === status && before.reason === reason) return [];
+    switch (type) {
+      case 'Held':
+        if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
+        return before?.status === 'True'
+          ? [{ type: 'normal', reason: 'NoLongerHeld', message }]
+          : [];
+      case 'Stopped': {
+        // Its release is told by who does it.
+        if (status !== 'True' || before?.status === 'True') return [];
+        const { engagedBy = 'unknown', reason: why } = (killSwitch ?? latchOf(workflow)).spec;
+        const text = `Engaged by ${engagedBy}: ${why}`;
+        return [{ type: 'warning', reason: 'KillSwitchEngaged', message: text }];
+      }
+      default:
+        if (status === 'True') return [{ type: 'normal', reason: type, message }];
+        // The other conditions say it already; what is under way ends in an event of its own.
+        if (isHeld || reason === 'KillSwitchEngaged' || reason === 'Provisioning') return [];
+        return [{ type: 'warning', reason, message }];
+    }
+  });
+}
+
+/** The first few, so that a message stays readable at any number. */
+function some<T>(items: readonly T[], textOf: (item: T) => string): string {
+  const names = items.map(textOf).toSorted().slice(0, 5).join(', ');
+  return items.length > 5 ? `${names} and ${items.length - 5} more` : names;
+}
+
+function conditionOf(
+  identity: AutomationIdentity | undefined,
+  type: string,
+): Condition | undefined {
+  return identity?.status?.conditions?.find((condition) => condition.type === type);
+}
+
+function clip(text: string): string {
+  return text.length > 1024 ? `${text.slice(0, 1023)}…` : text;
+}
+
+/** Bounded as a condition's message is. */
+function sentencesOf(problems: readonly Problem[]): string {
+  return problems
+    .map(({ message }) => message)
+    .join(' ')
+    .slice(0, 8192);
+}
+
+/** The spec may be malformed, so that nothing about its shape can be taken for granted. */
+function fieldOf(value: unknown, field: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, field) : undefined;
+}
+
+function isBlank(value: unknown): boolean {
+  return typeof value !== 'string' || value.trim() === '';
+}

@@ -1,0 +1,165 @@
+import { createHash } from 'node:crypto';
+import type { Finding } from '../../api/conditions.ts';
+import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
+import type { LabelSelector, NetworkPolicy } from '../../api/objects.ts';
+import type { EgressEntry, Workflow } from '../../api/workflow.ts';
+import type { Workload } from '../../api/workload.ts';
+import { namesPods, normalSelector, podSelectorOf } from './pod-selector.ts';
+import { alreadyGranted, rulesOf, type EgressRule } from './rules.ts';
+
+/** Something that keeps egress from being granted: a stable reason and a sentence. */
+export type Problem = Pick<Finding, 'reason' | 'message'>;
+
+export interface EgressRequest {
+  workflow: Workflow;
+  /** The allowlist. */
+  entries: readonly EgressEntry[];
+  /** Whose pods it is for. */
+  workloads: readonly Workload[];
+  /** The Workflow's policies, as far as they are ours by their controller reference. */
+  live: readonly NetworkPolicy[];
+  /** Nothing is granted that isn't there yet. */
+  isWithheld: boolean;
+  /** The namespace is guarded; in another one, nothing is created. */
+  isGuarded: boolean;
+}
+
+export interface PlannedPolicy {
+  desired: NetworkPolicy;
+  /** What stands under that name. */
+  live: NetworkPolicy | undefined;
+}
+
+export interface EgressPlan {
+  /** Those that don't stand yet come first: a pod that changes over is never without one. */
+  policies: readonly PlannedPolicy[];
+  /**
+   * Ours, for pods that aren't the targets' any more. They go when the others stand and no such
+   * pod runs; until then they are as `desired` says.
+   */
+  obsolete: readonly PlannedPolicy[];
+}
+
+/** More distinct selectors than a Workflow can have targets. */
+const maxPolicies = 256;
+
+/**
+ * One policy for each distinct selector of the targets' pods. Each is the default deny, DNS and
+ * the whole allowlist in one object, which the API server replaces at once: no moment has one part
+ * without the others.
+ *
+ * While withheld, a policy allows of the allowlist what it allows already, a new one DNS alone, and
+ * none is removed (within bounds): without its policy a pod may reach everything.
+ */
+export function planEgress(request: EgressRequest): EgressPlan {
+  const { workflow, entries, workloads, live, isWithheld, isGuarded } = request;
+  const wanted = rulesOf(entries);
+  const standing = new Map(live.map((policy) => [policy.metadata.name, policy]));
+
+  const policies: PlannedPolicy[] = [];
+  for (const [name, selector] of namedSelectors(workflow.metadata.name, workloads)) {
+    const before = standing.get(name);
+    standing.delete(name);
+    if (before === undefined && !isGuarded) continue;
+    const rules = isWithheld ? alreadyGranted(wanted, before?.spec.egress ?? []) : wanted;
+    policies.push({ desired: policyOf(workflow, name, selector, rules), live: before });
+  }
+
+  const obsolete = [...standing.values()].map((policy): PlannedPolicy => {
+    const rules = alreadyGranted(wanted, policy.spec.egress ?? []);
+    const selector = normalSelector(policy.spec.podSelector);
+    return { desired: policyOf(workflow, policy.metadata.name, selector, rules), live: policy };
+  });
+  const kept = isWithheld
+    ? // Somebody emptied a selector of ours: now it is for pods that were never meant.
+      obsolete.filter(({ desired }) => namesPods(desired.spec.podSelector)).slice(0, maxPolicies)
+    : [];
+  return {
+    policies: [
+      ...policies.filter((policy) => policy.live === undefined),
+      ...policies.filter((policy) => policy.live !== undefined),
+      ...kept,
+    ],
+    obsolete: obsolete.filter((policy) => !kept.includes(policy)),
+  };
+}
+
+/** What has to be put right before the targets' pods can be given their egress. */
+export function whatEgressMisses(workloads: readonly Workload[]): Problem[] {
+  return [podsNotSelectable(workloads), tooManyPodSelectors(workloads)].flatMap(
+    (problem) => problem ?? [],
+  );
+}
+
+function podsNotSelectable(workloads: readonly Workload[]): Problem | undefined {
+  const nameless = workloads.filter((workload) => podSelectorOf(workload) === undefined);
+  if (nameless.length === 0) return undefined;
+  const names = nameless.slice(0, 5).map(({ kind, metadata }) => `${kind} ${metadata.name}`);
+  const more = nameless.length > 5 ? ` and ${nameless.length - 5} more` : '';
+  return {
+    reason: 'PodsNotSelectable',
+    message: `No policy can select the pods of ${names.join(', ')}${more} without selecting others: give the pod template a label that only its pods have, and a Deployment or StatefulSet a selector with matchLabels.`,
+  };
+}
+
+function tooManyPodSelectors(workloads: readonly Workload[]): Problem | undefined {
+  const { size } = distinctSelectors(workloads);
+  if (size <= maxPolicies) return undefined;
+  return {
+    reason: 'TooManyPodSelectors',
+    message: `The targets' pods have ${size} different sets of labels, and at most ${maxPolicies} are possible: give the pods of all targets a label in common, or split the Workflow.`,
+  };
+}
+
+/** By canonical text, in its order. */
+function distinctSelectors(workloads: readonly Workload[]): Map<string, LabelSelector> {
+  const selectors = new Map<string, LabelSelector>();
+  for (const workload of workloads) {
+    const selector = podSelectorOf(workload);
+    if (selector !== undefined) selectors.set(JSON.stringify(selector), selector);
+  }
+  return new Map([...selectors].toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/**
+ * Name of the policy for each selector: a function of both, so that every replica, at any time,
+ * comes to the same. Whoever writes labels whose digests begin alike gets longer ones.
+ */
+function namedSelectors(
+  workflowName: string,
+  workloads: readonly Workload[],
+): Map<string, LabelSelector> {
+  const named = new Map<string, LabelSelector>();
+  for (const [text, selector] of [...distinctSelectors(workloads)].slice(0, maxPolicies)) {
+    const digest = createHash('sha256').update(text).digest('hex');
+    let length = 8;
+    while (named.has(`${workflowName}-egress-${digest.slice(0, length)}`)) length += 8;
+    named.set(`${workflowName}-egress-${digest.slice(0, length)}`, selector);
+  }
+  return named;
+}
+
+function policyOf(
+  { metadata }: Workflow,
+  name: string,
+  podSelector: LabelSelector,
+  egress: EgressRule[],
+): NetworkPolicy {
+  return {
+    metadata: {
+      name,
+      ...(metadata.namespace !== undefined && { namespace: metadata.namespace }),
+      labels: { [label.managedBy]: MANAGED_BY, [label.workflow]: metadata.name },
+      ownerReferences: [
+        {
+          apiVersion: API_VERSION,
+          kind: 'Workflow',
+          name: metadata.name,
+          uid: metadata.uid ?? '',
+          controller: true,
+        },
+      ],
+    },
+    spec: { podSelector, policyTypes: ['Egress'], egress },
+  };
+}
