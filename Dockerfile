@@ -5,7 +5,7 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/nodejs24-debian12:nonroot
 FROM ${NODE_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-RUN npm install --omit=optional
+RUN npm install
 COPY tsconfig.json tsconfig.build.json ./
 COPY src src
 RUN npm run build && rm -rf node_modules && npm install --omit=dev --omit=optional

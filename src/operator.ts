@@ -121,7 +121,6 @@ export function createOperator({ config, logger, version }: OperatorOptions): Op
   });
   const workflow = new Controller({
     reconciler: new WorkflowController({
-      client: leading,
       applier,
       statusWriter,
       events,
@@ -309,10 +308,33 @@ function wireLed(
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
   };
-  caches.identities.onChange(({ object }) => {
+  const { workflows, identities, killSwitches, namespaces } = caches;
+  workflows.onChange(({ object }) => enqueueAll(workflow, workflowKeysFor.workflow(object)));
+  identities.onChange(({ object }) => {
     enqueueAll(identity, identityKeysFor.identity(object));
     enqueueAll(workflow, workflowKeysFor.identity(object));
   });
+  killSwitches.onChange(({ object }) => {
+    enqueueAll(identity, identityKeysFor.killSwitch(object));
+    enqueueAll(workflow, workflowKeysFor.killSwitch(object));
+  });
+  namespaces.onChange(({ object }) => {
+    enqueueAll(identity, identityKeysFor.namespace(object, identities.store));
+    enqueueAll(workflow, workflowKeysFor.namespace(object, workflows.store));
+  });
+  for (const children of [caches.serviceAccounts, caches.roles, caches.roleBindings]) {
+    children.onChange(({ object }) => enqueueAll(identity, identityKeysFor.child(object)));
+  }
+  caches.networkPolicies.onChange(({ object }) =>
+    enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
+  );
+  for (const cache of caches.workloads) {
+    cache.onChange(({ object, previous }) => {
+      for (const version of previous === undefined ? [object] : [object, previous]) {
+        enqueueAll(workflow, workflowKeysFor.workload(version, workflows.store));
+      }
+    });
+  }
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),

@@ -188,16 +188,29 @@ async function story(controlPlane: ControlPlane): Promise<void> {
     return deployment?.spec.replicas === 0 && cronJob?.spec.suspend === true;
   });
   await verify('a new pod of it is refused, with the reason', async () => {
-    const { stderr, code } = await controlPlane.kubectl([
-      'run',
-      'sneaky',
-      '--image=registry.example/any:1',
-      `-n=${namespace}`,
-      '--overrides',
-      JSON.stringify({ spec: { serviceAccountName: name } }),
-    ]);
-    const said = /posts invoices twice[^\n]*/.exec(stderr)?.[0];
-    return code === 0 ? false : said;
+    const securityContext = {
+      runAsNonRoot: true,
+      runAsUser: 1000,
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ['ALL'] },
+      seccompProfile: { type: 'RuntimeDefault' },
+    };
+    const pod = {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'sneaky', namespace },
+      spec: {
+        serviceAccountName: name,
+        containers: [{ name: 'main', image: 'registry.example/any:1', securityContext }],
+      },
+    };
+    const { stderr, code } = await controlPlane.kubectl(['create', '-f', '-'], {
+      input: JSON.stringify(pod),
+    });
+    if (code === 0) return false;
+    const said = /kill switch: [^\n]*/.exec(stderr)?.[0];
+    if (said === undefined) throw new Error(stderr.trim());
+    return said;
   });
   await verify('a token for it is refused', async () => {
     const { code } = await controlPlane.kubectl(['create', 'token', name, `-n=${namespace}`]);

@@ -1,0 +1,288 @@
+import { readFile } from 'node:fs/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { ApiProxy } from '../fault/api-proxy.ts';
+import { automation } from '../operator/automation.ts';
+import {
+  getObject,
+  installGuardrails,
+  kubectlOk,
+  listObjects,
+  waitForCondition,
+} from '../operator/cluster.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+let controlPlane: ControlPlane;
+let kubeconfigPath: string;
+let proxy: ApiProxy;
+let operator: OperatorProcess;
+
+beforeAll(async () => {
+  controlPlane = await startControlPlane({ controllerManagerQps: 500, audit: true });
+  kubeconfigPath = await installGuardrails(controlPlane);
+  proxy = new ApiProxy({ controlPlane, kubeconfigPath });
+  operator = await startOperator({ kubeconfigPath: await proxy.start() });
+});
+
+afterAll(async () => {
+  operator?.kill();
+  await proxy?.stop();
+  await controlPlane?.stop();
+});
+
+const user = 'system:serviceaccount:automation-guardrails:automation-guardrails';
+
+interface AuditEvent {
+  verb: string;
+  user: { username: string };
+  objectRef?: { resource?: string; subresource?: string };
+  responseStatus?: { code: number };
+  requestURI: string;
+}
+
+/** Requests of the operator that the API server has recorded, in order. */
+async function audited(): Promise<AuditEvent[]> {
+  const text = await readFile(controlPlane.auditLogPath, 'utf8');
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as AuditEvent)
+    .filter((event) => event.user.username === user);
+}
+
+describe('the operator at rest', () => {
+  it('writes nothing but its Lease, with 50 Workflows', async () => {
+    const namespaces = Array.from({ length: 50 }, (_, index) => `rest-${index}`);
+    await controlPlane.apply(namespaces.flatMap((namespace) => automation({ namespace })));
+    await waitFor(
+      'all to be ready',
+      async () => {
+        const text = await kubectlOk(controlPlane, [
+          'get',
+          'awf,aid',
+          '-A',
+          '-o=jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}',
+        ]);
+        return text.split(' ').filter((status) => status === 'True').length === 100;
+      },
+      { timeoutMs: 120_000, intervalMs: 500 },
+    );
+    // Quiet begins when nothing was written for a while; then nothing may be written at all.
+    let before = -1;
+    await waitFor(
+      'the writes to end',
+      () => {
+        const isQuiet = before === proxy.writes.length;
+        before = proxy.writes.length;
+        return isQuiet;
+      },
+      { timeoutMs: 60_000, intervalMs: 3_000 },
+    );
+    const leaseBefore = await renewal();
+    await waitFor(
+      'three renewals of the Lease',
+      async () => (await renewal()) - leaseBefore >= 6_000,
+      {
+        timeoutMs: 60_000,
+        intervalMs: 500,
+      },
+    );
+    expect(proxy.writes.slice(before)).toEqual([]);
+  });
+
+  async function renewal(): Promise<number> {
+    const lease = await getObject<{ spec: { renewTime: string } }>(
+      controlPlane,
+      'lease',
+      'automation-guardrails',
+      'automation-guardrails',
+    );
+    return Date.parse(lease?.spec.renewTime ?? '');
+  }
+
+  it('reports itself: metrics, health and readiness', async () => {
+    expect((await fetch(`${operator.healthUrl()}/healthz`)).status).toBe(200);
+    expect((await fetch(`${operator.healthUrl()}/readyz`)).status).toBe(200);
+    const text = await (await fetch(operator.metricsUrl())).text();
+    for (const line of [
+      /^automation_guardrails_leader 1$/m,
+      /^automation_guardrails_reconcile_total\{.*controller="workflow".*\} \d+$/m,
+      /^automation_guardrails_cached_objects\{kind="Workflow"\} 50$/m,
+      /^automation_guardrails_kube_api_requests_total\{verb="patch",code="200"\} \d+$/m,
+      /^automation_guardrails_kill_switches\{state="engaged"\} 0$/m,
+      /^automation_guardrails_secret_rotations_total\{result="success"\} \d+$/m,
+    ]) {
+      expect(text).toMatch(line);
+    }
+  });
+});
+
+describe('the operator when the API server fails it', () => {
+  it('is correct after its watches were cut in the middle of a burst of 200 changes', async () => {
+    const namespace = 'burst';
+    await controlPlane.apply(automation({ namespace }));
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    const changes = Array.from({ length: 200 }, (_, index) => ({
+      apiVersion: 'automationguardrails.dev/v1alpha1',
+      kind: 'AutomationIdentity',
+      metadata: { name: `burst-${index}`, namespace },
+      spec: {
+        purpose: 'burst',
+        owner: { team: 'payments', contact: 'payments@example.com', escalation: 'pager' },
+      },
+    }));
+    const applied = controlPlane.apply(changes);
+    await waitFor(
+      'the burst to have begun',
+      async () => {
+        const identities = await listObjects(controlPlane, 'aid', namespace);
+        return identities.length > 20;
+      },
+      { timeoutMs: 60_000 },
+    );
+    expect(proxy.cutWatches()).toBeGreaterThan(5);
+    await applied;
+    await waitFor(
+      'every identity to have its ServiceAccount',
+      async () => {
+        const accounts = await listObjects<{ metadata: { name: string } }>(
+          controlPlane,
+          'serviceaccounts',
+          namespace,
+        );
+        return accounts.filter(({ metadata }) => metadata.name.startsWith('burst-')).length === 200;
+      },
+      { timeoutMs: 60_000, intervalMs: 250 },
+    );
+  });
+
+  it('goes on after the API server was restarted, in the same process', async () => {
+    const namespace = 'restart';
+    await controlPlane.apply(automation({ namespace }));
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    await controlPlane.restartApiServer();
+    await kubectlOk(controlPlane, ['delete', 'networkpolicies', '--all', `-n=${namespace}`]);
+    await kubectlOk(controlPlane, [
+      'annotate',
+      'awf/invoice',
+      `-n=${namespace}`,
+      'automationguardrails.dev/kill-switch=runaway',
+    ]);
+    await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
+    await waitFor(
+      'the policies to be back',
+      async () => (await listObjects(controlPlane, 'networkpolicies', namespace)).length > 0,
+      { timeoutMs: 60_000 },
+    );
+    expect(await Promise.race([operator.exited, Promise.resolve('running')])).toBe('running');
+  });
+});
+
+describe('secret values', () => {
+  it('are in no log, event, status or metric', async () => {
+    const namespace = 'canary';
+    await controlPlane.apply(automation({ namespace }));
+    await waitForCondition(controlPlane, { kind: 'aid', name: 'invoice', namespace }, 'Ready');
+    const values = new Set<string>();
+    const collect = async (): Promise<Record<string, string>> => {
+      const secret = await getObject<{ data: Record<string, string> }>(
+        controlPlane,
+        'secret',
+        'invoice.database',
+        namespace,
+      );
+      for (const value of Object.values(secret?.data ?? {})) {
+        values.add(value);
+        values.add(Buffer.from(value, 'base64').toString());
+      }
+      return secret?.data ?? {};
+    };
+    await collect();
+    await kubectlOk(controlPlane, [
+      'annotate',
+      'aid/invoice',
+      `-n=${namespace}`,
+      'automationguardrails.dev/rotate=now',
+    ]);
+    await waitFor('the rotation', async () => 'previous.password' in (await collect()), {
+      timeoutMs: 30_000,
+    });
+    // A Secret that somebody else owns and one that is broken make errors; a value of theirs must
+    // not be in those either.
+    const planted = 'CANARY-planted-by-somebody-else';
+    values.add(planted);
+    values.add(Buffer.from(planted).toString('base64'));
+    await controlPlane.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Secret',
+        metadata: { name: 'other.database', namespace },
+        stringData: { password: planted },
+      },
+      {
+        apiVersion: 'automationguardrails.dev/v1alpha1',
+        kind: 'AutomationIdentity',
+        metadata: { name: 'other', namespace },
+        spec: {
+          purpose: 'meets a foreign Secret',
+          owner: { team: 'payments', contact: 'payments@example.com', escalation: 'pager' },
+          secrets: [{ name: 'database', type: 'Password' }],
+        },
+      },
+    ]);
+    await waitForCondition(
+      controlPlane,
+      { kind: 'aid', name: 'other', namespace },
+      'Ready',
+      'False',
+    );
+    const everywhere = [
+      operator.logs.join('\n'),
+      await (await fetch(operator.metricsUrl())).text(),
+      await kubectlOk(controlPlane, ['get', 'events', '-A', '-o=json']),
+      await kubectlOk(controlPlane, ['get', 'awf,aid,ksw', '-A', '-o=json']),
+    ];
+    expect(values.size).toBeGreaterThanOrEqual(6);
+    for (const value of values) {
+      for (const text of everywhere) expect(text.includes(value)).toBe(false);
+    }
+  });
+});
+
+describe('the rights of the operator', () => {
+  it('are enough: no request of its own was forbidden, but what admission refused', async () => {
+    const forbidden = (await audited()).filter(
+      ({ responseStatus, requestURI }) =>
+        responseStatus?.code === 403 && !requestURI.includes('dryRun'),
+    );
+    expect(forbidden.map(({ verb, requestURI }) => `${verb} ${requestURI}`)).toEqual([]);
+  });
+
+  it('include no list or watch of Secrets, and it never tried', async () => {
+    const secrets = (await audited()).filter(({ objectRef }) => objectRef?.resource === 'secrets');
+    expect(new Set(secrets.map(({ verb }) => verb))).not.toContain('list');
+    expect(new Set(secrets.map(({ verb }) => verb))).not.toContain('watch');
+    expect(secrets.length).toBeGreaterThan(0);
+  });
+
+  it('never ask for a list as old as the cache of the API server may be', async () => {
+    const old = (await audited()).filter(({ requestURI }) =>
+      /[?&]resourceVersion=0(&|$)/.test(requestURI),
+    );
+    expect(old).toEqual([]);
+  });
+});
+
+describe('SIGTERM', () => {
+  it('ends the process with 0, and gives the Lease back', async () => {
+    expect(await operator.stop()).toBe(0);
+    const lease = await getObject<{ spec: { holderIdentity?: string } }>(
+      controlPlane,
+      'lease',
+      'automation-guardrails',
+      'automation-guardrails',
+    );
+    expect(lease?.spec.holderIdentity ?? '').toBe('');
+  });
+});
