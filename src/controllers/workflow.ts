@@ -21,7 +21,6 @@ import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
-import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
@@ -43,8 +42,8 @@ export interface WorkflowMetrics {
 }
 
 export interface WorkflowControllerOptions {
+  client: Pick<KubeClient, 'list'>;
   /** Writes only while this process leads. */
-  client: KubeClient;
   applier: Applier;
   statusWriter: StatusWriter;
   events: Pick<EventRecorder, 'normal' | 'warning'>;
@@ -60,14 +59,6 @@ export interface WorkflowControllerOptions {
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
-
-/** Indexes that {@link keysFor} needs of the cache of Workflows. */
-export const workflowIndexes = {
-  namespace: ({ metadata }: Workflow): string[] => [metadata.namespace ?? ''],
-  /** `namespace/Kind/name` of each target, `namespace/Kind/` of each selector. */
-  target: ({ metadata, spec }: Workflow): string[] =>
-    targetsOf(spec).map(({ kind, name = '' }) => `${metadata.namespace ?? ''}/${kind}/${name}`),
-};
 
 /** Which keys (`namespace/name` of a Workflow) a change of another object concerns. */
 export const keysFor = {
@@ -98,29 +89,28 @@ export const keysFor = {
    * The Workflow that it runs as, and those that it was or is a target of. None for a change that
    * no guardrail looks at, such as the progress of a rollout.
    *
-   * @param workflows indexed as {@link workflowIndexes}
+   * @param workflows indexed by `namespace`
+   * @param previous what it was before the change
    */
   workload: (
-    { object, previous }: Change<Workload>,
-    workflows: Pick<ReadStore<Workflow>, 'get' | 'byIndex'>,
+    workload: Workload,
+    workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
+    previous?: Workload,
   ): string[] => {
-    const versions = previous === undefined ? [object] : [previous, object];
-    if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(object))) {
+    if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(workload))) {
       return [];
     }
-    const keys = versions.flatMap((workload) => {
-      const { metadata, kind, serviceAccountName } = workload;
-      const owner = workflows.get(`${metadata.namespace}/${serviceAccountName}`);
-      const place = `${metadata.namespace}/${kind}`;
-      return [
-        ...(owner === undefined ? [] : [owner]),
-        ...workflows.byIndex('target', `${place}/${metadata.name}`),
-        ...workflows
-          .byIndex('target', `${place}/`)
-          .filter(({ spec }) => targetsOf(spec).some((target) => isTargetOf(target, workload))),
-      ].map(keyOf);
-    });
-    return [...new Set(keys)];
+    const versions = previous === undefined ? [workload] : [previous, workload];
+    return workflows
+      .byIndex('namespace', workload.metadata.namespace)
+      .filter(({ metadata, spec }) =>
+        versions.some(
+          (version) =>
+            version.serviceAccountName === metadata.name ||
+            targetsOf(spec).some((target) => isTargetOf(target, version)),
+        ),
+      )
+      .map(keyOf);
   },
 };
 
@@ -141,7 +131,7 @@ function aspectsOf(workload: Workload): object {
   };
 }
 
-/** Total: an index has to take whatever the API server has stored. */
+/** Total: it has to take whatever the API server has stored. */
 function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targets'] {
   const targets: unknown = spec?.targets;
   return Array.isArray(targets)

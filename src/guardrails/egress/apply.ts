@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { NetworkPolicy } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
@@ -10,7 +9,7 @@ import { namesPods, selectorText } from './pod-selector.ts';
 import { alreadyGranted } from './rules.ts';
 
 export interface ApplyEgressOptions {
-  client: KubeClient;
+  client: Pick<KubeClient, 'list'>;
   applier: Applier;
   /** The ServiceAccount that the automation runs as. */
   serviceAccountName: string;
@@ -88,7 +87,7 @@ export async function applyEgress(
 
 async function ensurePolicy(policy: PlannedPolicy, options: ApplyEgressOptions): Promise<Step> {
   try {
-    return { action: await write(policy, options) };
+    return await write(policy, options);
   } catch (error) {
     if (error instanceof ForeignObjectError) {
       return { action: 'none', problem: { reason: 'ForeignObject', message: error.message } };
@@ -99,7 +98,7 @@ async function ensurePolicy(policy: PlannedPolicy, options: ApplyEgressOptions):
     const egress = alreadyGranted(desired.spec.egress ?? [], live?.spec.egress ?? []);
     const closed = { ...desired, spec: { ...desired.spec, egress } };
     return {
-      action: await write({ desired: closed, live }, options),
+      ...(await write({ desired: closed, live }, options)),
       problem: {
         reason: 'EgressRefused',
         message: `The API server refuses the allowlist, so what wasn't allowed before isn't now: ${error.message.slice(0, 1024)}`,
@@ -141,29 +140,10 @@ async function isInUse(
   return pods.length > 0;
 }
 
-/**
- * The applier asks whether all that is wanted is there. Of a policy, what is there besides counts
- * as well: a longer range of ports allows more, one more label selects fewer pods.
- */
 async function write(
   { desired, live }: PlannedPolicy,
-  { client, applier, signal }: ApplyEgressOptions,
-): Promise<Action> {
-  const { uid, deletionTimestamp } = live?.metadata ?? {};
-  const isEdited =
-    live !== undefined && deletionTimestamp === undefined && !isExactly(desired, live);
-  if (!isEdited) {
-    const { action } = await applier.ensure(resources.networkPolicies, desired, live, { signal });
-    return action;
-  }
-  // With the UID, so that it never reaches another object that has taken the name.
-  const body = { ...desired, metadata: { ...desired.metadata, ...(uid !== undefined && { uid }) } };
-  await client.apply(resources.networkPolicies, body, { signal });
-  return 'updated';
-}
-
-/** In all that is ours to say; `spec.ingress` isn't, and has no effect beside our policyTypes. */
-function isExactly(desired: NetworkPolicy, { spec }: NetworkPolicy): boolean {
-  const { podSelector, policyTypes, egress = [] } = spec;
-  return isDeepStrictEqual({ podSelector, policyTypes, egress }, desired.spec);
+  { applier, signal }: ApplyEgressOptions,
+): Promise<Step> {
+  const { action } = await applier.ensure(resources.networkPolicies, desired, live, { signal });
+  return { action };
 }
