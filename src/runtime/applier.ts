@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { KubeObject, ObjectMeta, OwnerReference, RoleBinding } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { KubeClient } from './client.ts';
-import { isAlreadyExists } from './errors.ts';
+import { ApiError, isAlreadyExists } from './errors.ts';
 
 /** An object of that name exists, and it isn't ours: it is left alone. */
 export class ForeignObjectError extends Error {
@@ -138,10 +138,23 @@ export class Applier {
       uid,
       ...(options.ifUnchanged === true && resourceVersion !== undefined && { resourceVersion }),
     };
-    const body = { ...desired, metadata };
-    const object = await this.#client.apply(resource, body, signalOf(options));
-    return { action: 'updated', object };
+    try {
+      const body = { ...desired, metadata };
+      const object = await this.#client.apply(resource, body, signalOf(options));
+      return { action: 'updated', object };
+    } catch (error) {
+      throw isOtherUid(error) ? new ApiError(error.message, replaced) : error;
+    }
   }
+}
+
+const replaced = { status: 409, reason: 'Conflict' };
+
+/** What is a conflict to us, the API server's validation calls a change of a fixed field. */
+function isOtherUid(error: unknown): error is ApiError {
+  return (
+    error instanceof ApiError && error.status === 422 && error.message.includes('metadata.uid')
+  );
 }
 
 /** The reference by which the garbage collector and we know whose an object is. */
