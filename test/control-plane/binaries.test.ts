@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BinariesMissingError, builtFrom, findBinaries } from './binaries.ts';
+import { isRunning } from './process.ts';
 import { waitFor } from './wait.ts';
 
 const programs = [
@@ -128,6 +129,19 @@ describe('findBinaries', () => {
     await writeFile(gate, '');
     expect(await second).toEqual(await first);
     expect(await callsOfGo()).toHaveLength(1);
+  });
+
+  test('a build ends with the process that asked for it, and fills no cache', async () => {
+    const pidOfGo = path.join(folder, 'pid');
+    await installGo(`echo $$ > ${pidOfGo}\nsleep 600`);
+    const module = JSON.stringify(path.join(import.meta.dirname, 'binaries.ts'));
+    const script = `const { findBinaries } = await import(${module});
+      await findBinaries({ log: () => {}, env: ${JSON.stringify(env)} });`;
+    const builder = spawn(process.execPath, ['--input-type=module', '--eval', script]);
+    const pid = await waitFor('the build', async () => Number(await readFile(pidOfGo, 'utf8')));
+    builder.kill('SIGKILL');
+    await waitFor('the build to end', () => !isRunning(pid));
+    expect((await cacheEntries()).every((name) => name.includes('.building-'))).toBe(true);
   });
 
   test('a build that was killed holds up nobody', async () => {

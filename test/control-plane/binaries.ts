@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   access,
@@ -14,6 +13,7 @@ import {
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { isRunning, spawnSupervised } from './process.ts';
 import { waitFor } from './wait.ts';
 
 /** Paths of the programs that make a control plane. */
@@ -244,20 +244,19 @@ async function builderOf(target: string): Promise<number | undefined> {
     // Somebody in another container, whose process we cannot see, may fill it: age decides.
     const isAbandoned = Date.now() - info.mtimeMs > ABANDONED_AFTER_MS;
     if (isAbandoned) await rm(folder, { recursive: true, force: true });
-    else if (folder.startsWith(target) && isAlive(Number.parseInt(pid, 10))) {
+    else if (folder.startsWith(target) && isRunning(Number.parseInt(pid, 10))) {
       builder = Number.parseInt(pid, 10);
     }
   }
   return builder;
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+async function goOn(searchPath: string): Promise<string | undefined> {
+  for (const folder of searchPath.split(path.delimiter)) {
+    const file = path.resolve(folder, 'go');
+    if (folder !== '' && (await isExecutable(file))) return file;
   }
+  return undefined;
 }
 
 async function goInstall(
@@ -266,33 +265,37 @@ async function goInstall(
   log: (line: string) => void,
   env: NodeJS.ProcessEnv,
 ): Promise<void> {
+  const go = await goOn(env['PATH'] ?? '');
+  if (go === undefined) {
+    const names = parts.map((part) => fileNames[part][0]).join(', ');
+    throw new BinariesMissingError(
+      `No control plane to start. Either install Go ${goVersion} or later, put it on the PATH and try again: it builds one, once. Or point KUBEBUILDER_ASSETS at a folder with ${names}.`,
+    );
+  }
+  log(
+    'Building etcd, Kubernetes and kwok with Go: about 5 minutes on 2 cores, and more when it must download; once.',
+  );
   const started = performance.now();
-  // The toolchain that is there, and go.mod and go.sum exactly as they are committed.
-  const child = spawn(
-    'go',
+  const child = spawnSupervised(
+    go,
+    // go.mod and go.sum count exactly as they are committed.
     ['install', '-v', '-mod=readonly', '-trimpath', '-ldflags', ldflags, 'tool'],
+    module,
     {
-      cwd: module,
-      env: {
-        ...env,
-        GOBIN: folder,
-        CGO_ENABLED: '0',
-        GOTOOLCHAIN: 'local',
-        GOWORK: 'off',
-        // Go refuses GOBIN when it builds for another platform.
-        GOOS: undefined,
-        GOARCH: undefined,
-      },
-      stdio: ['ignore', 'ignore', 'pipe'],
+      ...env,
+      GOBIN: folder,
+      CGO_ENABLED: '0',
+      // The toolchain that is there; none is downloaded.
+      GOTOOLCHAIN: 'local',
+      GOWORK: 'off',
+      // Go refuses GOBIN when it builds for another platform.
+      GOOS: undefined,
+      GOARCH: undefined,
     },
+    'pipe',
   );
   const ended = new Promise<string | undefined>((resolve, reject) => {
     child.once('error', reject);
-    child.once('spawn', () =>
-      log(
-        'Building etcd, Kubernetes and kwok with Go: about 5 minutes on 2 cores, and more when it must download; once.',
-      ),
-    );
     child.once('close', (code, signal) =>
       resolve(code === 0 ? undefined : (signal ?? `exit code ${code}`)),
     );
@@ -300,11 +303,14 @@ async function goInstall(
 
   const lastLines: string[] = [];
   let packages = 0;
-  createInterface({ input: child.stderr }).on('line', (line) => {
+  const onLine = (line: string): void => {
     lastLines.push(line);
     if (lastLines.length > 20) lastLines.shift();
     if (!line.startsWith('go: ')) packages += 1;
-  });
+  };
+  for (const input of [child.stdout, child.stderr]) {
+    if (input !== null) createInterface({ input }).on('line', onLine);
+  }
   const report = async (): Promise<void> => {
     const done = await readdir(folder).catch(() => []);
     log(
@@ -316,11 +322,6 @@ async function goInstall(
   let failure: string | undefined;
   try {
     failure = await ended;
-  } catch {
-    const names = parts.map((part) => fileNames[part][0]).join(', ');
-    throw new BinariesMissingError(
-      `No control plane to start. Either install Go ${goVersion} or later, put it on the PATH and try again: it builds one, once. Or point KUBEBUILDER_ASSETS at a folder with ${names}.`,
-    );
   } finally {
     clearInterval(progress);
   }

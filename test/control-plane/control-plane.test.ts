@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { request } from 'node:https';
 import os from 'node:os';
@@ -7,6 +7,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { startControlPlane, type Component, type ControlPlane } from './control-plane.ts';
+import { isRunning } from './process.ts';
 import { waitFor } from './wait.ts';
 
 const components: Component[] = ['etcd', 'apiServer', 'controllerManager', 'scheduler', 'kwok'];
@@ -73,17 +74,6 @@ function statusOf(server: string, ca: string, token: string): Promise<number | u
 
 function pidsOf(controlPlane: ControlPlane): number[] {
   return components.map((component) => controlPlane.pid(component) ?? Number.NaN);
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-  // In a container without an init, nobody collects the dead whose parent was killed.
-  const file = `/proc/${pid}/stat`;
-  return !existsSync(file) || !/\) Z /.test(readFileSync(file, 'utf8'));
 }
 
 describe('two control planes at a time', () => {

@@ -14,11 +14,11 @@ export interface ProcessOptions {
 }
 
 /**
- * Becomes the program, and leaves a child behind that kills it when the pipe from us, descriptor 3,
- * closes without a word: that is what the kernel does with our end when we are killed. The pid stays
- * the same through `exec`, so the pid that we know is the program's own.
+ * Becomes the program, and leaves a child behind that kills it and its children when the pipe from us,
+ * descriptor 3, closes without a word: that is what the kernel does with our end when we are killed.
+ * The pid stays the same through `exec`, so the pid that we know is the program's own.
  */
-const supervise = '(read -r _ <&3 || kill -KILL $$) & exec "$@" 3<&-';
+const supervise = '(read -r _ <&3 || kill -KILL -$$) & exec "$@" 3<&-';
 
 /**
  * Removes a folder when the pipe from us closes without a word. One pass may lose against programs
@@ -47,7 +47,7 @@ export class SupervisedProcess {
     this.logPath = logPath;
     const log = openSync(logPath, 'a', 0o600);
     try {
-      this.#child = spawnWatched(supervise, [program, ...args], cwd, env, log);
+      this.#child = spawnSupervised(program, args, cwd, env, log);
     } finally {
       closeSync(log);
     }
@@ -55,7 +55,6 @@ export class SupervisedProcess {
     this.ended = ended.signal;
     this.#exit = new Promise((resolve) => {
       const onEnd = (how: string): void => {
-        release(this.#child);
         ended.abort(new Error(`${name} ended: ${how}`));
         resolve();
       };
@@ -123,12 +122,46 @@ export class FolderJanitor {
   }
 }
 
+/** Whether a process runs: a dead one that its parent has not collected yet doesn't. */
+export function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+  try {
+    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    // No such file system, or the process ended in between: the next look will tell.
+    return true;
+  }
+}
+
+/**
+ * Starts a program that is killed, with its children, when this process ends, however that ends. It
+ * doesn't keep this process alive.
+ *
+ * @param program absolute path: a wrong one shows as exit code 127
+ * @param output a file descriptor for both standard output and error, or how to treat the two
+ */
+export function spawnSupervised(
+  program: string,
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+  output: number | 'pipe',
+): ChildProcess {
+  const child = spawnWatched(supervise, [program, ...args], cwd, env, output);
+  child.once('exit', () => release(child));
+  return child;
+}
+
 function spawnWatched(
   script: string,
   args: readonly string[],
   cwd: string,
   env: NodeJS.ProcessEnv,
-  output: number | 'ignore' = 'ignore',
+  output: number | 'pipe' | 'ignore' = 'ignore',
 ): ChildProcess {
   const child = spawn('/bin/sh', ['-c', script, 'sh', ...args], {
     cwd,
