@@ -25,7 +25,7 @@ export function labelOf(of: string, name: string, absent = ''): string {
 
 /** Whether the request changes an annotation of an existing object: adds, alters or removes it. */
 export function changesAnnotation(name: string): string {
-  return `object.metadata.?annotations[?'${name}'] != oldObject.metadata.?annotations[?'${name}']`;
+  return `(object.metadata.?annotations[?'${name}'] != oldObject.metadata.?annotations[?'${name}'])`;
 }
 
 /** JSON Patch operation that removes an annotation, which must be there. */
@@ -59,7 +59,7 @@ export function brief(text: string): string {
 }
 
 export const user = 'request.userInfo.username';
-export const isUpdate = `request.operation == 'UPDATE'`;
+export const isUpdate = `(request.operation == 'UPDATE')`;
 export const isReleasing = hasLabel('params', label.releasing);
 export const isDryRun = `(has(request.dryRun) && request.dryRun)`;
 export const isProbe = hasAnnotation('object', annotation.probe);
