@@ -1,15 +1,24 @@
-import dotI, {
-  type OperatorLogger,
-  type ResourceEvent,
-  type ResourceMeta,
-} from '@dot-i/k8s-operator';
-import { CoreV1Api } from '@kubernetes/client-node';
-import type { KubeObject } from '../api/objects.ts';
-import type { Resource } from '../api/resources.ts';
+import { createRequire } from 'node:module';
+import { setTimeout as delay } from 'node:timers/promises';
+import type dotI from '@dot-i/k8s-operator';
+import type { OperatorLogger, ResourceEvent, ResourceMeta } from '@dot-i/k8s-operator';
+import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
+import { keyOf, type KubeObject } from '../api/objects.ts';
+import { apiVersionOf, type Resource } from '../api/resources.ts';
 import type { Logger } from '../observability/logger.ts';
-import type { KubeClient } from './client.ts';
+import type { KubeClient, ObjectKey } from './client.ts';
 import type { PooledKubeConfig } from './kube-config.ts';
 import type { Informer } from './list-watch.ts';
+import { WorkQueue } from './work-queue.ts';
+
+// The package is CommonJS with an export called `default`, which loaders of ES modules treat in
+// different ways.
+const { default: Operator, ResourceEventType }: typeof dotI = createRequire(import.meta.url)(
+  '@dot-i/k8s-operator',
+);
+
+export type { ResourceEvent, ResourceMeta };
+export { ResourceEventType };
 
 /** Runs until its signal aborts, and then ends in good order. */
 export interface Service {
@@ -33,14 +42,37 @@ export class OperatorHostError extends Error {
   override readonly name = 'OperatorHostError';
 }
 
+/** What handlers of events get to end when the host stops. */
+const handlerGraceMs = 5_000;
+
 /**
- * The life of the process, as an `Operator` of `@dot-i/k8s-operator`. What of that class ends the
- * process, swallows errors or doesn't work with today's client is overridden.
+ * The life of the process, as an `Operator` of `@dot-i/k8s-operator`: its constructor, its
+ * `start`, `init` and `stop`, its events and its finalizer helper. What of that class ends the
+ * process, swallows errors or doesn't work with today's client is overridden, so a class that
+ * extends this one may use all of it.
  */
-export class OperatorHost extends dotI.default {
+export class OperatorHost extends Operator {
+  static {
+    // The original loads the default kubeconfig by itself, and throws where that is missing,
+    // malformed or without a current context, although it isn't the one that is used.
+    Object.defineProperty(this.prototype, 'kubeConfig', {
+      configurable: true,
+      set(this: object) {
+        const value = new UnusedKubeConfig();
+        Object.defineProperty(this, 'kubeConfig', {
+          value,
+          writable: true,
+          enumerable: true,
+          configurable: true,
+        });
+      },
+    });
+  }
+
   readonly #options: OperatorHostOptions;
   readonly #stopping = new AbortController();
-  #running: Promise<unknown> = Promise.resolve();
+  readonly #watches: Promise<void>[] = [];
+  #running: Promise<unknown> | undefined;
 
   constructor(options: OperatorHostOptions) {
     super(hostLogger(options.logger));
@@ -51,32 +83,42 @@ export class OperatorHost extends dotI.default {
 
   /** Starts the services; they run until `stop`. */
   protected override init(): Promise<void> {
-    const { logger, services } = this.#options;
-    this.#running = Promise.all(
-      services.map(async (service) => {
-        try {
-          await service.run(this.#stopping.signal);
-        } catch (error) {
-          logger.error('A service has failed; the operator stops', {
-            service: service.name,
-            error,
-          });
-          process.exitCode = 1;
-          this.stop();
-        }
-      }),
-    );
+    if (this.#running !== undefined) {
+      return Promise.reject(new OperatorHostError('The host has been started already'));
+    }
+    this.#running = Promise.all(this.#options.services.map((service) => this.#run(service)));
     return Promise.resolve();
   }
 
-  /** Asks the services to end; see {@link stopped}. */
+  /** Asks everything to end; see {@link stopped}. */
   override stop(): void {
+    super.stop();
     this.#stopping.abort();
   }
 
-  /** Resolves when every service has ended. */
+  /** Resolves when every service has ended; `process.exitCode` is 1 if one failed. */
   async stopped(): Promise<void> {
     await this.#running;
+    await Promise.race([
+      Promise.all(this.#watches),
+      delay(handlerGraceMs, undefined, { ref: false }),
+    ]);
+  }
+
+  /** A service that fails, or ends by itself, ends the others too: half an operator is none. */
+  async #run(service: Service): Promise<void> {
+    const { signal } = this.#stopping;
+    if (signal.aborted) return;
+    const { logger } = this.#options;
+    try {
+      await service.run(signal);
+      if (signal.aborted) return;
+      logger.error('A service has ended by itself; the operator stops', { service: service.name });
+    } catch (error) {
+      logger.error('A service has failed; the operator stops', { service: service.name, error });
+    }
+    process.exitCode = 1;
+    this.stop();
   }
 
   /** Refused: users apply the CRDs; the operator has no right to. */
@@ -86,20 +128,25 @@ export class OperatorHost extends dotI.default {
     );
   }
 
+  /** URL of the resource's objects, without a slash at its end. */
   protected override getCustomResourceApiUri(
     group: string,
     version: string,
     plural: string,
     namespace?: string,
   ): string {
-    const server = this.#options.kubeConfig.getCurrentCluster()?.server ?? '';
-    const scope = namespace === undefined ? '' : `namespaces/${namespace}/`;
-    return `${server}/apis/${group}/${version}/${scope}${plural}/`;
+    const server = this.#options.kubeConfig.getCurrentCluster()?.server.replace(/\/+$/, '') ?? '';
+    const root = group === '' ? `api/${version}` : `apis/${group}/${version}`;
+    const scope = namespace === undefined ? '' : `namespaces/${encodeURIComponent(namespace)}/`;
+    return `${server}/${root}/${scope}${plural}`;
   }
 
   /**
-   * Calls `onEvent` for each change of a cache, with a copy that it may change, one at a time and
-   * in order. What it throws is logged and stops nothing.
+   * Calls `onEvent` for the objects that a cache has and for each change of them, one at a time,
+   * with a copy that may be changed. Changes that come faster than they are handled become one,
+   * with the newest object. What `onEvent` throws is logged, and the object comes again.
+   *
+   * @throws OperatorHostError where there is no cache of the resource
    */
   protected override watchResource(
     group: string,
@@ -113,92 +160,202 @@ export class OperatorHost extends dotI.default {
     if (informer === undefined) {
       return Promise.reject(new OperatorHostError(`No cache of ${plural} in ${group}/${version}`));
     }
-    let tail = Promise.resolve();
-    informer.onChange(({ type, object }) => {
-      if (namespace !== undefined && object.metadata.namespace !== namespace) return;
-      tail = tail.then(async () => {
-        try {
-          await onEvent(eventOf(informer.resource, type, object));
-        } catch (error) {
-          logger.error('A handler of events has failed', { kind: informer.resource.kind, error });
-        }
-      });
-    });
+    const watch = new ResourceWatch(informer, namespace, onEvent, logger);
+    this.#watches.push(watch.run(this.#stopping.signal));
     return Promise.resolve();
   }
 
-  /** @throws ApiError, where the original returns null */
-  protected override setResourceStatus(meta: ResourceMeta, status: unknown): Promise<ResourceMeta> {
-    return this.#patch(meta, { status }, 'status');
-  }
-
-  /** @throws ApiError, where the original returns null */
-  protected override patchResourceStatus(
+  /**
+   * Makes `status` the whole status.
+   *
+   * @throws ApiError, where the original returns null: 409 where the object has changed since
+   */
+  protected override async setResourceStatus(
     meta: ResourceMeta,
     status: unknown,
   ): Promise<ResourceMeta> {
-    return this.#patch(meta, { status }, 'status');
+    const stored = await this.#options.client.jsonPatch(
+      resourceOf(meta),
+      objectKeyOf(meta),
+      [
+        // Where another version is stored, that is a conflict.
+        { op: 'add', path: '/metadata/resourceVersion', value: versionOf(meta) },
+        { op: 'add', path: '/status', value: status },
+      ],
+      { subresource: 'status' },
+    );
+    return newVersionOf(meta, stored);
   }
 
-  /** On exactly the version of the event, so that nobody else's finalizer is lost. */
+  /**
+   * Merges into the status.
+   *
+   * @throws ApiError, where the original returns null: 409 where the object has changed since
+   */
+  protected override async patchResourceStatus(
+    meta: ResourceMeta,
+    status: unknown,
+  ): Promise<ResourceMeta> {
+    const stored = await this.#options.client.mergePatch(
+      resourceOf(meta),
+      objectKeyOf(meta),
+      { metadata: { resourceVersion: versionOf(meta) }, status },
+      { subresource: 'status' },
+    );
+    return newVersionOf(meta, stored);
+  }
+
+  /**
+   * On exactly the version of the event, so that nobody else's finalizer is lost.
+   *
+   * @throws ApiError, which the original swallows: 409 where the object has changed since
+   */
   protected override async setResourceFinalizers(
     meta: ResourceMeta,
     finalizers: string[],
   ): Promise<void> {
-    await this.#patch(meta, { metadata: { finalizers } });
+    await this.#options.client.mergePatch(resourceOf(meta), objectKeyOf(meta), {
+      metadata: { resourceVersion: versionOf(meta), finalizers },
+    });
   }
 
+  /** As the original, which would change the object that it is given: here a copy of it. */
   protected override handleResourceFinalizer(
     event: ResourceEvent,
     finalizer: string,
     deleteAction: (event: ResourceEvent) => Promise<void>,
   ): Promise<boolean> {
-    // The original changes the object that it is given.
     return super.handleResourceFinalizer(structuredClone(event), finalizer, deleteAction);
   }
+}
 
-  async #patch(
-    meta: ResourceMeta,
-    patch: { status?: unknown; metadata?: object },
-    subresource?: string,
-  ): Promise<ResourceMeta> {
-    const stored = await this.#options.client.mergePatch(
-      resourceOf(meta),
-      { name: meta.name, ...(meta.namespace !== undefined && { namespace: meta.namespace }) },
-      { ...patch, metadata: { ...patch.metadata, resourceVersion: meta.resourceVersion } },
-      subresource === undefined ? {} : { subresource },
-    );
-    return { ...meta, resourceVersion: stored.metadata.resourceVersion ?? '' };
+/** Leads nowhere and reads no file; see {@link OperatorHost}. */
+class UnusedKubeConfig extends KubeConfig {
+  override loadFromDefault(): void {
+    this.loadFromOptions({
+      clusters: [{ name: 'none', server: 'http://unused.invalid' }],
+      contexts: [{ name: 'none', cluster: 'none' }],
+      users: [],
+      currentContext: 'none',
+    });
   }
 }
 
-/** `id` of a meta is `plural.group/version`, by which the original finds its paths. */
-function eventOf(resource: Resource, type: string, object: KubeObject): ResourceEvent {
-  const { group, version, kind, plural } = resource;
-  const { name, namespace, resourceVersion = '' } = object.metadata;
-  const types = { added: 'ADDED', updated: 'MODIFIED', deleted: 'DELETED' } as Record<
-    string,
-    string
-  >;
-  return {
-    type: types[type] as ResourceEvent['type'],
-    object: structuredClone(object) as unknown as ResourceEvent['object'],
-    meta: {
-      id: `${plural}.${group}/${version}`,
-      name,
-      ...(namespace !== undefined && { namespace }),
-      resourceVersion,
-      apiVersion: group === '' ? version : `${group}/${version}`,
-      kind,
-    },
-  };
+/** Tells a handler what a cache says, object by object. */
+class ResourceWatch {
+  readonly #informer: Informer<KubeObject>;
+  readonly #namespace: string | undefined;
+  readonly #onEvent: (event: ResourceEvent) => Promise<void>;
+  readonly #log: Logger;
+  readonly #queue = new WorkQueue();
+  /** What the handler was told of each object last. */
+  readonly #told = new Map<string, KubeObject>();
+  /** Objects that are gone, until the handler was told. */
+  readonly #gone = new Map<string, KubeObject>();
+
+  constructor(
+    informer: Informer<KubeObject>,
+    namespace: string | undefined,
+    onEvent: (event: ResourceEvent) => Promise<void>,
+    logger: Logger,
+  ) {
+    this.#informer = informer;
+    this.#namespace = namespace;
+    this.#onEvent = onEvent;
+    this.#log = logger.child({ kind: informer.resource.kind });
+  }
+
+  /** Works until the signal aborts; never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    signal.addEventListener('abort', () => this.#queue.shutDown(), { once: true });
+    if (signal.aborted) return;
+    this.#informer.onChange(({ type, object }) => {
+      if (!this.#isOurs(object)) return;
+      if (type === 'deleted') this.#gone.set(keyOf(object), object);
+      this.#queue.add(keyOf(object));
+    });
+    for (const object of this.#informer.store.list()) {
+      if (this.#isOurs(object)) this.#queue.add(keyOf(object));
+    }
+    for (;;) {
+      const key = await this.#queue.take();
+      if (key === undefined) return;
+      await this.#handle(key);
+      this.#queue.done(key);
+    }
+  }
+
+  #isOurs({ metadata }: KubeObject): boolean {
+    return this.#namespace === undefined || metadata.namespace === this.#namespace;
+  }
+
+  async #handle(key: string): Promise<void> {
+    try {
+      await this.#tell(key);
+      this.#queue.forget(key);
+    } catch (error) {
+      this.#log.error('Handler of an event failed, will be called again', { key, error });
+      this.#queue.addRateLimited(key);
+    }
+  }
+
+  async #tell(key: string): Promise<void> {
+    const { store, resource } = this.#informer;
+    const { Added, Modified, Deleted } = ResourceEventType;
+    const gone = this.#gone.get(key);
+    if (gone !== undefined) {
+      if (this.#told.has(key)) await this.#onEvent(eventOf(resource, Deleted, gone));
+      this.#told.delete(key);
+      if (this.#gone.get(key) === gone) this.#gone.delete(key);
+    }
+    const object = store.get(key);
+    if (object === undefined || object === this.#told.get(key)) return;
+    await this.#onEvent(eventOf(resource, this.#told.has(key) ? Modified : Added, object));
+    this.#told.set(key, object);
+  }
 }
 
-function resourceOf({ id, kind, namespace }: ResourceMeta): Resource {
-  const match = /^([^.]+)\.([^/]*)\/(.+)$/.exec(id);
-  if (match === null) throw new OperatorHostError(`Not a resource: ${id}`);
-  const [, plural = '', group = '', version = ''] = match;
+function eventOf(
+  resource: Resource,
+  type: ResourceEvent['type'],
+  stored: KubeObject,
+): ResourceEvent {
+  const apiVersion = apiVersionOf(resource);
+  const { name, namespace, resourceVersion = '' } = stored.metadata;
+  const { kind, plural } = resource;
+  // What is in a cache came as JSON.
+  const object: ResourceEvent['object'] = JSON.parse(
+    JSON.stringify({ ...stored, apiVersion, kind }),
+  );
+  const id = `${plural}.${apiVersion}`;
+  const meta = { id, name, resourceVersion, apiVersion, kind };
+  return { type, object, meta: namespace === undefined ? meta : { ...meta, namespace } };
+}
+
+/** @throws OperatorHostError where the meta isn't one of this package */
+function resourceOf({ id, apiVersion, kind, namespace }: ResourceMeta): Resource {
+  const [plural = '', ...rest] = id.split('.');
+  if (plural === '' || rest.join('.') !== apiVersion) {
+    throw new OperatorHostError(`Not the id of a resource: ${id}`);
+  }
+  const [version = '', group = ''] = apiVersion.split('/').toReversed();
   return { group, version, kind, plural, namespaced: namespace !== undefined };
+}
+
+function objectKeyOf({ name, namespace }: ResourceMeta): ObjectKey {
+  return namespace === undefined ? { name } : { name, namespace };
+}
+
+/** @throws OperatorHostError where it is unknown: a write without it could undo those of others */
+function versionOf({ id, name, resourceVersion }: ResourceMeta): string {
+  if (resourceVersion === '') {
+    throw new OperatorHostError(`The cache of ${id} keeps no version of ${name}; read it first`);
+  }
+  return resourceVersion;
+}
+
+function newVersionOf(meta: ResourceMeta, { metadata }: KubeObject): ResourceMeta {
+  return { ...meta, resourceVersion: metadata.resourceVersion ?? '' };
 }
 
 function hostLogger(logger: Logger): OperatorLogger {
