@@ -21,6 +21,7 @@ import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
+import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
@@ -60,6 +61,14 @@ export interface WorkflowControllerOptions {
   clock: () => number;
 }
 
+/** Indexes that {@link keysFor} needs of the cache of Workflows. */
+export const workflowIndexes = {
+  namespace: ({ metadata }: Workflow): string[] => [metadata.namespace ?? ''],
+  /** `namespace/Kind/name` of each target, `namespace/Kind/` of each selector. */
+  target: ({ metadata, spec }: Workflow): string[] =>
+    targetsOf(spec).map(({ kind, name = '' }) => `${metadata.namespace ?? ''}/${kind}/${name}`),
+};
+
 /** Which keys (`namespace/name` of a Workflow) a change of another object concerns. */
 export const keysFor = {
   workflow: (workflow: Workflow): string[] => [keyOf(workflow)],
@@ -89,28 +98,29 @@ export const keysFor = {
    * The Workflow that it runs as, and those that it was or is a target of. None for a change that
    * no guardrail looks at, such as the progress of a rollout.
    *
-   * @param workflows indexed by `namespace`
-   * @param previous what it was before the change
+   * @param workflows indexed as {@link workflowIndexes}
    */
   workload: (
-    workload: Workload,
-    workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
-    previous?: Workload,
+    { object, previous }: Change<Workload>,
+    workflows: Pick<ReadStore<Workflow>, 'get' | 'byIndex'>,
   ): string[] => {
-    if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(workload))) {
+    const versions = previous === undefined ? [object] : [previous, object];
+    if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(object))) {
       return [];
     }
-    const versions = previous === undefined ? [workload] : [previous, workload];
-    return workflows
-      .byIndex('namespace', workload.metadata.namespace)
-      .filter(({ metadata, spec }) =>
-        versions.some(
-          (version) =>
-            version.serviceAccountName === metadata.name ||
-            targetsOf(spec).some((target) => isTargetOf(target, version)),
-        ),
-      )
-      .map(keyOf);
+    const keys = versions.flatMap((workload) => {
+      const { metadata, kind, serviceAccountName } = workload;
+      const owner = workflows.get(`${metadata.namespace}/${serviceAccountName}`);
+      const place = `${metadata.namespace}/${kind}`;
+      return [
+        ...(owner === undefined ? [] : [owner]),
+        ...workflows.byIndex('target', `${place}/${metadata.name}`),
+        ...workflows
+          .byIndex('target', `${place}/`)
+          .filter(({ spec }) => targetsOf(spec).some((target) => isTargetOf(target, workload))),
+      ].map(keyOf);
+    });
+    return [...new Set(keys)];
   },
 };
 
@@ -131,7 +141,7 @@ function aspectsOf(workload: Workload): object {
   };
 }
 
-/** Total: it has to take whatever the API server has stored. */
+/** Total: an index has to take whatever the API server has stored. */
 function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targets'] {
   const targets: unknown = spec?.targets;
   return Array.isArray(targets)
