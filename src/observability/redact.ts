@@ -19,7 +19,7 @@ const sensitiveEndings = /(?:token|password|passwd|passphrase|privatekey|apikey|
 const bearer = /\b(bearer|basic)\s+[\w.~+/=-]{8,}/gi;
 const jsonWebToken = /\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?/g;
 const privateKey = /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*-----|$)/g;
-const userInfo = /\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@]+@/gi;
+const userInfo = /\b([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/@]{1,512}@/gi;
 
 const maxDepth = 8;
 const maxEntries = 100;
@@ -33,13 +33,14 @@ export function isSensitiveKey(key: string): boolean {
 
 /** The text without what has the shape of a credential, and of bounded length. Total. */
 export function redactText(text: string): string {
-  const bounded =
-    text.length > maxLength ? `${text.slice(0, maxLength)}… (${text.length} characters)` : text;
-  return bounded
+  const clean = text
+    .slice(0, 2 * maxLength)
     .replace(privateKey, redacted)
     .replace(bearer, `$1 ${redacted}`)
     .replace(jsonWebToken, redacted)
     .replace(userInfo, `$1${redacted}@`);
+  if (text.length <= maxLength) return clean;
+  return `${clean.slice(0, maxLength)}… (${text.length} characters)`;
 }
 
 /**
