@@ -322,15 +322,6 @@ describe('permissions of an AutomationIdentity', () => {
     await declare(namespace, complete);
     await ready(namespace, 'Provisioned');
   });
-
-  it('and everything else go with the identity', async () => {
-    await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
-    await waitFor(
-      'everything to be gone',
-      async () => (await versions(namespace)).length === 0,
-      collected,
-    );
-  });
 });
 
 describe('a held AutomationIdentity', () => {
@@ -600,7 +591,7 @@ describe('a generated secret', () => {
 describe('a killed AutomationIdentity', () => {
   const namespace = 'killed';
 
-  it('is not ready until the release, and gets nothing back before', async () => {
+  it('is not ready, and gets nothing back that is taken from it', async () => {
     await declare(namespace, complete);
     await ready(namespace, 'Provisioned');
     await controlPlane.apply([
@@ -614,6 +605,31 @@ describe('a killed AutomationIdentity', () => {
     const { status } = await ready(namespace, 'KillSwitchEngaged');
     expect(status?.conditions?.[0]).toMatchObject({ status: 'False' });
     expect(status?.conditions?.[0]?.message).toContain('runs amok');
-    expect(await canI(namespace, 'list', 'configmaps')).toBe(true);
+
+    await kubectlOk(controlPlane, ['delete', 'rolebinding', name, `-n=${namespace}`]);
+    const asked = [`-n=${namespace}`, `${annotation.rotate}=during-the-kill`];
+    await kubectlOk(controlPlane, ['annotate', 'aid', name, ...asked]);
+    await waitFor('the rotation, which goes on', async () => {
+      const identity = await get<AutomationIdentity>('aid', namespace);
+      return identity?.status?.lastHandledRotation === 'during-the-kill';
+    });
+    expect(await get('rolebinding', namespace)).toBeUndefined();
+    expect(await canI(namespace, 'list', 'configmaps')).toBe(false);
+  });
+});
+
+describe('what belongs to an AutomationIdentity', () => {
+  const namespace = 'removed';
+
+  it('goes with it', async () => {
+    await declare(namespace, complete);
+    await ready(namespace, 'Provisioned');
+    expect(await versions(namespace)).toHaveLength(4);
+    await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
+    await waitFor(
+      'everything to be gone',
+      async () => (await versions(namespace)).length === 0,
+      collected,
+    );
   });
 });
