@@ -61,14 +61,6 @@ export interface WorkflowControllerOptions {
   clock: () => number;
 }
 
-/** Indexes that {@link keysFor} needs of the cache of Workflows. */
-export const workflowIndexes = {
-  namespace: ({ metadata }: Workflow): string[] => [metadata.namespace ?? ''],
-  /** `namespace/Kind/name` of each target, `namespace/Kind/` of each selector. */
-  target: ({ metadata, spec }: Workflow): string[] =>
-    targetsOf(spec).map(({ kind, name = '' }) => `${metadata.namespace ?? ''}/${kind}/${name}`),
-};
-
 /** Which keys (`namespace/name` of a Workflow) a change of another object concerns. */
 export const keysFor = {
   workflow: (workflow: Workflow): string[] => [keyOf(workflow)],
@@ -98,29 +90,26 @@ export const keysFor = {
    * The Workflow that it runs as, and those that it was or is a target of. None for a change that
    * no guardrail looks at, such as the progress of a rollout.
    *
-   * @param workflows indexed as {@link workflowIndexes}
+   * @param workflows indexed by `namespace`
    */
   workload: (
     { object, previous }: Change<Workload>,
-    workflows: Pick<ReadStore<Workflow>, 'get' | 'byIndex'>,
+    workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
   ): string[] => {
-    const versions = previous === undefined ? [object] : [previous, object];
     if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(object))) {
       return [];
     }
-    const keys = versions.flatMap((workload) => {
-      const { metadata, kind, serviceAccountName } = workload;
-      const owner = workflows.get(`${metadata.namespace}/${serviceAccountName}`);
-      const place = `${metadata.namespace}/${kind}`;
-      return [
-        ...(owner === undefined ? [] : [owner]),
-        ...workflows.byIndex('target', `${place}/${metadata.name}`),
-        ...workflows
-          .byIndex('target', `${place}/`)
-          .filter(({ spec }) => targetsOf(spec).some((target) => isTargetOf(target, workload))),
-      ].map(keyOf);
-    });
-    return [...new Set(keys)];
+    const versions = previous === undefined ? [object] : [previous, object];
+    return workflows
+      .byIndex('namespace', object.metadata.namespace)
+      .filter(({ metadata, spec }) =>
+        versions.some(
+          (workload) =>
+            workload.serviceAccountName === metadata.name ||
+            targetsOf(spec).some((target) => isTargetOf(target, workload)),
+        ),
+      )
+      .map(keyOf);
   },
 };
 
@@ -141,7 +130,7 @@ function aspectsOf(workload: Workload): object {
   };
 }
 
-/** Total: an index has to take whatever the API server has stored. */
+/** Total: it takes whatever the API server has stored. */
 function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targets'] {
   const targets: unknown = spec?.targets;
   return Array.isArray(targets)
