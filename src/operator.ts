@@ -121,6 +121,7 @@ export function createOperator({ config, logger, version }: OperatorOptions): Op
   });
   const workflow = new Controller({
     reconciler: new WorkflowController({
+      client: leading,
       applier,
       statusWriter,
       events,

@@ -1,4 +1,4 @@
-import { probePolicyName } from '../../admission/index.ts';
+import { isDeniedBy, probePolicyName } from '../../admission/index.ts';
 import { annotation } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
@@ -27,6 +27,6 @@ export async function probeFence(
     return 'Allowed';
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    return error.message.includes(`'${probePolicyName}'`) ? 'Denied' : 'Unknown';
+    return isDeniedBy(error.message, probePolicyName) ? 'Denied' : 'Unknown';
   }
 }
