@@ -129,19 +129,17 @@ describe('HealthServer', () => {
   });
 
   it('listens on neither port when one is taken', async () => {
-    const { ports } = await start();
-    const { healthPort = 0 } = ports;
-    const other = new HealthServer({
-      metrics: new Metrics(),
-      live: () => [],
-      ready: () => [],
-      host: '127.0.0.1',
-      metricsPort: 0,
-      healthPort,
+    const { ports: taken } = await start();
+    const { server, ports: free } = await start();
+    await server.stop();
+    const metricsPort = free.metricsPort ?? 0;
+
+    await expect(start({ metricsPort, healthPort: taken.healthPort ?? 0 })).rejects.toMatchObject({
+      code: 'EADDRINUSE',
     });
 
-    await expect(other.start()).rejects.toMatchObject({ code: 'EADDRINUSE' });
-    await other.stop();
+    const { ports } = await start({ metricsPort });
+    expect(ports.metricsPort).toBe(metricsPort);
   });
 
   it('stops although a client keeps its connection, and stops again', async () => {

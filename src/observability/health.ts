@@ -102,8 +102,7 @@ function serve(routes: Readonly<Record<string, Handler>>): Server {
   const server = createServer(
     { requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs },
     (request, response) => {
-      const path = pathOf(request);
-      const handler = Object.hasOwn(routes, path) ? routes[path] : undefined;
+      const handler = routes[pathOf(request)];
       if (handler === undefined) {
         answer(response, 404, 'not found\n');
       } else if (request.method === 'GET' || request.method === 'HEAD') {
