@@ -127,7 +127,7 @@ const definitions = {
     type: 'histogram',
     name: 'kube_api_request_duration_seconds',
     help: 'Time until the API server answered; of a watch, until it began.',
-    labels: { verb: 'as above' },
+    labels: { verb: 'as in `kube_api_requests_total`' },
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
   },
   leader: {
