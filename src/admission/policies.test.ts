@@ -1,0 +1,94 @@
+import { describe, expect, it } from 'vitest';
+import { GROUP } from '../api/names.ts';
+import {
+  admissionPolicies,
+  annotationProbePolicyName,
+  isDeniedBy,
+  probePolicyName,
+} from './index.ts';
+
+const all = admissionPolicies();
+const bindings = all.filter(({ kind }) => kind.endsWith('Binding'));
+const policies = all.filter(({ kind }) => !kind.endsWith('Binding'));
+const bindingOf = new Map(bindings.map((binding) => [binding.metadata.name, binding]));
+
+function rulesOf({ spec }: (typeof policies)[number]) {
+  return spec.matchConstraints?.resourceRules ?? [];
+}
+
+describe('the admission policies', () => {
+  it('are the same, in the same order, every time', () => {
+    expect(admissionPolicies()).toEqual(all);
+  });
+
+  it('have names that are DNS names, each once', () => {
+    const names = policies.map(({ metadata }) => metadata.name);
+    expect(new Set(names).size).toBe(names.length);
+    for (const name of names) expect(name).toMatch(/^automation-guardrails-[a-z]+(-[a-z]+)*$/);
+  });
+
+  it.each(policies)('are bound, and say what they do: $metadata.name', ({ kind, metadata }) => {
+    const binding = bindingOf.get(metadata.name);
+    expect(binding?.kind).toBe(`${kind}Binding`);
+    expect(binding?.spec.policyName).toBe(metadata.name);
+    expect(metadata.annotations?.[`${GROUP}/description`]).toMatch(/^[A-Z].*\.$/);
+  });
+
+  it.each(policies)('stay out of namespaces that are not guarded: $metadata.name', (policy) => {
+    const { matchResources, paramRef } = bindingOf.get(policy.metadata.name)?.spec ?? {};
+    const isOnOwnKinds = rulesOf(policy).every(({ apiGroups }) => apiGroups.join() === GROUP);
+    if (isOnOwnKinds && policy.spec.paramKind === undefined) {
+      expect(matchResources).toBeUndefined();
+      return;
+    }
+    expect(matchResources?.namespaceSelector.matchExpressions).toEqual([
+      { key: `${GROUP}/environment`, operator: 'Exists' },
+      { key: 'kubernetes.io/metadata.name', operator: 'NotIn', values: ['kube-system'] },
+    ]);
+    // No KillSwitch in a namespace is the usual case there.
+    expect(paramRef?.parameterNotFoundAction ?? 'Allow').toBe('Allow');
+  });
+
+  it('bind no policy to all Workflows', () => {
+    for (const { spec, metadata } of policies) {
+      if (spec.paramKind?.kind !== 'Workflow') continue;
+      const selector = bindingOf.get(metadata.name)?.spec.paramRef?.selector;
+      expect(selector).toEqual({ matchLabels: { [`${GROUP}/engaged`]: 'true' } });
+    }
+  });
+
+  it('fail closed, except those that only warn', () => {
+    for (const { spec, metadata } of policies) {
+      const isWarning = bindingOf.get(metadata.name)?.spec.validationActions?.join() === 'Warn';
+      expect(spec.failurePolicy).toBe(isWarning ? 'Ignore' : 'Fail');
+    }
+  });
+
+  it('name every version that they match, so that their types are checked', () => {
+    for (const policy of policies) {
+      for (const { apiVersions } of rulesOf(policy)) expect(apiVersions).not.toContain('*');
+    }
+  });
+
+  it('leave the status of workloads and the scaling of StatefulSets alone', () => {
+    const matched = policies.flatMap((policy) => rulesOf(policy).flatMap((rule) => rule.resources));
+    expect(matched.filter((resource) => /\/(status|scale)$/.test(resource))).toEqual([]);
+  });
+});
+
+describe('an answer to the probe', () => {
+  it.each([
+    ['a denial by the policy', denial(probePolicyName, 'kill switch: it pays twice'), true],
+    ['one by another', denial(annotationProbePolicyName, 'kill switch: it pays twice'), false],
+    ['parameters not read', denial(probePolicyName, 'failed to configure binding: not yet'), false],
+    ['an error in it', denial(probePolicyName, "expression 'x' resulted in error"), false],
+    ['RBAC', 'killswitches "invoice" is forbidden: User "x" cannot patch', false],
+    ['nothing', '', false],
+  ])('is no proof unless it is the denial by its own rule: %s', (_, message, isProof) => {
+    expect(isDeniedBy(message, probePolicyName)).toBe(isProof);
+  });
+});
+
+function denial(policy: string, text: string): string {
+  return `killswitches.automationguardrails.dev "invoice" is forbidden: ValidatingAdmissionPolicy '${policy}' with binding '${policy}' denied request: ${text}`;
+}

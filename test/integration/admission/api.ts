@@ -1,0 +1,176 @@
+import { Agent, request } from 'undici';
+import type { Condition, KubeObject } from '../../../src/api/objects.ts';
+import { apiVersionOf, type Resource } from '../../../src/api/resources.ts';
+import type { ControlPlane } from '../../control-plane/control-plane.ts';
+
+/** What the API server answered: an object, or a Status whose sentence is `message`. */
+export interface Answer {
+  status: number;
+  object: Stored;
+  message: string;
+  /** Texts of the `Warning` headers. */
+  warnings: string[];
+}
+
+/** The fields of any kind that the tests look at. */
+export interface Stored extends KubeObject {
+  metadata: KubeObject['metadata'] & {
+    managedFields?: { manager: string; fieldsV1: { 'f:spec'?: Record<string, object> } }[];
+  };
+  spec?: {
+    replicas?: number;
+    suspend?: boolean;
+    engagedBy?: string;
+    containers?: { name: string; image: string }[];
+    template?: { spec?: { serviceAccountName?: string } };
+  };
+  status?: {
+    conditions?: Condition[];
+    token?: string;
+    observedGeneration?: number;
+    typeChecking?: { expressionWarnings?: { fieldRef: string; warning: string }[] };
+  };
+  message?: string;
+}
+
+export interface ObjectName {
+  namespace?: string;
+  name: string;
+}
+
+export interface CallOptions {
+  dryRun?: boolean;
+  subresource?: string;
+}
+
+/** The API server as one user sees it. Never throws for an answer. */
+export class Api {
+  readonly #controlPlane: ControlPlane;
+  readonly #dispatcher: Agent;
+  readonly #headers: Record<string, string>;
+
+  private constructor(
+    controlPlane: ControlPlane,
+    dispatcher: Agent,
+    headers: Record<string, string>,
+  ) {
+    this.#controlPlane = controlPlane;
+    this.#dispatcher = dispatcher;
+    this.#headers = headers;
+  }
+
+  /** As a member of `system:masters`. */
+  static asAdmin(controlPlane: ControlPlane): Api {
+    const dispatcher = new Agent({ connect: { ca: controlPlane.certificateAuthority } });
+    return new Api(controlPlane, dispatcher, {
+      authorization: `Bearer ${controlPlane.adminToken}`,
+    });
+  }
+
+  /** As another user, with the rights that RBAC gives to that name. */
+  as(name: string): Api {
+    return new Api(this.#controlPlane, this.#dispatcher, {
+      ...this.#headers,
+      'impersonate-user': name,
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#dispatcher.close();
+  }
+
+  get(resource: Resource, name: ObjectName): Promise<Answer> {
+    return this.#call('GET', path(resource, name));
+  }
+
+  create(resource: Resource, object: KubeObject, options: CallOptions = {}): Promise<Answer> {
+    const { namespace, name } = object.metadata;
+    const { subresource } = options;
+    const url =
+      subresource === undefined
+        ? path(resource, { ...(namespace !== undefined && { namespace }) })
+        : path(resource, { ...(namespace !== undefined && { namespace }), name }, options);
+    const kind = subresource === 'token' ? {} : typeOf(resource);
+    return this.#call('POST', url, options, { ...kind, ...object });
+  }
+
+  /** The whole object, as `kubectl replace` sends it. */
+  replace(resource: Resource, object: KubeObject, options: CallOptions = {}): Promise<Answer> {
+    return this.#call('PUT', path(resource, object.metadata, options), options, {
+      ...typeOf(resource),
+      ...object,
+    });
+  }
+
+  merge(
+    resource: Resource,
+    name: ObjectName,
+    patch: object,
+    options: CallOptions = {},
+  ): Promise<Answer> {
+    const type = 'application/merge-patch+json';
+    return this.#call('PATCH', path(resource, name, options), options, patch, type);
+  }
+
+  /** Server-side apply as a field manager, without force. */
+  apply(resource: Resource, object: KubeObject, fieldManager: string): Promise<Answer> {
+    const url = `${path(resource, object.metadata)}?fieldManager=${fieldManager}`;
+    const type = 'application/apply-patch+yaml';
+    return this.#call('PATCH', url, {}, { ...typeOf(resource), ...object }, type);
+  }
+
+  delete(resource: Resource, name: ObjectName): Promise<Answer> {
+    return this.#call('DELETE', path(resource, name));
+  }
+
+  /** Annotations of one object; `null` removes. */
+  annotate(
+    resource: Resource,
+    name: ObjectName,
+    annotations: Record<string, string | null>,
+    options: CallOptions = {},
+  ): Promise<Answer> {
+    return this.merge(resource, name, { metadata: { annotations } }, options);
+  }
+
+  async #call(
+    method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE',
+    url: string,
+    { dryRun = false }: CallOptions = {},
+    body?: object,
+    type = 'application/json',
+  ): Promise<Answer> {
+    const target = new URL(url, this.#controlPlane.server);
+    if (dryRun) target.searchParams.set('dryRun', 'All');
+    const response = await request(target, {
+      method,
+      dispatcher: this.#dispatcher,
+      headers: { ...this.#headers, ...(body !== undefined && { 'content-type': type }) },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    const object = await bodyOf(response.body);
+    const warnings = [response.headers['warning'] ?? []].flat();
+    return { status: response.statusCode, object, message: object.message ?? '', warnings };
+  }
+}
+
+async function bodyOf(body: { json(): Promise<unknown> }): Promise<Stored> {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the API server's word is taken
+  return (await body.json()) as Stored;
+}
+
+function typeOf(resource: Resource): { apiVersion: string; kind: string } {
+  return { apiVersion: apiVersionOf(resource), kind: resource.kind };
+}
+
+function path(
+  { group, version, plural, namespaced }: Resource,
+  { namespace, name }: Partial<ObjectName>,
+  { subresource }: CallOptions = {},
+): string {
+  const root = group === '' ? `/api/${version}` : `/apis/${group}/${version}`;
+  const scope = namespaced ? `/namespaces/${namespace ?? 'default'}` : '';
+  const item = name === undefined ? '' : `/${name}`;
+  const sub = subresource === undefined ? '' : `/${subresource}`;
+  return `${root}${scope}/${plural}${item}${sub}`;
+}

@@ -1,0 +1,480 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { annotationProbePolicyName, isDeniedBy } from '../../../src/admission/index.ts';
+import { annotation, label } from '../../../src/api/names.ts';
+import { resources } from '../../../src/api/resources.ts';
+import { waitFor } from '../../control-plane/wait.ts';
+import type { Answer, Api } from './api.ts';
+import {
+  AdmissionCluster,
+  annotationsOf,
+  killSwitch,
+  name,
+  operatorUser,
+  pipelineUser,
+  valueOf,
+  workflow,
+} from './cluster.ts';
+import { deployment, pod, testKinds } from './workloads.ts';
+
+const { killSwitches, workflows, namespaces, pods, serviceAccounts, deployments } = resources;
+
+let cluster: AdmissionCluster;
+let admin: Api;
+let operator: Api;
+let alice: Api;
+let bob: Api;
+let git: Api;
+let mallory: Api;
+
+beforeAll(async () => {
+  cluster = await AdmissionCluster.start();
+  ({ admin, operator, alice, bob, git, mallory } = cluster);
+});
+
+afterAll(() => cluster?.stop());
+
+describe('engaging a kill switch', () => {
+  const namespace = 'engaging';
+  const target = { namespace, name };
+
+  beforeAll(() => cluster.guardedNamespace(namespace));
+
+  it('is stamped with the authenticated user, whatever the request says', async () => {
+    const forged = killSwitch(namespace, { engagedBy: 'mallory' });
+    const { object, message } = await alice.create(killSwitches, forged);
+    expect(message).toBe('');
+    expect(object.spec?.engagedBy).toBe('alice');
+  });
+
+  it('can be passed on by the operator, who latches an annotation', async () => {
+    const other = await cluster.guardedNamespace('latched');
+    const latched = await operator.create(
+      killSwitches,
+      killSwitch(other, { engagedBy: 'somebody' }),
+    );
+    expect(latched.object.spec?.engagedBy).toBe('somebody');
+    const own = await operator.create(killSwitches, killSwitch('default'));
+    expect(own.object.spec?.engagedBy).toBe(operatorUser);
+  });
+
+  it('is refused under another name than the automation', async () => {
+    const other = killSwitch(namespace);
+    other.metadata.name = 'other';
+    const { message } = await alice.create(killSwitches, other);
+    expect(message).toContain('the name of a KillSwitch must be the name of the workflow');
+    const generated = { metadata: { namespace, name: '', generateName: 'invoice-' } };
+    const { status } = await alice.create(killSwitches, { ...killSwitch(namespace), ...generated });
+    expect(status).toBe(422);
+  });
+
+  it('is refused half-way released', async () => {
+    for (const metadata of [
+      { labels: { [label.releasing]: 'true' } },
+      { annotations: { [annotation.release]: 'fixed' } },
+      { annotations: { [annotation.releasedBy]: 'bob' } },
+    ]) {
+      const half = killSwitch('latched');
+      half.metadata = { namespace: 'latched', name: 'half', ...metadata };
+      half.spec.workflow = 'half';
+      const { status, message } = await alice.create(killSwitches, half);
+      expect(status).toBe(403);
+      expect(message).toContain('a new kill switch is engaged');
+    }
+  });
+
+  it('is not undone by deleting the KillSwitch', async () => {
+    for (const api of [admin, operator, mallory]) {
+      const { status, message } = await api.delete(killSwitches, target);
+      expect(status).toBe(403);
+      expect(message).toContain('kubectl guardrails release invoice -n engaging --reason TEXT');
+    }
+    const all = await cluster.controlPlane.kubectl(['delete', 'ksw', '--all', `-n=${namespace}`]);
+    expect(all.stderr).toContain('not deleted but released');
+  });
+
+  it('does not keep its namespace from being deleted', async () => {
+    await admin.create(workflows, workflow(namespace));
+    await cluster.engageByAnnotation(namespace);
+    await admin.create(
+      deployments,
+      deployment.manifest({ namespace, serviceAccountName: name, value: 3 }),
+    );
+    await admin.delete(namespaces, { name: namespace });
+    await waitFor(
+      'the namespace to be gone',
+      async () => (await admin.get(namespaces, { name: namespace })).status === 404,
+      { timeoutMs: 60_000 },
+    );
+  });
+});
+
+describe('releasing a kill switch', () => {
+  const namespace = 'releasing';
+  const target = { namespace, name };
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    await cluster.engage(namespace);
+  });
+
+  it.each([
+    ['who engaged', () => alice, 'alice engaged this kill switch; somebody else'],
+    ['a ServiceAccount', () => admin.as(pipelineUser), 'a ServiceAccount may not release'],
+    ['somebody without the verb', () => mallory, 'mallory may not release this kill switch'],
+    ['the operator', () => operator, 'may not release this kill switch'],
+  ])('is refused to %s', async (_, api, sentence) => {
+    const { status, message } = await cluster.askRelease(namespace, api());
+    expect(status).toBe(403);
+    expect(message).toContain(sentence);
+  });
+
+  it.each(['', ' ', '\t\n'])('needs a reason, and %j is none', async (reason) => {
+    const { message } = await cluster.askRelease(namespace, bob, reason);
+    expect(message).toContain('a release needs a reason');
+  });
+
+  it('is lifted by the operator alone, and not before it was asked for', async () => {
+    const patch = { metadata: { labels: { [label.releasing]: 'true' } } };
+    for (const api of [alice, bob, mallory]) {
+      const { message } = await api.merge(killSwitches, target, patch);
+      expect(message).toContain('written by the operator alone');
+    }
+    const { message } = await operator.merge(killSwitches, target, patch);
+    expect(message).toContain('nobody asked for the release');
+  });
+
+  it('is stamped with the authenticated user, and with nobody else', async () => {
+    const forged = await mallory.annotate(killSwitches, target, { [annotation.releasedBy]: 'bob' });
+    expect(forged.message).toContain('released-by is stamped by admission');
+    const asked = await bob.annotate(killSwitches, target, {
+      [annotation.release]: 'fixed',
+      [annotation.releasedBy]: 'alice',
+    });
+    expect(asked.message).toBe('');
+    expect(annotationsOf(asked)).toMatchObject({
+      [annotation.release]: 'fixed',
+      [annotation.releasedBy]: 'bob',
+    });
+    const rewritten = await mallory.annotate(killSwitches, target, {
+      [annotation.releasedBy]: 'alice',
+    });
+    expect(rewritten.message).toContain('released-by is stamped by admission');
+  });
+
+  it('is withdrawn by who asked for it or by the operator, with its stamp', async () => {
+    const none = { [annotation.release]: null };
+    const foreign = await mallory.annotate(killSwitches, target, none);
+    expect(foreign.message).toContain('only bob, who asked for the release');
+    const withdrawn = await bob.annotate(killSwitches, target, none);
+    expect(withdrawn.message).toBe('');
+    expect(annotationsOf(withdrawn)).not.toHaveProperty(annotation.releasedBy);
+    await cluster.askRelease(namespace);
+    const cancelled = await operator.annotate(killSwitches, target, none);
+    expect(cancelled.message).toBe('');
+    expect(annotationsOf(cancelled)).not.toHaveProperty(annotation.releasedBy);
+  });
+
+  it('is taken back by the operator in one write, and then the fence stands again', async () => {
+    await cluster.release(namespace);
+    const { message } = await operator.merge(killSwitches, target, {
+      metadata: {
+        labels: { [label.releasing]: null },
+        annotations: { [annotation.release]: null, [annotation.releasedBy]: null },
+      },
+    });
+    expect(message).toBe('');
+    await cluster.untilFenced(namespace);
+  });
+
+  it('has one value of the label only', async () => {
+    await cluster.askRelease(namespace);
+    const { message } = await operator.merge(killSwitches, target, {
+      metadata: { labels: { [label.releasing]: 'yes' } },
+    });
+    expect(message).toContain("no other value than 'true'");
+  });
+
+  it('ends with the deletion of the KillSwitch', async () => {
+    await cluster.lift(namespace);
+    const withLabel = await mallory.merge(killSwitches, target, {
+      metadata: { labels: { [label.releasing]: null } },
+    });
+    expect(withLabel.message).toContain('written by the operator alone');
+    expect((await operator.delete(killSwitches, target)).message).toBe('');
+    await waitFor('pods to be admitted again', async () => {
+      const { status } = await admin.create(pods, pod(namespace, 'new'));
+      return status === 201;
+    });
+  });
+});
+
+describe('the annotation on a Workflow', () => {
+  const namespace = 'annotated';
+  const target = { namespace, name };
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    expect((await git.apply(workflows, workflow(namespace), 'git')).message).toBe('');
+    for (const { resource, manifest, running } of testKinds) {
+      expect((await git.create(resource, manifest({ namespace, value: running }))).message).toBe(
+        '',
+      );
+    }
+  });
+
+  it.each(['', ' ', 'false', 'FALSE', 'off', ' No ', '0'])(
+    'refuses %j, and says how to release',
+    async (reason) => {
+      const { status, message } = await alice.annotate(workflows, target, {
+        [annotation.killSwitch]: reason,
+      });
+      expect(status).toBe(403);
+      expect(message).toContain('engages whatever its value is');
+      expect(message).toContain('kubectl guardrails release invoice -n annotated --reason TEXT');
+    },
+  );
+
+  it('has no marks without it, whoever writes them', async () => {
+    const { object, message } = await mallory.merge(workflows, target, {
+      metadata: {
+        labels: { [label.engaged]: 'true', kept: 'yes' },
+        annotations: { [annotation.killSwitchEngagedBy]: 'bob' },
+      },
+    });
+    expect(message).toBe('');
+    expect(object.metadata.labels).toEqual({ kept: 'yes' });
+    expect(object.metadata.annotations ?? {}).toEqual({});
+  });
+
+  it('is marked and stamped with the authenticated user', async () => {
+    const { object } = await alice.annotate(workflows, target, {
+      [annotation.killSwitch]: 'it pays\ntwice',
+      [annotation.killSwitchEngagedBy]: 'bob',
+    });
+    expect(object.metadata.labels).toMatchObject({ [label.engaged]: 'true' });
+    expect(object.metadata.annotations).toMatchObject({
+      [annotation.killSwitchEngagedBy]: 'alice',
+    });
+  });
+
+  it('fences by itself, proven by a probe of its own', async () => {
+    await cluster.untilFencedByAnnotation(namespace);
+    const { message } = await admin.create(pods, pod(namespace, 'new'));
+    expect(isDeniedBy(message, annotationProbePolicyName)).toBe(true);
+    expect(message).toContain('kill switch: it pays twice (engaged by alice)');
+    const token = await admin.create(
+      serviceAccounts,
+      { metadata: { namespace, name } },
+      { subresource: 'token' },
+    );
+    expect(token.status).toBe(403);
+    for (const kind of testKinds) {
+      const touched = await cluster.touch(kind, namespace);
+      expect(valueOf(kind, touched)).toBe(kind.paused);
+      expect(annotationsOf(touched)).toMatchObject({ [kind.restore]: String(kind.running) });
+      const dropped = await git.annotate(
+        kind.resource,
+        { namespace, name: 'work' },
+        { [kind.restore]: null },
+      );
+      expect(dropped.status).toBe(403);
+    }
+  });
+
+  it('explains itself however long the reason is', async () => {
+    const reason = 'because '.repeat(2000);
+    await alice.annotate(workflows, target, { [annotation.killSwitch]: reason });
+    await waitFor('the new reason to be told', async () => {
+      const { message } = await admin.create(pods, pod(namespace, 'new'));
+      return (
+        message.includes('kill switch: because because') && message.includes('(engaged by alice)')
+      );
+    });
+  });
+
+  it('keeps its marks whoever writes, and whatever', async () => {
+    const marks = {
+      labels: { [label.engaged]: 'true' },
+      annotations: { [annotation.killSwitchEngagedBy]: 'alice' },
+    };
+    const writes: (() => Promise<Answer>)[] = [
+      () => mallory.merge(workflows, target, { metadata: { labels: { [label.engaged]: null } } }),
+      () =>
+        mallory.merge(workflows, target, { metadata: { labels: { [label.engaged]: 'false' } } }),
+      () => mallory.annotate(workflows, target, { [annotation.killSwitchEngagedBy]: 'bob' }),
+      () => mallory.annotate(workflows, target, { [annotation.killSwitchEngagedBy]: null }),
+      () => mallory.annotate(workflows, target, { [annotation.killSwitch]: 'another reason' }),
+      () => git.apply(workflows, workflow(namespace), 'git'),
+      () => mallory.merge(workflows, target, {}),
+    ];
+    for (const write of writes) {
+      const { object, message } = await write();
+      expect(message).toBe('');
+      expect(object.metadata).toMatchObject(marks);
+    }
+  });
+
+  it('keeps its marks when somebody replaces the whole object', async () => {
+    const stored = await admin.get(workflows, target);
+    const whole = workflow(namespace, { [annotation.killSwitch]: 'it pays twice' });
+    const { resourceVersion = '' } = stored.object.metadata;
+    whole.metadata = { ...whole.metadata, resourceVersion, labels: { kept: 'yes' } };
+    const { object, message } = await mallory.replace(workflows, whole);
+    expect(message).toBe('');
+    expect(object.metadata).toMatchObject({
+      labels: { [label.engaged]: 'true', kept: 'yes' },
+      annotations: { [annotation.killSwitchEngagedBy]: 'alice' },
+    });
+  });
+
+  it('lets writes that change nothing and writes of status be', async () => {
+    const { object } = await admin.get(workflows, target);
+    const same = await admin.replace(workflows, object);
+    expect(same.message).toBe('');
+    expect(same.object.metadata.resourceVersion).toBe(object.metadata.resourceVersion);
+    const status = await mallory.merge(
+      workflows,
+      target,
+      { status: { observedGeneration: 1 } },
+      { subresource: 'status' },
+    );
+    expect(status.message).toBe('');
+    expect(status.object.metadata).toMatchObject({
+      annotations: { [annotation.killSwitchEngagedBy]: 'alice' },
+    });
+  });
+
+  it('stands together with the KillSwitch that latches it, and one value is restored', async () => {
+    await cluster.engage(namespace);
+    for (const kind of testKinds) {
+      const asked = kind.manifest({ namespace, value: kind.asked });
+      const applied = await git.merge(
+        kind.resource,
+        { namespace, name: 'work' },
+        { spec: { [kind.field]: kind.asked } },
+      );
+      expect(applied.message, JSON.stringify(asked)).toBe('');
+      expect(valueOf(kind, applied)).toBe(kind.paused);
+      expect(annotationsOf(applied)).toMatchObject({ [kind.restore]: String(kind.asked) });
+    }
+  });
+
+  it('keeps the KillSwitch from being released, and names who set it', async () => {
+    const { status, message } = await cluster.askRelease(namespace);
+    expect(status).toBe(403);
+    expect(message).toContain('set by alice; remove it first, in Git too');
+    expect(message).toContain(
+      `kubectl annotate awf invoice -n annotated ${annotation.killSwitch}-`,
+    );
+  });
+
+  it('takes its marks with it when it goes', async () => {
+    const { object } = await mallory.annotate(workflows, target, { [annotation.killSwitch]: null });
+    expect(object.metadata.labels).toEqual({ kept: 'yes' });
+    expect(object.metadata.annotations ?? {}).toEqual({});
+    await waitFor('the release to be possible', async () => {
+      const { status } = await cluster.askRelease(namespace);
+      return status === 200;
+    });
+  });
+
+  it('stamps whoever sets it when the Workflow is created, a pipeline as well', async () => {
+    const other = await cluster.guardedNamespace('annotated-in-git');
+    const engaged = workflow(other, {
+      [annotation.killSwitch]: 'it pays twice',
+      [annotation.killSwitchEngagedBy]: 'alice',
+    });
+    const { object } = await git.apply(workflows, engaged, 'git');
+    expect(object.metadata).toMatchObject({
+      labels: { [label.engaged]: 'true' },
+      annotations: { [annotation.killSwitchEngagedBy]: 'git' },
+    });
+    const again = await admin.apply(workflows, engaged, 'other');
+    expect(again.status).toBe(409);
+  });
+});
+
+describe('when the annotation comes back during a release', () => {
+  it('nothing starts, and nothing to restore is lost', async () => {
+    const namespace = await cluster.guardedNamespace('comes-back');
+    await admin.create(workflows, workflow(namespace));
+    await git.create(deployments, deployment.manifest({ namespace, value: 3 }));
+    await cluster.engage(namespace);
+    await cluster.touch(deployment, namespace);
+    await cluster.release(namespace);
+    await cluster.engageByAnnotation(namespace);
+    const thawed = await cluster.touch(deployment, namespace, 'release.1');
+    const { object } = await admin.get(deployments, { namespace, name: 'work' });
+    expect(object.spec?.replicas, thawed.message).toBe(0);
+    expect(object.metadata.annotations).toMatchObject({ [annotation.restoreReplicas]: '3' });
+  });
+});
+
+describe('without what the mutating policies do', () => {
+  const namespace = 'twins';
+  const target = { namespace, name };
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    await admin.create(workflows, workflow(namespace));
+    await cluster.engage(namespace);
+    const bindings = 'mutatingadmissionpolicybindings';
+    const { code, stderr } = await cluster.controlPlane.kubectl(['delete', bindings, '--all']);
+    expect(code, stderr).toBe(0);
+    await waitFor('the mutations to end', async () => !(await cluster.mutates(namespace)));
+  });
+
+  it.each(testKinds)('a running $resource.kind is refused', async (kind) => {
+    const created = await git.create(kind.resource, kind.manifest({ namespace }));
+    expect(created.status).toBe(403);
+    expect(created.message).toContain('kill switch: it pays twice (engaged by alice)');
+    const paused = kind.manifest({ namespace, value: kind.paused });
+    expect((await git.create(kind.resource, paused)).message).toBe('');
+    const resumed = await git.merge(
+      kind.resource,
+      { namespace, name: 'work' },
+      { spec: { [kind.field]: kind.running } },
+    );
+    expect(resumed.status).toBe(403);
+  });
+
+  it('a KillSwitch without its stamp is refused, and one with a false stamp', async () => {
+    for (const spec of [{}, { engagedBy: 'bob' }, { engagedBy: '' }]) {
+      const { status, message } = await alice.create(killSwitches, killSwitch('default', spec));
+      expect(status).toBe(403);
+      expect(message).toContain('engagedBy is the authenticated user');
+    }
+  });
+
+  it('a release without its stamp is refused, and one with a false stamp', async () => {
+    expect((await cluster.askRelease(namespace)).message).toContain('released-by is stamped');
+    const forged = { [annotation.release]: 'fixed', [annotation.releasedBy]: 'alice' };
+    expect((await bob.annotate(killSwitches, target, forged)).status).toBe(403);
+    const honest = { [annotation.release]: 'fixed', [annotation.releasedBy]: 'bob' };
+    expect((await bob.annotate(killSwitches, target, honest)).message).toBe('');
+    const left = await bob.annotate(killSwitches, target, { [annotation.release]: null });
+    expect(left.message).toContain('released-by is stamped');
+  });
+
+  it('an engaging annotation without its marks is refused, and marks without it', async () => {
+    const engaging = { [annotation.killSwitch]: 'it pays twice' };
+    expect((await alice.annotate(workflows, target, engaging)).status).toBe(403);
+    const mark = (by: string, value = 'true'): object => ({
+      metadata: {
+        labels: { [label.engaged]: value },
+        annotations: { ...engaging, [annotation.killSwitchEngagedBy]: by },
+      },
+    });
+    expect((await alice.merge(workflows, target, mark('bob'))).status).toBe(403);
+    expect((await alice.merge(workflows, target, mark('alice', 'yes'))).status).toBe(403);
+    expect((await alice.merge(workflows, target, mark('alice'))).message).toBe('');
+    expect((await mallory.merge(workflows, target, mark('mallory'))).status).toBe(403);
+    for (const metadata of [
+      { labels: { [label.engaged]: null } },
+      { annotations: { [annotation.killSwitch]: null } },
+      { annotations: { [annotation.killSwitchEngagedBy]: null } },
+    ]) {
+      expect((await alice.merge(workflows, target, { metadata })).status).toBe(403);
+    }
+  });
+});
