@@ -316,13 +316,13 @@ describe('planEgress', () => {
   });
 
   it('lets go of a policy whose selector was emptied, also while withheld', () => {
-    const [policy] = applied(planEgress(request()));
-    const emptied = { ...policy, spec: { ...policy?.spec, podSelector: {} } } as NetworkPolicy;
-    const { policies, obsolete } = planEgress(
-      request({ live: [emptied], workloads: [], isWithheld: true }),
-    );
+    const live = applied(planEgress(request())).map((policy) => ({
+      ...policy,
+      spec: { ...policy.spec, podSelector: {} },
+    }));
+    const { policies, obsolete } = planEgress(request({ live, workloads: [], isWithheld: true }));
     expect(policies).toEqual([]);
-    expect(obsolete.map(({ live }) => live)).toEqual([emptied]);
+    expect(obsolete.map((policy) => policy.live)).toEqual(live);
   });
 });
 
@@ -426,7 +426,7 @@ function selects(
   );
 }
 
-function includesPort(ports: NetworkPolicyPort[] | undefined, flow: Flow): boolean {
+function includesPort(ports: NetworkPolicyPort[] | EgressEntry['ports'], flow: Flow): boolean {
   return (
     ports === undefined ||
     ports.some(

@@ -1,0 +1,638 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
+import { annotation, API_VERSION, label, MANAGED_BY } from '../api/names.ts';
+import type { Condition, NetworkPolicy } from '../api/objects.ts';
+import { resources, type Resource } from '../api/resources.ts';
+import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
+import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
+import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
+import { silentLogger } from '../observability/logger.ts';
+import { Applier } from '../runtime/applier.ts';
+import type { ReconcileResult } from '../runtime/controller.ts';
+import { ApiError } from '../runtime/errors.ts';
+import type { Change } from '../runtime/list-watch.ts';
+import { mergeStores } from '../runtime/merged-store.ts';
+import { StatusWriter } from '../runtime/status-writer.ts';
+import { ObjectStore } from '../runtime/store.ts';
+import { keysFor, WorkflowController } from './workflow.ts';
+
+const key = { namespace: 'billing', name: 'poster' };
+const complete: WorkflowSpec = {
+  owner: { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' },
+  targets: [{ group: 'apps', kind: 'Deployment', name: 'web' }],
+  egress: [{ cidr: '203.0.113.10/32', ports: [{ port: 443, protocol: 'TCP' }], reason: 'ERP' }],
+};
+
+function condition(type: string, status: Condition['status'], reason: string): Condition {
+  return { type, status, reason, message: `${reason}.`, lastTransitionTime: '' };
+}
+
+class Cluster {
+  now = Date.UTC(2030, 0, 1);
+  readonly client = new MemoryClient(() => this.now);
+  readonly events: string[] = [];
+  readonly held = new Map<string, string>();
+  readonly #controller: WorkflowController;
+
+  constructor() {
+    const { client } = this;
+    const record =
+      (type: string) =>
+      (_about: unknown, reason: string, message: string): void => {
+        this.events.push(`${type} ${reason}: ${message}`);
+      };
+    this.#controller = new WorkflowController({
+      client,
+      applier: new Applier({ client }),
+      statusWriter: new StatusWriter({ client }),
+      events: { normal: record('Normal'), warning: record('Warning') },
+      metrics: {
+        setHeld: (kind, object, reason) => {
+          if (reason === undefined) this.held.delete(`${kind} ${object}`);
+          else this.held.set(`${kind} ${object}`, reason);
+        },
+      },
+      workflows: client.storeOf(resources.workflows),
+      identities: client.storeOf(resources.automationIdentities),
+      namespaces: client.storeOf(resources.namespaces),
+      killSwitches: client.storeOf(resources.killSwitches),
+      networkPolicies: client.storeOf(resources.networkPolicies, {
+        workflow: keysFor.networkPolicy,
+      }),
+      workloads: mergeStores(
+        workloadKinds.map((kind) =>
+          // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as the tests put them
+          client.storeOf(workloadResources[kind] as Resource<Workload>, {
+            namespace: ({ metadata }) => [metadata.namespace],
+          }),
+        ),
+      ),
+      clock: () => this.now,
+    });
+  }
+
+  /** Everything that a Workflow needs. */
+  provision(): void {
+    this.guard('prod');
+    this.identify(condition('Ready', 'True', 'Provisioned'));
+    this.run(workload());
+    this.declare(complete);
+  }
+
+  guard(environment: string | undefined): void {
+    const labels = environment === undefined ? {} : { [label.environment]: environment };
+    this.client.put(resources.namespaces, { metadata: { name: 'billing', labels } });
+  }
+
+  identify(...conditions: Condition[]): void {
+    this.client.put<AutomationIdentity>(resources.automationIdentities, {
+      metadata: key,
+      spec: {},
+      ...(conditions.length > 0 && { status: { conditions } }),
+    });
+  }
+
+  run(object: Workload): void {
+    this.client.put(workloadResources[object.kind], object);
+  }
+
+  declare(spec: unknown, annotations: Record<string, string> = {}): void {
+    const before = this.client.find(resources.workflows, key);
+    this.client.put(resources.workflows, {
+      ...before,
+      metadata: { ...before?.metadata, ...key, uid: 'uid-1', generation: 1, annotations },
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what the API server may hold
+      spec: spec as WorkflowSpec,
+    });
+  }
+
+  engage(fields: Partial<KillSwitch['metadata']> = {}): void {
+    this.client.put(resources.killSwitches, {
+      metadata: { ...key, creationTimestamp: '2030-01-01T00:00:00Z', ...fields },
+      spec: { workflow: 'poster', reason: 'posts twice', engagedBy: 'alice' },
+    });
+  }
+
+  /** @returns the writes that it made */
+  async reconcile(): Promise<{ result: ReconcileResult; writes: string[] }> {
+    this.client.writes.length = 0;
+    const result = await this.#controller.reconcile('billing/poster', {
+      signal: new AbortController().signal,
+      correlationId: 'x',
+      log: silentLogger(),
+    });
+    const writes = this.client.writes.map(({ verb, kind }) => `${verb} ${kind}`);
+    return { result, writes };
+  }
+
+  get workflow(): Workflow {
+    const found = this.client.find(resources.workflows, key);
+    if (found === undefined) throw new Error('no Workflow');
+    return found;
+  }
+
+  condition(type: string): Condition | undefined {
+    return this.workflow.status?.conditions?.find((item) => item.type === type);
+  }
+
+  get policies(): NetworkPolicy[] {
+    return this.client.all(resources.networkPolicies);
+  }
+
+  get rules(): number[] {
+    return this.policies.map(({ spec }) => spec.egress?.length ?? 0);
+  }
+}
+
+function workload({
+  kind = 'Deployment',
+  name = 'web',
+  ...fields
+}: Partial<Workload> & { name?: string } = {}): Workload {
+  return {
+    kind,
+    metadata: { name, namespace: 'billing', uid: `uid-${name}`, labels: { app: name } },
+    serviceAccountName: 'poster',
+    podLabels: { app: name },
+    secretNames: [],
+    ...(kind === 'Deployment' && { replicas: 2, podSelector: { matchLabels: { app: name } } }),
+    finished: false,
+    scaleDeletesVolumes: false,
+    ...fields,
+  };
+}
+
+function policyWith(metadata: Partial<NetworkPolicy['metadata']>): NetworkPolicy {
+  return {
+    metadata: { name: 'p', namespace: 'billing', ...metadata },
+    spec: { podSelector: {}, policyTypes: [] },
+  };
+}
+
+let cluster: Cluster;
+
+beforeEach(() => {
+  cluster = new Cluster();
+  cluster.provision();
+});
+
+describe('a complete Workflow', () => {
+  it('gets its egress, and says so', async () => {
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.workflow.status).toEqual({
+      observedGeneration: 1,
+      conditions: [
+        {
+          type: 'Ready',
+          status: 'True',
+          reason: 'Provisioned',
+          message: 'Its targets run as its identity, and reach DNS and the allowlist alone.',
+          lastTransitionTime: '2030-01-01T00:00:00Z',
+          observedGeneration: 1,
+        },
+        expect.objectContaining({ type: 'Held', status: 'False', reason: 'Complete' }),
+        expect.objectContaining({ type: 'Stopped', status: 'False', reason: 'NotEngaged' }),
+      ],
+      targets: { total: 1, running: 1, stopped: 0, missing: 0 },
+    });
+    expect(cluster.events).toEqual([
+      `Normal EgressChanged: NetworkPolicies: created ${cluster.policies[0]?.metadata.name}.`,
+      'Normal Ready: Its targets run as its identity, and reach DNS and the allowlist alone.',
+    ]);
+  });
+
+  it('is left alone when nothing changed', async () => {
+    await cluster.reconcile();
+    cluster.events.length = 0;
+    expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
+    expect(cluster.events).toEqual([]);
+  });
+
+  it('is left alone when it is being deleted, or gone', async () => {
+    cluster.client.put(resources.workflows, {
+      ...cluster.workflow,
+      metadata: { ...cluster.workflow.metadata, deletionTimestamp: '2030-01-01T00:00:00Z' },
+    });
+    expect((await cluster.reconcile()).writes).toEqual([]);
+    cluster.client.remove(resources.workflows, key);
+    expect((await cluster.reconcile()).writes).toEqual([]);
+  });
+
+  it('is left alone when its namespace is going', async () => {
+    cluster.client.put(resources.namespaces, {
+      metadata: { name: 'billing', deletionTimestamp: '2030-01-01T00:00:00Z' },
+    });
+    expect((await cluster.reconcile()).writes).toEqual([]);
+  });
+
+  it('takes what matches its selector, also what comes later, and what runs of a CronJob', async () => {
+    const selector = { matchLabels: { team: 'finance' } };
+    cluster.client.remove(resources.deployments, { namespace: 'billing', name: 'web' });
+    cluster.declare({
+      ...complete,
+      targets: [
+        { group: 'batch', kind: 'CronJob', selector },
+        { group: 'batch', kind: 'CronJob', name: 'nightly' },
+      ],
+    });
+    const labels = { team: 'finance' };
+    const nightly = workload({ kind: 'CronJob', name: 'nightly', suspend: false });
+    cluster.run({ ...nightly, metadata: { ...nightly.metadata, labels } });
+    await cluster.reconcile();
+    expect(cluster.policies).toHaveLength(1);
+
+    const hourly = workload({ kind: 'CronJob', name: 'hourly', suspend: true });
+    cluster.run({ ...hourly, metadata: { ...hourly.metadata, labels } });
+    const run = workload({ kind: 'Job', name: 'nightly-1', podLabels: { app: 'before' } });
+    const owner = { apiVersion: 'batch/v1', kind: 'CronJob', name: 'nightly', uid: 'uid-nightly' };
+    cluster.run({
+      ...run,
+      metadata: { ...run.metadata, ownerReferences: [{ ...owner, controller: true }] },
+    });
+    cluster.now += 2_000;
+    await cluster.reconcile();
+    const apps = cluster.policies.map(({ spec }) => spec.podSelector.matchLabels?.['app']);
+    expect(new Set(apps)).toEqual(new Set(['before', 'hourly', 'nightly']));
+    expect(cluster.workflow.status?.targets).toEqual({
+      total: 2,
+      running: 1,
+      stopped: 1,
+      missing: 0,
+    });
+    expect(cluster.condition('Ready')?.message).not.toContain("isn't a target");
+  });
+
+  it('counts a target that does not exist yet, and is not held for it', async () => {
+    cluster.client.remove(resources.deployments, { namespace: 'billing', name: 'web' });
+    await cluster.reconcile();
+    expect(cluster.workflow.status?.targets).toMatchObject({ total: 1, missing: 1 });
+    expect(cluster.condition('Held')?.status).toBe('False');
+    expect(cluster.condition('Ready')).toMatchObject({
+      status: 'True',
+      message: expect.stringContaining("Targets that don't exist yet: Deployment web."),
+    });
+  });
+
+  it('says what runs as its identity outside of its targets', async () => {
+    for (let index = 0; index < 7; index++) cluster.run(workload({ name: `stray-${index}` }));
+    await cluster.reconcile();
+    expect(cluster.condition('Ready')?.message).toContain(
+      "isn't a target: Deployment stray-0, Deployment stray-1, Deployment stray-2, Deployment stray-3, Deployment stray-4 and 2 more.",
+    );
+  });
+});
+
+describe('a Workflow is held', () => {
+  it.each<{ what: string; break: () => void; reason: string; says: string }>([
+    {
+      what: 'the owner is missing',
+      break: () => cluster.declare({ ...complete, owner: { team: ' ', contact: 'a' } }),
+      reason: 'OwnerMissing',
+      says: 'Missing spec.owner.team, spec.owner.escalation.',
+    },
+    {
+      what: 'the namespace is not guarded',
+      break: () => cluster.guard(undefined),
+      reason: 'NamespaceNotGuarded',
+      says: `kubectl label namespace billing ${label.environment}=prod`,
+    },
+    {
+      what: 'there is no identity of its name',
+      break: () => cluster.client.remove(resources.automationIdentities, key),
+      reason: 'IdentityMissing',
+      says: 'Missing AutomationIdentity poster in namespace billing',
+    },
+    {
+      what: 'its identity is held',
+      break: () =>
+        cluster.identify(
+          condition('Ready', 'False', 'OwnerMissing'),
+          condition('Held', 'True', 'OwnerMissing'),
+        ),
+      reason: 'IdentityHeld',
+      says: 'AutomationIdentity poster is held: OwnerMissing.',
+    },
+    {
+      what: 'its identity is not ready',
+      break: () => cluster.identify(condition('Ready', 'False', 'ForeignObject')),
+      reason: 'IdentityNotReady',
+      says: "AutomationIdentity poster isn't ready: ForeignObject.",
+    },
+    {
+      what: 'a target runs as another',
+      break: () => cluster.run(workload({ serviceAccountName: 'default' })),
+      reason: 'TargetRunsAsAnother',
+      says: 'Deployment web (as default). Set serviceAccountName: poster in their pod templates.',
+    },
+    {
+      what: 'pods of a target cannot be selected',
+      break: () => cluster.run(workload({ podSelector: {} })),
+      reason: 'PodsNotSelectable',
+      says: 'No policy can select the pods of Deployment web',
+    },
+    {
+      what: 'the spec cannot be read',
+      break: () => cluster.declare({ ...complete, egress: [{ cidr: 7 }] }),
+      reason: 'SpecMalformed',
+      says: "Can't be read: spec.egress.0.cidr, spec.egress.0.reason.",
+    },
+    {
+      what: 'an entry has no peer',
+      break: () => cluster.declare({ ...complete, egress: [{ reason: 'everything' }] }),
+      reason: 'SpecMalformed',
+      says: "Can't be read: spec.egress[0].",
+    },
+    {
+      what: 'a target selects everything',
+      break: () =>
+        cluster.declare({
+          ...complete,
+          targets: [{ group: 'apps', kind: 'Deployment', selector: { matchLabels: {} } }],
+        }),
+      reason: 'SpecMalformed',
+      says: "Can't be read: spec.targets[0].",
+    },
+  ])('when $what', async ({ break: act, reason, says }) => {
+    act();
+    await cluster.reconcile();
+    const held = { status: 'True', reason, message: expect.stringContaining(says) };
+    expect(cluster.condition('Held')).toMatchObject(held);
+    expect(cluster.condition('Ready')).toMatchObject({ ...held, status: 'False' });
+    expect(cluster.held).toEqual(new Map([['Workflow billing/poster', reason]]));
+    expect(cluster.rules.every((count) => count === 1)).toBe(true);
+    expect(cluster.events.filter((event) => event.startsWith('Warning'))).toEqual([
+      expect.stringContaining(`Warning Held: `),
+    ]);
+    cluster.events.length = 0;
+    expect((await cluster.reconcile()).writes).toEqual([]);
+    expect(cluster.events).toEqual([]);
+  });
+
+  it('with the whole list, when several things are missing', async () => {
+    cluster.client.remove(resources.automationIdentities, key);
+    cluster.guard(' ');
+    await cluster.reconcile();
+    expect(cluster.condition('Held')).toMatchObject({ reason: 'Incomplete' });
+    expect(cluster.condition('Held')?.message).toMatch(/environment.*AutomationIdentity/);
+    expect(cluster.policies).toEqual([]);
+  });
+
+  it('once for a namespace that holds its identity as well', async () => {
+    cluster.guard(undefined);
+    cluster.identify(condition('Held', 'True', 'NamespaceNotGuarded'));
+    await cluster.reconcile();
+    expect(cluster.condition('Held')?.reason).toBe('NamespaceNotGuarded');
+  });
+
+  it('whatever its spec is', async () => {
+    for (const spec of [undefined, null, 7, 'text', [], { targets: 'all' }, { targets: [null] }]) {
+      cluster.declare(spec);
+      await cluster.reconcile();
+      expect(cluster.condition('Held')?.status).toBe('True');
+    }
+    expect(cluster.policies).toEqual([]);
+  });
+
+  it('and keeps what it has, but gets nothing new', async () => {
+    await cluster.reconcile();
+    cluster.guard(undefined);
+    cluster.declare({
+      ...complete,
+      egress: [...(complete.egress ?? []), { cidr: '0.0.0.0/0', reason: 'all' }],
+    });
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([2]);
+    cluster.guard('prod');
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([3]);
+    expect(cluster.events).toContain('Normal NoLongerHeld: Nothing is missing.');
+    expect(cluster.held).toEqual(new Map());
+  });
+
+  it('not while its identity is new, but gets nothing until that is ready', async () => {
+    cluster.identify();
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([1]);
+    expect(cluster.condition('Held')?.status).toBe('False');
+    expect(cluster.condition('Ready')).toMatchObject({ status: 'False', reason: 'Provisioning' });
+    expect(cluster.events.filter((event) => event.startsWith('Warning'))).toEqual([]);
+    cluster.identify(condition('Ready', 'True', 'Provisioned'));
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.condition('Ready')?.status).toBe('True');
+  });
+});
+
+describe('a stopped Workflow', () => {
+  beforeEach(async () => {
+    await cluster.reconcile();
+    cluster.events.length = 0;
+  });
+
+  it('says who stopped it, when and why, and gets nothing new', async () => {
+    cluster.engage();
+    cluster.identify(condition('Ready', 'False', 'KillSwitchEngaged'));
+    cluster.declare({
+      ...complete,
+      egress: [...(complete.egress ?? []), { cidr: '0.0.0.0/0', reason: 'all' }],
+    });
+    await cluster.reconcile();
+    const why = {
+      reason: 'KillSwitchEngaged',
+      message:
+        'Engaged by alice at 2030-01-01T00:00:00Z: "posts twice". To release it, as another person: kubectl guardrails release poster -n billing --reason "…"',
+    };
+    expect(cluster.condition('Stopped')).toMatchObject({ status: 'True', ...why });
+    expect(cluster.condition('Ready')).toMatchObject({ status: 'False', ...why });
+    expect(cluster.condition('Held')?.status).toBe('False');
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.events).toEqual(['Warning KillSwitchEngaged: Engaged by alice: posts twice']);
+  });
+
+  it('is stopped by the annotation alone', async () => {
+    cluster.declare(complete, {
+      [annotation.killSwitch]: 'posts twice',
+      [annotation.killSwitchEngagedBy]: 'alice',
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('Stopped')).toMatchObject({
+      status: 'True',
+      reason: 'KillSwitchEngaged',
+      message: expect.stringContaining('Engaged by alice: "posts twice".'),
+    });
+    // The latch follows, and tells the same again.
+    cluster.engage();
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.events).toEqual([]);
+  });
+
+  it('stays stopped while it is being released', async () => {
+    cluster.engage();
+    await cluster.reconcile();
+    cluster.engage({ annotations: { [annotation.release]: 'x', [annotation.releasedBy]: 'bob' } });
+    await cluster.reconcile();
+    expect(cluster.condition('Stopped')).toMatchObject({
+      status: 'True',
+      reason: 'Releasing',
+      message: expect.stringContaining('bob asked for it'),
+    });
+    expect(cluster.condition('Ready')?.status).toBe('False');
+
+    cluster.client.remove(resources.killSwitches, key);
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.condition('Stopped')).toMatchObject({ status: 'False', reason: 'NotEngaged' });
+    expect(cluster.events).toEqual([expect.stringContaining('Normal Ready')]);
+  });
+
+  it('has its counts written once a second at most', async () => {
+    const both = [
+      ...complete.targets,
+      { group: 'apps', kind: 'Deployment', name: 'web-2' },
+    ] as const;
+    cluster.run(workload({ name: 'web-2' }));
+    cluster.declare({ ...complete, targets: both });
+    cluster.engage();
+    await cluster.reconcile();
+
+    cluster.now += 400;
+    cluster.run(workload({ replicas: 0 }));
+    expect(await cluster.reconcile()).toEqual({ result: { requeueAfterMs: 600 }, writes: [] });
+    cluster.run(workload({ name: 'web-2', replicas: 0 }));
+    cluster.now += 600;
+    expect(await cluster.reconcile()).toEqual({ result: {}, writes: ['patch Workflow'] });
+    expect(cluster.workflow.status?.targets).toMatchObject({ running: 0, stopped: 2 });
+    expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
+  });
+});
+
+describe('when something goes wrong', () => {
+  it('a NetworkPolicy of somebody else is left alone, told, and looked at again', async () => {
+    await cluster.reconcile();
+    const [policy] = cluster.policies;
+    if (policy === undefined) throw new Error('no policy');
+    cluster.client.remove(resources.networkPolicies, policy.metadata);
+    const foreign = { ...policy, metadata: { name: policy.metadata.name, namespace: 'billing' } };
+    const stored = cluster.client.put(resources.networkPolicies, foreign);
+
+    const { result } = await cluster.reconcile();
+    expect(result).toEqual({ requeueAfterMs: 60_000 });
+    expect(cluster.policies).toEqual([stored]);
+    expect(cluster.condition('Ready')).toMatchObject({ status: 'False', reason: 'ForeignObject' });
+    expect(cluster.condition('Held')?.status).toBe('False');
+    expect(cluster.events.at(-1)).toContain('Warning ForeignObject: NetworkPolicy');
+    await expect(cluster.reconcile()).resolves.toMatchObject({ writes: ['create NetworkPolicy'] });
+  });
+
+  it('an error of the API server is told and tried again', async () => {
+    const failure = new ApiError('etcd is on fire', { status: 500 });
+    cluster.client.beforeWrite = ({ kind }) => {
+      if (kind === 'NetworkPolicy') throw failure;
+    };
+    await expect(cluster.reconcile()).rejects.toBe(failure);
+    expect(cluster.condition('Ready')).toMatchObject({
+      reason: 'ApplyFailed',
+      message: 'It is tried again: etcd is on fire',
+    });
+  });
+
+  it('a conflict tells nothing, and is planned anew', async () => {
+    const conflict = new ApiError('changed', { status: 409, reason: 'Conflict' });
+    cluster.client.beforeWrite = ({ kind }) => {
+      if (kind === 'NetworkPolicy') throw conflict;
+    };
+    await expect(cluster.reconcile()).rejects.toBe(conflict);
+    expect(cluster.workflow.status).toBeUndefined();
+  });
+
+  it('a Workflow that goes while it is looked at is no error', async () => {
+    cluster.client.beforeWrite = ({ kind }) => {
+      if (kind === 'Workflow') throw new ApiError('gone', { status: 404, reason: 'NotFound' });
+    };
+    await expect(cluster.reconcile()).resolves.toMatchObject({ result: {} });
+    expect(cluster.events).not.toContainEqual(expect.stringContaining('Ready'));
+  });
+
+  it('messages stay short, however much is wrong', async () => {
+    const names = Array.from({ length: 200 }, (_, index) => `${'x'.repeat(50)}-${index}`);
+    for (const name of names) cluster.run(workload({ name, serviceAccountName: 'default' }));
+    cluster.declare({
+      ...complete,
+      targets: names.map((name) => ({ group: 'apps', kind: 'Deployment', name })),
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('Held')?.message).toContain('and 195 more');
+    expect(JSON.stringify(cluster.workflow.status).length).toBeLessThan(4096);
+  });
+});
+
+describe('a change concerns', () => {
+  const workflows = new ObjectStore<Workflow>({
+    namespace: ({ metadata }) => [metadata.namespace ?? ''],
+  });
+  const put = (name: string, spec: unknown, namespace = 'billing'): unknown =>
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what the API server may hold
+    workflows.set({ metadata: { name, namespace }, spec: spec as WorkflowSpec });
+  put('poster', {});
+  put('by-name', { targets: [{ kind: 'Deployment', name: 'web' }] });
+  put('by-kind', { targets: [{ kind: 'StatefulSet', name: 'web' }] });
+  put('by-label', { targets: [{ kind: 'Deployment', selector: { matchLabels: { app: 'web' } } }] });
+  put('by-nothing', { targets: [{ kind: 'Deployment', selector: { matchLabels: {} } }] });
+  put('broken', { targets: [null, 7, { kind: 'Deployment', selector: 'all' }] });
+  put('elsewhere', { targets: [{ kind: 'Deployment', name: 'web' }] }, 'other');
+
+  const concerned = (change: Change<Workload>): string[] => keysFor.workload(change, workflows);
+  const [web, other] = [workload(), workload({ serviceAccountName: 'x', name: 'other' })];
+
+  it('of a workload the Workflows that it runs as and those that name or select it', () => {
+    expect(concerned({ type: 'added', object: web })).toEqual([
+      'billing/poster',
+      'billing/by-name',
+      'billing/by-label',
+    ]);
+    expect(concerned({ type: 'deleted', object: other })).toEqual([]);
+  });
+
+  it('of a workload also those that it was a target of', () => {
+    const labels = { app: 'none' };
+    const relabelled = { ...web, metadata: { ...web.metadata, labels }, serviceAccountName: 'x' };
+    expect(concerned({ type: 'updated', object: relabelled, previous: web })).toEqual([
+      'billing/poster',
+      'billing/by-name',
+      'billing/by-label',
+    ]);
+  });
+
+  it.each<{ what: string; previous: Workload; object: Workload; isHeard: boolean }>([
+    { what: 'a rollout', previous: web, object: { ...web, replicas: 5 }, isHeard: false },
+    { what: 'a stop', previous: web, object: { ...web, replicas: 0 }, isHeard: true },
+    { what: 'new pod labels', previous: web, object: { ...web, podLabels: {} }, isHeard: true },
+  ])('of a workload nobody, unless it matters: $what', ({ previous, object, isHeard }) => {
+    expect(concerned({ type: 'updated', object, previous }).length > 0).toBe(isHeard);
+  });
+
+  it('of another object the Workflows that depend on it', () => {
+    const metadata = { name: 'poster', namespace: 'billing' };
+    const owner = { apiVersion: API_VERSION, kind: 'Workflow', name: 'poster', uid: 'uid-1' };
+    const spec = { workflow: 'poster', reason: 'x' };
+    const labels = { [label.managedBy]: MANAGED_BY, [label.workflow]: 'poster' };
+    const ownerReferences = [{ ...owner, controller: true }];
+    expect([
+      keysFor.workflow({ metadata, spec: { targets: [] } }),
+      keysFor.identity({ metadata, spec: {} }),
+      keysFor.killSwitch({ metadata, spec }),
+      keysFor.networkPolicy(policyWith({ ownerReferences })),
+      keysFor.networkPolicy(policyWith({ ownerReferences, labels })),
+      keysFor.networkPolicy(policyWith({ labels })),
+    ]).toEqual(Array.from({ length: 6 }, () => ['billing/poster']));
+    expect(
+      keysFor.networkPolicy(policyWith({ ownerReferences: [{ ...owner, kind: 'X' }] })),
+    ).toEqual([]);
+    expect(keysFor.namespace({ metadata: { name: 'other' } }, workflows)).toEqual([
+      'other/elsewhere',
+    ]);
+  });
+});
