@@ -45,4 +45,5 @@ if (command?.kind === 'run') {
     logger.error('The operator could not start', { error });
     process.exitCode = 1;
   }
+  await logger.close();
 }

@@ -141,7 +141,7 @@ export function createOperator({ config, logger, version }: OperatorOptions): Op
   });
 
   wireKillSwitch(caches, killSwitch);
-  const led = wireLed(caches, { identity, workflow });
+  const led = wireLed(caches, { identity, workflow, metrics });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -155,6 +155,7 @@ export function createOperator({ config, logger, version }: OperatorOptions): Op
     healthPort: config.healthPort,
     live: () => staleCaches(caches, config.watchStaleAfterMs),
     ready: () => unsyncedCaches(caches),
+    logger,
   });
 
   return new OperatorHost({
@@ -232,7 +233,11 @@ function createCaches(
     killSwitches: watch(resources.killSwitches),
     namespaces: watch(resources.namespaces, {
       project: ({ metadata }): Namespace => ({
-        metadata: { name: metadata.name, ...(metadata.labels && { labels: metadata.labels }) },
+        metadata: {
+          name: metadata.name,
+          ...(metadata.labels && { labels: metadata.labels }),
+          ...(metadata.deletionTimestamp && { deletionTimestamp: metadata.deletionTimestamp }),
+        },
       }),
     }),
     serviceAccounts: watch(resources.serviceAccounts, managed),
@@ -304,7 +309,7 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
 /** What the leader does. @returns runs it until the signal aborts */
 function wireLed(
   caches: Caches,
-  { identity, workflow }: { identity: Controller; workflow: Controller },
+  { identity, workflow, metrics }: { identity: Controller; workflow: Controller; metrics: Metrics },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
@@ -330,17 +335,16 @@ function wireLed(
     enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
   );
   for (const cache of caches.workloads) {
-    cache.onChange(({ object, previous }) => {
-      for (const version of previous === undefined ? [object] : [object, previous]) {
-        enqueueAll(workflow, workflowKeysFor.workload(version, workflows.store));
-      }
-    });
+    cache.onChange((change) =>
+      enqueueAll(workflow, workflowKeysFor.workload(change, workflows.store)),
+    );
   }
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
       workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
     ]);
+    metrics.forgetObjects();
   };
 }
 

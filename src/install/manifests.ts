@@ -23,7 +23,12 @@ export function rbacManifests(): KubeObject[] {
   return [...roles.map(roleManifest), ...bound.map(bindingManifest)];
 }
 
-function roleManifest({ name, description, namespaced = false, rules }: RoleDefinition): KubeObject {
+function roleManifest({
+  name,
+  description,
+  namespaced = false,
+  rules,
+}: RoleDefinition): KubeObject {
   return {
     apiVersion: 'rbac.authorization.k8s.io/v1',
     kind: namespaced ? 'Role' : 'ClusterRole',

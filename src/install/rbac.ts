@@ -32,10 +32,11 @@ export const operatorRole: RoleDefinition = {
   name: 'operator',
   description: 'What the operator does by itself.',
   rules: [
-    rule(read, ...kinds),
+    rule(read, workflows, killSwitches),
+    rule(['list', 'watch'], automationIdentities),
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
-    rule(read, resources.namespaces),
+    rule(['list', 'watch'], resources.namespaces),
     rule([...read, 'create', 'patch', 'delete'], resources.serviceAccounts),
     rule([...read, 'create', 'patch', 'delete'], resources.roles, resources.roleBindings),
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
@@ -90,6 +91,9 @@ export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'releaser',
     description: 'Release a kill switch that somebody else engaged.',
-    rules: [rule(read, ...kinds), { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'release'] }],
+    rules: [
+      rule(read, ...kinds),
+      { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'release'] },
+    ],
   },
 ];

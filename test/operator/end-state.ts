@@ -71,11 +71,11 @@ function masked(item: Item, namespace: string): unknown {
     subjects,
     roleRef,
     dataKeys: data === undefined ? undefined : Object.keys(data).toSorted(),
-    conditions: (status?.['conditions'] as { type: string; status: string; reason: string }[])
-      ?.map(({ type, status: is, reason }) => `${type}=${is} ${reason}`)
-      .filter(
-        (condition) => !condition.startsWith('Progressing') && !condition.startsWith('Available'),
-      )
+    conditions: (
+      (status?.['conditions'] ?? []) as { type: string; status: string; reason: string }[]
+    )
+      .map(({ type, status: is, reason }) => `${type}=${is} ${reason}`)
+      .filter((condition) => !/^(Progressing|Available|Suspended)=/.test(condition))
       .toSorted(),
     failed: status?.['failed'],
   });
