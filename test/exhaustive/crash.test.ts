@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { ApiProxy, type WriteFate } from '../fault/api-proxy.ts';
@@ -191,15 +192,20 @@ describe('SIGKILL before and after each write of a rotation, a kill and a releas
     const points = Math.max(...reference.writes);
     console.log(`writes of rotate, kill, release: ${reference.writes.join(', ')}`);
     expect(points).toBeGreaterThan(5);
-    for (let at = 1; at <= points; at++) {
-      for (const fate of ['cut-before', 'cut-after'] as const) {
-        const { states } = await story(`crash-${at}-${fate}`, at, fate);
-        console.log(`write ${at} of ${points}, ${fate}: compared`);
-        for (const [index, act] of [rotate, kill, release].entries()) {
-          expect(states[index], `${act.name}, write ${at}, ${fate}`).toEqual(
-            reference.states[index],
-          );
-        }
+    const crashes = Array.from({ length: points }, (_, index) => index + 1).flatMap((at) =>
+      (['cut-before', 'cut-after'] as const).map((fate) => ({ at, fate })),
+    );
+    const outcomes = await forEachBounded(crashes, 3, async ({ at, fate }) => {
+      const { states } = await story(`crash-${at}-${fate}`, at, fate);
+      console.log(`write ${at} of ${points}, ${fate}: done`);
+      return states;
+    });
+    assertAllDone(outcomes, 'stories with a crash');
+    for (const outcome of outcomes) {
+      const { at, fate } = outcome.item;
+      const states = 'result' in outcome ? outcome.result : [];
+      for (const [index, act] of [rotate, kill, release].entries()) {
+        expect(states[index], `${act.name}, write ${at}, ${fate}`).toEqual(reference.states[index]);
       }
     }
   });
