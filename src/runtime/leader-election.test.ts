@@ -289,7 +289,8 @@ describe('LeaderElector', () => {
   });
 
   test.each([
-    ['has no content', {}],
+    ['has no content', undefined],
+    ['has nothing in it', {}],
     ['was given back', { holderIdentity: '', leaseDurationSeconds: 1, leaseTransitions: 3 }],
   ])('takes a Lease at once that %s', async (_, spec) => {
     world.storage.create(collection, { metadata: leaseKey, spec } as Lease);
@@ -389,8 +390,33 @@ describe('LeaderElector', () => {
     await world.advance(20 * seconds);
     node.weather = () => ({ ...fair, outcome: 'lost-request' });
     node.stop();
+    await world.advance(100);
+    expect(node.elector.isLeader).toBe(false);
     const { tookMs } = await world.time.until(node.ended);
     expect(tookMs).toBeLessThanOrEqual(8_500);
+  });
+
+  test('takes nothing after it has stopped, even if the answer to its question comes then', async () => {
+    const spec = { holderIdentity: '', leaseDurationSeconds: 1, leaseTransitions: 3 };
+    world.storage.create(collection, { metadata: leaseKey, spec } as Lease);
+    const node = new Node(world, 'a', { weather: () => ({ ...fair, back: 500 }) });
+    await world.advance(100);
+    node.stop();
+    await node.ended;
+    await world.advance(60 * seconds);
+    expect(world.lease()?.spec?.holderIdentity).toBe('');
+  });
+
+  test('leaves the Lease to somebody else who has it when it stops', async () => {
+    const node = new Node(world, 'a');
+    await world.advance(20 * seconds);
+    world.storage.update(collection, storageKey, (lease) => ({
+      ...lease,
+      spec: { holderIdentity: 'intruder', leaseDurationSeconds: 15, leaseTransitions: 1 },
+    }));
+    node.stop();
+    await world.time.until(node.ended);
+    expect(world.lease()?.spec?.holderIdentity).toBe('intruder');
   });
 
   test('stops at once as a candidate', async () => {
@@ -418,6 +444,18 @@ describe('LeaderElector', () => {
     await world.advance(20 * seconds);
     expect([b.elector.isLeader, a.term?.aborted]).toEqual([true, true]);
     expect(world.mostLeaders).toBe(1);
+  });
+
+  test('is no leader by an answer that waited until others could take the Lease', async () => {
+    const a = new Node(world, 'a', { weather: () => ({ ...fair, back: 100 }) });
+    await world.advance(1 * seconds);
+    const b = new Node(world, 'b');
+    const version = world.storage.version;
+    while (world.storage.version === version) await world.advance(10);
+    // Renewed, and the answer is on its way.
+    a.stall(30 * seconds);
+    await world.advance(40 * seconds);
+    expect([b.elector.isLeader, b.terms, world.mostLeaders]).toEqual([true, 1, 1]);
   });
 
   test('is no leader after its machine was suspended with its monotonic clock', async () => {
@@ -472,6 +510,17 @@ describe('LeaderElector', () => {
     a.stall(60 * seconds);
     world.storage.delete(collection, storageKey);
     expect(a.elector.isLeader).toBe(true);
+    await world.advance(30 * seconds);
+    expect([b.elector.isLeader, world.mostLeaders]).toEqual([true, 1]);
+  });
+
+  test('waits a deleted Lease out that it only knows from a failed create', async () => {
+    const a = new Node(world, 'a');
+    const b = new Node(world, 'b', { weather: () => ({ ...fair, there: 6 }) });
+    await world.advance(30);
+    expect([a.elector.isLeader, b.hasSeenLease]).toEqual([true, false]);
+    a.stall(60 * seconds);
+    world.storage.delete(collection, storageKey);
     await world.advance(30 * seconds);
     expect([b.elector.isLeader, world.mostLeaders]).toEqual([true, 1]);
   });
