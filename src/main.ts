@@ -1,13 +1,9 @@
 #!/usr/bin/env node
 /** The operator's process: reads the configuration, runs until SIGTERM or SIGINT. */
-import { readFileSync } from 'node:fs';
 import { ConfigError, helpText, parseConfig, type Command } from './config.ts';
 import { createLogger } from './observability/logger.ts';
 import { createOperator } from './operator.ts';
-
-const { version } = JSON.parse(
-  readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
-) as { version: string };
+import { version } from './version.ts';
 
 function readCommand(): Command | undefined {
   try {
@@ -27,7 +23,7 @@ if (command?.kind === 'run') {
   const { config } = command;
   const logger = createLogger({ level: config.logLevel });
   try {
-    const host = createOperator({ config, logger, version });
+    const host = createOperator({ config, logger });
     const stop = (signal: string): void => {
       logger.info('Stopping', { signal });
       host.stop();

@@ -27,19 +27,19 @@ import { ApiServerClient } from './runtime/client.ts';
 import { Controller } from './runtime/controller.ts';
 import { PooledKubeConfig } from './runtime/kube-config.ts';
 import { guardedByLeadership, LeaderElector } from './runtime/leader-election.ts';
-import { ListWatch, type ListWatchOptions } from './runtime/list-watch.ts';
+import { ListWatch, type Informer, type ListWatchOptions } from './runtime/list-watch.ts';
 import { mergeStores } from './runtime/merged-store.ts';
 import { OperatorHost } from './runtime/operator-host.ts';
 import { StatusWriter } from './runtime/status-writer.ts';
+import { version } from './version.ts';
 
 export interface OperatorOptions {
   config: Config;
   logger: Logger;
-  version: string;
 }
 
 /** The operator, ready to start. */
-export function createOperator({ config, logger, version }: OperatorOptions): OperatorHost {
+export function createOperator({ config, logger }: OperatorOptions): OperatorHost {
   const clock = Date.now;
   const userAgent = `automation-guardrails/${version}`;
   const metrics = new Metrics({ version });
@@ -162,10 +162,10 @@ export function createOperator({ config, logger, version }: OperatorOptions): Op
     kubeConfig,
     client,
     logger,
-    informerOf: (group, version, plural) =>
+    informerOf: (group, apiVersion, plural) =>
       caches.all.find(
         ({ resource }) =>
-          resource.group === group && resource.version === version && resource.plural === plural,
+          resource.group === group && resource.version === apiVersion && resource.plural === plural,
       ),
     services: [
       {
@@ -252,6 +252,7 @@ function createCaches(
       indexes: { identity: (pod) => [podIdentity(pod)] },
     }),
     workloads: workloadKinds.map((kind) =>
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the projection makes it one
       watch(workloadResources[kind] as Resource<Workload>, {
         project: (object) => projectWorkload(kind, object),
         indexes: {
@@ -266,10 +267,14 @@ function createCaches(
     ),
   };
   const { workloads, ...others } = caches;
-  return { ...caches, all: [...Object.values(others), ...workloads] as ListWatch<KubeObject>[] };
+  return { ...caches, all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[] };
 }
 
 type Caches = ReturnType<typeof createCaches>;
+
+interface Cache extends Informer<KubeObject> {
+  run(signal: AbortSignal): Promise<void>;
+}
 
 function workflowOf({ metadata }: KubeObject): string[] {
   const name = metadata.labels?.[label.workflow];

@@ -98,7 +98,7 @@ export async function run(options: RunOptions): Promise<number> {
   }
 }
 
-function parse(argv: string[]) {
+function parse(argv: readonly string[]) {
   // parseArgs knows no --flag=false for booleans.
   const args = argv.map((arg) => (arg === '--wait=false' ? '--no-wait' : arg));
   return parseArgs({
@@ -122,8 +122,9 @@ function parse(argv: string[]) {
 
 function isUsage(error: unknown): boolean {
   if (error instanceof UsageError) return true;
-  const code = (error as { code?: unknown } | undefined)?.code;
-  return typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS');
+  return (
+    error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')
+  );
 }
 
 function flagsOf(values: ReturnType<typeof parse>['values'], kubeConfig: PooledKubeConfig): Flags {

@@ -196,12 +196,11 @@ class Node {
     const { storage } = this.#world;
     return {
       ...unused,
-      get: <T extends KubeObject>() =>
-        this.#request(() => {
-          const lease = storage.get(collection, storageKey);
-          this.hasSeenLease ||= lease !== undefined;
-          return lease as unknown as T | undefined;
-        }),
+      get: async <T extends KubeObject>() => {
+        const lease = await this.#request(() => storage.get(collection, storageKey));
+        this.hasSeenLease ||= lease !== undefined;
+        return lease as unknown as T | undefined;
+      },
       create: <T extends KubeObject>(_: Resource<T>, body: T) => {
         this.#world.createsUnderWay += 1;
         return this.#request(

@@ -169,8 +169,8 @@ export class LeaderElector {
   async #acquire(signal: AbortSignal): Promise<boolean> {
     const { client, namespace, name } = this.#options;
     const lease = await client.get(resources.leases, { namespace, name }, { signal });
-    signal.throwIfAborted();
     this.#observe(lease);
+    signal.throwIfAborted();
     if (!this.#isFree(lease)) return false;
     const spec = this.#spec(lease);
     if (lease !== undefined) {

@@ -39,7 +39,7 @@ const progress = (line: string): void => {
 const median = (numbers: readonly number[]): number =>
   numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
 
-const controlPlane = await startControlPlane({ log: progress });
+const controlPlane = await startControlPlane({ log: progress, controllerManagerQps: 500 });
 const stopping = async (): Promise<void> => controlPlane.stop();
 process.once('SIGINT', () => void stopping());
 const kubeConfig = new PooledKubeConfig().load({ kubeconfig: controlPlane.kubeconfigPath });

@@ -39,10 +39,10 @@ let verified = 0;
 let failed = 0;
 let stepStarted = performance.now();
 
-function step(title: string, story: string): void {
+function step(title: string, account: string): void {
   say();
-  say(`${bold(title)}`);
-  say(dim(story));
+  say(bold(title));
+  say(dim(account));
   stepStarted = performance.now();
 }
 
@@ -287,7 +287,10 @@ async function story(controlPlane: ControlPlane): Promise<void> {
 
 const { values } = parseArgs({ options: { once: { type: 'boolean', default: false } } });
 say(bold('Automation Guardrails: a real Kubernetes API server, one automation, one incident'));
-const controlPlane = await startControlPlane({ log: (line) => say(dim(line)) });
+const controlPlane = await startControlPlane({
+  log: (line) => say(dim(line)),
+  controllerManagerQps: 500,
+});
 let operator: OperatorProcess | undefined;
 let isStopping = false;
 const stop = async (): Promise<void> => {
