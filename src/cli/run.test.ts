@@ -1,0 +1,182 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { dump } from 'js-yaml';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
+import { annotation } from '../api/names.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
+import { resources } from '../api/resources.ts';
+import type { Workflow } from '../api/workflow.ts';
+import { run, statusRows } from './run.ts';
+
+let server: FakeApiServer;
+let folder: string;
+let kubeconfig: string;
+
+beforeEach(async () => {
+  server = await new FakeApiServer().start();
+  folder = await mkdtemp(path.join(tmpdir(), 'automation-guardrails-cli-'));
+  kubeconfig = path.join(folder, 'kubeconfig.yaml');
+  const { server: url } = server.kubeConfig().getCurrentCluster() ?? {};
+  await writeFile(
+    kubeconfig,
+    dump({
+      apiVersion: 'v1',
+      kind: 'Config',
+      'current-context': 'fake',
+      contexts: [
+        { name: 'fake', context: { cluster: 'fake', user: 'fake', namespace: 'finance' } },
+      ],
+      clusters: [{ name: 'fake', cluster: { server: url, 'insecure-skip-tls-verify': true } }],
+      users: [{ name: 'fake', user: { token: 'fake' } }],
+    }),
+  );
+});
+
+afterEach(async () => {
+  await server.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function cli(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  const out: string[] = [];
+  const err: string[] = [];
+  const code = await run({
+    argv: [...argv, `--kubeconfig=${kubeconfig}`],
+    stdout: (line) => out.push(line),
+    stderr: (line) => err.push(line),
+  });
+  return { code, out: out.join('\n'), err: err.join('\n') };
+}
+
+const workflow: Workflow = {
+  metadata: { name: 'invoice', namespace: 'finance' },
+  spec: { targets: [] },
+};
+
+describe('the command line', () => {
+  it.each([
+    ['no command', [], 2],
+    ['an unknown command', ['explode'], 2],
+    ['a kill without a name', ['kill'], 2],
+    ['a kill without a reason', ['kill', 'invoice'], 2],
+    ['a kill with a blank reason', ['kill', 'invoice', '--reason', '  '], 2],
+    ['a release without a reason', ['release', 'invoice'], 2],
+    ['two names', ['kill', 'invoice', 'other', '--reason=x'], 2],
+    ['an unknown flag', ['status', '--everything'], 2],
+    ['a timeout that is none', ['status', '--timeout=soon'], 2],
+    ['an output that is none', ['status', '-o', 'xml'], 2],
+    ['help', ['--help'], 0],
+  ])('%s: exit code', async (_, argv, expected) => {
+    const { code, out, err } = await cli(...argv);
+    expect(code).toBe(expected);
+    expect(out + err).not.toBe('');
+    expect(server.requests).toEqual([]);
+  });
+});
+
+describe('kill', () => {
+  it('creates the KillSwitch of that name in the namespace of the context', async () => {
+    server.put(resources.workflows, workflow);
+    const { code, out } = await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
+    expect(code).toBe(0);
+    expect(out).toContain('engaged for finance/invoice');
+    expect(server.get(resources.killSwitches, 'finance/invoice')).toMatchObject({
+      spec: { workflow: 'invoice', reason: 'runaway' },
+    });
+  });
+
+  it('warns where there is no such Workflow, and engages all the same', async () => {
+    const { code, err } = await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
+    expect(code).toBe(0);
+    expect(err).toContain('no Workflow invoice');
+    expect(server.list(resources.killSwitches)).toHaveLength(1);
+  });
+
+  it('is content with one that is engaged already', async () => {
+    await cli('kill', 'invoice', '--reason=first', '--wait=false');
+    const { code, out } = await cli('kill', 'invoice', '--reason=second', '--wait=false');
+    expect(code).toBe(0);
+    expect(out).toContain('engaged already');
+  });
+
+  it('shows each rung once, and ends when all is stopped', async () => {
+    server.put(resources.killSwitches, {
+      metadata: { name: 'invoice', namespace: 'finance' },
+      spec: { workflow: 'invoice', reason: 'runaway' },
+      status: {
+        conditions: [
+          { type: 'Fenced', status: 'True', message: 'fenced' },
+          { type: 'Ready', status: 'True', message: 'stopped' },
+        ],
+      },
+    } as never);
+    const { code, out } = await cli('kill', 'invoice', '--reason=runaway');
+    expect(code).toBe(0);
+    expect(out.match(/fenced/g)).toHaveLength(1);
+  });
+
+  it('says that it is not stopped in time, with a non-zero exit code', async () => {
+    const { code, err } = await cli('kill', 'invoice', '--reason=runaway', '--timeout=0.01');
+    expect(code).toBe(1);
+    expect(err).toContain('Not stopped in time');
+  });
+
+  it('passes on what the API server refuses', async () => {
+    server.faults.next('create', { kind: 'status', status: 403, message: 'you may not' });
+    const { code, err } = await cli('kill', 'invoice', '--reason=runaway');
+    expect(code).toBe(1);
+    expect(err).toContain('you may not');
+  });
+});
+
+describe('release', () => {
+  it('asks for release with the reason', async () => {
+    await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
+    const { code } = await cli('release', 'invoice', '--reason=fixed', '--wait=false');
+    expect(code).toBe(0);
+    expect(
+      server.get(resources.killSwitches, 'finance/invoice')?.metadata.annotations,
+    ).toMatchObject({ [annotation.release]: 'fixed' });
+  });
+
+  it('fails where nothing is engaged', async () => {
+    const { code, err } = await cli('release', 'invoice', '--reason=fixed');
+    expect(code).toBe(1);
+    expect(err).toContain('No kill switch is engaged');
+  });
+});
+
+describe('status', () => {
+  const killSwitch: KillSwitch = {
+    metadata: { name: 'invoice', namespace: 'finance', creationTimestamp: '2026-01-02T03:04:05Z' },
+    spec: { workflow: 'invoice', reason: 'runaway', engagedBy: 'alice' },
+  };
+
+  it('lists what is engaged first, also without its Workflow', () => {
+    const other: Workflow = {
+      metadata: { name: 'a', namespace: 'finance' },
+      spec: { targets: [] },
+    };
+    const rows = statusRows([other, workflow], [killSwitch]);
+    expect(rows.map(({ name, engagedBy }) => [name, engagedBy])).toEqual([
+      ['invoice', 'alice'],
+      ['a', ''],
+    ]);
+    expect(statusRows([], [killSwitch])).toHaveLength(1);
+  });
+
+  it.each(['table', 'json', 'yaml'])('prints %s', async (format) => {
+    server.put(resources.workflows, workflow);
+    server.put(resources.killSwitches, killSwitch);
+    const { code, out } = await cli('status', '-o', format);
+    expect(code).toBe(0);
+    expect(out).toContain('runaway');
+    expect(out).toContain('alice');
+  });
+
+  it('fails for a name that there is not', async () => {
+    expect((await cli('status', 'nobody')).code).toBe(1);
+  });
+});
