@@ -15,6 +15,7 @@ import type { Change } from '../runtime/list-watch.ts';
 import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
+import { isGuarded } from './workflow-findings.ts';
 import { keysFor, WorkflowController } from './workflow.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
@@ -264,6 +265,49 @@ describe('a complete Workflow', () => {
     expect(cluster.condition('Ready')?.message).not.toContain("isn't a target");
   });
 
+  it('has no policy for each run of a CronJob whose pods have no labels', async () => {
+    const owner = { apiVersion: 'batch/v1', kind: 'CronJob', name: 'nightly', uid: 'uid-nightly' };
+    const run = workload({
+      kind: 'Job',
+      name: 'nightly-1',
+      podLabels: { 'batch.kubernetes.io/job-name': 'nightly-1' },
+    });
+    cluster.run(workload({ kind: 'CronJob', name: 'nightly' }));
+    cluster.run({
+      ...run,
+      metadata: { ...run.metadata, ownerReferences: [{ ...owner, controller: true }] },
+    });
+    cluster.declare({
+      ...complete,
+      targets: [{ group: 'batch', kind: 'CronJob', name: 'nightly' }],
+    });
+    await cluster.reconcile();
+    expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([
+      { matchLabels: { app: 'nightly' } },
+    ]);
+  });
+
+  it('has a policy that its former pods still need looked at again', async () => {
+    await cluster.reconcile();
+    cluster.run(workload({ podSelector: { matchLabels: { app: 'new' } } }));
+    cluster.client.put(resources.pods, { metadata: { name: 'web-1', namespace: 'billing' } });
+    expect((await cluster.reconcile()).result).toEqual({ requeueAfterMs: 10_000 });
+    expect(cluster.policies).toHaveLength(2);
+  });
+
+  it('leaves the policies of its predecessor of the same name to the garbage collector', async () => {
+    const owner = { apiVersion: API_VERSION, kind: 'Workflow', name: 'poster', uid: 'uid-0' };
+    const before = cluster.client.put(
+      resources.networkPolicies,
+      policyWith({
+        labels: { [label.managedBy]: MANAGED_BY, [label.workflow]: 'poster' },
+        ownerReferences: [{ ...owner, controller: true }],
+      }),
+    );
+    await cluster.reconcile();
+    expect(cluster.policies).toContain(before);
+  });
+
   it('counts a target that does not exist yet, and is not held for it', async () => {
     cluster.client.remove(resources.deployments, { namespace: 'billing', name: 'web' });
     await cluster.reconcile();
@@ -425,6 +469,12 @@ describe('a Workflow is held', () => {
   });
 });
 
+it('kube-system is never guarded', () => {
+  const labels = { [label.environment]: 'prod' };
+  expect(isGuarded({ metadata: { name: 'billing', labels } })).toBe(true);
+  expect(isGuarded({ metadata: { name: 'kube-system', labels } })).toBe(false);
+});
+
 describe('a stopped Workflow', () => {
   beforeEach(async () => {
     await cluster.reconcile();
@@ -472,8 +522,10 @@ describe('a stopped Workflow', () => {
   it('stays stopped while it is being released', async () => {
     cluster.engage();
     await cluster.reconcile();
+    cluster.events.length = 0;
     cluster.engage({ annotations: { [annotation.release]: 'x', [annotation.releasedBy]: 'bob' } });
     await cluster.reconcile();
+    expect(cluster.events).toEqual([]);
     expect(cluster.condition('Stopped')).toMatchObject({
       status: 'True',
       reason: 'Releasing',

@@ -279,6 +279,18 @@ describe('planEgress', () => {
     expect(planEgress(request({ workloads: [workload(), other] })).policies).toHaveLength(2);
   });
 
+  it('keeps apart labels that were made so that their digests begin alike', () => {
+    // sha256 of both selectors begins with f80baa91.
+    const alike = ['web-24698', 'web-43342'].map((app) => workload({ podLabels: { app } }));
+    const names = applied(planEgress(request({ workloads: alike }))).map(
+      ({ metadata }) => metadata.name,
+    );
+    expect(names).toEqual([
+      'poster-egress-f80baa91',
+      expect.stringMatching(/^poster-egress-f80baa91[0-9a-f]{8}$/),
+    ]);
+  });
+
   it('gives new pods their policy before it takes the old one away', () => {
     const live = applied(planEgress(request()));
     const swapped = request({ live, workloads: [workload({ podLabels: { app: 'new' } })] });
