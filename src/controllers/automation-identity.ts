@@ -20,15 +20,15 @@ import type { Workload } from '../api/workload.ts';
 import type { RandomBytes } from '../guardrails/credentials/generate.ts';
 import { CredentialKeeper, type CredentialsOutcome } from '../guardrails/credentials/keeper.ts';
 import { applyIdentity } from '../guardrails/identity/apply.ts';
-import { heldReason, identityFindings, transitionsOf } from '../guardrails/identity/findings.ts';
+import { identityFindings, transitionsOf } from '../guardrails/identity/findings.ts';
 import {
   childMetadata,
   planIdentity,
   readSpec,
   whatIsMissing,
   type IdentityChildren,
-  type Problem,
 } from '../guardrails/identity/plan.ts';
+import { heldReason, type Problem } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';

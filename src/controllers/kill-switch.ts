@@ -17,6 +17,7 @@ import {
 } from '../guardrails/kill-switch/plan.ts';
 import { restoreWorkload } from '../guardrails/kill-switch/restore.ts';
 import { deletePods, listLivePods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
+import { isGuarded } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
@@ -348,8 +349,7 @@ export class KillSwitchController implements Reconciler {
   }
 
   #isGuarded({ metadata }: KillSwitch): boolean {
-    const namespace = this.#options.namespaces.get(metadata.namespace ?? '');
-    return namespace?.metadata.labels?.[label.environment] !== undefined;
+    return isGuarded(this.#options.namespaces.get(metadata.namespace ?? ''));
   }
 
   #workloadsOf({ metadata, spec }: KillSwitch): readonly Workload[] {

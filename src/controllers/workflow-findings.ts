@@ -1,11 +1,21 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { annotation, label } from '../api/names.ts';
+import { annotation } from '../api/names.ts';
 import type { Condition, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
-import { whatEgressMisses, type Problem } from '../guardrails/egress/plan.ts';
+import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
+import {
+  heldFinding,
+  heldReason,
+  isGuarded,
+  namespaceNotGuarded,
+  ownerMissing,
+  sentencesOf,
+  type Problem,
+  type Transition,
+} from '../guardrails/requirements.ts';
 import { idOf, type Targets } from './workflow-targets.ts';
 
 /** What is known of a Workflow and of what it depends on. */
@@ -26,8 +36,8 @@ export interface WorkflowView {
 const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem[] | undefined)[] =
   [
     specMalformed,
-    ownerMissing,
-    namespaceNotGuarded,
+    ({ workflow }) => ownerMissing(workflow.spec),
+    ({ workflow, namespace }) => namespaceNotGuarded(namespace, workflow.metadata),
     identityMissing,
     identityHeld,
     identityNotReady,
@@ -43,29 +53,6 @@ export function whatIsMissing(view: WorkflowView): Problem[] {
 function specMalformed({ malformed }: WorkflowView): Problem | undefined {
   if (malformed.length === 0) return undefined;
   return { reason: 'SpecMalformed', message: `Can't be read: ${malformed.join(', ')}.` };
-}
-
-function ownerMissing({ workflow }: WorkflowView): Problem | undefined {
-  const owner: unknown = fieldOf(workflow.spec, 'owner');
-  const missing = ['team', 'contact', 'escalation'].filter((part) => isBlank(fieldOf(owner, part)));
-  if (missing.length === 0) return undefined;
-  const parts = missing.map((part) => `spec.owner.${part}`).join(', ');
-  return { reason: 'OwnerMissing', message: `Missing ${parts}.` };
-}
-
-function namespaceNotGuarded({ workflow, namespace }: WorkflowView): Problem | undefined {
-  if (isGuarded(namespace)) return undefined;
-  const { namespace: name = '' } = workflow.metadata;
-  return {
-    reason: 'NamespaceNotGuarded',
-    message: `Missing the environment of namespace ${name}: kubectl label namespace ${name} ${label.environment}=prod`,
-  };
-}
-
-/** Whether the admission policies are bound to it; they never are to `kube-system`. */
-export function isGuarded(namespace: Namespace | undefined): boolean {
-  const environment = namespace?.metadata.labels?.[label.environment];
-  return !isBlank(environment) && namespace?.metadata.name !== 'kube-system';
 }
 
 function identityMissing({ workflow, identity }: WorkflowView): Problem | undefined {
@@ -125,11 +112,6 @@ export function isWithheld(view: WorkflowView, missing: readonly Problem[]): boo
     isIdentityPending(view) ||
     phaseOf(view.killSwitch, view.workflow) !== 'Idle'
   );
-}
-
-/** The one thing that is missing, or that several are; `undefined` where nothing is. */
-export function heldReason(missing: readonly Problem[]): string | undefined {
-  return missing.length > 1 ? 'Incomplete' : missing[0]?.reason;
 }
 
 /**
@@ -194,13 +176,6 @@ function untargetedWorkloads({ workflow, targets }: WorkflowView): string | unde
   return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted, idOf)}.`;
 }
 
-function heldFinding(missing: readonly Problem[]): Finding {
-  const reason = heldReason(missing);
-  return reason === undefined
-    ? { type: 'Held', status: 'False', reason: 'Complete', message: 'Nothing is missing.' }
-    : { type: 'Held', status: 'True', reason, message: sentencesOf(missing) };
-}
-
 function stoppedFinding({ workflow, killSwitch }: WorkflowView): Finding {
   const phase = phaseOf(killSwitch, workflow);
   if (phase === 'Idle') {
@@ -223,13 +198,6 @@ function engagement(workflow: Workflow, killSwitch: KillSwitch | undefined): str
   const { reason, engagedBy = 'unknown' } = (killSwitch ?? latchOf(workflow)).spec;
   const since = killSwitch?.metadata.creationTimestamp;
   return `Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason)}".`;
-}
-
-/** Something worth an event. */
-export interface Transition {
-  type: 'normal' | 'warning';
-  reason: string;
-  message: string;
 }
 
 /** What changed since the conditions that stood before, as events tell it. */
@@ -279,21 +247,4 @@ function conditionOf(
 
 function clip(text: string): string {
   return text.length > 1024 ? `${text.slice(0, 1023)}…` : text;
-}
-
-/** Bounded as a condition's message is. */
-function sentencesOf(problems: readonly Problem[]): string {
-  return problems
-    .map(({ message }) => message)
-    .join(' ')
-    .slice(0, 8192);
-}
-
-/** The spec may be malformed, so that nothing about its shape can be taken for granted. */
-function fieldOf(value: unknown, field: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, field) : undefined;
-}
-
-function isBlank(value: unknown): boolean {
-  return typeof value !== 'string' || value.trim() === '';
 }

@@ -15,7 +15,7 @@ import type { Change } from '../runtime/list-watch.ts';
 import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
-import { isGuarded } from './workflow-findings.ts';
+import { isGuarded } from '../guardrails/requirements.ts';
 import { keysFor, WorkflowController } from './workflow.ts';
 
 const key = { namespace: 'billing', name: 'poster' };

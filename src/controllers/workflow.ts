@@ -14,7 +14,7 @@ import { resources } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
-import { planEgress, type Problem } from '../guardrails/egress/plan.ts';
+import { planEgress } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, type Applier } from '../runtime/applier.ts';
@@ -25,9 +25,8 @@ import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
+import { heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
 import {
-  heldReason,
-  isGuarded,
   isWithheld,
   transitionsOf,
   whatIsMissing,

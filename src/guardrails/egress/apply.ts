@@ -4,7 +4,8 @@ import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { forEachBounded } from '../../runtime/parallel.ts';
-import type { EgressPlan, PlannedPolicy, Problem } from './plan.ts';
+import type { Problem } from '../requirements.ts';
+import type { EgressPlan, PlannedPolicy } from './plan.ts';
 import { namesPods, selectorText } from './pod-selector.ts';
 import { alreadyGranted } from './rules.ts';
 

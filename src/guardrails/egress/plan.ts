@@ -1,14 +1,11 @@
 import { createHash } from 'node:crypto';
-import type { Finding } from '../../api/conditions.ts';
 import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
 import type { LabelSelector, NetworkPolicy } from '../../api/objects.ts';
 import type { EgressEntry, Workflow } from '../../api/workflow.ts';
+import type { Problem } from '../requirements.ts';
 import type { Workload } from '../../api/workload.ts';
 import { namesPods, normalSelector, podSelectorOf } from './pod-selector.ts';
 import { alreadyGranted, rulesOf, type EgressRule } from './rules.ts';
-
-/** Something that keeps egress from being granted: a stable reason and a sentence. */
-export type Problem = Pick<Finding, 'reason' | 'message'>;
 
 export interface EgressRequest {
   workflow: Workflow;

@@ -5,7 +5,8 @@ import { Applier } from '../../runtime/applier.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { applyIdentity } from './apply.ts';
 import { MemoryClient } from './memory-client.testing.ts';
-import { planIdentity, type IdentityChildren, type Problem } from './plan.ts';
+import type { Problem } from '../requirements.ts';
+import { planIdentity, type IdentityChildren } from './plan.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
 const identity: AutomationIdentity = { metadata: { ...key, uid: 'uid-of-poster' }, spec: {} };

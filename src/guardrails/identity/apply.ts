@@ -3,7 +3,8 @@ import type { KubeObject, Role } from '../../api/objects.ts';
 import type { Resource } from '../../api/resources.ts';
 import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
 import { ApiError } from '../../runtime/errors.ts';
-import type { IdentityChildren, IdentityPlan, Problem } from './plan.ts';
+import type { Problem } from '../requirements.ts';
+import type { IdentityChildren, IdentityPlan } from './plan.ts';
 import { areCovered, intersectRules } from './rules.ts';
 
 export interface ApplyIdentityOptions {

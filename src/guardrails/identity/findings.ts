@@ -1,7 +1,13 @@
 import { isTrue, type Finding } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { Condition } from '../../api/objects.ts';
-import type { Problem } from './plan.ts';
+import {
+  heldFinding,
+  heldReason,
+  sentencesOf,
+  type Problem,
+  type Transition,
+} from '../requirements.ts';
 
 /** What is known of an identity after a look at all its guardrails. */
 export interface IdentityVerdict {
@@ -13,12 +19,7 @@ export interface IdentityVerdict {
 
 /** The conditions of an AutomationIdentity: `Ready`, and `Held`, which is true when it is bad. */
 export function identityFindings(verdict: IdentityVerdict): Finding[] {
-  return [readyFinding(verdict), heldFinding(verdict)];
-}
-
-/** The one thing that is missing, or that several are; `undefined` where nothing is. */
-export function heldReason(missing: readonly Problem[]): string | undefined {
-  return missing.length > 1 ? 'Incomplete' : missing[0]?.reason;
+  return [readyFinding(verdict), heldFinding(verdict.missing)];
 }
 
 function readyFinding({ killSwitch, missing, problems }: IdentityVerdict): Finding {
@@ -41,20 +42,6 @@ function readyFinding({ killSwitch, missing, problems }: IdentityVerdict): Findi
     : { type: 'Ready', status: 'False', reason, message: sentencesOf([...missing, ...problems]) };
 }
 
-function heldFinding({ missing }: IdentityVerdict): Finding {
-  const reason = heldReason(missing);
-  return reason === undefined
-    ? { type: 'Held', status: 'False', reason: 'Complete', message: 'Nothing is missing.' }
-    : { type: 'Held', status: 'True', reason, message: sentencesOf(missing) };
-}
-
-/** Something worth an event. */
-export interface Transition {
-  type: 'normal' | 'warning';
-  reason: string;
-  message: string;
-}
-
 /** What changed since the conditions that stood before, as events tell it. */
 export function transitionsOf(
   findings: readonly Finding[],
@@ -73,12 +60,4 @@ export function transitionsOf(
     if ((isHeld && reason !== 'KillSwitchEngaged') || reason === 'Provisioning') return [];
     return [{ type: 'warning', reason, message }];
   });
-}
-
-/** Bounded as a condition's message is. */
-function sentencesOf(problems: readonly Problem[]): string {
-  return problems
-    .map(({ message }) => message)
-    .join(' ')
-    .slice(0, 8192);
 }

@@ -3,7 +3,6 @@ import {
   type AutomationIdentity,
   type AutomationIdentitySpec,
 } from '../../api/automation-identity.ts';
-import type { Finding } from '../../api/conditions.ts';
 import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
 import type {
   Namespace,
@@ -12,10 +11,14 @@ import type {
   RoleBinding,
   ServiceAccount,
 } from '../../api/objects.ts';
+import {
+  fieldOf,
+  isBlank,
+  namespaceNotGuarded,
+  ownerMissing,
+  type Problem,
+} from '../requirements.ts';
 import { intersectRules, rulesOf } from './rules.ts';
-
-/** Something that keeps an identity from being ready: a stable reason and a sentence. */
-export type Problem = Pick<Finding, 'reason' | 'message'>;
 
 /**
  * Reads a spec that may be anything.
@@ -40,9 +43,9 @@ interface Subject {
 /** What an identity needs before anything is granted to it. This list is the specification. */
 const requirements: readonly ((subject: Subject) => Problem | undefined)[] = [
   specMalformed,
-  ownerMissing,
+  ({ identity }) => ownerMissing(identity.spec),
   purposeMissing,
-  namespaceNotGuarded,
+  ({ identity, namespace }) => namespaceNotGuarded(namespace, identity.metadata),
 ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
@@ -56,35 +59,9 @@ function specMalformed({ identity }: Subject): Problem | undefined {
   return { reason: 'SpecMalformed', message: `Can't be read: ${read.malformed}.` };
 }
 
-function ownerMissing({ identity }: Subject): Problem | undefined {
-  const owner: unknown = fieldOf(identity.spec, 'owner');
-  const missing = ['team', 'contact', 'escalation'].filter((part) => isBlank(fieldOf(owner, part)));
-  if (missing.length === 0) return undefined;
-  const parts = missing.map((part) => `spec.owner.${part}`).join(', ');
-  return { reason: 'OwnerMissing', message: `Missing ${parts}.` };
-}
-
 function purposeMissing({ identity }: Subject): Problem | undefined {
   if (!isBlank(fieldOf(identity.spec, 'purpose'))) return undefined;
   return { reason: 'PurposeMissing', message: 'Missing spec.purpose.' };
-}
-
-function namespaceNotGuarded({ identity, namespace }: Subject): Problem | undefined {
-  if (!isBlank(namespace?.metadata.labels?.[label.environment])) return undefined;
-  const name = identity.metadata.namespace ?? '';
-  return {
-    reason: 'NamespaceNotGuarded',
-    message: `Missing the environment of namespace ${name}: kubectl label namespace ${name} ${label.environment}=prod`,
-  };
-}
-
-/** The spec may be malformed, so that nothing about its shape can be taken for granted. */
-function fieldOf(value: unknown, field: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, field) : undefined;
-}
-
-function isBlank(value: unknown): boolean {
-  return typeof value !== 'string' || value.trim() === '';
 }
 
 /** Name, labels and controller reference of something that belongs to the identity. */
