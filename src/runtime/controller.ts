@@ -100,7 +100,6 @@ export class Controller {
       Array.from({ length: workers }, () => this.#work(queue, signal, cut.signal)),
     );
     await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
-    this.#queue = undefined;
     queue.shutDown();
     const isDone = await this.#within(shutdownMs, running);
     cut.abort();

@@ -121,6 +121,10 @@ class Node {
     this.#stop.abort();
   }
 
+  get isStopping(): boolean {
+    return this.#stop.signal.aborted;
+  }
+
   /** SIGKILL, or a power cut. */
   crash(): void {
     this.#isDead = true;
@@ -634,11 +638,9 @@ describe('LeaderElector under arbitrary faults', () => {
               if (target === undefined || !cluster.nodes.includes(target)) return;
               if (event.kind === 'stall') target.stall(event.ms);
               // Somebody has to be left for the second half of the promise.
-              if (event.kind === 'crash' && cluster.nodes.length > 1) target.crash();
-              if (event.kind === 'stop' && cluster.nodes.length > 1) {
-                target.stop();
-                void target.ended.then(() => target.crash());
-              }
+              const others = cluster.nodes.filter((one) => one !== target && !one.isStopping);
+              if (event.kind === 'crash' && others.length > 0) target.crash();
+              if (event.kind === 'stop' && others.length > 0) target.stop();
               if (event.kind === 'delete' && !hasDeleted && isWithinPromise(cluster)) {
                 hasDeleted = true;
                 cluster.storage.delete(collection, storageKey);

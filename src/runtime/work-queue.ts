@@ -111,7 +111,7 @@ export class WorkQueue {
     if (this.#isShutDown) return;
     const failures = this.#failures.get(key) ?? 0;
     this.#failures.set(key, failures + 1);
-    const backoffMs = this.#baseDelayMs * 2 ** Math.min(failures, 30);
+    const backoffMs = this.#baseDelayMs * 2 ** failures;
     this.addAfter(key, Math.min(this.#maxDelayMs, Math.max(backoffMs, atLeastMs)));
   }
 
@@ -142,7 +142,6 @@ export class WorkQueue {
     for (const { cancel } of this.#delayed.values()) cancel();
     this.#delayed.clear();
     this.#waiting.clear();
-    this.#again.clear();
     this.#failures.clear();
     this.#metrics?.setDepth(0);
     for (const resolve of this.#takers.splice(0)) resolve(undefined);
