@@ -25,7 +25,10 @@ export const operatorUser =
   'system:serviceaccount:automation-guardrails:automation-guardrails' as const;
 export const pipelineUser = 'system:serviceaccount:ci:pipeline' as const;
 
-export const configMaps: Resource = {
+/** Namespace with a Workflow that was engaged before the policies were installed. */
+export const earlier = 'earlier';
+
+const configMaps: Resource = {
   group: '',
   version: 'v1',
   kind: 'ConfigMap',
@@ -89,6 +92,9 @@ export class AdmissionCluster {
       const { message } = await this.admin.get(killSwitches, { namespace: 'default', name });
       return message !== '404 page not found';
     });
+    const early = await this.guardedNamespace(earlier);
+    const reason = { [annotation.killSwitch]: 'it pays twice' };
+    expect((await this.admin.create(workflows, workflow(early, reason))).message).toBe('');
     await this.controlPlane.apply([...admissionPolicies(), ...sentinels]);
     const namespace = await this.guardedNamespace('warm-up');
     await waitFor('the policies to be compiled', async () => {

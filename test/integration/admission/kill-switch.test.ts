@@ -7,6 +7,7 @@ import type { Answer, Api } from './api.ts';
 import {
   AdmissionCluster,
   annotationsOf,
+  earlier,
   killSwitch,
   name,
   operatorUser,
@@ -391,6 +392,21 @@ describe('the annotation on a Workflow', () => {
     });
     const again = await admin.apply(workflows, engaged, 'other');
     expect(again.status).toBe(409);
+  });
+});
+
+describe('an annotation from before the policies', () => {
+  it('is marked by the next write, without blaming whoever makes it', async () => {
+    const early = { namespace: earlier, name };
+    const { object, message } = await mallory.merge(workflows, early, {
+      metadata: { labels: { a: 'b' } },
+    });
+    expect(message).toBe('');
+    expect(object.metadata).toMatchObject({
+      labels: { [label.engaged]: 'true' },
+      annotations: { [annotation.killSwitchEngagedBy]: 'unknown' },
+    });
+    await cluster.untilFencedByAnnotation(earlier);
   });
 });
 
