@@ -139,6 +139,20 @@ describe('Applier.ensure', () => {
     expect(await applier.ensure(roles, role, live)).toMatchObject({ action: 'updated' });
   });
 
+  test.each<[string, (copy: Role) => void]>([
+    ['an annotation changed', (copy) => (copy.metadata.annotations = { note: 'other' })],
+    ['a finalizer gone', (copy) => (copy.metadata.finalizers = ['example.com/other'])],
+  ])('sees %s', async (_, change) => {
+    const desired = {
+      ...role,
+      metadata: { ...metadata, annotations: { note: 'ours' }, finalizers: ['example.com/ours'] },
+    };
+    const { object } = await applier.ensure(roles, desired, undefined);
+    expect(await applier.ensure(roles, desired, object)).toMatchObject({ action: 'none' });
+    const live = edited(object, change);
+    expect(await applier.ensure(roles, desired, live)).toMatchObject({ action: 'updated' });
+  });
+
   const policy: NetworkPolicy = {
     metadata,
     spec: {

@@ -204,9 +204,7 @@ function holdsOfMetadata(desired: ObjectMeta, live: ObjectMeta): boolean {
     isWithin(labels, live.labels ?? {}, isSame) &&
     isWithin(annotations, live.annotations ?? {}, isSame) &&
     finalizers.every((finalizer) => live.finalizers?.includes(finalizer)) &&
-    ownerReferences.every((wanted) =>
-      live.ownerReferences?.some((found) => found.uid === wanted.uid && isSame(wanted, found)),
-    )
+    ownerReferences.every((wanted) => live.ownerReferences?.some((found) => isSame(wanted, found)))
   );
 }
 
