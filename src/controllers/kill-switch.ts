@@ -7,7 +7,6 @@ import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import {
-  isHeldBy,
   isLive,
   isPausable,
   latchOf,
@@ -15,7 +14,7 @@ import {
   releaseFindings,
   stopFindings,
 } from '../guardrails/kill-switch/plan.ts';
-import { restoreWorkload } from '../guardrails/kill-switch/restore.ts';
+import { listHeldWorkloads, restoreWorkload } from '../guardrails/kill-switch/restore.ts';
 import { deletePods, listLivePods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
@@ -255,39 +254,38 @@ export class KillSwitchController implements Reconciler {
     }
 
     const lifted = (await probeFence(client, releasing, signal)) === 'Allowed';
-    const held = this.#heldWorkloads(releasing);
+    const held = await listHeldWorkloads(client, releasing, signal);
     if (!lifted) {
-      const findings = releaseFindings({ lifted, releasedBy, waiting: held, unrestorable: [] });
-      await this.#report(releasing, findings, {});
+      await this.#report(releasing, releaseFindings({ lifted, releasedBy, waiting: held }), {});
       return { retry: true };
     }
 
     const outcomes = await forEachBounded(held, parallelism, (workload) =>
       restoreWorkload(releasing, workload, { client, now: clock(), signal }),
     );
-    const waiting: Workload[] = [];
-    const unrestorable: { workload: Workload; why: string }[] = [];
-    for (const outcome of outcomes) {
-      if (!('result' in outcome) || outcome.result.state === 'Fenced') waiting.push(outcome.item);
-      else if (outcome.result.state === 'Unrestorable') {
-        unrestorable.push({ workload: outcome.item, why: outcome.result.why });
-      }
-    }
-    if (waiting.length > 0) {
-      await this.#report(
-        releasing,
-        releaseFindings({ lifted, releasedBy, waiting, unrestorable }),
-        {},
+    const unrestorable = outcomes.flatMap((outcome) =>
+      'result' in outcome && outcome.result.state === 'Unrestorable'
+        ? [{ workload: outcome.item, why: outcome.result.why }]
+        : [],
+    );
+    if (unrestorable.length < held.length) {
+      // Whatever was put back is looked at once more, before the KillSwitch goes.
+      const waiting = outcomes.flatMap((outcome) =>
+        'result' in outcome && outcome.result.state !== 'Waiting' ? [] : [outcome.item],
       );
+      if (waiting.length > 0) {
+        await this.#report(releasing, releaseFindings({ lifted, releasedBy, waiting }), {});
+      }
       assertAllDone(outcomes, 'restore workloads');
       return { retry: true };
     }
 
     this.#announceRelease(releasing, releasedBy, unrestorable);
     await client.delete(resources.killSwitches, { namespace, name }, { uid, signal });
-    context.log.warn('Kill switch released', { releasedBy, workloads: held.length });
+    context.log.warn('Kill switch released', { releasedBy });
+    const workflow = this.#options.workflows.get(`${namespace}/${name}`);
     events.normal(
-      source(resources.workflows, { metadata: { namespace, name } }),
+      source(resources.workflows, workflow ?? { metadata: { namespace, name } }),
       'KillSwitchReleased',
       `Released by ${releasedBy}: ${annotations[annotation.release] ?? ''}`,
     );
@@ -306,7 +304,8 @@ export class KillSwitchController implements Reconciler {
       events.warning(about, 'NotRestored', `${workload.kind} ${name} was not put back: ${why}.`);
     }
     const born = this.#workloadsOf(killSwitch).filter(
-      ({ metadata }) => metadata.annotations?.[annotation.bornSuspended] !== undefined,
+      ({ metadata, suspend }) =>
+        suspend === true && metadata.annotations?.[annotation.bornSuspended] !== undefined,
     );
     if (born.length > 0) {
       const names = born.slice(0, 10).map(({ metadata }) => metadata.name);
@@ -357,12 +356,6 @@ export class KillSwitchController implements Reconciler {
       'identity',
       `${metadata.namespace ?? ''}/${spec.workflow}`,
     );
-  }
-
-  #heldWorkloads(killSwitch: KillSwitch): Workload[] {
-    return this.#options.workloads
-      .byIndex('namespace', killSwitch.metadata.namespace ?? '')
-      .filter((workload) => isHeldBy(killSwitch, workload));
   }
 
   #podsOf(key: string): readonly Pod[] {

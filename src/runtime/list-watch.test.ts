@@ -371,7 +371,7 @@ describe('faults at the start of a watch', () => {
 
   test.each(faults)('%s', async (_, behaviour, end, relist) => {
     server.faults.next('watch', behaviour);
-    const one = start({ timings: { inactivityMs: 150 } });
+    const one = start({ timings: { inactivityMs: end === 'inactive' ? 150 : 20_000 } });
     await until('the fault', () => server.faults.hits === 1);
     put('a');
     await upToDate(one);

@@ -252,7 +252,6 @@ describe('releaseFindings', () => {
       lifted: true,
       releasedBy: 'bob',
       waiting: [workload('Deployment', {})],
-      unrestorable: [],
     });
     const ready = findings.find(({ type }) => type === 'Ready');
     expect(ready).toMatchObject({ status: 'False', reason: 'Releasing' });

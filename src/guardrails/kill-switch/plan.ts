@@ -253,8 +253,6 @@ export interface ReleaseProgress {
   releasedBy: string;
   /** Workloads that still have to be put back. */
   waiting: readonly Workload[];
-  /** Workloads that this release can't put back, with the reason. */
-  unrestorable: readonly { workload: Workload; why: string }[];
 }
 
 /** Conditions of a KillSwitch that is being released; it is deleted when nothing waits. */

@@ -2,19 +2,22 @@ import { annotation } from '../../api/names.ts';
 import { timestamp } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
-import { projectWorkload, workloadResources, type Workload } from '../../api/workload.ts';
+import {
+  projectWorkload,
+  workloadKinds,
+  workloadResources,
+  type Workload,
+} from '../../api/workload.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
 import { ApiError, isNotFound } from '../../runtime/errors.ts';
-import { isRestored, restoreOf, thawNonce } from './plan.ts';
+import { isHeldBy, isRestored, restoreOf, thawNonce, type Restore } from './plan.ts';
 
 /** What became of one workload. */
 export type RestoreResult =
   /** Back at what its owner asked for, and free of our annotations. */
-  | { state: 'Restored'; value: number | boolean | undefined }
-  /** A fence that is still in force on some API server rewrote the write: try again. */
-  | { state: 'Fenced' }
-  /** Nothing to do, or no longer there. */
-  | { state: 'Gone' }
+  | { state: 'Restored' }
+  /** It changed, or a fence that is still in force somewhere rewrote the write: look again. */
+  | { state: 'Waiting' }
   | { state: 'Unrestorable'; why: string };
 
 export interface RestoreOptions {
@@ -29,52 +32,63 @@ export interface RestoreOptions {
  * with its owner; then, only once the API server's answer shows the value, the annotations that
  * held it are dropped. A crash between the two leaves a workload that runs and is cleaned next
  * time. Every write names the UID and the restore value that it was planned for.
+ *
+ * @param held as {@link listHeldWorkloads} has it
  */
 export async function restoreWorkload(
   killSwitch: KillSwitch,
-  cached: Workload,
+  held: Workload,
   options: RestoreOptions,
 ): Promise<RestoreResult> {
   const { client, signal } = options;
-  const resource = workloadResources[cached.kind];
-  const key = { namespace: cached.metadata.namespace, name: cached.metadata.name };
-  const live = await client.get(resource, key, { signal });
-  if (live === undefined || live.metadata.uid !== cached.metadata.uid) return { state: 'Gone' };
-
-  let workload = projectWorkload(cached.kind, live);
-  const restore = restoreOf(workload);
-  if (restore !== undefined && !isRestored(workload, restore)) {
-    if (restore.value === undefined) {
-      return {
-        state: 'Unrestorable',
-        why: `${restore.annotation} isn't a value that admission wrote`,
-      };
+  const restore = restoreOf(held);
+  let workload = held;
+  if (restore !== undefined && !isRestored(held, restore)) {
+    const why = unrestorable(killSwitch, held, restore);
+    if (why !== undefined) return { state: 'Unrestorable', why };
+    if (held.kind === 'CronJob') await skipMissedRuns(held, options);
+    const touch: JsonPatchOperation[] = [
+      { op: 'test', path: pointer(restore.annotation), value: restore.text },
+      { op: 'add', path: pointer(annotation.touch), value: thawNonce(killSwitch, held) },
+    ];
+    const thawed = await write(client, held, touch, signal);
+    const after = thawed && restoreOf(thawed);
+    if (thawed === undefined || (after !== undefined && !isRestored(thawed, after))) {
+      return { state: 'Waiting' };
     }
-    if (workload.serviceAccountName !== killSwitch.spec.workflow) {
-      return {
-        state: 'Unrestorable',
-        why: `it now runs as ${workload.serviceAccountName}; it asked for ${restore.text}`,
-      };
-    }
-    if (workload.kind === 'CronJob') await skipMissedRuns(workload, options);
-    const thawed = await write(
-      client,
-      workload,
-      [
-        { op: 'test', path: pointer(restore.annotation), value: restore.text },
-        { op: 'add', path: pointer(annotation.touch), value: thawNonce(killSwitch, workload) },
-      ],
-      signal,
-    );
-    if (thawed === undefined) return { state: 'Fenced' };
     workload = thawed;
-    const after = restoreOf(workload);
-    if (after !== undefined && !isRestored(workload, after)) return { state: 'Fenced' };
   }
-
   const cleaned = await write(client, workload, dropOurs(workload), signal);
-  if (cleaned === undefined) return { state: 'Fenced' };
-  return { state: 'Restored', value: cleaned.replicas ?? cleaned.suspend };
+  return { state: cleaned === undefined ? 'Waiting' : 'Restored' };
+}
+
+function unrestorable(
+  { spec }: KillSwitch,
+  { serviceAccountName }: Workload,
+  { annotation: name, text, value }: Restore,
+): string | undefined {
+  if (value === undefined) return `${name} isn't a value that admission wrote`;
+  if (serviceAccountName === spec.workflow) return undefined;
+  return `it runs as ${serviceAccountName} by now; it asked for ${text}`;
+}
+
+/**
+ * Workloads that the kill still holds, as the API server has them now: a cache that lags must not
+ * let a release leave one behind.
+ */
+export async function listHeldWorkloads(
+  client: KubeClient,
+  killSwitch: KillSwitch,
+  signal: AbortSignal,
+): Promise<Workload[]> {
+  const { namespace = '' } = killSwitch.metadata;
+  const lists = await Promise.all(
+    workloadKinds.map(async (kind) => {
+      const objects = await client.list(workloadResources[kind], { namespace, signal });
+      return objects.map((object) => projectWorkload(kind, object));
+    }),
+  );
+  return lists.flat().filter((workload) => isHeldBy(killSwitch, workload));
 }
 
 /**
