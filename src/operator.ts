@@ -1,6 +1,8 @@
 /** Composition root: everything is wired here, and nowhere else. */
 import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { isTrue } from './api/conditions.ts';
+import type { KillSwitch } from './api/kill-switch.ts';
 import { label, MANAGED_BY } from './api/names.ts';
 import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
@@ -288,27 +290,38 @@ function* killSwitchKeys({ killSwitches, workflows }: Caches): Iterable<string> 
 
 /** Every replica works on kills, from the moment its caches are synced. */
 function wireKillSwitch(caches: Caches, controller: Controller): void {
-  caches.killSwitches.onChange(({ object }) =>
-    controller.enqueue(`${object.metadata.namespace ?? ''}/${object.spec.workflow}`),
-  );
-  caches.workflows.onChange(({ object }) => controller.enqueue(keyOf(object)));
-  caches.pods.onChange(({ object }) => {
-    if (caches.killSwitches.store.get(podIdentity(object)) !== undefined) {
-      controller.enqueue(podIdentity(object));
-    }
+  const { killSwitches, workflows, namespaces, pods } = caches;
+  killSwitches.onChange(({ object, previous }) => {
+    const key = `${object.metadata.namespace ?? ''}/${object.spec.workflow}`;
+    // What differs is the status alone: the controller's own word.
+    if (previous !== undefined && isAskedForTheSame(previous, object)) controller.enqueueEcho(key);
+    else controller.enqueue(key);
   });
-  caches.namespaces.onChange(({ object }) => {
-    for (const killSwitch of caches.killSwitches.store.list()) {
-      if (killSwitch.metadata.namespace === object.metadata.name)
+  workflows.onChange(({ object }) => controller.enqueue(keyOf(object)));
+  pods.onChange(({ object }) => {
+    const key = podIdentity(object);
+    if (killSwitches.store.get(key) !== undefined) controller.enqueueEcho(key);
+  });
+  namespaces.onChange(({ object }) => {
+    for (const killSwitch of killSwitches.store.list()) {
+      if (killSwitch.metadata.namespace === object.metadata.name) {
         controller.enqueue(keyOf(killSwitch));
+      }
     }
   });
   for (const cache of caches.workloads) {
     cache.onChange(({ object }) => {
       const key = `${object.metadata.namespace}/${object.serviceAccountName}`;
-      if (caches.killSwitches.store.get(key) !== undefined) controller.enqueue(key);
+      if (killSwitches.store.get(key) !== undefined) controller.enqueueEcho(key);
     });
   }
+}
+
+function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {
+  return (
+    isDeepStrictEqual(before.metadata.annotations, after.metadata.annotations) &&
+    isDeepStrictEqual(before.metadata.labels, after.metadata.labels)
+  );
 }
 
 /** What the leader does. @returns runs it until the signal aborts */

@@ -63,7 +63,11 @@ export function refuse({ explanation }: Fence): Validation {
 
 /** No pod and no token of a stopped automation, proven on demand. */
 export function fencePolicies(): AdmissionObject[] {
-  return fences.flatMap((fence) => [...fencePods(fence), ...fenceTokens(fence)]);
+  return fences.flatMap((fence) => [
+    ...fencePods(fence),
+    ...fenceTokens(fence),
+    ...fenceTokenSecrets(fence),
+  ]);
 }
 
 /** The policy by whose name the API server answers a probe of the fence by KillSwitch. */
@@ -130,6 +134,22 @@ function fenceTokens(fence: Fence): AdmissionObject[] {
     rules: [rule(resources.serviceAccounts, ['CREATE'], 'token')],
     parameter,
     conditions: { engaged: isEngaged, mine: `request.name == ${subject}` },
+    validations: [refuse(fence)],
+  });
+}
+
+/** A Secret of this type is answered with a token that never expires. */
+function fenceTokenSecrets(fence: Fence): AdmissionObject[] {
+  const { suffix, parameter, subject, isEngaged } = fence;
+  return validating({
+    name: `fence-token-secrets${suffix}`,
+    description: 'No Secret that asks for a token of a stopped automation.',
+    rules: [rule(resources.secrets, ['CREATE', 'UPDATE'])],
+    parameter,
+    conditions: {
+      engaged: isEngaged,
+      mine: `object.?type.orValue('') == 'kubernetes.io/service-account-token' && ${annotationOf('object', 'kubernetes.io/service-account.name')} == ${subject}`,
+    },
     validations: [refuse(fence)],
   });
 }

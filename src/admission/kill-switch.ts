@@ -7,6 +7,7 @@ import {
   hasLabel,
   isDryRun,
   isProbe,
+  isReleasing,
   labelOf,
   mayOnKillSwitch,
   removeAnnotation,
@@ -31,6 +32,7 @@ export function killSwitchPolicies(): AdmissionObject[] {
     ...validateRelease(),
     ...blockReleaseByAnnotation(),
     ...protectFromDeletion(),
+    ...protectGuardedNamespace(),
   ];
 }
 
@@ -72,6 +74,13 @@ function validateCreation(): AdmissionObject[] {
       {
         expression: [`!${hasLabel('object', label.releasing)}`, ...marks].join(' && '),
         message: 'a new kill switch is engaged: create it without the marks of a release',
+      },
+      {
+        // A finalizer would keep a released one in the way of the next kill; an owner would have
+        // the garbage collector try to delete it.
+        expression:
+          'object.metadata.?finalizers.orValue([]).size() == 0 && object.metadata.?ownerReferences.orValue([]).size() == 0',
+        message: 'a kill switch has no finalizers and no owners; leave them out',
       },
     ],
   });
@@ -126,6 +135,11 @@ function validateRelease(): AdmissionObject[] {
       message: 'a ServiceAccount may not release a kill switch; a person does',
     },
     {
+      expression: `!variables.withdraws || !${hasLabel('oldObject', label.releasing)} || ${mayOnKillSwitch('lift')}`,
+      message:
+        'too late to withdraw the release: the fence is lifted; engage again by the annotation',
+    },
+    {
       expression: `!variables.withdraws || ${annotationOf('oldObject', releasedBy)} == ${user} || ${mayOnKillSwitch('lift')}`,
       message: 'only who asked for the release may withdraw it',
       messageExpression: `'only ' + ${annotationOf('oldObject', releasedBy)} + ', who asked for the release, may withdraw it'`,
@@ -163,6 +177,10 @@ function validateRelease(): AdmissionObject[] {
     validations: [
       ...asks,
       ...lifts,
+      {
+        expression: `object.metadata.?finalizers.orValue([]).all(f, f in oldObject.metadata.?finalizers.orValue([])) || ${mayOnKillSwitch('lift')}`,
+        message: 'a kill switch has no finalizers: one would keep it in the way of the next kill',
+      },
       {
         // Stored, it would make the fence refuse every later write.
         expression: `!${isProbe} || ${isDryRun}`,
@@ -205,6 +223,33 @@ function protectFromDeletion(): AdmissionObject[] {
         message: 'an engaged kill switch is not deleted but released',
         // A request to delete a collection has no name of its own.
         messageExpression: `'an engaged kill switch is not deleted but released: kubectl guardrails release ' + oldObject.metadata.name + ' -n ' + oldObject.metadata.namespace + ' --reason TEXT'`,
+      },
+    ],
+  });
+}
+
+/**
+ * The policies are bound to guarded namespaces by their label, so that label is part of the fence.
+ * Matched by the label too, on the old object or the new one: other namespaces are never touched.
+ */
+function protectGuardedNamespace(): AdmissionObject[] {
+  const isGuarded = (of: string): string => hasLabel(of, label.environment);
+  return validating({
+    name: 'kill-switch-namespace',
+    description: 'A namespace with an engaged KillSwitch stays guarded.',
+    rules: [rule(resources.namespaces, ['UPDATE'])],
+    parameter: { kind: 'KillSwitch', matchLabels: {} },
+    everywhere: true,
+    objectSelector: { matchExpressions: [{ key: label.environment, operator: 'Exists' }] },
+    conditions: {
+      engaged: `!${isReleasing}`,
+      unguards: `${isGuarded('oldObject')} && !${isGuarded('object')} && !has(object.metadata.deletionTimestamp)`,
+    },
+    validations: [
+      {
+        expression: 'false',
+        message: 'a kill switch is engaged in this namespace; its label environment stays',
+        messageExpression: `'kill switch ' + params.metadata.name + ' is engaged in this namespace, and without the label ${label.environment} nothing enforces it; release it first'`,
       },
     ],
   });

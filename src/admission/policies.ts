@@ -36,8 +36,10 @@ interface PolicyBase {
   conditions?: Record<string, string>;
   /** By name; `variables.NAME` in validations, messages and mutations. */
   variables?: Record<string, string>;
-  /** Binds everywhere instead of in guarded namespaces: for policies about our own kinds only. */
+  /** Binds everywhere instead of in guarded namespaces: for our own kinds, or with an objectSelector. */
   everywhere?: boolean;
+  /** Only objects that match, before the write or after it. */
+  objectSelector?: LabelSelector;
 }
 
 export interface Validation {
@@ -76,7 +78,7 @@ export interface AdmissionSpec {
   failurePolicy?: 'Fail' | 'Ignore';
   reinvocationPolicy?: 'Never' | 'IfNeeded';
   paramKind?: { apiVersion: string; kind: string };
-  matchConstraints?: { resourceRules: ResourceRule[] };
+  matchConstraints?: { resourceRules: ResourceRule[]; objectSelector?: LabelSelector };
   matchConditions?: MatchCondition[];
   variables?: { name: string; expression: string }[];
   validations?: (Validation & { reason: string })[];
@@ -166,13 +168,16 @@ function admissionObject(
 }
 
 function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): AdmissionSpec {
-  const { parameter, rules, conditions = {}, variables = {} } = policy;
+  const { parameter, rules, objectSelector, conditions = {}, variables = {} } = policy;
   return {
     failurePolicy,
     ...(parameter !== undefined && {
       paramKind: { apiVersion: API_VERSION, kind: parameter.kind },
     }),
-    matchConstraints: { resourceRules: rules },
+    matchConstraints: {
+      resourceRules: rules,
+      ...(objectSelector !== undefined && { objectSelector }),
+    },
     ...(Object.keys(conditions).length > 0 && { matchConditions: named(conditions) }),
     ...(Object.keys(variables).length > 0 && { variables: named(variables) }),
   };

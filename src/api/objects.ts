@@ -19,6 +19,7 @@ export interface ObjectMeta {
   creationTimestamp?: string;
   /** RFC 3339. */
   deletionTimestamp?: string;
+  deletionGracePeriodSeconds?: number;
   labels?: Record<string, string>;
   annotations?: Record<string, string>;
   ownerReferences?: OwnerReference[];

@@ -77,8 +77,11 @@ describe('the command line', () => {
 });
 
 describe('kill', () => {
-  it('creates the KillSwitch of that name in the namespace of the context', async () => {
+  beforeEach(() => {
     server.put(resources.workflows, workflow);
+  });
+
+  it('creates the KillSwitch of that name in the namespace of the context', async () => {
     const { code, out } = await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
     expect(code).toBe(0);
     expect(out).toContain('engaged for finance/invoice');
@@ -87,11 +90,34 @@ describe('kill', () => {
     });
   });
 
-  it('warns where there is no such Workflow, and engages all the same', async () => {
-    const { code, err } = await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
-    expect(code).toBe(0);
-    expect(err).toContain('no Workflow invoice');
+  it('refuses a name that there is not, unless forced', async () => {
+    const refused = await cli('kill', 'invoyce', '--reason=runaway', '--wait=false');
+    expect(refused.code).toBe(1);
+    expect(refused.err).toContain('no Workflow invoyce');
+    expect(server.list(resources.killSwitches)).toHaveLength(0);
+    const forced = await cli('kill', 'invoyce', '--reason=x', '--wait=false', '--force');
+    expect(forced.code).toBe(0);
     expect(server.list(resources.killSwitches)).toHaveLength(1);
+  });
+
+  it('engages for a user who may not look at Workflows', async () => {
+    server.faults.next('get', { kind: 'status', status: 403, message: 'you may not look' });
+    expect((await cli('kill', 'invoice', '--reason=x', '--wait=false')).code).toBe(0);
+  });
+
+  it('does not take a kill switch that is being released for engaged', async () => {
+    server.put(resources.workflows, workflow);
+    server.put(resources.killSwitches, {
+      metadata: {
+        name: 'invoice',
+        namespace: 'finance',
+        annotations: { [annotation.release]: 'fixed' },
+      },
+      spec: { workflow: 'invoice', reason: 'runaway' },
+    });
+    const { code, err } = await cli('kill', 'invoice', '--reason=again', '--wait=false');
+    expect(code).toBe(1);
+    expect(err).toContain('is being released');
   });
 
   it('is content with one that is engaged already', async () => {
@@ -132,6 +158,10 @@ describe('kill', () => {
 });
 
 describe('release', () => {
+  beforeEach(() => {
+    server.put(resources.workflows, workflow);
+  });
+
   it('asks for release with the reason', async () => {
     await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
     const { code } = await cli('release', 'invoice', '--reason=fixed', '--wait=false');

@@ -1,13 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { dump } from 'js-yaml';
-import { annotation } from '../api/names.ts';
+import { policyName } from '../admission/policies.ts';
+import { annotation, label } from '../api/names.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { ApiServerClient, type KubeClient } from '../runtime/client.ts';
-import { isAlreadyExists } from '../runtime/errors.ts';
+import { ApiError, isAlreadyExists } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
 
 export interface RunOptions {
@@ -31,6 +32,7 @@ Options:
   -A, --all-namespaces   status of all namespaces
       --reason TEXT      why; kept in the KillSwitch and in the events
       --wait=false       don't wait until it is done
+      --force            kill: also where there is no Workflow of that name
       --timeout 60       seconds to wait
   -o, --output FORMAT    status as table, json or yaml
       --kubeconfig FILE  --context NAME  --as USER   as in kubectl
@@ -47,6 +49,7 @@ interface Flags {
   allNamespaces: boolean;
   reason: string | undefined;
   wait: boolean;
+  force: boolean;
   timeoutMs: number;
   output: string;
 }
@@ -110,6 +113,7 @@ function parse(argv: readonly string[]) {
       'all-namespaces': { type: 'boolean', short: 'A' },
       reason: { type: 'string' },
       wait: { type: 'boolean' },
+      force: { type: 'boolean' },
       timeout: { type: 'string' },
       output: { type: 'string', short: 'o' },
       kubeconfig: { type: 'string' },
@@ -142,6 +146,7 @@ function flagsOf(values: ReturnType<typeof parse>['values'], kubeConfig: PooledK
     allNamespaces: values['all-namespaces'] === true,
     reason: values.reason,
     wait: values.wait !== false,
+    force: values.force === true,
     timeoutMs: seconds * 1000,
     output,
   };
@@ -170,11 +175,11 @@ async function kill(session: Session, name: string): Promise<number> {
   const { client, flags, stdout } = session;
   const { namespace } = flags;
   const reason = reasonOf(flags, `kill ${name} --reason TEXT`);
-  const workflow = await client.get(resources.workflows, { namespace, name });
-  if (workflow === undefined) {
+  if (!flags.force && !(await mayExist(client, namespace, name))) {
     session.stderr(
-      `Warning: there is no Workflow ${name} in ${namespace}. The kill switch is engaged all the same, for whatever runs as ServiceAccount ${name}.`,
+      `Error: there is no Workflow ${name} in namespace ${namespace}. To stop whatever runs as ServiceAccount ${name} all the same, add --force.`,
     );
+    return exit.failed;
   }
   try {
     await client.create(resources.killSwitches, {
@@ -184,14 +189,28 @@ async function kill(session: Session, name: string): Promise<number> {
     stdout(`Kill switch engaged for ${namespace}/${name}.`);
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
+    const standing = await client.get(resources.killSwitches, { namespace, name });
+    if (standing === undefined || isBeingReleased(standing)) {
+      session.stderr(
+        `Error: the kill switch of ${namespace}/${name} is being released. To engage it again: kubectl -n ${namespace} annotate awf ${name} ${annotation.killSwitch}="${reason}"`,
+      );
+      return exit.failed;
+    }
     stdout(`The kill switch of ${namespace}/${name} is engaged already.`);
   }
   if (!flags.wait) return exit.ok;
+  let missing = ['No operator has worked on it yet.'];
   const reached = new Set<string>();
   const done = await follow(session, async () => {
     const killSwitch = await client.get(resources.killSwitches, { namespace, name });
     if (killSwitch === undefined) throw new Error('The KillSwitch is gone: it was released.');
-    for (const condition of killSwitch.status?.conditions ?? []) {
+    const conditions = killSwitch.status?.conditions ?? [];
+    if (conditions.length > 0) {
+      missing = conditions
+        .filter(({ type, status: is }) => is !== 'True' && type !== 'Ready')
+        .map(({ type, message }) => `${type.padEnd(9)} ${message}`);
+    }
+    for (const condition of conditions) {
       if (condition.status !== 'True' || reached.has(condition.type)) continue;
       reached.add(condition.type);
       stdout(`  ${condition.type.padEnd(9)} ${condition.message}`);
@@ -199,11 +218,31 @@ async function kill(session: Session, name: string): Promise<number> {
     return reached.has('Ready');
   });
   if (done) return exit.ok;
-  session.stderr(
-    'Not stopped in time. The fence holds by admission where it is installed; see what is missing: ' +
-      `kubectl guardrails status ${name} -n ${namespace}`,
-  );
+  session.stderr('Not stopped in time. What is missing:');
+  for (const line of missing) session.stderr(`  ${line}`);
   return exit.failed;
+}
+
+/** A user who may not look, but engage, isn't kept from engaging. */
+async function mayExist(client: KubeClient, namespace: string, name: string): Promise<boolean> {
+  try {
+    return (await client.get(resources.workflows, { namespace, name })) !== undefined;
+  } catch (error) {
+    if (isForbidden(error)) return true;
+    throw error;
+  }
+}
+
+function isForbidden(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 403;
+}
+
+function isBeingReleased({ metadata }: KillSwitch): boolean {
+  return (
+    metadata.labels?.[label.releasing] !== undefined ||
+    metadata.annotations?.[annotation.release] !== undefined ||
+    metadata.deletionTimestamp !== undefined
+  );
 }
 
 async function release(session: Session, name: string): Promise<number> {
@@ -212,11 +251,7 @@ async function release(session: Session, name: string): Promise<number> {
   const reason = reasonOf(flags, `release ${name} --reason TEXT`);
   const engaged = await client.get(resources.killSwitches, { namespace, name });
   if (engaged === undefined) throw new Error(`No kill switch is engaged for ${namespace}/${name}.`);
-  await client.mergePatch(
-    resources.killSwitches,
-    { namespace, name },
-    { metadata: { uid: engaged.metadata.uid, annotations: { [annotation.release]: reason } } },
-  );
+  await askForRelease(session, engaged, reason);
   stdout(`Release of ${namespace}/${name} asked for.`);
   if (!flags.wait) return exit.ok;
   const done = await follow(session, async () => {
@@ -231,6 +266,39 @@ async function release(session: Session, name: string): Promise<number> {
     `Not released in time; see what it waits for: kubectl guardrails status ${name} -n ${namespace}`,
   );
   return exit.failed;
+}
+
+/**
+ * An API server may still see the annotation that engaged for a moment after it was removed, or not
+ * yet know our kinds after a restart: then it refuses what it will accept shortly.
+ */
+async function askForRelease(
+  { client, flags }: Session,
+  { metadata: { namespace = '', name, uid }, spec }: KillSwitch,
+  reason: string,
+): Promise<void> {
+  const deadline = performance.now() + Math.min(flags.timeoutMs, 10_000);
+  for (;;) {
+    try {
+      await client.mergePatch(
+        resources.killSwitches,
+        { namespace, name },
+        { metadata: { uid, annotations: { [annotation.release]: reason } } },
+      );
+      return;
+    } catch (error) {
+      if (performance.now() > deadline || !(await isPassing(error))) throw error;
+      await delay(250);
+    }
+  }
+
+  async function isPassing(error: unknown): Promise<boolean> {
+    if (!(error instanceof ApiError)) return false;
+    if (error.message.includes('paramKind')) return true;
+    if (!error.message.includes(policyName('kill-switch-release-blocked'))) return false;
+    const workflow = await client.get(resources.workflows, { namespace, name: spec.workflow });
+    return workflow?.metadata.annotations?.[annotation.killSwitch] === undefined;
+  }
 }
 
 async function follow({ flags }: Session, isDone: () => Promise<boolean>): Promise<boolean> {

@@ -9,6 +9,7 @@ import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import {
   isLive,
   isPausable,
+  isToBeDeleted,
   latchOf,
   phaseOf,
   releaseFindings,
@@ -67,16 +68,19 @@ export class KillSwitchController implements Reconciler {
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
-    const { killSwitches, workflows } = this.#options;
+    const { client, killSwitches, workflows } = this.#options;
+    const { signal } = context;
     const cached = killSwitches.get(key);
     if (phaseOf(cached, workflows.get(key)) === 'Idle') return {};
-    if (cached !== undefined && this.#isSettled(key, cached)) return {};
+    if (cached !== undefined && this.#isSettled(key, cached)) {
+      // Nothing is left to do, as long as the fence stands: somebody may take policies away.
+      const fence = await probeFence(client, cached, signal);
+      if (fence === 'Denied') return { requeueAfterMs: fenceCheckMs };
+    }
 
     // What follows stops or starts things, so it rests on the API server's word, not on a cache
     // that may lag behind a release.
     const { namespace = '', name } = splitKey(key);
-    const { client } = this.#options;
-    const { signal } = context;
     const [killSwitch, workflow] = await Promise.all([
       client.get(resources.killSwitches, { namespace, name }, { signal }),
       client.get(resources.workflows, { namespace, name }, { signal }),
@@ -140,15 +144,25 @@ export class KillSwitchController implements Reconciler {
     if (killSwitch === undefined) return {};
     const { client, parallelism, podGraceSeconds } = this.#options;
     const { signal } = context;
+    const { namespace = '' } = killSwitch.metadata;
     const stopOptions = { client, parallelism, podGraceSeconds, signal };
     const guarded = this.#isGuarded(killSwitch);
+    if (!guarded) {
+      // Without a fence whatever is deleted comes back: nothing would be stopped, only disturbed.
+      const workloads = this.#workloadsOf(killSwitch);
+      const pods = this.#podsOf(key).filter(isLive);
+      const unguarded = { namespace, guarded, fence: 'Allowed', workloads, pods } as const;
+      await this.#report(context, killSwitch, stopFindings(unguarded), {
+        workloads: countsOf(workloads),
+        pods: { remaining: pods.length },
+      });
+      return {};
+    }
 
     const [fence, paused] = await Promise.all([
       probeFence(client, killSwitch, signal),
       pauseWorkloads(killSwitch, this.#workloadsOf(killSwitch), stopOptions),
     ]);
-    const deleted = await deletePods(this.#podsOf(key), stopOptions);
-
     const stored = new Map(
       paused.flatMap((outcome) =>
         'result' in outcome && outcome.result !== undefined
@@ -160,25 +174,20 @@ export class KillSwitchController implements Reconciler {
       (workload) => stored.get(workload.metadata.uid) ?? workload,
     );
     const pods = await this.#remainingPods(key, killSwitch, context);
-    const stragglers =
-      pods?.filter(({ metadata }) => metadata.deletionTimestamp === undefined) ?? [];
-    await deletePods(stragglers, stopOptions);
+    const deleted = await deletePods(pods ?? [], stopOptions);
 
-    const findings = stopFindings({ guarded, fence, workloads, pods });
-    await this.#report(killSwitch, findings, {
-      workloads: {
-        total: workloads.length,
-        paused: workloads.filter((workload) => !isPausable(workload)).length,
-      },
+    const findings = stopFindings({ namespace, guarded, fence, workloads, pods });
+    await this.#report(context, killSwitch, findings, {
+      workloads: countsOf(workloads),
       pods: { remaining: pods?.length ?? 0 },
     });
     assertAllDone(paused, 'pause workloads');
     assertAllDone(deleted, 'delete pods');
     const ready = findings.some(({ type, status }) => type === 'Ready' && status === 'True');
-    if (ready) return {};
+    if (ready) return { requeueAfterMs: fenceCheckMs };
     // A fence that isn't proven or a workload that isn't paused was met by an API server that
     // lags; pods that end wake the key by themselves.
-    const isLagging = (fence !== 'Denied' && guarded) || workloads.some(isPausable);
+    const isLagging = fence !== 'Denied' || workloads.some(isPausable);
     return isLagging ? { retry: true } : { requeueAfterMs: podsCheckMs };
   }
 
@@ -188,7 +197,10 @@ export class KillSwitchController implements Reconciler {
     { metadata, spec }: KillSwitch,
     { signal, log }: ReconcileContext,
   ): Promise<readonly Pod[] | undefined> {
-    const cached = this.#podsOf(key).filter(isLive);
+    const { podGraceSeconds } = this.#options;
+    const cached = this.#podsOf(key).filter(
+      (pod) => isLive(pod) || isToBeDeleted(pod, podGraceSeconds),
+    );
     if (cached.length > 0) return cached;
     try {
       return await listLivePods(
@@ -210,13 +222,15 @@ export class KillSwitchController implements Reconciler {
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
     const { client, events } = this.#options;
-    const { namespace = '', name, uid } = killSwitch.metadata;
+    const { namespace = '', name, uid, resourceVersion } = killSwitch.metadata;
     const engaged = await client.mergePatch(
       resources.killSwitches,
       { namespace, name },
       {
         metadata: {
           uid,
+          // What was decided on; somebody may ask for another release meanwhile.
+          resourceVersion,
           labels: { [label.releasing]: null },
           annotations: { [annotation.release]: null, [annotation.releasedBy]: null },
         },
@@ -239,7 +253,8 @@ export class KillSwitchController implements Reconciler {
     if (killSwitch === undefined) return {};
     const { client, clock, events, parallelism } = this.#options;
     const { signal } = context;
-    const { namespace = '', name, uid = '', annotations = {} } = killSwitch.metadata;
+    const { namespace = '', name, uid = '', resourceVersion } = killSwitch.metadata;
+    const { annotations = {} } = killSwitch.metadata;
     const releasedBy = annotations[annotation.releasedBy] ?? 'unknown';
 
     let releasing = killSwitch;
@@ -247,7 +262,7 @@ export class KillSwitchController implements Reconciler {
       releasing = await client.mergePatch(
         resources.killSwitches,
         { namespace, name },
-        { metadata: { uid, labels: { [label.releasing]: 'true' } } },
+        { metadata: { uid, resourceVersion, labels: { [label.releasing]: 'true' } } },
         { signal },
       );
       context.log.warn('Kill switch is being released', { releasedBy });
@@ -256,7 +271,8 @@ export class KillSwitchController implements Reconciler {
     const lifted = (await probeFence(client, releasing, signal)) === 'Allowed';
     const held = await listHeldWorkloads(client, releasing, signal);
     if (!lifted) {
-      await this.#report(releasing, releaseFindings({ lifted, releasedBy, waiting: held }), {});
+      const findings = releaseFindings({ lifted, releasedBy, waiting: held });
+      await this.#report(context, releasing, findings, {});
       return { retry: true };
     }
 
@@ -274,14 +290,21 @@ export class KillSwitchController implements Reconciler {
         'result' in outcome && outcome.result.state !== 'Waiting' ? [] : [outcome.item],
       );
       if (waiting.length > 0) {
-        await this.#report(releasing, releaseFindings({ lifted, releasedBy, waiting }), {});
+        const findings = releaseFindings({ lifted, releasedBy, waiting });
+        await this.#report(context, releasing, findings, {});
       }
       assertAllDone(outcomes, 'restore workloads');
       return { retry: true };
     }
 
+    const isOurs = await client.delete(
+      resources.killSwitches,
+      { namespace, name },
+      { uid, signal },
+    );
+    // Another replica was faster, and told.
+    if (!isOurs) return {};
     this.#announceRelease(releasing, releasedBy, unrestorable);
-    await client.delete(resources.killSwitches, { namespace, name }, { uid, signal });
     context.log.warn('Kill switch released', { releasedBy });
     const workflow = this.#options.workflows.get(`${namespace}/${name}`);
     events.normal(
@@ -318,6 +341,7 @@ export class KillSwitchController implements Reconciler {
   }
 
   async #report(
+    { log }: ReconcileContext,
     killSwitch: KillSwitch,
     findings: readonly Finding[],
     counts: Pick<KillSwitchStatus, 'workloads' | 'pods'>,
@@ -338,9 +362,16 @@ export class KillSwitchController implements Reconciler {
       throw error;
     }
     const engagedAt = Date.parse(creationTimestamp ?? '');
-    for (const { type, status: now, message } of conditions) {
-      if (now !== 'True' || isTrue(previous, type)) continue;
-      events.normal(source(resources.killSwitches, killSwitch), type, message);
+    const about = source(resources.killSwitches, killSwitch);
+    for (const { type, status: now, reason, message } of conditions) {
+      const before = previous?.find((condition) => condition.type === type);
+      if (before?.status === now && before.reason === reason) continue;
+      log.info('Kill switch', { condition: type, status: now, reason, message });
+      if (type === 'Fenced' && before?.status === 'True' && reason === 'ProbeAllowed') {
+        events.warning(about, 'FenceLost', message);
+      }
+      if (now !== 'True' || before?.status === 'True') continue;
+      events.normal(about, type, message);
       if (Number.isFinite(engagedAt)) {
         metrics.observeStop(type, Math.max(0, clock() - engagedAt) / 1000);
       }
@@ -363,8 +394,15 @@ export class KillSwitchController implements Reconciler {
   }
 }
 
+/** How often the fence of a kill that is settled is asked whether it still stands. */
+const fenceCheckMs = 60_000;
 /** While pods end, in case that the event of the last one is lost. */
 const podsCheckMs = 5000;
+
+function countsOf(workloads: readonly Workload[]): { total: number; paused: number } {
+  const paused = workloads.filter((workload) => !isPausable(workload)).length;
+  return { total: workloads.length, paused };
+}
 
 function source(
   { group, version, kind }: (typeof resources)[keyof typeof resources],

@@ -78,6 +78,14 @@ export class Controller {
     this.#queue?.add(key);
   }
 
+  /**
+   * As `enqueue`, for a change that the controller may have made itself: a key whose last try failed
+   * waits for its next one, or each try would be the cause of another.
+   */
+  enqueueEcho(key: string): void {
+    this.#queue?.addUnlessFailing(key);
+  }
+
   /** As `enqueue`, when the time has come. */
   enqueueAfter(key: string, delayMs: number): void {
     this.#queue?.addAfter(key, delayMs);

@@ -72,6 +72,27 @@ describe('WorkQueue', () => {
     expect(await takeAll()).toEqual(['b', 'a']);
   });
 
+  test('lets a key that failed wait for its next try, whatever echo of that try comes', async () => {
+    queue.add('a');
+    await queue.take();
+    queue.addUnlessFailing('a');
+    queue.addRateLimited('a');
+    queue.done('a');
+    queue.addUnlessFailing('a');
+    expect(queue.depth).toBe(0);
+    queue.add('a');
+    expect(await takeAll()).toEqual(['a']);
+  });
+
+  test('takes the echo of a try that succeeded for what it is: a change', async () => {
+    queue.add('a');
+    await queue.take();
+    queue.addUnlessFailing('a');
+    queue.forget('a');
+    queue.done('a');
+    expect(await takeAll()).toEqual(['a']);
+  });
+
   test('adds a delayed key at the earliest time that was asked for', async () => {
     queue.addAfter('a', 300);
     queue.addAfter('a', 100);

@@ -47,6 +47,8 @@ export class WorkQueue {
   readonly #processing = new Set<string>();
   /** In work, and added since. */
   readonly #again = new Set<string>();
+  /** Heard of while in work; whether that matters, the outcome tells. */
+  readonly #echoes = new Set<string>();
   readonly #delayed = new Map<string, { at: number; cancel: () => void }>();
   readonly #failures = new Map<string, number>();
   readonly #takers: ((key: string | undefined) => void)[] = [];
@@ -76,6 +78,15 @@ export class WorkQueue {
     this.#waiting.set(key, this.#timers.now());
     this.#metrics?.setDepth(this.depth);
     this.#hand();
+  }
+
+  /**
+   * As `add`, but a key that failed waits for its next try all the same: for what may be the echo of
+   * that failed try, which would otherwise be its own next cause without any pause.
+   */
+  addUnlessFailing(key: string): void {
+    if (this.#processing.has(key)) this.#echoes.add(key);
+    else if (!this.#failures.has(key)) this.add(key);
   }
 
   /**
@@ -132,7 +143,9 @@ export class WorkQueue {
   /** The worker has finished with the key. */
   done(key: string): void {
     this.#processing.delete(key);
+    const hasEcho = this.#echoes.delete(key);
     if (this.#again.delete(key)) this.add(key);
+    else if (hasEcho) this.addUnlessFailing(key);
     if (this.#processing.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
   }
 
@@ -142,6 +155,7 @@ export class WorkQueue {
     for (const { cancel } of this.#delayed.values()) cancel();
     this.#delayed.clear();
     this.#waiting.clear();
+    this.#echoes.clear();
     this.#failures.clear();
     this.#metrics?.setDepth(0);
     for (const resolve of this.#takers.splice(0)) resolve(undefined);

@@ -428,6 +428,23 @@ describe('the fence', () => {
     expect(labelled.message).toBe('');
   });
 
+  it('refuses Secrets that ask for a token of the automation', async () => {
+    const secret = (account: string, type = 'kubernetes.io/service-account-token'): KubeObject => ({
+      metadata: {
+        namespace,
+        name: 'legacy',
+        annotations: { 'kubernetes.io/service-account.name': account },
+      },
+      ...{ type },
+    });
+    const { message } = await admin.create(resources.secrets, secret(name), { dryRun: true });
+    expect(message).toContain(refused);
+    for (const harmless of [secret('default'), secret(name, 'Opaque')]) {
+      const answer = await admin.create(resources.secrets, harmless, { dryRun: true });
+      expect(answer.message).toBe('');
+    }
+  });
+
   it('refuses tokens of the automation', async () => {
     const own = { metadata: { namespace, name } };
     const token = await admin.create(serviceAccounts, own, { subresource: 'token' });

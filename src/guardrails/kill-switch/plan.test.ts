@@ -11,6 +11,7 @@ import {
   isHeldBy,
   isPausable,
   isRestored,
+  isToBeDeleted,
   latchOf,
   phaseOf,
   releaseFindings,
@@ -52,7 +53,10 @@ function workload(
 
 describe('phaseOf', () => {
   const engaging = { [annotation.killSwitch]: 'runaway' };
-  const releasing = killSwitch({ [annotation.release]: 'fixed' });
+  const releasing = killSwitch({
+    [annotation.release]: 'fixed',
+    [annotation.releasedBy]: 'bob',
+  });
   it.each([
     ['nothing stands', undefined, workflow(), 'Idle'],
     ['nothing exists', undefined, undefined, 'Idle'],
@@ -67,6 +71,18 @@ describe('phaseOf', () => {
     ['a KillSwitch stands without its Workflow', killSwitch(), undefined, 'Stop'],
     ['both stand', killSwitch(), workflow(engaging), 'Stop'],
     ['release is asked for', releasing, workflow(), 'Release'],
+    [
+      'release is asked for without a stamp',
+      killSwitch({ [annotation.release]: 'x' }),
+      workflow(),
+      'Stop',
+    ],
+    [
+      'release is asked for by who engaged',
+      killSwitch({ [annotation.release]: 'x', [annotation.releasedBy]: 'alice' }),
+      workflow(),
+      'Stop',
+    ],
     ['release has begun', killSwitch({}, { [label.releasing]: 'true' }), undefined, 'Release'],
     ['it is engaged again during the release', releasing, workflow(engaging), 'CancelRelease'],
   ] as const)('when %s', (_, engaged, of, phase) => {
@@ -222,9 +238,33 @@ describe('graceOf', () => {
   });
 });
 
+describe('isToBeDeleted', () => {
+  const going = { name: 'p', deletionTimestamp: '2026-01-01T00:00:00Z' };
+  const tracking = { finalizers: ['batch.kubernetes.io/job-tracking'] };
+  it.each([
+    ['a running pod', { metadata: { name: 'p' }, status: { phase: 'Running' } }, true],
+    ['one that has ended', { metadata: { name: 'p' }, status: { phase: 'Succeeded' } }, false],
+    ['one that is going soon', { metadata: { ...going, deletionGracePeriodSeconds: 30 } }, false],
+    [
+      'one that takes a year to go',
+      { metadata: { ...going, deletionGracePeriodSeconds: 31_536_000 } },
+      true,
+    ],
+    ['one that would count as a failure of its Job', { metadata: { ...going, ...tracking } }, true],
+  ])('%s', (_, pod, expected) => {
+    expect(isToBeDeleted(pod, 30)).toBe(expected);
+  });
+});
+
 describe('stopFindings', () => {
   const pod: Pod = { metadata: { name: 'p' }, status: { phase: 'Running' } };
-  const stopped = { guarded: true, fence: 'Denied', workloads: [], pods: [] } as const;
+  const stopped = {
+    namespace: 'finance',
+    guarded: true,
+    fence: 'Denied',
+    workloads: [],
+    pods: [],
+  } as const;
   const ready = (progress: Parameters<typeof stopFindings>[0]): string | undefined =>
     stopFindings(progress).find(({ type }) => type === 'Ready')?.status;
 

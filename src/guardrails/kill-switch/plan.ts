@@ -28,11 +28,15 @@ export function phaseOf(killSwitch: KillSwitch | undefined, workflow: Workflow |
   return annotated ? 'CancelRelease' : 'Release';
 }
 
-function isReleaseAsked({ metadata }: KillSwitch): boolean {
-  return (
-    metadata.annotations?.[annotation.release] !== undefined ||
-    metadata.labels?.[label.releasing] !== undefined
-  );
+/**
+ * Admission stamps who asks, and refuses who engaged. Where it wasn't in force there is no stamp,
+ * and then nobody is known to be a second person.
+ */
+function isReleaseAsked({ metadata, spec }: KillSwitch): boolean {
+  const { annotations = {}, labels = {} } = metadata;
+  if (labels[label.releasing] !== undefined) return true;
+  const by = annotations[annotation.releasedBy];
+  return annotations[annotation.release] !== undefined && by !== undefined && by !== spec.engagedBy;
 }
 
 /**
@@ -72,23 +76,29 @@ export interface Restore {
   value: number | boolean | undefined;
 }
 
+/**
+ * Goes by the workload's own kind of value: an annotation that belongs to another kind, whoever
+ * wrote it, restores nothing.
+ */
 export function restoreOf(workload: Workload): Restore | undefined {
   const { annotations = {} } = workload.metadata;
-  const replicas = annotations[annotation.restoreReplicas];
-  if (replicas !== undefined) {
-    return {
-      annotation: annotation.restoreReplicas,
-      text: replicas,
-      value: /^\d{1,9}$/.test(replicas) ? Number(replicas) : undefined,
-    };
+  if (workload.replicas !== undefined) {
+    const text = annotations[annotation.restoreReplicas];
+    return text === undefined
+      ? undefined
+      : {
+          annotation: annotation.restoreReplicas,
+          text,
+          value: /^\d{1,9}$/.test(text) ? Number(text) : undefined,
+        };
   }
-  const suspend = annotations[annotation.restoreSuspend];
-  if (suspend === undefined) return undefined;
-  return {
-    annotation: annotation.restoreSuspend,
-    text: suspend,
-    value: suspend === 'true' ? true : suspend === 'false' ? false : undefined,
-  };
+  const text = annotations[annotation.restoreSuspend];
+  if (text === undefined) return undefined;
+  const values = new Map([
+    ['true', true],
+    ['false', false],
+  ]);
+  return { annotation: annotation.restoreSuspend, text, value: values.get(text) };
 }
 
 /** Whether a workload stands at the value that its restore annotation asks for, or runs anyway. */
@@ -140,7 +150,23 @@ export function graceOf(pod: Pod, capSeconds: number): number {
 /** Answer of the fence to the probe. */
 export type FenceAnswer = 'Denied' | 'Allowed' | 'Unknown';
 
+/**
+ * Whether a pod still has to be told: to go, or, if it is going with a grace period above the cap,
+ * to go sooner; or to lose the finalizer by which it would count as a failure of its Job.
+ */
+export function isToBeDeleted(pod: Pod, capSeconds: number): boolean {
+  const { deletionTimestamp, deletionGracePeriodSeconds = 0 } = pod.metadata;
+  if (deletionTimestamp === undefined) return isLive(pod);
+  return isTracked(pod) || (isLive(pod) && deletionGracePeriodSeconds > capSeconds);
+}
+
+/** Whether the Job controller would count the pod's end as a failure. */
+export function isTracked({ metadata }: Pod): boolean {
+  return metadata.finalizers?.includes(jobTrackingFinalizer) === true;
+}
+
 export interface StopProgress {
+  namespace: string;
   /** The namespace carries the environment label, so that the policies are bound to it. */
   guarded: boolean;
   fence: FenceAnswer;
@@ -176,13 +202,13 @@ export function stopFindings(progress: StopProgress): Finding[] {
   ];
 }
 
-function fencedFinding({ guarded, fence }: StopProgress): Finding {
+function fencedFinding({ namespace, guarded, fence }: StopProgress): Finding {
   if (!guarded) {
     return {
       type: 'Fenced',
       status: 'False',
       reason: 'NamespaceNotGuarded',
-      message: `The namespace isn't guarded, so no policy denies new pods. Label it: kubectl label namespace NAME ${label.environment}=prod`,
+      message: `No policy denies new pods, because the namespace isn't guarded. To guard it: kubectl label namespace ${namespace} ${label.environment}=prod.`,
     };
   }
   switch (fence) {
@@ -199,7 +225,7 @@ function fencedFinding({ guarded, fence }: StopProgress): Finding {
         status: 'False',
         reason: 'ProbeAllowed',
         message:
-          'A dry run was not denied: the admission policies are missing or not in force yet. Install them: kubectl apply -k config/admission',
+          'A dry run was not denied: the admission policies are missing or not in force yet. To install them: kubectl apply -k config/admission.',
       };
     case 'Unknown':
       return {

@@ -13,6 +13,9 @@ export function projectPod(object: KubeObject): Pod {
       ...(metadata.deletionTimestamp !== undefined && {
         deletionTimestamp: metadata.deletionTimestamp,
       }),
+      ...(metadata.deletionGracePeriodSeconds !== undefined && {
+        deletionGracePeriodSeconds: metadata.deletionGracePeriodSeconds,
+      }),
       ...(metadata.finalizers !== undefined && { finalizers: metadata.finalizers }),
     },
     spec: {

@@ -6,7 +6,15 @@ import { projectWorkload, workloadResources, type Workload } from '../../api/wor
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, isNotFound } from '../../runtime/errors.ts';
 import { forEachBounded, type Outcome } from '../../runtime/parallel.ts';
-import { freezeNonce, graceOf, isLive, isPausable, jobTrackingFinalizer } from './plan.ts';
+import {
+  freezeNonce,
+  graceOf,
+  isLive,
+  isPausable,
+  isToBeDeleted,
+  isTracked,
+  jobTrackingFinalizer,
+} from './plan.ts';
 
 export interface StopOptions {
   client: KubeClient;
@@ -55,12 +63,11 @@ export function deletePods(
   pods: readonly Pod[],
   { client, parallelism, podGraceSeconds, signal }: StopOptions,
 ): Promise<Outcome<Pod, void>[]> {
-  const going = pods.filter((pod) => isLive(pod) && pod.metadata.deletionTimestamp === undefined);
-  return forEachBounded(going, parallelism, async (pod) => {
+  const affected = pods.filter((pod) => isToBeDeleted(pod, podGraceSeconds));
+  return forEachBounded(affected, parallelism, async (pod) => {
     const { namespace = '', name, uid = '' } = pod.metadata;
-    if (pod.metadata.finalizers?.includes(jobTrackingFinalizer) === true) {
-      await dropJobTracking(client, pod, signal);
-    }
+    if (isTracked(pod)) await dropJobTracking(client, pod, signal);
+    if (!isLive(pod)) return;
     await client.delete(
       resources.pods,
       { namespace, name },

@@ -83,6 +83,36 @@ describe('engaging a kill switch', () => {
     }
   });
 
+  it.each([
+    ['a finalizer', { finalizers: ['example.com/stays'] }],
+    [
+      'an owner',
+      { ownerReferences: [{ apiVersion: 'v1', kind: 'ConfigMap', name: 'gone', uid: 'gone' }] },
+    ],
+  ])('is refused with %s', async (_, metadata) => {
+    const { metadata: own, spec } = killSwitch(namespace);
+    const planted = { metadata: { ...own, ...metadata }, spec };
+    const { message } = await alice.create(killSwitches, planted, { dryRun: true });
+    expect(message).toContain('a kill switch has no finalizers and no owners');
+  });
+
+  it('takes no finalizer later on, which would keep it in the way of the next kill', async () => {
+    const { message } = await mallory.merge(killSwitches, target, {
+      metadata: { finalizers: ['example.com/stays'] },
+    });
+    expect(message).toContain('a kill switch has no finalizers');
+  });
+
+  it('keeps its namespace guarded', async () => {
+    const unguard = { metadata: { labels: { [label.environment]: null } } };
+    const { message } = await admin.merge(namespaces, { name: namespace }, unguard);
+    expect(message).toContain('is engaged in this namespace');
+    const other = { metadata: { labels: { team: 'payments' } } };
+    expect((await admin.merge(namespaces, { name: namespace }, other)).message).toBe('');
+    const free = await cluster.guardedNamespace('not-engaged');
+    expect((await admin.merge(namespaces, { name: free }, unguard)).message).toBe('');
+  });
+
   it('is not undone by deleting the KillSwitch', async () => {
     for (const api of [admin, operator, mallory]) {
       const { status, message } = await api.delete(killSwitches, target);
@@ -195,8 +225,13 @@ describe('releasing a kill switch', () => {
     expect(message).toContain("no other value than 'true'");
   });
 
-  it('ends with the deletion of the KillSwitch', async () => {
+  it('can be withdrawn by nobody but the operator once the fence is lifted', async () => {
     await cluster.lift(namespace);
+    const { message } = await bob.annotate(killSwitches, target, { [annotation.release]: null });
+    expect(message).toContain('too late to withdraw the release');
+  });
+
+  it('ends with the deletion of the KillSwitch', async () => {
     const withLabel = await mallory.merge(killSwitches, target, {
       metadata: { labels: { [label.releasing]: null } },
     });
