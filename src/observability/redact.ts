@@ -113,7 +113,8 @@ function copyError(error: Error, depth: number, ancestors: readonly object[]): u
     ...scalar(error, 'status'),
     ...scalar(error, 'reason'),
     message: redactText(message),
-    ...(typeof stack === 'string' && { stack: redactText(stack) }),
+    // What the API server answered is no defect of this program: its place in the code says nothing.
+    ...(typeof stack === 'string' && !isAnswer(error) && { stack: redactText(stack) }),
     ...(cause !== undefined && { cause: copyCause(cause, depth, ancestors) }),
     ...(Array.isArray(errors) && {
       errors: errors.slice(0, 10).map((item) => copyCause(item, depth, ancestors)),
@@ -131,4 +132,8 @@ function scalar(error: Error, key: string): object {
   const value: unknown = Reflect.get(error, key);
   if (typeof value === 'number') return { [key]: value };
   return typeof value === 'string' && value !== '' ? { [key]: redactText(value) } : {};
+}
+
+function isAnswer(error: Error): boolean {
+  return 'code' in error && typeof error.code === 'string' && error.code.startsWith('KUBE_API_');
 }

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { admissionPolicies, isDeniedBy, probePolicyName } from '../../src/admission/index.ts';
 import { annotation, label } from '../../src/api/names.ts';
-import type { KubeObject } from '../../src/api/objects.ts';
+import type { KubeObject, Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import type { Api } from './admission/api.ts';
@@ -429,13 +429,13 @@ describe('the fence', () => {
   });
 
   it('refuses Secrets that ask for a token of the automation', async () => {
-    const secret = (account: string, type = 'kubernetes.io/service-account-token'): KubeObject => ({
+    const secret = (account: string, type = 'kubernetes.io/service-account-token'): Secret => ({
       metadata: {
         namespace,
         name: 'legacy',
         annotations: { 'kubernetes.io/service-account.name': account },
       },
-      ...{ type },
+      type,
     });
     const { message } = await admin.create(resources.secrets, secret(name), { dryRun: true });
     expect(message).toContain(refused);

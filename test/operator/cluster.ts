@@ -142,7 +142,7 @@ export async function waitForCondition(
         (condition) => condition.type === type && condition.status === status,
       );
     },
-    { timeoutMs: 60_000, intervalMs: 100 },
+    { timeoutMs: 120_000, intervalMs: 100 },
   );
 }
 
