@@ -110,9 +110,8 @@ export function freezePolicies(): AdmissionObject[] {
     ...fences.flatMap((fence) =>
       frozenKinds.flatMap((kind) => [
         ...freeze(kind, fence),
-        ...refuseRunning(kind, fence),
-        ...warn(kind, fence),
-        ...keepRestore(kind, fence),
+        ...keepFrozen(kind, fence),
+        ...(fence.suffix === '' ? warn(kind, fence) : []),
       ]),
     ),
     ...frozenKinds.flatMap(thaw),
@@ -139,19 +138,50 @@ function freeze(
   });
 }
 
-function refuseRunning(kind: FrozenKind, fence: Fence): AdmissionObject[] {
+/**
+ * The twin of freezing and thawing. Whatever else changes a request, a workload of a stopped
+ * automation is stored paused; and what release puts back can't get lost while it is needed: not by
+ * a `replace`, and not by a restore that a fence still rewrites. The latter holds as long as the
+ * kill does, its release included; once the KillSwitch is gone, whoever may write a workload that
+ * stayed paused may also clear it. Changing the kept value is allowed: who may do that may as well
+ * ask for other replicas.
+ */
+function keepFrozen(kind: FrozenKind, fence: Fence): AdmissionObject[] {
   const { suffix, parameter, subject, isEngaged } = fence;
-  const { resource, runs } = kind;
+  const { resource, runs, restore, values, nothing, isPaused, whilePaused = [] } = kind;
+  const isMine = (of: string): string => `(${runsAs(kind, of, subject)})`;
+  const stayedPaused = `(${isUpdate} && ${isPaused('oldObject')})`;
+  const kept: Validation[] = [
+    {
+      expression: `${hasAnnotation('object', restore)} || !${isPaused('object')} || ${annotationOf('oldObject', restore)} in ['', '${nothing}']`,
+      message: `paused by a kill switch: ${restore} holds what release puts back and can't go before that; it can be changed`,
+    },
+    {
+      expression: `!${hasAnnotation('object', restore)} || !${changesAnnotation(restore)} || ${annotationOf('object', restore)}.matches('${values}')`,
+      message: `${restore} holds what release puts back; its value has to match ${values}`,
+    },
+    ...whilePaused,
+  ];
   return validating({
     name: `frozen-${resource.plural}${suffix}`,
-    description: `Whatever else changes a request, ${resource.plural} of a stopped automation are stored paused.`,
+    description: `Whatever else changes a request, ${resource.plural} of a stopped automation are stored paused, and keep the value that release puts back.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { engaged: isEngaged, mine: runsAs(kind, 'object', subject), runs },
-    validations: [refuse(fence)],
+    conditions: { mine: `${isMine('object')} || (${isUpdate} && ${isMine('oldObject')})` },
+    validations: [
+      { ...refuse(fence), expression: `!(${isEngaged}) || !${isMine('object')} || !(${runs})` },
+      ...kept.map(({ expression, message }) => ({
+        expression: `!${stayedPaused} || (${expression})`,
+        message,
+      })),
+    ],
   });
 }
 
+/**
+ * By KillSwitch alone: each policy that a write meets costs the API server time, and an operator
+ * latches an annotation within moments.
+ */
 function warn(kind: FrozenKind, fence: Fence): AdmissionObject[] {
   const { suffix, parameter, subject, isEngaged, explanation } = fence;
   const { resource } = kind;
@@ -169,37 +199,6 @@ function warn(kind: FrozenKind, fence: Fence): AdmissionObject[] {
       },
     ],
     action: 'Warn',
-  });
-}
-
-/**
- * What release puts back can't get lost while it is needed: not by a `replace`, and not by a
- * restore that a fence still rewrites. It holds as long as the kill does, its release included;
- * once the KillSwitch is gone, whoever may write a workload that stayed paused may also clear it.
- * Changing the kept value is allowed: who may do that may as well ask for other replicas.
- */
-function keepRestore(kind: FrozenKind, { suffix, parameter, subject }: Fence): AdmissionObject[] {
-  const { resource, restore, values, nothing, isPaused, whilePaused = [] } = kind;
-  return validating({
-    name: `keep-restore-${resource.plural}${suffix}`,
-    description: `Paused ${resource.plural} of a stopped automation keep the value that release puts back.`,
-    rules: [rule(resource, ['UPDATE'])],
-    parameter,
-    conditions: {
-      mine: `(${runsAs(kind, 'object', subject)}) || (${runsAs(kind, 'oldObject', subject)})`,
-      paused: isPaused('oldObject'),
-    },
-    validations: [
-      {
-        expression: `${hasAnnotation('object', restore)} || !${isPaused('object')} || ${annotationOf('oldObject', restore)} in ['', '${nothing}']`,
-        message: `paused by a kill switch: ${restore} holds what release puts back and can't go before that; it can be changed`,
-      },
-      {
-        expression: `!${hasAnnotation('object', restore)} || !${changesAnnotation(restore)} || ${annotationOf('object', restore)}.matches('${values}')`,
-        message: `${restore} holds what release puts back; its value has to match ${values}`,
-      },
-      ...whilePaused,
-    ],
   });
 }
 
