@@ -18,7 +18,11 @@ import {
   keysFor as identityKeysFor,
 } from './controllers/automation-identity.ts';
 import { KillSwitchController } from './controllers/kill-switch.ts';
-import { keysFor as workflowKeysFor, WorkflowController } from './controllers/workflow.ts';
+import {
+  isOfCountsAlone,
+  keysFor as workflowKeysFor,
+  WorkflowController,
+} from './controllers/workflow.ts';
 import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
@@ -324,6 +328,9 @@ function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {
   );
 }
 
+/** Time in which changes of counts are gathered. */
+const countsDelayMs = 1_000;
+
 /** What the leader does. @returns runs it until the signal aborts */
 function wireLed(
   caches: Caches,
@@ -353,9 +360,11 @@ function wireLed(
     enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
   );
   for (const cache of caches.workloads) {
-    cache.onChange((change) =>
-      enqueueAll(workflow, workflowKeysFor.workload(change, workflows.store)),
-    );
+    cache.onChange((change) => {
+      const keys = workflowKeysFor.workload(change, workflows.store);
+      if (!isOfCountsAlone(change)) enqueueAll(workflow, keys);
+      else for (const key of keys) workflow.enqueueAfter(key, countsDelayMs);
+    });
   }
   return async (signal) => {
     await Promise.all([

@@ -112,6 +112,21 @@ export const keysFor = {
   },
 };
 
+/**
+ * Whether a change is of numbers in the status alone: the workload runs or rests, and nothing that
+ * a policy depends on differs. It can wait, so that a thousand of them are counted together.
+ */
+export function isOfCountsAlone({ type, object, previous }: Change<Workload>): boolean {
+  return (
+    type === 'updated' &&
+    previous !== undefined &&
+    isDeepStrictEqual(
+      { ...aspectsOf(previous), isStopped: undefined },
+      { ...aspectsOf(object), isStopped: undefined },
+    )
+  );
+}
+
 /** What the guardrails of a Workflow look at. */
 function aspectsOf(workload: Workload): object {
   const { metadata, serviceAccountName, podLabels, podSelector, finished } = workload;
