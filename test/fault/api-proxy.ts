@@ -41,7 +41,7 @@ export class ApiProxy {
   readonly #options: ApiProxyOptions;
   readonly #server = createServer((incoming, outgoing) => this.#handle(incoming, outgoing));
   readonly #agent: Agent;
-  readonly #watches = new Set<ServerResponse>();
+  readonly #watches = new Map<ServerResponse, { path: string; answer: IncomingMessage }>();
   onWrite: NonNullable<ApiProxyOptions['onWrite']>;
 
   constructor(options: ApiProxyOptions) {
@@ -80,8 +80,15 @@ export class ApiProxy {
   /** Ends every open watch at once, without a word (the connection is reset). */
   cutWatches(): number {
     const { size } = this.#watches;
-    for (const response of this.#watches) response.destroy();
+    for (const response of this.#watches.keys()) response.destroy();
     return size;
+  }
+
+  /** Open watches of these paths stay open, and nothing comes any more: half-open connections. */
+  silenceWatches(paths: RegExp): number {
+    const silenced = [...this.#watches].filter(([, { path: watched }]) => paths.test(watched));
+    for (const [response, { answer }] of silenced) answer.unpipe(response).pause();
+    return silenced.length;
   }
 
   async stop(): Promise<void> {
@@ -134,11 +141,11 @@ export class ApiProxy {
         }
         outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
         outgoing.flushHeaders();
+        if (isWatch) this.#watches.set(outgoing, { path: target.pathname, answer });
         answer.pipe(outgoing);
         answer.on('error', () => outgoing.destroy());
       },
     );
-    if (isWatch) this.#watches.add(outgoing);
     outgoing.once('close', () => {
       this.#watches.delete(outgoing);
       request.destroy();
