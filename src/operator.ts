@@ -228,7 +228,9 @@ function createCaches(
   const watch = <T extends KubeObject>(
     resource: Resource<T>,
     options: Partial<ListWatchOptions<T>> = {},
-  ): ListWatch<T> => new ListWatch<T>({ ...shared, resource, ...options });
+  ): ListWatch<T> =>
+    // Seconds count when somebody engages a kill switch just after an outage.
+    new ListWatch<T>({ ...shared, resource, timings: { maxBackoffMs: 5_000 }, ...options });
   const managed = { labelSelector: `${label.managedBy}=${MANAGED_BY}` };
   const byNamespace = {
     indexes: { namespace: ({ metadata }: KubeObject): string[] => [metadata.namespace ?? ''] },

@@ -551,7 +551,8 @@ describe('the samples', () => {
     const lines = again.trim().split('\n');
 
     expect(lines.filter((line) => !line.endsWith(' unchanged'))).toEqual([]);
-    expect(lines).toHaveLength(5);
+    // Namespace, two RoleBindings for people, identity, Workflow, Deployment and CronJob.
+    expect(lines).toHaveLength(7);
     await kubectl([
       'apply',
       '--dry-run=server',
