@@ -561,6 +561,17 @@ describe('the samples', () => {
     ]);
   });
 
+  it.each(['README.md', 'docs/runbooks/kill-switch.md'])('of %s are accepted too', async (file) => {
+    const text = await readFile(path.join(root, file), 'utf8');
+    const blocks = [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, block = '']) => block);
+    expect(blocks.length).toBeGreaterThan(0);
+    for (const block of blocks) {
+      const args = ['apply', '--dry-run=server', '-f', '-'];
+      const { code, stderr } = await controlPlane.kubectl(args, { input: block });
+      expect(code, stderr).toBe(0);
+    }
+  });
+
   it('run as the identity and read its Secret', async () => {
     const text = await readFile(path.join(root, 'config/samples/workloads.yaml'), 'utf8');
     for (const workload of loadAll(text)) {
