@@ -154,7 +154,6 @@ export const workflowSpecSchema = z
   .meta({ description: 'What runs, who owns it, and where it may connect.' });
 
 export type WorkflowSpec = z.infer<typeof workflowSpecSchema>;
-export type WorkflowTarget = z.infer<typeof target>;
 export type EgressEntry = z.infer<typeof egressEntry>;
 
 export const workflowStatusSchema = z

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { loadAll } from 'js-yaml';
@@ -157,11 +157,4 @@ export async function sampleManifests(): Promise<object[]> {
       .map((file) => readFile(path.join(folder, `${file}.yaml`), 'utf8')),
   );
   return texts.flatMap((text) => loadAll(text).filter((document) => document !== null) as object[]);
-}
-
-/** A folder for what a long run leaves behind, below the folder of the control plane. */
-export async function scratchFolder(controlPlane: ControlPlane, name: string): Promise<string> {
-  const folder = path.join(controlPlane.dataDir, name);
-  await mkdir(folder, { recursive: true });
-  return folder;
 }
