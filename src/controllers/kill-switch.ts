@@ -117,18 +117,13 @@ export class KillSwitchController implements Reconciler {
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (workflow === undefined) return {};
-    const { client, events } = this.#options;
+    const { client } = this.#options;
     try {
       const latched = await client.create(resources.killSwitches, latchOf(workflow), {
         signal: context.signal,
       });
       const { engagedBy = 'unknown', reason } = latched.spec;
       context.log.warn('Kill switch engaged by annotation', { engagedBy, reason });
-      events.warning(
-        source(resources.workflows, workflow),
-        'KillSwitchEngaged',
-        `Engaged by ${engagedBy}: ${reason}`,
-      );
       return await this.#stop(key, latched, context);
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
@@ -366,7 +361,12 @@ export class KillSwitchController implements Reconciler {
     for (const { type, status: now, reason, message } of conditions) {
       const before = previous?.find((condition) => condition.type === type);
       if (before?.status === now && before.reason === reason) continue;
-      log.info('Kill switch', { condition: type, status: now, reason, message });
+      log.info('Kill switch condition changed', {
+        condition: type,
+        status: now,
+        reason,
+        detail: message,
+      });
       if (type === 'Fenced' && before?.status === 'True' && reason === 'ProbeAllowed') {
         events.warning(about, 'FenceLost', message);
       }
