@@ -78,7 +78,11 @@ export interface AdmissionSpec {
   failurePolicy?: 'Fail' | 'Ignore';
   reinvocationPolicy?: 'Never' | 'IfNeeded';
   paramKind?: { apiVersion: string; kind: string };
-  matchConstraints?: { resourceRules: ResourceRule[]; objectSelector?: LabelSelector };
+  matchConstraints?: {
+    resourceRules: ResourceRule[];
+    objectSelector?: LabelSelector;
+    namespaceSelector?: LabelSelector;
+  };
   matchConditions?: MatchCondition[];
   variables?: { name: string; expression: string }[];
   validations?: (Validation & { reason: string })[];
@@ -169,6 +173,7 @@ function admissionObject(
 
 function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): AdmissionSpec {
   const { parameter, rules, objectSelector, conditions = {}, variables = {} } = policy;
+  const { everywhere = false } = policy;
   return {
     failurePolicy,
     ...(parameter !== undefined && {
@@ -176,6 +181,9 @@ function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): Admissi
     }),
     matchConstraints: {
       resourceRules: rules,
+      // Here as well as in the binding: a policy whose parameters the API server can't find (yet)
+      // refuses whatever this matches, and looks at no binding before.
+      ...(!everywhere && { namespaceSelector: guardedNamespaces }),
       ...(objectSelector !== undefined && { objectSelector }),
     },
     ...(Object.keys(conditions).length > 0 && { matchConditions: named(conditions) }),
