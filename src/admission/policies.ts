@@ -172,8 +172,8 @@ function admissionObject(
 }
 
 function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): AdmissionSpec {
-  const { parameter, rules, objectSelector, conditions = {}, variables = {} } = policy;
-  const { everywhere = false } = policy;
+  const { parameter, rules, objectSelector, everywhere = false } = policy;
+  const { conditions = {}, variables = {} } = policy;
   return {
     failurePolicy,
     ...(parameter !== undefined && {
