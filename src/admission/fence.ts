@@ -33,15 +33,17 @@ export interface Fence {
 const refusal = 'kill switch: ';
 const wayOut = `'kubectl guardrails release ' + params.metadata.name + ' -n ' + params.metadata.namespace + ' --reason TEXT'`;
 
+export const killSwitchFence: Fence = {
+  suffix: '',
+  parameter: { kind: 'KillSwitch', matchLabels: {} },
+  subject: 'params.spec.workflow',
+  isEngaged: `!${isReleasing}`,
+  probed: resources.killSwitches,
+  explanation: `'${refusal}' + ${brief('params.spec.reason')} + ' (engaged by ' + (has(params.spec.engagedBy) ? params.spec.engagedBy : 'unknown') + '); to release: ' + ${wayOut}`,
+};
+
 export const fences: readonly Fence[] = [
-  {
-    suffix: '',
-    parameter: { kind: 'KillSwitch', matchLabels: {} },
-    subject: 'params.spec.workflow',
-    isEngaged: `!${isReleasing}`,
-    probed: resources.killSwitches,
-    explanation: `'${refusal}' + ${brief('params.spec.reason')} + ' (engaged by ' + (has(params.spec.engagedBy) ? params.spec.engagedBy : 'unknown') + '); to release: ' + ${wayOut}`,
-  },
+  killSwitchFence,
   {
     suffix: '-by-annotation',
     parameter: { kind: 'Workflow', matchLabels: { [label.engaged]: 'true' } },

@@ -1,8 +1,18 @@
-import { annotation, label } from '../api/names.ts';
+import { annotation, label, stoppedSelector } from '../api/names.ts';
 import { resources, type Resource } from '../api/resources.ts';
+import { pauses, type Pause } from '../api/workload.ts';
 import { annotationOf, changesAnnotation, hasAnnotation, isUpdate } from './cel.ts';
-import { fences, refuse, type Fence } from './fence.ts';
-import { mutating, rule, validating, type AdmissionObject, type Validation } from './policies.ts';
+import { killSwitchFence, refuse } from './fence.ts';
+import {
+  mutating,
+  rule,
+  validating,
+  type AdmissionObject,
+  type MutatingPolicy,
+  type Validation,
+} from './policies.ts';
+
+type Mutation = Pick<MutatingPolicy, 'patchType' | 'expression'>;
 
 /** A kind of workload, as admission sees it. `of` is `object` or `oldObject`. */
 interface FrozenKind {
@@ -13,18 +23,21 @@ interface FrozenKind {
   runs: string;
   /** Expression: whether it is kept from starting pods. */
   isPaused: (of: string) => string;
-  /** The annotation that keeps what its owner asked for. */
-  restore: string;
-  /** Regular expression of that annotation's value. */
-  values: string;
-  /** The value that puts nothing back. */
-  nothing: string;
-  /** Expression: what freezes it and keeps what was asked for. */
-  frozen: string;
-  /** Expression: what puts the kept value back. */
-  thawed: string;
+  pause: Pause;
+  /** Freezes it and keeps what was asked for. */
+  frozen: Mutation;
+  /** Puts the kept value back. */
+  thawed: Mutation;
+  /** Expression: whether it is one to be paused by itself. */
+  isIndependent?: (of: string) => string;
+  /** What else has to stand while the kill switch is engaged. */
+  whileEngaged?: Validation[];
   /** What else has to stand while it is paused. */
   whilePaused?: Validation[];
+}
+
+function configuration(expression: string): Mutation {
+  return { patchType: 'ApplyConfiguration', expression };
 }
 
 const template = (of: string): string => `${of}.spec.template.spec`;
@@ -33,11 +46,12 @@ const byReplicas = {
   podSpec: template,
   runs: '(!has(object.spec.replicas) || object.spec.replicas > 0)',
   isPaused: (of: string): string => `(has(${of}.spec.replicas) && ${of}.spec.replicas == 0)`,
-  restore: annotation.restoreReplicas,
-  values: '^[0-9]{1,9}$',
-  nothing: '0',
-  frozen: `Object{metadata: Object.metadata{annotations: {'${annotation.restoreReplicas}': has(object.spec.replicas) ? string(object.spec.replicas) : '1'}}, spec: Object.spec{replicas: 0}}`,
-  thawed: `Object{spec: Object.spec{replicas: int(${annotationOf('object', annotation.restoreReplicas)})}}`,
+  frozen: configuration(
+    `Object{metadata: Object.metadata{annotations: {'${annotation.restoreReplicas}': has(object.spec.replicas) ? string(object.spec.replicas) : '1'}}, spec: Object.spec{replicas: 0}}`,
+  ),
+  thawed: configuration(
+    `Object{spec: Object.spec{replicas: int(${annotationOf('object', annotation.restoreReplicas)})}}`,
+  ),
 };
 
 const keepAndSuspend = `Object{metadata: Object.metadata{annotations: {'${annotation.restoreSuspend}': 'false'}}, spec: Object.spec{suspend: true}}`;
@@ -45,24 +59,71 @@ const keepAndSuspend = `Object{metadata: Object.metadata{annotations: {'${annota
 const bySuspend = {
   runs: '!(has(object.spec.suspend) && object.spec.suspend)',
   isPaused: (of: string): string => `(has(${of}.spec.suspend) && ${of}.spec.suspend)`,
-  restore: annotation.restoreSuspend,
-  values: '^(true|false)$',
-  nothing: 'true',
-  frozen: keepAndSuspend,
-  thawed: `Object{spec: Object.spec{suspend: ${annotationOf('object', annotation.restoreSuspend)} == 'true'}}`,
+  frozen: configuration(keepAndSuspend),
+  thawed: configuration(
+    `Object{spec: Object.spec{suspend: ${annotationOf('object', annotation.restoreSuspend)} == 'true'}}`,
+  ),
 };
 
-const deployments: FrozenKind = { resource: resources.deployments, ...byReplicas };
+const deployments: FrozenKind = {
+  resource: resources.deployments,
+  pause: pauses.Deployment,
+  ...byReplicas,
+};
+
+const hasController = (of: string): string =>
+  `(has(${of}.metadata.ownerReferences) && ${of}.metadata.ownerReferences.exists(o, has(o.controller) && o.controller))`;
+
+const replicaSets: FrozenKind = {
+  resource: resources.replicaSets,
+  pause: pauses.ReplicaSet,
+  ...byReplicas,
+  // One of a Deployment follows it. Whoever claims an owner falsely still gets no pod.
+  isIndependent: (of) => `!${hasController(of)}`,
+};
+
+const selectorPath = '/spec/template/spec/nodeSelector';
+const stoppedPath = `'${selectorPath}/' + jsonpatch.escapeKey('${stoppedSelector}')`;
+const isStopped = (of: string): string =>
+  `(has(${template(of)}.nodeSelector) && '${stoppedSelector}' in ${template(of)}.nodeSelector && ${template(of)}.nodeSelector['${stoppedSelector}'] == 'true')`;
+
+const daemonSets: FrozenKind = {
+  resource: resources.daemonSets,
+  pause: pauses.DaemonSet,
+  podSpec: template,
+  runs: `!${isStopped('object')}`,
+  isPaused: isStopped,
+  // An entry of a map that counts as one value can't be applied; a patch sets it.
+  frozen: {
+    patchType: 'JSONPatch',
+    expression: `[has(object.metadata.annotations) ? JSONPatch{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('${annotation.restoreStopped}'), value: 'false'} : JSONPatch{op: 'add', path: '/metadata/annotations', value: {'${annotation.restoreStopped}': 'false'}}, has(${template('object')}.nodeSelector) ? JSONPatch{op: 'add', path: ${stoppedPath}, value: 'true'} : JSONPatch{op: 'add', path: '${selectorPath}', value: {'${stoppedSelector}': 'true'}}]`,
+  },
+  thawed: {
+    patchType: 'JSONPatch',
+    expression: `${annotationOf('object', annotation.restoreStopped)} == 'true' ? [] : ${template('object')}.nodeSelector.size() == 1 ? [JSONPatch{op: 'remove', path: '${selectorPath}'}] : [JSONPatch{op: 'remove', path: ${stoppedPath}}]`,
+  },
+};
 
 const deletesVolumes = (of: string): string =>
   `(has(${of}.spec.persistentVolumeClaimRetentionPolicy) && has(${of}.spec.persistentVolumeClaimRetentionPolicy.whenScaled) && ${of}.spec.persistentVolumeClaimRetentionPolicy.whenScaled == 'Delete')`;
 
+const replicasOf = (of: string): string => `(has(${of}.spec.replicas) ? ${of}.spec.replicas : 1)`;
+const losesVolumes = `${isUpdate} && ${deletesVolumes('object')} && ${replicasOf('object')} < ${replicasOf('oldObject')}`;
+
 const statefulSets: FrozenKind = {
   resource: resources.statefulSets,
+  pause: pauses.StatefulSet,
   ...byReplicas,
   // One that deletes its volumes when it is scaled down is never scaled: its pods are refused and
   // deleted instead.
   runs: `${byReplicas.runs} && !${deletesVolumes('object')}`,
+  whileEngaged: [
+    {
+      expression: `!(${losesVolumes})`,
+      message:
+        'stopped by a kill switch: with whenScaled: Delete, fewer replicas would delete volumes; scale it after the release',
+    },
+  ],
   whilePaused: [
     {
       expression: `!${deletesVolumes('object')} || ${deletesVolumes('oldObject')} || !${byReplicas.isPaused('object')}`,
@@ -74,6 +135,7 @@ const statefulSets: FrozenKind = {
 
 const cronJobs: FrozenKind = {
   resource: resources.cronJobs,
+  pause: pauses.CronJob,
   ...bySuspend,
   podSpec: (of) => `${of}.spec.jobTemplate.spec.template.spec`,
 };
@@ -84,12 +146,15 @@ const isBornSuspended = `(${isUpdate} && ${hasAnnotation('oldObject', annotation
 
 const jobs: FrozenKind = {
   resource: resources.jobs,
+  pause: pauses.Job,
   ...bySuspend,
   podSpec: template,
   runs: `${bySuspend.runs} && !${isFinished}`,
   // A Job that is created under the fence is born suspended and keeps no value to put back,
   // whatever is asked for later: release lists it, and a person starts it.
-  frozen: `${isUpdate} ? (${isBornSuspended} ? Object{spec: Object.spec{suspend: true}} : ${keepAndSuspend}) : Object{metadata: Object.metadata{annotations: {'${annotation.bornSuspended}': 'true'}}, spec: Object.spec{suspend: true}}`,
+  frozen: configuration(
+    `${isUpdate} ? (${isBornSuspended} ? Object{spec: Object.spec{suspend: true}} : ${keepAndSuspend}) : Object{metadata: Object.metadata{annotations: {'${annotation.bornSuspended}': 'true'}}, spec: Object.spec{suspend: true}}`,
+  ),
   whilePaused: [
     {
       expression: `!${isBornSuspended} || ${hasAnnotation('object', annotation.bornSuspended)} || !${bySuspend.isPaused('object')}`,
@@ -98,43 +163,48 @@ const jobs: FrozenKind = {
   ],
 };
 
-const frozenKinds: readonly FrozenKind[] = [deployments, statefulSets, cronJobs, jobs];
+const frozenKinds: readonly FrozenKind[] = [
+  deployments,
+  statefulSets,
+  daemonSets,
+  replicaSets,
+  cronJobs,
+  jobs,
+];
+
+const { parameter, subject, isEngaged, explanation } = killSwitchFence;
 
 /**
- * Pausing and resuming by admission. Whoever writes a workload of a stopped automation stores it
+ * Pausing and resuming by admission, by KillSwitch alone: each policy that a write meets costs the
+ * API server time, and an operator latches an annotation within moments. Until then a workload is
+ * stored as it was asked for, and no pod of it starts. Whoever writes a workload of a stopped automation stores it
  * paused, and what he asked for is kept in an annotation; on release, the operator's touch is
  * answered with that value. The fields stay with who owned them.
  */
 export function freezePolicies(): AdmissionObject[] {
   return [
-    ...fences.flatMap((fence) =>
-      frozenKinds.flatMap((kind) => [
-        ...freeze(kind, fence),
-        ...keepFrozen(kind, fence),
-        ...(fence.suffix === '' ? warn(kind, fence) : []),
-      ]),
-    ),
+    ...frozenKinds.flatMap((kind) => [...freeze(kind), ...keepFrozen(kind), ...warn(kind)]),
+    ...holdVolumes(),
+    ...refuseFewerReplicas(),
     ...frozenKinds.flatMap(thaw),
   ];
 }
 
-function runsAs({ podSpec }: FrozenKind, of: string, subject: string): string {
-  return `has(${podSpec(of)}.serviceAccountName) && ${podSpec(of)}.serviceAccountName == ${subject}`;
+/** Expression: whether it is a workload of the automation, to be paused by itself. */
+function isMine({ podSpec, isIndependent }: FrozenKind, of: string, name: string): string {
+  const runsAs = `has(${podSpec(of)}.serviceAccountName) && ${podSpec(of)}.serviceAccountName == ${name}`;
+  return `(${[runsAs, ...(isIndependent === undefined ? [] : [isIndependent(of)])].join(' && ')})`;
 }
 
-function freeze(
-  kind: FrozenKind,
-  { suffix, parameter, subject, isEngaged }: Fence,
-): AdmissionObject[] {
+function freeze(kind: FrozenKind): AdmissionObject[] {
   const { resource, runs, frozen } = kind;
   return mutating({
-    name: `freeze-${resource.plural}${suffix}`,
+    name: `freeze-${resource.plural}`,
     description: `Writes of ${resource.plural} of a stopped automation come out paused; what was asked for is kept.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { engaged: isEngaged, mine: runsAs(kind, 'object', subject), runs },
-    patchType: 'ApplyConfiguration',
-    expression: frozen,
+    conditions: { engaged: isEngaged, mine: isMine(kind, 'object', subject), runs },
+    ...frozen,
   });
 }
 
@@ -146,14 +216,14 @@ function freeze(
  * stayed paused may also clear it. Changing the kept value is allowed: who may do that may as well
  * ask for other replicas.
  */
-function keepFrozen(kind: FrozenKind, fence: Fence): AdmissionObject[] {
-  const { suffix, parameter, subject, isEngaged } = fence;
-  const { resource, runs, restore, values, nothing, isPaused, whilePaused = [] } = kind;
-  const isMine = (of: string): string => `(${runsAs(kind, of, subject)})`;
+function keepFrozen(kind: FrozenKind): AdmissionObject[] {
+  const { resource, runs, isPaused, whilePaused = [], whileEngaged = [] } = kind;
+  const { restore, values, paused } = kind.pause;
+  const mine = isMine(kind, 'object', subject);
   const stayedPaused = `(${isUpdate} && ${isPaused('oldObject')})`;
   const kept: Validation[] = [
     {
-      expression: `${hasAnnotation('object', restore)} || !${isPaused('object')} || ${annotationOf('oldObject', restore)} in ['', '${nothing}']`,
+      expression: `${hasAnnotation('object', restore)} || !${isPaused('object')} || ${annotationOf('oldObject', restore)} in ['', '${paused}']`,
       message: `paused by a kill switch: ${restore} holds what release puts back and can't go before that; it can be changed`,
     },
     {
@@ -163,13 +233,17 @@ function keepFrozen(kind: FrozenKind, fence: Fence): AdmissionObject[] {
     ...whilePaused,
   ];
   return validating({
-    name: `frozen-${resource.plural}${suffix}`,
+    name: `frozen-${resource.plural}`,
     description: `Whatever else changes a request, ${resource.plural} of a stopped automation are stored paused, and keep the value that release puts back.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { mine: `${isMine('object')} || (${isUpdate} && ${isMine('oldObject')})` },
+    conditions: { mine: `${mine} || (${isUpdate} && ${isMine(kind, 'oldObject', subject)})` },
     validations: [
-      { ...refuse(fence), expression: `!(${isEngaged}) || !${isMine('object')} || !(${runs})` },
+      { ...refuse(killSwitchFence), expression: `!(${isEngaged}) || !${mine} || !(${runs})` },
+      ...whileEngaged.map(({ expression, message }) => ({
+        expression: `!(${isEngaged}) || (${expression})`,
+        message,
+      })),
       ...kept.map(({ expression, message }) => ({
         expression: `!${stayedPaused} || (${expression})`,
         message,
@@ -178,19 +252,14 @@ function keepFrozen(kind: FrozenKind, fence: Fence): AdmissionObject[] {
   });
 }
 
-/**
- * By KillSwitch alone: each policy that a write meets costs the API server time, and an operator
- * latches an annotation within moments.
- */
-function warn(kind: FrozenKind, fence: Fence): AdmissionObject[] {
-  const { suffix, parameter, subject, isEngaged, explanation } = fence;
+function warn(kind: FrozenKind): AdmissionObject[] {
   const { resource } = kind;
   return validating({
-    name: `warn-${resource.plural}${suffix}`,
+    name: `warn-${resource.plural}`,
     description: `Tells whoever writes ${resource.plural} of a stopped automation that nothing of it starts.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { engaged: isEngaged, mine: runsAs(kind, 'object', subject) },
+    conditions: { engaged: isEngaged, mine: isMine(kind, 'object', subject) },
     validations: [
       {
         expression: 'false',
@@ -202,20 +271,63 @@ function warn(kind: FrozenKind, fence: Fence): AdmissionObject[] {
   });
 }
 
+/** More replicas lose nothing and start nothing, so they are stored: release finds them. */
+function holdVolumes(): AdmissionObject[] {
+  return mutating({
+    name: 'hold-statefulsets',
+    description:
+      'A StatefulSet of a stopped automation that would delete volumes when scaled down keeps its replicas.',
+    rules: [rule(resources.statefulSets, ['UPDATE'])],
+    parameter,
+    conditions: {
+      engaged: isEngaged,
+      mine: isMine(statefulSets, 'object', subject),
+      loses: losesVolumes,
+    },
+    ...configuration(`Object{spec: Object.spec{replicas: ${replicasOf('oldObject')}}}`),
+  });
+}
+
+/**
+ * A request to scale shows neither whose StatefulSet it is nor what becomes of its volumes, so it
+ * is refused for all of the namespace; it is never rewritten, since that would scale as well.
+ */
+function refuseFewerReplicas(): AdmissionObject[] {
+  const replicas = (of: string): string => `(has(${of}.spec.replicas) ? ${of}.spec.replicas : 0)`;
+  return validating({
+    name: 'scale-statefulsets',
+    description:
+      'No StatefulSet is scaled down in a namespace with an engaged KillSwitch: it could delete volumes.',
+    rules: [rule(resources.statefulSets, ['UPDATE'], 'scale')],
+    parameter,
+    conditions: {
+      engaged: isEngaged,
+      fewer: `${replicas('object')} < ${replicas('oldObject')}`,
+    },
+    validations: [
+      {
+        expression: 'false',
+        message: `a kill switch is engaged in this namespace, and fewer replicas of a StatefulSet could delete volumes`,
+        messageExpression: `'fewer replicas of a StatefulSet could delete volumes, and admission can not see whose it is: ' + ${explanation}`,
+      },
+    ],
+  });
+}
+
 function thaw(kind: FrozenKind): AdmissionObject[] {
-  const { resource, restore, values, isPaused, thawed } = kind;
+  const { resource, isPaused, thawed } = kind;
+  const { restore, values } = kind.pause;
   return mutating({
     name: `thaw-${resource.plural}`,
     description: `The operator's touch gives ${resource.plural} of a released automation back what their owners asked for.`,
     rules: [rule(resource, ['UPDATE'])],
     parameter: { kind: 'KillSwitch', matchLabels: { [label.releasing]: 'true' } },
     conditions: {
-      mine: runsAs(kind, 'object', 'params.spec.workflow'),
+      mine: isMine(kind, 'object', subject),
       // An owner's own zero is no touch.
       touched: `${hasAnnotation('object', annotation.touch)} && ${changesAnnotation(annotation.touch)}`,
       paused: `${isPaused('object')} && ${annotationOf('object', restore)}.matches('${values}')`,
     },
-    patchType: 'ApplyConfiguration',
-    expression: thawed,
+    ...thawed,
   });
 }

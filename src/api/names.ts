@@ -24,6 +24,9 @@ export const label = {
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 
+/** Entry of a DaemonSet's nodeSelector that no node has: with it, none of its pods starts. */
+export const stoppedSelector = `${GROUP}/stopped`;
+
 export const annotation = {
   /** On a Workflow: engages the kill switch; the value is the reason. */
   killSwitch: `${GROUP}/kill-switch`,
@@ -39,6 +42,8 @@ export const annotation = {
   restoreReplicas: `${GROUP}/restore-replicas`,
   /** On a paused workload: the `suspend` that release puts back. */
   restoreSuspend: `${GROUP}/restore-suspend`,
+  /** On a paused DaemonSet: whether it was stopped before, which is what release puts back. */
+  restoreStopped: `${GROUP}/restore-stopped`,
   /** On a Job created under the fence: it was born suspended, and release lists it instead of starting it. */
   bornSuspended: `${GROUP}/born-suspended`,
   /** On a workload: the operator's touch, a nonce; admission answers it with freeze or thaw. */

@@ -101,7 +101,11 @@ export interface NetworkPolicy extends KubeObject {
 
 export interface PodTemplate {
   metadata?: { labels?: Record<string, string>; annotations?: Record<string, string> };
-  spec?: { serviceAccountName?: string; [field: string]: unknown };
+  spec?: {
+    serviceAccountName?: string;
+    nodeSelector?: Record<string, string>;
+    [field: string]: unknown;
+  };
 }
 
 export interface Pod extends KubeObject {

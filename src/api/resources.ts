@@ -64,6 +64,8 @@ export const resources = {
   ),
   deployments: resource('apps', 'v1', 'Deployment', 'deployments'),
   statefulSets: resource('apps', 'v1', 'StatefulSet', 'statefulsets'),
+  daemonSets: resource('apps', 'v1', 'DaemonSet', 'daemonsets'),
+  replicaSets: resource('apps', 'v1', 'ReplicaSet', 'replicasets'),
   jobs: resource('batch', 'v1', 'Job', 'jobs'),
   cronJobs: resource('batch', 'v1', 'CronJob', 'cronjobs'),
   leases: resource<Lease>('coordination.k8s.io', 'v1', 'Lease', 'leases'),

@@ -18,9 +18,9 @@ const target = z
     group: z
       .enum(['apps', 'batch'])
       .meta({ description: 'API group of the kind: `apps` or `batch`.' }),
-    kind: z.enum(['Deployment', 'StatefulSet', 'Job', 'CronJob']).meta({
+    kind: z.enum(['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Job', 'CronJob']).meta({
       description:
-        'Kind of the workload: Deployment or StatefulSet of `apps`, Job or CronJob of `batch`.',
+        'Kind of the workload: Deployment, StatefulSet, DaemonSet or ReplicaSet of `apps`, Job or CronJob of `batch`. A ReplicaSet that belongs to a Deployment is not a target; name the Deployment.',
     }),
     name: z
       .string()
@@ -48,9 +48,9 @@ const target = z
         message: 'a target needs either a name or a selector: write exactly one of the two',
       },
       {
-        rule: "self.group == 'apps' ? self.kind in ['Deployment', 'StatefulSet'] : self.kind in ['Job', 'CronJob']",
+        rule: "(self.group == 'apps') == !(self.kind in ['Job', 'CronJob'])",
         message:
-          "group and kind of a target don't belong together: Deployment and StatefulSet are of group 'apps', Job and CronJob of group 'batch'",
+          "group and kind of a target don't belong together: Deployment, StatefulSet, DaemonSet and ReplicaSet are of group 'apps', Job and CronJob of group 'batch'",
       },
     ),
   });

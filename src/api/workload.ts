@@ -1,17 +1,62 @@
-import { annotation } from './names.ts';
+import { annotation, stoppedSelector } from './names.ts';
 import type { KubeObject, LabelSelector, ObjectMeta, PodTemplate } from './objects.ts';
 import { resources, type Resource } from './resources.ts';
 
 /** Kinds of workload that a Workflow can target and the kill switch stops. */
-export const workloadKinds = ['Deployment', 'StatefulSet', 'Job', 'CronJob'] as const;
+export const workloadKinds = [
+  'Deployment',
+  'StatefulSet',
+  'DaemonSet',
+  'ReplicaSet',
+  'Job',
+  'CronJob',
+] as const;
 
 export type WorkloadKind = (typeof workloadKinds)[number];
 
 export const workloadResources: Record<WorkloadKind, Resource> = {
   Deployment: resources.deployments,
   StatefulSet: resources.statefulSets,
+  DaemonSet: resources.daemonSets,
+  ReplicaSet: resources.replicaSets,
   Job: resources.jobs,
   CronJob: resources.cronJobs,
+};
+
+/** How a kind is kept from starting pods, and what release puts back. */
+export interface Pause {
+  /** The annotation that keeps what its owner asked for. */
+  restore: string;
+  /** Regular expression of that annotation's value, in CEL as in JavaScript. */
+  values: string;
+  /** The value with which it stays paused. */
+  paused: string;
+}
+
+const byReplicas: Pause = {
+  restore: annotation.restoreReplicas,
+  values: '^(0|[1-9][0-9]{0,8})$',
+  paused: '0',
+};
+const bySuspend: Pause = {
+  restore: annotation.restoreSuspend,
+  values: '^(true|false)$',
+  paused: 'true',
+};
+/** A DaemonSet has neither a count nor a switch: an entry of its nodeSelector that no node has. */
+const byNodeSelector: Pause = {
+  restore: annotation.restoreStopped,
+  values: '^(true|false)$',
+  paused: 'true',
+};
+
+export const pauses: Record<WorkloadKind, Pause> = {
+  Deployment: byReplicas,
+  StatefulSet: byReplicas,
+  DaemonSet: byNodeSelector,
+  ReplicaSet: byReplicas,
+  Job: bySuspend,
+  CronJob: bySuspend,
 };
 
 /** What the guardrails need to know of a workload, whatever its kind. */
@@ -27,10 +72,8 @@ export interface Workload extends KubeObject {
   secretNames: string[];
   /** Value of our `restarted-at` annotation on its pod template. */
   restartedAt?: string;
-  /** Deployment and StatefulSet. */
-  replicas?: number;
-  /** Job and CronJob. */
-  suspend?: boolean;
+  /** Kept from starting pods by the field of {@link pauses}, whoever did that. */
+  isPaused: boolean;
   /** A Job that is Complete or Failed. */
   finished: boolean;
   /** A StatefulSet whose volumes are deleted when it is scaled down: never scale it. */
@@ -38,16 +81,18 @@ export interface Workload extends KubeObject {
 }
 
 interface RawWorkload extends KubeObject {
-  spec?: {
-    replicas?: number;
-    suspend?: boolean;
-    selector?: LabelSelector;
-    manualSelector?: boolean;
-    template?: PodTemplate;
-    jobTemplate?: { spec?: { template?: PodTemplate } };
-    persistentVolumeClaimRetentionPolicy?: { whenScaled?: string };
-  };
+  spec?: RawSpec;
   status?: { conditions?: { type: string; status: string }[] };
+}
+
+interface RawSpec {
+  replicas?: number;
+  suspend?: boolean;
+  selector?: LabelSelector;
+  manualSelector?: boolean;
+  template?: PodTemplate;
+  jobTemplate?: { spec?: { template?: PodTemplate } };
+  persistentVolumeClaimRetentionPolicy?: { whenScaled?: string };
 }
 
 /** Keeps of a workload what {@link Workload} names; total, whatever the object looks like. */
@@ -55,7 +100,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
   const { metadata, spec = {}, status } = object as RawWorkload;
   const template = kind === 'CronJob' ? spec.jobTemplate?.spec?.template : spec.template;
   const restartedAt = template?.metadata?.annotations?.[annotation.restartedAt];
-  const selector = kind === 'Deployment' || kind === 'StatefulSet' ? spec.selector : undefined;
+  const selector = kind === 'Job' || kind === 'CronJob' ? undefined : spec.selector;
   return {
     kind,
     metadata: {
@@ -78,9 +123,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     ...(selector !== undefined && { podSelector: selector }),
     secretNames: referencedSecrets(template?.spec),
     ...(restartedAt !== undefined && { restartedAt }),
-    ...(kind === 'Deployment' || kind === 'StatefulSet'
-      ? { replicas: spec.replicas ?? 1 }
-      : { suspend: spec.suspend ?? false }),
+    isPaused: isPaused(kind, spec, template),
     finished:
       kind === 'Job' &&
       (status?.conditions ?? []).some(
@@ -89,6 +132,29 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     scaleDeletesVolumes:
       kind === 'StatefulSet' && spec.persistentVolumeClaimRetentionPolicy?.whenScaled === 'Delete',
   };
+}
+
+function isPaused(kind: WorkloadKind, spec: RawSpec, template: PodTemplate | undefined): boolean {
+  switch (pauses[kind]) {
+    case byReplicas:
+      return (spec.replicas ?? 1) === 0;
+    case byNodeSelector:
+      return template?.spec?.nodeSelector?.[stoppedSelector] === 'true';
+    default:
+      return spec.suspend === true;
+  }
+}
+
+/**
+ * Whether a workload does what its controller owner says, and so is neither a target nor paused by
+ * itself: a ReplicaSet of a Deployment. A run of a CronJob is one of its own: suspending the
+ * CronJob doesn't stop it.
+ */
+export function isFollower({ kind, metadata }: Workload): boolean {
+  return (
+    kind === 'ReplicaSet' &&
+    metadata.ownerReferences?.some(({ controller }) => controller === true) === true
+  );
 }
 
 const group = annotation.touch.slice(0, annotation.touch.indexOf('/') + 1);

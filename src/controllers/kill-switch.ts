@@ -322,8 +322,8 @@ export class KillSwitchController implements Reconciler {
       events.warning(about, 'NotRestored', `${workload.kind} ${name} was not put back: ${why}.`);
     }
     const born = this.#workloadsOf(killSwitch).filter(
-      ({ metadata, suspend }) =>
-        suspend === true && metadata.annotations?.[annotation.bornSuspended] !== undefined,
+      ({ metadata, isPaused }) =>
+        isPaused && metadata.annotations?.[annotation.bornSuspended] !== undefined,
     );
     if (born.length > 0) {
       const names = born.slice(0, 10).map(({ metadata }) => metadata.name);

@@ -99,8 +99,8 @@ export function isTargetOf(target: TargetLike, { kind, metadata }: Workload): bo
 }
 
 /** Whether nothing of it runs or will: it is paused, or it has ended. */
-export function isStopped({ replicas, suspend, finished }: Workload): boolean {
-  return replicas === 0 || suspend === true || finished;
+export function isStopped({ isPaused, finished }: Workload): boolean {
+  return isPaused || finished;
 }
 
 /** Kind and name. */

@@ -157,7 +157,8 @@ function workload({
     serviceAccountName: 'poster',
     podLabels: { app: name },
     secretNames: [],
-    ...(kind === 'Deployment' && { replicas: 2, podSelector: { matchLabels: { app: name } } }),
+    ...(kind === 'Deployment' && { podSelector: { matchLabels: { app: name } } }),
+    isPaused: false,
     finished: false,
     scaleDeletesVolumes: false,
     ...fields,
@@ -239,12 +240,12 @@ describe('a complete Workflow', () => {
       ],
     });
     const labels = { team: 'finance' };
-    const nightly = workload({ kind: 'CronJob', name: 'nightly', suspend: false });
+    const nightly = workload({ kind: 'CronJob', name: 'nightly' });
     cluster.run({ ...nightly, metadata: { ...nightly.metadata, labels } });
     await cluster.reconcile();
     expect(cluster.policies).toHaveLength(1);
 
-    const hourly = workload({ kind: 'CronJob', name: 'hourly', suspend: true });
+    const hourly = workload({ kind: 'CronJob', name: 'hourly', isPaused: true });
     cluster.run({ ...hourly, metadata: { ...hourly.metadata, labels } });
     const run = workload({ kind: 'Job', name: 'nightly-1', podLabels: { app: 'before' } });
     const owner = { apiVersion: 'batch/v1', kind: 'CronJob', name: 'nightly', uid: 'uid-nightly' };
@@ -551,9 +552,9 @@ describe('a stopped Workflow', () => {
     await cluster.reconcile();
 
     cluster.now += 400;
-    cluster.run(workload({ replicas: 0 }));
+    cluster.run(workload({ isPaused: true }));
     expect(await cluster.reconcile()).toEqual({ result: { requeueAfterMs: 600 }, writes: [] });
-    cluster.run(workload({ name: 'web-2', replicas: 0 }));
+    cluster.run(workload({ name: 'web-2', isPaused: true }));
     cluster.now += 600;
     expect(await cluster.reconcile()).toEqual({ result: {}, writes: ['patch Workflow'] });
     expect(cluster.workflow.status?.targets).toMatchObject({ running: 0, stopped: 2 });
@@ -659,8 +660,13 @@ describe('a change concerns', () => {
   });
 
   it.each<{ what: string; previous: Workload; object: Workload; isHeard: boolean }>([
-    { what: 'a rollout', previous: web, object: { ...web, replicas: 5 }, isHeard: false },
-    { what: 'a stop', previous: web, object: { ...web, replicas: 0 }, isHeard: true },
+    {
+      what: 'a rollout',
+      previous: web,
+      object: { ...web, restartedAt: '2026-05-01T12:00:00Z' },
+      isHeard: false,
+    },
+    { what: 'a stop', previous: web, object: { ...web, isPaused: true }, isHeard: true },
     { what: 'new pod labels', previous: web, object: { ...web, podLabels: {} }, isHeard: true },
   ])('of a workload nobody, unless it matters: $what', ({ previous, object, isHeard }) => {
     expect(concerned({ type: 'updated', object, previous }).length > 0).toBe(isHeard);

@@ -43,7 +43,13 @@ export const operatorRole: RoleDefinition = {
     // By name only: without list and watch, the operator's token is no key to all Secrets at once.
     rule(['get', 'create', 'patch', 'delete'], resources.secrets),
     rule([...read, 'patch', 'delete'], resources.pods),
-    rule([...read, 'patch'], resources.deployments, resources.statefulSets),
+    rule(
+      [...read, 'patch'],
+      resources.deployments,
+      resources.statefulSets,
+      resources.daemonSets,
+      resources.replicaSets,
+    ),
     rule([...read, 'patch'], resources.jobs, resources.cronJobs),
     rule(['patch'], [resources.cronJobs, 'status']),
     rule(['create', 'patch'], resources.events),

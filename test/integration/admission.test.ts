@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { admissionPolicies, isDeniedBy, probePolicyName } from '../../src/admission/index.ts';
-import { annotation, label } from '../../src/api/names.ts';
+import { annotation, GROUP, label, stoppedSelector } from '../../src/api/names.ts';
 import type { KubeObject, Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import type { Api } from './admission/api.ts';
+import type { Answer, Api, Stored } from './admission/api.ts';
 import {
   AdmissionCluster,
   annotationsOf,
@@ -14,11 +14,13 @@ import {
   workflow,
 } from './admission/cluster.ts';
 import {
+  daemonSet,
   deployment,
   job,
   ownersOf,
   pod,
   podSpec,
+  replicaSet,
   statefulSet,
   testKinds,
 } from './admission/workloads.ts';
@@ -93,6 +95,7 @@ describe.each(testKinds)('a kill and release of a $resource.kind', (kind) => {
   const { resource, manifest, paused, restore, asked, askedLater, running } = kind;
   const namespace = `cycle-${resource.plural}`;
   const work = { namespace, name: 'work' };
+  const owners = kind.field === undefined ? [] : ['git'];
   // A Job's restore value is the only one that its owner can ask for.
   const kept = String(running);
   const keptLater = String(asked);
@@ -109,7 +112,7 @@ describe.each(testKinds)('a kill and release of a $resource.kind', (kind) => {
     expect(touched.message).toBe('');
     expect(valueOf(kind, touched)).toBe(paused);
     expect(annotationsOf(touched)).toMatchObject({ [restore]: kept });
-    expect(ownersOf(kind, touched.object)).toEqual(['git']);
+    expect(ownersOf(kind, touched.object)).toEqual(owners);
   });
 
   it('is not changed by another touch', async () => {
@@ -124,7 +127,7 @@ describe.each(testKinds)('a kill and release of a $resource.kind', (kind) => {
     expect(valueOf(kind, applied)).toBe(paused);
     expect(annotationsOf(applied)).toMatchObject({ [restore]: keptLater });
     expect(applied.warnings.join()).toContain('nothing of it starts: kill switch: it pays twice');
-    expect(ownersOf(kind, applied.object)).toEqual(['git']);
+    expect(ownersOf(kind, applied.object)).toEqual(owners);
   });
 
   it('keeps the restore annotation while it is paused, with a valid value', async () => {
@@ -362,6 +365,55 @@ describe('a StatefulSet that deletes its volumes when it is scaled down', () => 
     expect(annotationsOf(touched)).not.toHaveProperty(restore);
   });
 
+  it('keeps them whoever writes fewer; more are stored, since they start nothing', async () => {
+    const target = { namespace, name: 'work' };
+    for (const replicas of [0, 1]) {
+      const { message, object } = await git.merge(resource, target, { spec: { replicas } });
+      expect(message).toBe('');
+      expect(object.spec?.replicas).toBe(3);
+    }
+    const replaced = await git.replace(
+      resource,
+      manifest({ namespace, value: 1, spec: { persistentVolumeClaimRetentionPolicy } }),
+    );
+    expect(replaced.message).toBe('');
+    expect(replaced.object.spec?.replicas).toBe(3);
+    const more = await git.merge(resource, target, { spec: { replicas: 4 } });
+    expect(more.object.spec?.replicas).toBe(4);
+  });
+
+  it('is not made in the same write that scales it down', async () => {
+    const retaining = { namespace, name: 'retaining' };
+    await git.create(resource, manifest({ ...retaining, value: 3, serviceAccountName: 'other' }));
+    const spec = { replicas: 1, persistentVolumeClaimRetentionPolicy };
+    const template = { spec: { serviceAccountName: name } };
+    const { object, message } = await git.merge(resource, retaining, {
+      spec: { ...spec, template },
+    });
+    expect(message).toBe('');
+    expect(object.spec?.replicas).toBe(3);
+    const back = { spec: { replicas: 1, template: { spec: { serviceAccountName: 'other' } } } };
+    const escaped = await git.merge(resource, retaining, back);
+    expect(escaped.message).toContain('would delete volumes');
+  });
+
+  it.each(['work', 'foreign'])('is not scaled down by /scale: %s', async (of) => {
+    const target = { namespace, name: of };
+    await git.create(
+      resource,
+      manifest({ namespace, name: 'foreign', value: 3, serviceAccountName: 'other' }),
+    );
+    const scale = (replicas: number): Promise<Answer> =>
+      admin.merge(resource, target, { spec: { replicas } }, { subresource: 'scale' });
+    for (const replicas of [0, 2]) {
+      const { status, message } = await scale(replicas);
+      expect(status).toBe(403);
+      expect(message).toContain('could delete volumes');
+      expect(message).toContain('kill switch: it pays twice (engaged by alice)');
+    }
+    expect((await scale(5)).object.spec?.replicas).toBe(5);
+  });
+
   it('is not made of one that is paused', async () => {
     const target = { namespace, name: 'retains' };
     await cluster.touch(statefulSet, namespace, 'nonce', 'retains');
@@ -371,6 +423,76 @@ describe('a StatefulSet that deletes its volumes when it is scaled down', () => 
     const withReplicas = await git.merge(resource, target, { spec: { ...spec, replicas: 3 } });
     expect(withReplicas.message).toBe('');
     expect(withReplicas.object.spec?.replicas).toBe(3);
+  });
+
+  it('can be scaled down once the kill switch is released', async () => {
+    await cluster.release(namespace);
+    const target = { namespace, name: 'foreign' };
+    const scaled = await admin.merge(
+      resource,
+      target,
+      { spec: { replicas: 1 } },
+      { subresource: 'scale' },
+    );
+    expect(scaled.message).toBe('');
+    const work = { namespace, name: 'work' };
+    const { object } = await git.merge(resource, work, { spec: { replicas: 1 } });
+    expect(object.spec?.replicas).toBe(1);
+  });
+});
+
+describe('a ReplicaSet that a Deployment owns', () => {
+  it('follows it, and is not paused by itself', async () => {
+    const namespace = await cluster.guardedNamespace('followers');
+    const { object: owner } = await git.create(
+      deployments,
+      deployment.manifest({ namespace, value: 0 }),
+    );
+    await cluster.engage(namespace);
+    const owned = replicaSet.manifest({ namespace, name: 'owned', value: 2 });
+    owned.metadata.ownerReferences = [
+      {
+        apiVersion: 'apps/v1',
+        kind: 'Deployment',
+        name: 'work',
+        uid: owner.metadata.uid ?? '',
+        controller: true,
+      },
+    ];
+    const stored = await git.create(replicaSet.resource, owned, { dryRun: true });
+    expect(stored.message).toBe('');
+    expect(valueOf(replicaSet, stored)).toBe(2);
+    const [reference] = owned.metadata.ownerReferences;
+    owned.metadata.ownerReferences = [{ ...reference!, controller: false }];
+    const other = await git.create(replicaSet.resource, owned, { dryRun: true });
+    expect(valueOf(replicaSet, other)).toBe(0);
+  });
+});
+
+describe('a DaemonSet with a nodeSelector of its own', () => {
+  it('keeps it, and what its owner makes of it meanwhile', async () => {
+    const { resource, manifest } = daemonSet;
+    const namespace = await cluster.guardedNamespace('selects-nodes');
+    const work = manifest({ namespace, value: false });
+    const selecting = (nodeSelector: Record<string, string>): KubeObject => {
+      const { spec } = structuredClone(work) as Stored;
+      const template = spec?.template;
+      return {
+        ...work,
+        spec: { ...spec, template: { ...template, spec: { ...template?.spec, nodeSelector } } },
+      } as KubeObject;
+    };
+    const selectorOf = ({ object }: Answer): Record<string, string> | undefined =>
+      object.spec?.template?.spec?.nodeSelector;
+    await git.apply(resource, selecting({ disk: 'ssd' }), 'git');
+    await cluster.engage(namespace);
+    const touched = await cluster.touch(daemonSet, namespace);
+    expect(selectorOf(touched)).toEqual({ disk: 'ssd', [stoppedSelector]: 'true' });
+    const applied = await git.apply(resource, selecting({ disk: 'nvme' }), 'git');
+    expect(selectorOf(applied)).toEqual({ disk: 'nvme', [stoppedSelector]: 'true' });
+    await cluster.release(namespace);
+    const thawed = await cluster.touch(daemonSet, namespace, 'release.1');
+    expect(selectorOf(thawed)).toEqual({ disk: 'nvme' });
   });
 });
 
@@ -456,23 +578,23 @@ describe('the fence', () => {
 
   it('lets everything of others be', async () => {
     expect((await admin.create(pods, pod(namespace, 'new-other', 'other'))).message).toBe('');
-    for (const { resource, manifest, field, running } of testKinds) {
+    for (const { resource, manifest, read, running } of testKinds) {
       const foreign = manifest({ namespace, serviceAccountName: 'other', value: running });
       const stored = await git.create(resource, foreign);
       expect(stored.message).toBe('');
-      expect(stored.object.spec?.[field]).toBe(running);
+      expect(read(stored.object)).toBe(running);
       expect(stored.warnings).toEqual([]);
-      expect(annotationsOf(stored)).toEqual({});
+      expect(Object.keys(annotationsOf(stored)).filter((key) => key.startsWith(GROUP))).toEqual([]);
     }
   });
 
   it('holds for workloads that are created, and deleted and created again', async () => {
-    for (const { resource, manifest, field, running, paused } of testKinds) {
+    for (const { resource, manifest, read, running, paused } of testKinds) {
       for (let round = 0; round < 2; round++) {
         const work = manifest({ namespace, name: `new-${resource.plural}`, value: running });
         const stored = await git.create(resource, work);
         expect(stored.message).toBe('');
-        expect(stored.object.spec?.[field]).toBe(paused);
+        expect(read(stored.object)).toBe(paused);
         await waitFor('the workload to be gone', async () => {
           const { status } = await git.delete(resource, { ...work.metadata });
           return status === 404;

@@ -94,10 +94,20 @@ describe('a kill by annotation', () => {
     expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
     const during = (await endStateOf(controlPlane, namespace)) as Record<
       string,
-      { spec: { replicas?: number; suspend?: boolean } }
+      {
+        spec: {
+          replicas?: number;
+          suspend?: boolean;
+          template?: { spec: { nodeSelector?: Record<string, string> } };
+        };
+      }
     >;
     expect(during['Deployment/invoice-poster']?.spec.replicas).toBe(0);
     expect(during['StatefulSet/invoice-store']?.spec.replicas).toBe(0);
+    expect(during['ReplicaSet/invoice-worker']?.spec.replicas).toBe(0);
+    expect(during['DaemonSet/invoice-agent']?.spec.template?.spec.nodeSelector).toEqual({
+      'automationguardrails.dev/stopped': 'true',
+    });
     expect(during['CronJob/invoice-import']?.spec.suspend).toBe(true);
     expect(during['Job/invoice-backfill']?.spec.suspend).toBe(true);
 

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { workloadKinds } from '../../src/api/workload.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { ApiProxy } from '../fault/api-proxy.ts';
@@ -162,7 +163,7 @@ describe('the operator when the API server fails it', () => {
     await controlPlane.apply(automation({ namespace }));
     await waitForCondition(controlPlane, { ...ref, kind: 'awf' }, 'Ready');
     const before = await endStateOf(controlPlane, namespace);
-    expect(proxy.silenceWatches(/\/apis\/(apps|batch)\//)).toBe(4);
+    expect(proxy.silenceWatches(/\/apis\/(apps|batch)\//)).toBe(workloadKinds.length);
     await kubectlOk(controlPlane, ['create', '-f', '-'], {
       input: JSON.stringify({
         apiVersion: 'automationguardrails.dev/v1alpha1',

@@ -32,7 +32,7 @@ function podTemplate(name: string, component: string, secret?: string): object {
   };
 }
 
-/** Namespace, identity, Workflow, Deployment, StatefulSet, CronJob and Job. */
+/** Namespace, identity, Workflow, and a workload of every native kind. */
 export function automation({
   namespace,
   name = 'invoice',
@@ -89,6 +89,8 @@ export function automation({
         targets: [
           { group: 'apps', kind: 'Deployment', name: `${name}-poster` },
           { group: 'apps', kind: 'StatefulSet', name: `${name}-store` },
+          { group: 'apps', kind: 'DaemonSet', name: `${name}-agent` },
+          { group: 'apps', kind: 'ReplicaSet', name: `${name}-worker` },
           { group: 'batch', kind: 'CronJob', name: `${name}-import` },
           { group: 'batch', kind: 'Job', name: `${name}-backfill` },
         ],
@@ -118,6 +120,18 @@ export function automation({
         selector: selector('store'),
         template: podTemplate(name, 'store'),
       },
+    },
+    {
+      apiVersion: 'apps/v1',
+      kind: 'DaemonSet',
+      metadata: metadata('agent'),
+      spec: { selector: selector('agent'), template: podTemplate(name, 'agent') },
+    },
+    {
+      apiVersion: 'apps/v1',
+      kind: 'ReplicaSet',
+      metadata: metadata('worker'),
+      spec: { replicas: 2, selector: selector('worker'), template: podTemplate(name, 'worker') },
     },
     {
       apiVersion: 'batch/v1',
@@ -156,5 +170,8 @@ export function automation({
   ];
 }
 
-/** Pods that run when nothing is stopped: 3 of the Deployment, 2 of the StatefulSet, 1 of the Job. */
-export const automationPods = 6;
+/**
+ * Pods that run when nothing is stopped: 3 of the Deployment, 2 of the StatefulSet, 1 of the
+ * DaemonSet on the one node, 2 of the ReplicaSet, 1 of the Job.
+ */
+export const automationPods = 9;

@@ -12,6 +12,8 @@ const kinds = [
   'secrets',
   'deployments',
   'statefulsets',
+  'daemonsets',
+  'replicasets',
   'cronjobs',
   'jobs',
   'pods',
@@ -48,6 +50,8 @@ export async function endStateOf(
   const pods = new Map<string, number>();
   for (const item of items) {
     if (item.metadata.deletionTimestamp !== undefined) continue;
+    // Of a Deployment, whose names differ with its template.
+    if (item.kind === 'ReplicaSet' && item.metadata.ownerReferences !== undefined) continue;
     if (item.kind === 'Pod') {
       const owner = item.metadata.labels?.['component'] ?? item.metadata.name;
       pods.set(owner, (pods.get(owner) ?? 0) + 1);
@@ -92,7 +96,9 @@ function maskedAnnotations(annotations: Record<string, string> = {}): Record<str
     Object.entries(annotations).filter(
       ([key]) =>
         key !== 'kubectl.kubernetes.io/last-applied-configuration' &&
-        key !== 'deployment.kubernetes.io/revision',
+        key !== 'deployment.kubernetes.io/revision' &&
+        // Counts the changes of the template.
+        key !== 'deprecated.daemonset.template.generation',
     ),
   );
 }

@@ -1,21 +1,24 @@
 import { annotation } from '../../api/names.ts';
-import { workloadResources, type Workload } from '../../api/workload.ts';
+import { workloadResources, type Workload, type WorkloadKind } from '../../api/workload.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, isNotFound } from '../../runtime/errors.ts';
 import { clockSkewMs, parseTime } from './secret.ts';
 
+/** Kinds whose pods are replaced when their template changes. */
+const rolledOut: ReadonlySet<WorkloadKind> = new Set(['Deployment', 'StatefulSet', 'DaemonSet']);
+
 /**
  * Whether a workload's pods may still hold the value that a rotation replaced, and a new rollout
  * gives them the current one. Jobs and CronJobs aren't restarted: a run ends by itself, and the
- * next one reads anew. What runs no pods reads anew when it starts.
+ * next one reads anew; a ReplicaSet doesn't replace its pods. What runs no pods reads anew when it starts.
  *
  * @param rotatedAt milliseconds since the epoch
  * @param now milliseconds since the epoch
  */
 export function needsRestart(workload: Workload, rotatedAt: number, now: number): boolean {
-  const { kind, metadata, replicas = 0, restartedAt } = workload;
-  if (kind !== 'Deployment' && kind !== 'StatefulSet') return false;
-  if (metadata.deletionTimestamp !== undefined || replicas === 0) return false;
+  const { kind, metadata, isPaused, restartedAt } = workload;
+  if (!rolledOut.has(kind)) return false;
+  if (metadata.deletionTimestamp !== undefined || isPaused) return false;
   const created = parseTime(metadata.creationTimestamp);
   if (created !== undefined && created > rotatedAt) return false;
   const restarted = parseTime(restartedAt);

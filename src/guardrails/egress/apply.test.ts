@@ -38,6 +38,7 @@ function workload(app: string): Workload {
     podLabels: { app },
     podSelector: { matchLabels: { app } },
     secretNames: [],
+    isPaused: false,
     finished: false,
     scaleDeletesVolumes: false,
   };

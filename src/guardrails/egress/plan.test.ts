@@ -25,6 +25,7 @@ function workload(fields: Partial<Workload> = {}): Workload {
     serviceAccountName: 'poster',
     podLabels: { app: 'web' },
     secretNames: [],
+    isPaused: false,
     finished: false,
     scaleDeletesVolumes: false,
     ...fields,

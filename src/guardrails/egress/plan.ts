@@ -95,7 +95,7 @@ function podsNotSelectable(workloads: readonly Workload[]): Problem | undefined 
   const more = nameless.length > 5 ? ` and ${nameless.length - 5} more` : '';
   return {
     reason: 'PodsNotSelectable',
-    message: `No policy can select the pods of ${names.join(', ')}${more} without selecting others: give the pod template a label that only its pods have, and a Deployment or StatefulSet a selector with matchLabels.`,
+    message: `No policy can select the pods of ${names.join(', ')}${more} without selecting others: give the pod template a label that only its pods have, and whatever has a selector matchLabels in it.`,
   };
 }
 

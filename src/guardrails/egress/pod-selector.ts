@@ -12,8 +12,8 @@ const generatedLabels: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Selects the pods of a workload by labels that its owner chose: a Deployment's or StatefulSet's
- * own selector, the labels in the pod template of a Job or CronJob. A Job without labels of its own
+ * Selects the pods of a workload by labels that its owner chose: its own selector, or the labels in
+ * the pod template of a Job or CronJob. A Job without labels of its own
  * is found by its name.
  *
  * @returns in normal form; `undefined` where no selector would select these pods and not others

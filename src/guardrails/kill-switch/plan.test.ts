@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import fc from 'fast-check';
-import { annotation, label } from '../../api/names.ts';
+import { annotation, label, stoppedSelector } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { Pod } from '../../api/objects.ts';
 import type { Workflow } from '../../api/workflow.ts';
@@ -48,6 +48,17 @@ function workload(
     metadata: { name: 'w', namespace: 'finance', uid: 'w-1', annotations },
     spec:
       kind === 'CronJob' ? { ...spec, jobTemplate: { spec: { template } } } : { ...spec, template },
+  } as never);
+}
+
+function stoppedDaemonSet(annotations: Record<string, string> = {}): Workload {
+  return projectWorkload('DaemonSet', {
+    metadata: { name: 'w', namespace: 'finance', uid: 'w-1', annotations },
+    spec: {
+      template: {
+        spec: { serviceAccountName: 'invoice', nodeSelector: { [stoppedSelector]: 'true' } },
+      },
+    },
   } as never);
 }
 
@@ -125,6 +136,10 @@ describe('isPausable', () => {
       }),
       false,
     ],
+    ['a DaemonSet', workload('DaemonSet', {}), true],
+    ['a DaemonSet that no node is for', stoppedDaemonSet(), false],
+    ['a ReplicaSet', workload('ReplicaSet', { replicas: 2 }), true],
+    ['a ReplicaSet at 0', workload('ReplicaSet', { replicas: 0 }), false],
     ['a CronJob', workload('CronJob', {}), true],
     ['a suspended CronJob', workload('CronJob', { suspend: true }), false],
     ['a Job', workload('Job', {}), true],
@@ -150,8 +165,7 @@ describe('restoreOf', () => {
         const restore = restoreOf(
           workload('Deployment', {}, { [annotation.restoreReplicas]: text }),
         );
-        const valid = /^[0-9]{1,9}$/.test(text);
-        expect(restore?.value).toBe(valid ? Number(text) : undefined);
+        expect(restore?.isValid).toBe(/^(0|[1-9][0-9]{0,8})$/.test(text));
         expect(restore?.text).toBe(text);
       }),
     );
@@ -176,6 +190,16 @@ describe('restoreOf', () => {
     [
       'runs again',
       workload('CronJob', { suspend: false }, { [annotation.restoreSuspend]: 'false' }),
+      true,
+    ],
+    [
+      'no node is for it, and it waits for all',
+      stoppedDaemonSet({ [annotation.restoreStopped]: 'false' }),
+      false,
+    ],
+    [
+      'its owner asked for none meanwhile',
+      stoppedDaemonSet({ [annotation.restoreStopped]: 'true' }),
       true,
     ],
     [

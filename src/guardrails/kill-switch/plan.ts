@@ -3,7 +3,7 @@ import { annotation, label } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { KubeObject, Pod } from '../../api/objects.ts';
 import type { Workflow } from '../../api/workflow.ts';
-import type { Workload } from '../../api/workload.ts';
+import { pauses, type Workload } from '../../api/workload.ts';
 
 /**
  * What the kill switch of one Workflow is doing. It is a function of what stands in the API alone,
@@ -62,9 +62,8 @@ export function latchOf(workflow: Workflow): KillSwitch {
  * volumes when scaled is never scaled: its pods are denied and deleted, which stops it as well.
  */
 export function isPausable(workload: Workload): boolean {
-  if (workload.metadata.deletionTimestamp !== undefined) return false;
-  if (workload.scaleDeletesVolumes || workload.finished) return false;
-  return workload.replicas === undefined ? workload.suspend === false : workload.replicas > 0;
+  const { metadata, isPaused, scaleDeletesVolumes, finished } = workload;
+  return metadata.deletionTimestamp === undefined && !isPaused && !scaleDeletesVolumes && !finished;
 }
 
 /** What release puts back into a paused workload, as its annotations hold it. */
@@ -72,41 +71,31 @@ export interface Restore {
   annotation: string;
   /** The annotation's text, for a JSON Patch `test`. */
   text: string;
-  /** `undefined` where the text isn't a value that admission could have written. */
-  value: number | boolean | undefined;
+  /** The text is a value that admission could have written. */
+  isValid: boolean;
+  /** Nothing is to be put back: it was paused before, or its owner asked for that meanwhile. */
+  staysPaused: boolean;
 }
 
 /**
  * Goes by the workload's own kind of value: an annotation that belongs to another kind, whoever
  * wrote it, restores nothing.
  */
-export function restoreOf(workload: Workload): Restore | undefined {
-  const { annotations = {} } = workload.metadata;
-  if (workload.replicas !== undefined) {
-    const text = annotations[annotation.restoreReplicas];
-    return text === undefined
-      ? undefined
-      : {
-          annotation: annotation.restoreReplicas,
-          text,
-          value: /^\d{1,9}$/.test(text) ? Number(text) : undefined,
-        };
-  }
-  const text = annotations[annotation.restoreSuspend];
+export function restoreOf({ kind, metadata }: Workload): Restore | undefined {
+  const { restore, values, paused } = pauses[kind];
+  const text = metadata.annotations?.[restore];
   if (text === undefined) return undefined;
-  const values = new Map([
-    ['true', true],
-    ['false', false],
-  ]);
-  return { annotation: annotation.restoreSuspend, text, value: values.get(text) };
+  return {
+    annotation: restore,
+    text,
+    isValid: new RegExp(values).test(text),
+    staysPaused: text === paused,
+  };
 }
 
 /** Whether a workload stands at the value that its restore annotation asks for, or runs anyway. */
-export function isRestored(workload: Workload, restore: Restore): boolean {
-  if (workload.replicas !== undefined) {
-    return workload.replicas > 0 || restore.value === 0;
-  }
-  return workload.suspend === false || restore.value === true;
+export function isRestored({ isPaused }: Workload, { staysPaused }: Restore): boolean {
+  return !isPaused || staysPaused;
 }
 
 /** The touch that asks admission to freeze: the same for every replica, so that a repeat is harmless. */

@@ -3,6 +3,7 @@ import { timestamp } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
 import {
+  isFollower,
   projectWorkload,
   workloadKinds,
   workloadResources,
@@ -65,9 +66,9 @@ export async function restoreWorkload(
 function unrestorable(
   { spec }: KillSwitch,
   { serviceAccountName }: Workload,
-  { annotation: name, text, value }: Restore,
+  { annotation: name, text, isValid }: Restore,
 ): string | undefined {
-  if (value === undefined) return `${name} isn't a value that admission wrote`;
+  if (!isValid) return `${name} isn't a value that admission wrote`;
   if (serviceAccountName === spec.workflow) return undefined;
   return `it runs as ${serviceAccountName} by now; it asked for ${text}`;
 }
@@ -88,7 +89,7 @@ export async function listHeldWorkloads(
       return objects.map((object) => projectWorkload(kind, object));
     }),
   );
-  return lists.flat().filter((workload) => isHeldBy(killSwitch, workload));
+  return lists.flat().filter((workload) => !isFollower(workload) && isHeldBy(killSwitch, workload));
 }
 
 /**
@@ -111,6 +112,7 @@ async function skipMissedRuns(
 const heldAnnotations = [
   annotation.restoreReplicas,
   annotation.restoreSuspend,
+  annotation.restoreStopped,
   annotation.touch,
 ] as const;
 

@@ -22,7 +22,9 @@ export interface Stored extends KubeObject {
     suspend?: boolean;
     engagedBy?: string;
     containers?: { name: string; image: string }[];
-    template?: { spec?: { serviceAccountName?: string } };
+    template?: {
+      spec?: { serviceAccountName?: string; nodeSelector?: Record<string, string> };
+    };
   };
   status?: {
     conditions?: Condition[];

@@ -229,9 +229,9 @@ export function workflow(namespace: string, annotations: Record<string, string> 
   };
 }
 
-/** The field of a workload that pauses it. */
-export function valueOf({ field }: TestKind, { object }: Answer): number | boolean | undefined {
-  return object.spec?.[field];
+/** Value of what pauses a workload. */
+export function valueOf({ read }: TestKind, { object }: Answer): number | boolean | undefined {
+  return read(object);
 }
 
 export function annotationsOf({ object }: Answer): Record<string, string> {

@@ -304,16 +304,16 @@ describe('the annotation on a Workflow', () => {
       { subresource: 'token' },
     );
     expect(token.status).toBe(403);
-    for (const kind of testKinds) {
-      const touched = await cluster.touch(kind, namespace);
-      expect(valueOf(kind, touched)).toBe(kind.paused);
-      expect(annotationsOf(touched)).toMatchObject({ [kind.restore]: String(kind.running) });
-      const dropped = await git.annotate(
-        kind.resource,
-        { namespace, name: 'work' },
-        { [kind.restore]: null },
+  });
+
+  it('leaves workloads to the operator, who latches it: they are stored, and no pod starts', async () => {
+    for (const { resource, manifest, read, running } of testKinds) {
+      const stored = await git.create(
+        resource,
+        manifest({ namespace, name: 'new', value: running }),
       );
-      expect(dropped.status).toBe(403);
+      expect(stored.message).toBe('');
+      expect(read(stored.object)).toBe(running);
     }
   });
 
@@ -383,13 +383,12 @@ describe('the annotation on a Workflow', () => {
   it('stands together with the KillSwitch that latches it, and one value is restored', async () => {
     await cluster.engage(namespace);
     for (const kind of testKinds) {
-      const asked = kind.manifest({ namespace, value: kind.asked });
       const applied = await git.merge(
         kind.resource,
         { namespace, name: 'work' },
-        { spec: { [kind.field]: kind.asked } },
+        kind.patch(kind.asked),
       );
-      expect(applied.message, JSON.stringify(asked)).toBe('');
+      expect(applied.message).toBe('');
       expect(valueOf(kind, applied)).toBe(kind.paused);
       expect(annotationsOf(applied)).toMatchObject({ [kind.restore]: String(kind.asked) });
     }
@@ -455,9 +454,18 @@ describe('when the annotation comes back during a release', () => {
     await cluster.release(namespace);
     await cluster.engageByAnnotation(namespace);
     const thawed = await cluster.touch(deployment, namespace, 'release.1');
-    const { object } = await admin.get(deployments, { namespace, name: 'work' });
-    expect(object.spec?.replicas, thawed.message).toBe(0);
-    expect(object.metadata.annotations).toMatchObject({ [annotation.restoreReplicas]: '3' });
+    expect(thawed.message).toBe('');
+    const { message } = await admin.create(pods, pod(namespace, 'new'));
+    expect(isDeniedBy(message, annotationProbePolicyName)).toBe(true);
+    // What the operator does then.
+    const target = { namespace, name };
+    await operator.merge(killSwitches, target, {
+      metadata: { labels: { [label.releasing]: null } },
+    });
+    await cluster.untilFenced(namespace);
+    const paused = await cluster.touch(deployment, namespace, 'again');
+    expect(valueOf(deployment, paused)).toBe(0);
+    expect(annotationsOf(paused)).toMatchObject({ [annotation.restoreReplicas]: '3' });
   });
 });
 
@@ -484,7 +492,7 @@ describe('without what the mutating policies do', () => {
     const resumed = await git.merge(
       kind.resource,
       { namespace, name: 'work' },
-      { spec: { [kind.field]: kind.running } },
+      kind.patch(kind.running),
     );
     expect(resumed.status).toBe(403);
   });

@@ -1,4 +1,4 @@
-import { annotation } from '../../../src/api/names.ts';
+import { annotation, stoppedSelector } from '../../../src/api/names.ts';
 import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import type { Stored } from './api.ts';
@@ -6,8 +6,6 @@ import type { Stored } from './api.ts';
 /** A kind of workload, and what it looks like running and paused. */
 export interface TestKind {
   resource: Resource;
-  /** Field under `spec` that pauses it. */
-  field: 'replicas' | 'suspend';
   running: number | boolean;
   paused: number | boolean;
   restore: string;
@@ -15,6 +13,12 @@ export interface TestKind {
   asked: number | boolean;
   /** One that its owner asks for after the release. */
   askedLater: number | boolean;
+  /** Name of the field that pauses it, where its owner owns it. */
+  field?: 'replicas' | 'suspend';
+  /** Value of what pauses it. */
+  read: (object: Stored) => number | boolean | undefined;
+  /** Merge patch that asks for a value. */
+  patch: (value: number | boolean) => object;
   manifest: (options: ManifestOptions) => KubeObject;
 }
 
@@ -22,7 +26,7 @@ export interface ManifestOptions {
   namespace: string;
   name?: string;
   serviceAccountName?: string;
-  /** Of `field`; left out of the manifest where `undefined`. */
+  /** Left out of the manifest where `undefined`. */
   value?: number | boolean | undefined;
   /** Further fields of `spec`. */
   spec?: object;
@@ -54,6 +58,8 @@ const byReplicas = {
   restore: annotation.restoreReplicas,
   asked: 7,
   askedLater: 5,
+  read: ({ spec }: Stored) => spec?.replicas,
+  patch: (replicas: number | boolean) => ({ spec: { replicas } }),
 } as const;
 
 const bySuspend = {
@@ -63,10 +69,12 @@ const bySuspend = {
   restore: annotation.restoreSuspend,
   asked: false,
   askedLater: true,
+  read: ({ spec }: Stored) => spec?.suspend,
+  patch: (suspend: number | boolean) => ({ spec: { suspend } }),
 } as const;
 
 function manifestOf(
-  { metadata, field }: { metadata: KubeObject['metadata']; field: TestKind['field'] },
+  { metadata, field }: { metadata: KubeObject['metadata']; field: 'replicas' | 'suspend' },
   { value, spec }: ManifestOptions,
   own: object,
 ): KubeObject {
@@ -107,6 +115,45 @@ export const statefulSet: TestKind = {
     }),
 };
 
+export const replicaSet: TestKind = {
+  ...byReplicas,
+  resource: resources.replicaSets,
+  manifest: (options) =>
+    manifestOf({ metadata: metadataOf(options), field: 'replicas' }, options, selected(options)),
+};
+
+const stopped = { [stoppedSelector]: 'true' };
+
+export const daemonSet: TestKind = {
+  running: false,
+  paused: true,
+  restore: annotation.restoreStopped,
+  asked: false,
+  askedLater: true,
+  read: ({ spec }) => spec?.template?.spec?.nodeSelector?.[stoppedSelector] === 'true',
+  patch: (value) => ({
+    spec: {
+      template: { spec: { nodeSelector: { [stoppedSelector]: value === true ? 'true' : null } } },
+    },
+  }),
+  resource: resources.daemonSets,
+  manifest: ({ value, spec, ...options }) => {
+    const labels = { app: metadataOf(options).name };
+    const nodeSelector = value === true ? { nodeSelector: stopped } : {};
+    return {
+      metadata: metadataOf(options),
+      spec: {
+        selector: { matchLabels: labels },
+        template: {
+          metadata: { labels },
+          spec: { ...podSpec(options.serviceAccountName), ...nodeSelector },
+        },
+        ...spec,
+      },
+    } as KubeObject;
+  },
+};
+
 export const cronJob: TestKind = {
   ...bySuspend,
   resource: resources.cronJobs,
@@ -124,10 +171,18 @@ export const job: TestKind = {
     manifestOf({ metadata: metadataOf(options), field: 'suspend' }, options, jobSpec(options)),
 };
 
-export const testKinds: readonly TestKind[] = [deployment, statefulSet, cronJob, job];
+export const testKinds: readonly TestKind[] = [
+  deployment,
+  statefulSet,
+  daemonSet,
+  replicaSet,
+  cronJob,
+  job,
+];
 
 /** Managers that own the field of the spec which pauses a workload. */
 export function ownersOf({ field }: TestKind, { metadata }: Stored): string[] {
+  if (field === undefined) return [];
   return (metadata.managedFields ?? [])
     .filter(({ fieldsV1 }) => fieldsV1['f:spec']?.[`f:${field}`] !== undefined)
     .map(({ manager }) => manager);
