@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { findBinaries } from './control-plane/binaries.ts';
+import { findBinaries, findBinariesOf } from './control-plane/binaries.ts';
 import { findHelm } from './install/helm.ts';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -59,6 +59,7 @@ async function buildPrograms(): Promise<Totals> {
   const log = (line: string): void => console.log(line);
   try {
     await findBinaries({ log });
+    await findBinariesOf('1.35', { log });
     await findHelm(log);
     console.log('── programs: ok');
     return { passed: 1, failed: 0 };

@@ -16,3 +16,17 @@ export function admissionPolicies(): AdmissionObject[] {
     ...freezePolicies(),
   ];
 }
+
+/**
+ * The same in two parts, which are installed separately: `mutating` needs a Kubernetes that serves
+ * MutatingAdmissionPolicy v1 (1.36 and later); `validating` refuses all by itself what the other
+ * part would have rewritten.
+ */
+export function admissionParts(): { validating: AdmissionObject[]; mutating: AdmissionObject[] } {
+  const all = admissionPolicies();
+  const isMutating = ({ kind }: AdmissionObject): boolean => kind.startsWith('Mutating');
+  return {
+    validating: all.filter((object) => !isMutating(object)),
+    mutating: all.filter(isMutating),
+  };
+}

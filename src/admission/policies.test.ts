@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { GROUP } from '../api/names.ts';
 import {
+  admissionParts,
   admissionPolicies,
   annotationProbePolicyName,
   isDeniedBy,
@@ -15,6 +16,9 @@ const bindingOf = new Map(bindings.map((binding) => [binding.metadata.name, bind
 function rulesOf({ spec }: (typeof policies)[number]) {
   return spec.matchConstraints?.resourceRules ?? [];
 }
+
+const byName = (a: (typeof all)[number], b: (typeof all)[number]): number =>
+  `${a.kind}${a.metadata.name}`.localeCompare(`${b.kind}${b.metadata.name}`);
 
 describe('the admission policies', () => {
   it('are the same, in the same order, every time', () => {
@@ -62,6 +66,13 @@ describe('the admission policies', () => {
       const selector = bindingOf.get(metadata.name)?.spec.paramRef?.selector;
       expect(selector).toEqual({ matchLabels: { [`${GROUP}/engaged`]: 'true' } });
     }
+  });
+
+  it('are installed in two parts, of which one rewrites', () => {
+    const { validating, mutating } = admissionParts();
+    expect([...validating, ...mutating].toSorted(byName)).toEqual(all.toSorted(byName));
+    expect(mutating.every(({ kind }) => kind.startsWith('Mutating'))).toBe(true);
+    expect(validating.every(({ kind }) => kind.startsWith('Validating'))).toBe(true);
   });
 
   it('fail closed, except those that only warn', () => {

@@ -8,7 +8,7 @@ import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
-import { findBinaries, type Binaries } from './binaries.ts';
+import { findBinaries, findBinariesOf, type Binaries, type OtherVersion } from './binaries.ts';
 import { FolderJanitor, SupervisedProcess } from './process.ts';
 import { waitFor } from './wait.ts';
 
@@ -26,7 +26,9 @@ export interface ControlPlaneOptions {
   controllerManagerQps?: number;
   /** Further flags of kube-apiserver. They win over those set here. */
   apiServerArgs?: readonly string[];
-  /** Programs to use in place of those that `findBinaries` finds: another Kubernetes version. */
+  /** Another Kubernetes version than the newest. */
+  version?: OtherVersion;
+  /** Programs to use in place of those that `findBinaries` finds. */
   binaries?: Partial<Binaries>;
   /** Keep the folder with data and logs after `stop()`. */
   keep?: boolean;
@@ -110,7 +112,12 @@ const STOP_GRACE_MS = 10_000;
  */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
   const log = options.log ?? ((): void => undefined);
-  const binaries = { ...(await findBinaries({ log })), ...options.binaries };
+  const { version } = options;
+  const binaries = {
+    ...(await findBinaries({ log })),
+    ...(version !== undefined && (await findBinariesOf(version, { log }))),
+    ...options.binaries,
+  };
   for (let attempt = 1; ; attempt++) {
     const controlPlane = await LocalControlPlane.create(binaries, options);
     try {

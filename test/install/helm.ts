@@ -1,9 +1,10 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { access, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import type { ControlPlane } from '../control-plane/control-plane.ts';
 
 const run = promisify(execFile);
 const module = path.join(import.meta.dirname, 'helm');
@@ -38,6 +39,30 @@ export async function findHelm(log: (line: string) => void): Promise<string> {
     clearInterval(progress);
     await rm(building, { recursive: true, force: true });
   }
+}
+
+/**
+ * Runs Helm against a control plane, from the root of the repository.
+ *
+ * @returns its exit code, and what it printed to either stream
+ */
+export function runHelm(
+  helm: string,
+  { kubeconfigPath }: Pick<ControlPlane, 'kubeconfigPath'>,
+  args: readonly string[],
+): Promise<{ code: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(helm, args, {
+      cwd: path.dirname(path.dirname(import.meta.dirname)),
+      env: { ...process.env, KUBECONFIG: kubeconfigPath },
+    });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
+    }
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code: code ?? 1, output }));
+  });
 }
 
 async function exists(file: string): Promise<boolean> {
