@@ -2,12 +2,13 @@
 import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { isTrue } from './api/conditions.ts';
-import type { KillSwitch } from './api/kill-switch.ts';
+import { wholeNamespaceName, type KillSwitch } from './api/kill-switch.ts';
 import { label, MANAGED_BY } from './api/names.ts';
 import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
 import {
   isFollower,
+  ownAnnotations,
   projectWorkload,
   workloadKinds,
   workloadResources,
@@ -24,6 +25,7 @@ import {
   keysFor as workflowKeysFor,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
@@ -34,7 +36,12 @@ import { ApiServerClient } from './runtime/client.ts';
 import { Controller } from './runtime/controller.ts';
 import { PooledKubeConfig } from './runtime/kube-config.ts';
 import { guardedByLeadership, LeaderElector } from './runtime/leader-election.ts';
-import { ListWatch, type Informer, type ListWatchOptions } from './runtime/list-watch.ts';
+import {
+  ListWatch,
+  type Change,
+  type Informer,
+  type ListWatchOptions,
+} from './runtime/list-watch.ts';
 import { mergeStores } from './runtime/merged-store.ts';
 import { OperatorHost } from './runtime/operator-host.ts';
 import { StatusWriter } from './runtime/status-writer.ts';
@@ -91,6 +98,7 @@ export function createOperator({ config, logger }: OperatorOptions): OperatorHos
       metrics,
       killSwitches: caches.killSwitches.store,
       workflows: caches.workflows.store,
+      identities: caches.identities.store,
       namespaces: caches.namespaces.store,
       workloads,
       pods: caches.pods.store,
@@ -245,6 +253,7 @@ function createCaches(
         metadata: {
           name: metadata.name,
           ...(metadata.labels && { labels: metadata.labels }),
+          annotations: ownAnnotations(metadata.annotations),
           ...(metadata.deletionTimestamp && { deletionTimestamp: metadata.deletionTimestamp }),
         },
       }),
@@ -258,7 +267,10 @@ function createCaches(
     }),
     pods: watch<Pod>(resources.pods, {
       project: projectPod,
-      indexes: { identity: (pod) => [podIdentity(pod)] },
+      indexes: {
+        namespace: ({ metadata }) => [metadata.namespace ?? ''],
+        identity: (pod) => [podIdentity(pod)],
+      },
     }),
     workloads: workloadKinds.map((kind) =>
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the projection makes it one
@@ -298,26 +310,44 @@ function workflowOf({ metadata }: KubeObject): string[] {
   return name === undefined ? [] : [`${metadata.namespace ?? ''}/${name}`];
 }
 
-function* killSwitchKeys({ killSwitches, workflows }: Caches): Iterable<string> {
+function* killSwitchKeys(caches: Caches): Iterable<string> {
+  const { killSwitches, workflows, identities, namespaces } = caches;
   for (const killSwitch of killSwitches.store.list()) yield keyOf(killSwitch);
-  for (const workflow of workflows.store.list()) yield keyOf(workflow);
+  for (const carriers of [workflows, identities]) {
+    for (const carrier of carriers.store.list()) if (isEngaging(carrier)) yield keyOf(carrier);
+  }
+  for (const namespace of namespaces.store.list()) {
+    if (isEngaging(namespace)) yield `${namespace.metadata.name}/${wholeNamespaceName}`;
+  }
 }
 
 /** Every replica works on kills, from the moment its caches are synced. */
 function wireKillSwitch(caches: Caches, controller: Controller): void {
-  const { killSwitches, workflows, namespaces, pods } = caches;
+  const { killSwitches, workflows, identities, namespaces, pods } = caches;
+  const enqueueCovering = (namespace: string, serviceAccountName: string): void => {
+    for (const name of [serviceAccountName, wholeNamespaceName]) {
+      const key = `${namespace}/${name}`;
+      if (killSwitches.store.get(key) !== undefined) controller.enqueueEcho(key);
+    }
+  };
   killSwitches.onChange(({ object, previous }) => {
-    const key = `${object.metadata.namespace ?? ''}/${object.spec.workflow}`;
+    const key = keyOf(object);
     // What differs is the status alone: the controller's own word.
     if (previous !== undefined && isAskedForTheSame(previous, object)) controller.enqueueEcho(key);
     else controller.enqueue(key);
   });
-  workflows.onChange(({ object }) => controller.enqueue(keyOf(object)));
-  pods.onChange(({ object }) => {
-    const key = podIdentity(object);
-    if (killSwitches.store.get(key) !== undefined) controller.enqueueEcho(key);
-  });
-  namespaces.onChange(({ object }) => {
+  for (const carriers of [workflows, identities]) {
+    carriers.onChange(({ object, previous }: Change<KubeObject>) => {
+      if (isEngaging(object) || isEngaging(previous)) controller.enqueue(keyOf(object));
+    });
+  }
+  pods.onChange(({ object: { metadata, spec } }) =>
+    enqueueCovering(metadata.namespace ?? '', spec?.serviceAccountName ?? 'default'),
+  );
+  namespaces.onChange(({ object, previous }) => {
+    if (isEngaging(object) || isEngaging(previous)) {
+      controller.enqueue(`${object.metadata.name}/${wholeNamespaceName}`);
+    }
     for (const killSwitch of killSwitches.store.list()) {
       if (killSwitch.metadata.namespace === object.metadata.name) {
         controller.enqueue(keyOf(killSwitch));
@@ -325,10 +355,9 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
     }
   });
   for (const cache of caches.workloads) {
-    cache.onChange(({ object }) => {
-      const key = `${object.metadata.namespace}/${object.serviceAccountName}`;
-      if (killSwitches.store.get(key) !== undefined) controller.enqueueEcho(key);
-    });
+    cache.onChange(({ object }) =>
+      enqueueCovering(object.metadata.namespace, object.serviceAccountName),
+    );
   }
 }
 
@@ -357,8 +386,8 @@ function wireLed(
     enqueueAll(workflow, workflowKeysFor.identity(object));
   });
   killSwitches.onChange(({ object }) => {
-    enqueueAll(identity, identityKeysFor.killSwitch(object));
-    enqueueAll(workflow, workflowKeysFor.killSwitch(object));
+    enqueueAll(identity, identityKeysFor.killSwitch(object, identities.store));
+    enqueueAll(workflow, workflowKeysFor.killSwitch(object, workflows.store));
   });
   namespaces.onChange(({ object }) => {
     enqueueAll(identity, identityKeysFor.namespace(object, identities.store));

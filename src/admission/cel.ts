@@ -41,17 +41,22 @@ export function removeLabel(name: string): string {
 /**
  * Whether who asks holds a custom verb on the KillSwitch that the request is about. One such check
  * costs a third of what an expression may cost, so an expression can afford two.
+ *
+ * @param name expression: name of the KillSwitch, where the request is about something else
  */
-export function mayOnKillSwitch(verb: KillSwitchVerb): string {
-  return `authorizer.group('${GROUP}').resource('killswitches').namespace(request.namespace).name(object.metadata.?name.orValue('')).check('${verb}').allowed()`;
+export function mayOnKillSwitch(
+  verb: KillSwitchVerb,
+  name = `object.metadata.?name.orValue('')`,
+): string {
+  return `authorizer.group('${GROUP}').resource('killswitches').namespace(request.namespace).name(${name}).check('${verb}').allowed()`;
 }
 
 /**
  * Verbs of our own on `killswitches`, given by RBAC like any other: `latch` passes on who engaged
  * by annotation, `lift` writes the label `releasing` (both for the operator), `release` asks for
- * release (for people).
+ * release, `break-glass` does so without a second person or an operator (both for people).
  */
-export type KillSwitchVerb = 'latch' | 'lift' | 'release';
+export type KillSwitchVerb = 'latch' | 'lift' | 'release' | 'break-glass';
 
 /** A text in one line and of bounded length, as a message of a policy has to be. */
 export function brief(text: string): string {
@@ -59,6 +64,7 @@ export function brief(text: string): string {
 }
 
 export const user = 'request.userInfo.username';
+export const isPerson = `!${user}.startsWith('system:serviceaccount:')`;
 export const isUpdate = `(request.operation == 'UPDATE')`;
 export const isReleasing = hasLabel('params', label.releasing);
 export const isDryRun = `(has(request.dryRun) && request.dryRun)`;

@@ -1,6 +1,7 @@
+import { wholeNamespaceName } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
-import { resources } from '../api/resources.ts';
-import { annotationOf, brief, isProbe, isReleasing } from './cel.ts';
+import { resources, type Resource } from '../api/resources.ts';
+import { annotationOf, brief, hasAnnotation, isProbe, isReleasing } from './cel.ts';
 import {
   policyName,
   rule,
@@ -11,47 +12,86 @@ import {
 } from './policies.ts';
 
 /**
- * The fence stands twice, by the same rules: by the KillSwitch, and by the annotation on the
- * Workflow, which holds before any operator has latched it.
+ * The fence stands by the KillSwitch, and by the annotation on a Workflow, an AutomationIdentity or
+ * a Namespace, which holds before any operator has latched it.
  */
 export interface Fence {
   /** Of its policies' names. */
-  suffix: '' | '-by-annotation';
-  /** Engaged, or also being released. */
-  parameter: Parameter;
-  /** Expression: name of the ServiceAccount that is stopped. */
-  subject: string;
+  suffix: '' | '-by-workflow' | '-by-identity' | '-by-namespace';
+  /** Engaged, or also being released; without one, the namespace itself is what is engaged. */
+  parameter?: Parameter;
+  /** Label of the namespaces that it looks into. */
+  namespaceLabel?: string;
+  /** Expression: whether it stops what runs as the ServiceAccount that an expression names. */
+  covers: (serviceAccountName: string) => string;
   /** Expression: whether this parameter fences now. */
   isEngaged: string;
   /** Whose dry-run update this fence answers as a probe. */
-  probed: (typeof resources)['killSwitches'] | (typeof resources)['workflows'];
+  probed?: Resource;
   /** Expression: why, by whom, and how to get out, for a person. */
   explanation: string;
 }
 
 /** With what every refusal of the fence begins. */
 const refusal = 'kill switch: ';
-const wayOut = `'kubectl guardrails release ' + params.metadata.name + ' -n ' + params.metadata.namespace + ' --reason TEXT'`;
 
+function explain(reason: string, by: string, wayOut: string): string {
+  return `'${refusal}' + ${brief(reason)} + ' (engaged by ' + ${by} + '); to release' + ${wayOut}`;
+}
+
+const release = `'kubectl guardrails release ' + params.metadata.name + ' -n ' + params.metadata.namespace + ' --reason TEXT'`;
+
+/** The fence of a KillSwitch, also while it is being released. */
 export const killSwitchFence: Fence = {
   suffix: '',
   parameter: { kind: 'KillSwitch', matchLabels: {} },
-  subject: 'params.spec.workflow',
+  covers: (serviceAccountName) =>
+    `(params.spec.?wholeNamespace.orValue(false) || params.spec.?workflow.orValue('') == ${serviceAccountName})`,
   isEngaged: `!${isReleasing}`,
   probed: resources.killSwitches,
-  explanation: `'${refusal}' + ${brief('params.spec.reason')} + ' (engaged by ' + (has(params.spec.engagedBy) ? params.spec.engagedBy : 'unknown') + '); to release: ' + ${wayOut}`,
+  explanation: explain(
+    'params.spec.reason',
+    `params.spec.?engagedBy.orValue('unknown')`,
+    `': ' + ${release}`,
+  ),
 };
 
-export const fences: readonly Fence[] = [
-  killSwitchFence,
-  {
-    suffix: '-by-annotation',
-    parameter: { kind: 'Workflow', matchLabels: { [label.engaged]: 'true' } },
-    subject: 'params.metadata.name',
+function annotationFence(
+  suffix: '-by-workflow' | '-by-identity',
+  kind: 'Workflow' | 'AutomationIdentity',
+  probed: Resource,
+): Fence {
+  return {
+    suffix,
+    parameter: { kind, matchLabels: { [label.engaged]: 'true' } },
+    covers: (serviceAccountName) => `(params.metadata.name == ${serviceAccountName})`,
     isEngaged: 'true',
-    probed: resources.workflows,
-    explanation: `'${refusal}' + ${brief(annotationOf('params', annotation.killSwitch))} + ' (engaged by ' + ${annotationOf('params', annotation.killSwitchEngagedBy)} + '); to release, remove the annotation ${annotation.killSwitch} from the Workflow, then: ' + ${wayOut}`,
-  },
+    probed,
+    explanation: explain(
+      annotationOf('params', annotation.killSwitch),
+      annotationOf('params', annotation.killSwitchEngagedBy),
+      `', remove the annotation ${annotation.killSwitch} from the ${kind}, then: ' + ${release}`,
+    ),
+  };
+}
+
+const namespaceFence: Fence = {
+  suffix: '-by-namespace',
+  namespaceLabel: label.engaged,
+  covers: () => 'true',
+  isEngaged: hasAnnotation('namespaceObject', annotation.killSwitch),
+  explanation: explain(
+    annotationOf('namespaceObject', annotation.killSwitch),
+    annotationOf('namespaceObject', annotation.killSwitchEngagedBy),
+    `', remove the annotation ${annotation.killSwitch} from the Namespace, then: kubectl guardrails release ${wholeNamespaceName} -n ' + request.namespace + ' --reason TEXT'`,
+  ),
+};
+
+const fences: readonly Fence[] = [
+  killSwitchFence,
+  annotationFence('-by-workflow', 'Workflow', resources.workflows),
+  annotationFence('-by-identity', 'AutomationIdentity', resources.automationIdentities),
+  namespaceFence,
 ];
 
 /** A validation that refuses whatever the conditions of its policy let through. */
@@ -65,18 +105,22 @@ export function refuse({ explanation }: Fence): Validation {
 
 /** No pod and no token of a stopped automation, proven on demand. */
 export function fencePolicies(): AdmissionObject[] {
-  return fences.flatMap((fence) => [
-    ...fencePods(fence),
-    ...fenceTokens(fence),
-    ...fenceTokenSecrets(fence),
-  ]);
+  return [
+    ...fences.flatMap((fence) => [
+      ...fencePods(fence),
+      ...fenceTokens(fence),
+      ...fenceTokenSecrets(fence),
+    ]),
+    ...fenceServiceAccounts(killSwitchFence),
+    ...fenceBindings(),
+  ];
 }
 
 /** The policy by whose name the API server answers a probe of the fence by KillSwitch. */
 export const probePolicyName = policyName('fence-pods');
 
-/** The policy by whose name the API server answers a probe of the fence by annotation. */
-export const annotationProbePolicyName = policyName('fence-pods-by-annotation');
+/** The policy by whose name the API server answers a probe of the fence by a Workflow's annotation. */
+export const annotationProbePolicyName = policyName('fence-pods-by-workflow');
 
 /**
  * Whether a message of the API server says that this policy refused the request by its own rule,
@@ -94,7 +138,7 @@ export function isDeniedBy(message: string, policy: string): boolean {
  * the refusal of pods, for an asker who may not create any.
  */
 function fencePods(fence: Fence): AdmissionObject[] {
-  const { suffix, parameter, subject, isEngaged, probed } = fence;
+  const { suffix, covers, isEngaged, probed } = fence;
   // The fields of a pod and of our own kinds differ, and one expression is checked for both.
   const spec = 'dyn(object.spec)';
   const oldSpec = 'dyn(oldObject.spec)';
@@ -105,7 +149,7 @@ function fencePods(fence: Fence): AdmissionObject[] {
     `${spec}.?schedulingGates != ${oldSpec}.?schedulingGates`,
   ].join(' || ');
   const isPod = `request.resource.resource == '${resources.pods.plural}'`;
-  const startsCode = `${spec}.?serviceAccountName.orValue('') == ${subject} && (request.operation == 'CREATE' || ${changesCode})`;
+  const startsCode = `${covers(`${spec}.?serviceAccountName.orValue('')`)} && (request.operation == 'CREATE' || ${changesCode})`;
   return validating({
     name: `fence-pods${suffix}`,
     description:
@@ -113,15 +157,29 @@ function fencePods(fence: Fence): AdmissionObject[] {
     rules: [
       rule(resources.pods, ['CREATE', 'UPDATE']),
       rule(resources.pods, ['UPDATE'], 'ephemeralcontainers'),
-      rule(probed, ['UPDATE']),
+      ...(probed === undefined ? [] : [rule(probed, ['UPDATE'])]),
     ],
-    parameter,
+    ...scopeOf(fence),
     conditions: {
       engaged: isEngaged,
-      mine: `${isPod} ? (${startsCode}) : (${isProbe} && object.metadata.name == params.metadata.name)`,
+      mine:
+        probed === undefined
+          ? startsCode
+          : `${isPod} ? (${startsCode}) : (${isProbe} && object.metadata.name == params.metadata.name)`,
     },
     validations: [refuse(fence)],
   });
+}
+
+/** Where a policy of this fence looks: its parameter, and the namespaces. */
+function scopeOf({
+  parameter,
+  namespaceLabel,
+}: Fence): Pick<Fence, 'parameter' | 'namespaceLabel'> {
+  return {
+    ...(parameter !== undefined && { parameter }),
+    ...(namespaceLabel !== undefined && { namespaceLabel }),
+  };
 }
 
 function images(spec: string, containers: string): string {
@@ -129,29 +187,66 @@ function images(spec: string, containers: string): string {
 }
 
 function fenceTokens(fence: Fence): AdmissionObject[] {
-  const { suffix, parameter, subject, isEngaged } = fence;
+  const { suffix, covers, isEngaged } = fence;
   return validating({
     name: `fence-tokens${suffix}`,
     description: 'No new token of a stopped automation.',
     rules: [rule(resources.serviceAccounts, ['CREATE'], 'token')],
-    parameter,
-    conditions: { engaged: isEngaged, mine: `request.name == ${subject}` },
+    ...scopeOf(fence),
+    conditions: { engaged: isEngaged, mine: covers('request.name') },
     validations: [refuse(fence)],
   });
 }
 
 /** A Secret of this type is answered with a token that never expires. */
 function fenceTokenSecrets(fence: Fence): AdmissionObject[] {
-  const { suffix, parameter, subject, isEngaged } = fence;
+  const { suffix, covers, isEngaged } = fence;
   return validating({
     name: `fence-token-secrets${suffix}`,
     description: 'No Secret that asks for a token of a stopped automation.',
     rules: [rule(resources.secrets, ['CREATE', 'UPDATE'])],
-    parameter,
+    ...scopeOf(fence),
     conditions: {
       engaged: isEngaged,
-      mine: `object.?type.orValue('') == 'kubernetes.io/service-account-token' && ${annotationOf('object', 'kubernetes.io/service-account.name')} == ${subject}`,
+      mine: `object.?type.orValue('') == 'kubernetes.io/service-account-token' && ${covers(annotationOf('object', 'kubernetes.io/service-account.name'))}`,
     },
     validations: [refuse(fence)],
   });
+}
+
+/** The kill deletes the ServiceAccount; whoever made another of its name would stand in the way of the release. */
+function fenceServiceAccounts(fence: Fence): AdmissionObject[] {
+  const { covers, isEngaged } = fence;
+  return validating({
+    name: 'fence-service-accounts',
+    description: 'No new ServiceAccount of the name of a stopped automation.',
+    rules: [rule(resources.serviceAccounts, ['CREATE'])],
+    ...scopeOf(fence),
+    conditions: {
+      engaged: isEngaged,
+      // The namespace itself goes on: its controllers put back what is no automation's.
+      mine: `!params.spec.?wholeNamespace.orValue(false) && ${covers(`object.metadata.?name.orValue('')`)}`,
+    },
+    validations: [refuse(fence)],
+  });
+}
+
+/**
+ * A pod that waits for a node starts when it is bound to one. The request names the pod and nothing
+ * of it, so that this can be refused for a whole namespace only.
+ */
+function fenceBindings(): AdmissionObject[] {
+  return [killSwitchFence, namespaceFence].flatMap((fence) =>
+    validating({
+      name: `fence-bindings${fence.suffix}`,
+      description: 'No pod of a namespace that is stopped as a whole gets a node.',
+      rules: [rule(resources.pods, ['CREATE'], 'binding')],
+      ...scopeOf(fence),
+      conditions: {
+        engaged: fence.isEngaged,
+        ...(fence === killSwitchFence && { whole: 'params.spec.?wholeNamespace.orValue(false)' }),
+      },
+      validations: [refuse(fence)],
+    }),
+  );
 }

@@ -9,6 +9,7 @@ import {
   validating,
   type AdmissionObject,
   type MutatingPolicy,
+  type Parameter,
   type Validation,
 } from './policies.ts';
 
@@ -172,7 +173,8 @@ const frozenKinds: readonly FrozenKind[] = [
   jobs,
 ];
 
-const { parameter, subject, isEngaged, explanation } = killSwitchFence;
+const parameter: Parameter = { kind: 'KillSwitch', matchLabels: {} };
+const { isEngaged, explanation } = killSwitchFence;
 
 /**
  * Pausing and resuming by admission, by KillSwitch alone: each policy that a write meets costs the
@@ -191,9 +193,9 @@ export function freezePolicies(): AdmissionObject[] {
 }
 
 /** Expression: whether it is a workload of the automation, to be paused by itself. */
-function isMine({ podSpec, isIndependent }: FrozenKind, of: string, name: string): string {
-  const runsAs = `has(${podSpec(of)}.serviceAccountName) && ${podSpec(of)}.serviceAccountName == ${name}`;
-  return `(${[runsAs, ...(isIndependent === undefined ? [] : [isIndependent(of)])].join(' && ')})`;
+function isMine({ podSpec, isIndependent }: FrozenKind, of: string): string {
+  const isCovered = killSwitchFence.covers(`${podSpec(of)}.?serviceAccountName.orValue('default')`);
+  return `(${[isCovered, ...(isIndependent === undefined ? [] : [isIndependent(of)])].join(' && ')})`;
 }
 
 function freeze(kind: FrozenKind): AdmissionObject[] {
@@ -203,7 +205,7 @@ function freeze(kind: FrozenKind): AdmissionObject[] {
     description: `Writes of ${resource.plural} of a stopped automation come out paused; what was asked for is kept.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { engaged: isEngaged, mine: isMine(kind, 'object', subject), runs },
+    conditions: { engaged: isEngaged, mine: isMine(kind, 'object'), runs },
     ...frozen,
   });
 }
@@ -219,7 +221,7 @@ function freeze(kind: FrozenKind): AdmissionObject[] {
 function keepFrozen(kind: FrozenKind): AdmissionObject[] {
   const { resource, runs, isPaused, whilePaused = [], whileEngaged = [] } = kind;
   const { restore, values, paused } = kind.pause;
-  const mine = isMine(kind, 'object', subject);
+  const mine = isMine(kind, 'object');
   const stayedPaused = `(${isUpdate} && ${isPaused('oldObject')})`;
   const kept: Validation[] = [
     {
@@ -237,7 +239,7 @@ function keepFrozen(kind: FrozenKind): AdmissionObject[] {
     description: `Whatever else changes a request, ${resource.plural} of a stopped automation are stored paused, and keep the value that release puts back.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { mine: `${mine} || (${isUpdate} && ${isMine(kind, 'oldObject', subject)})` },
+    conditions: { mine: `${mine} || (${isUpdate} && ${isMine(kind, 'oldObject')})` },
     validations: [
       { ...refuse(killSwitchFence), expression: `!(${isEngaged}) || !${mine} || !(${runs})` },
       ...whileEngaged.map(({ expression, message }) => ({
@@ -259,7 +261,7 @@ function warn(kind: FrozenKind): AdmissionObject[] {
     description: `Tells whoever writes ${resource.plural} of a stopped automation that nothing of it starts.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { engaged: isEngaged, mine: isMine(kind, 'object', subject) },
+    conditions: { engaged: isEngaged, mine: isMine(kind, 'object') },
     validations: [
       {
         expression: 'false',
@@ -281,7 +283,7 @@ function holdVolumes(): AdmissionObject[] {
     parameter,
     conditions: {
       engaged: isEngaged,
-      mine: isMine(statefulSets, 'object', subject),
+      mine: isMine(statefulSets, 'object'),
       loses: losesVolumes,
     },
     ...configuration(`Object{spec: Object.spec{replicas: ${replicasOf('oldObject')}}}`),
@@ -323,7 +325,7 @@ function thaw(kind: FrozenKind): AdmissionObject[] {
     rules: [rule(resource, ['UPDATE'])],
     parameter: { kind: 'KillSwitch', matchLabels: { [label.releasing]: 'true' } },
     conditions: {
-      mine: isMine(kind, 'object', subject),
+      mine: isMine(kind, 'object'),
       // An owner's own zero is no touch.
       touched: `${hasAnnotation('object', annotation.touch)} && ${changesAnnotation(annotation.touch)}`,
       paused: `${isPaused('object')} && ${annotationOf('object', restore)}.matches('${values}')`,

@@ -1,3 +1,4 @@
+import { wholeNamespaceName } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import {
@@ -6,6 +7,7 @@ import {
   hasAnnotation,
   hasLabel,
   isDryRun,
+  isPerson,
   isProbe,
   isReleasing,
   labelOf,
@@ -37,8 +39,10 @@ export function killSwitchPolicies(): AdmissionObject[] {
 }
 
 const asksRelease = `(${hasAnnotation('object', annotation.release)} && ${changesAnnotation(annotation.release)})`;
+const breaksGlass = `(${hasAnnotation('object', annotation.breakGlass)} && ${changesAnnotation(annotation.breakGlass)})`;
 const withdrawsRelease = `(!${hasAnnotation('object', annotation.release)} && ${hasAnnotation('oldObject', annotation.release)})`;
-const isLatched = `has(object.spec.engagedBy) && object.spec.engagedBy != '' && ${mayOnKillSwitch('latch')}`;
+/** Passed on by the operator: a person never latches, though some hold every verb. */
+const isLatched = `has(object.spec.engagedBy) && object.spec.engagedBy != '' && !${isPerson} && ${mayOnKillSwitch('latch')}`;
 
 function killSwitches(...operations: Operation[]): [ReturnType<typeof rule>] {
   return [rule(resources.killSwitches, operations)];
@@ -58,9 +62,12 @@ function stampEngager(): AdmissionObject[] {
 }
 
 function validateCreation(): AdmissionObject[] {
-  const marks = [annotation.release, annotation.releasedBy, annotation.probe].map(
-    (name) => `!${hasAnnotation('object', name)}`,
-  );
+  const marks = [
+    annotation.release,
+    annotation.releasedBy,
+    annotation.breakGlass,
+    annotation.probe,
+  ].map((name) => `!${hasAnnotation('object', name)}`);
   return validating({
     name: 'kill-switch-create',
     description: 'A new KillSwitch is engaged, by the user who asks, and not half-way released.',
@@ -114,25 +121,38 @@ function unstampReleaser(): AdmissionObject[] {
 }
 
 function validateRelease(): AdmissionObject[] {
-  const { release, releasedBy } = annotation;
+  const { release, releasedBy, breakGlass } = annotation;
   const asks: Validation[] = [
     {
       expression: `!variables.asks || ${annotationOf('object', release)}.trim() != ''`,
       message: `a release needs a reason: set ${release} to why it is safe to start again`,
     },
     {
-      expression: `!variables.asks || ${mayOnKillSwitch('release')}`,
+      expression: `!variables.asks || variables.breaks || ${mayOnKillSwitch('release')}`,
       message: 'you may not release this kill switch',
       messageExpression: `${user} + ' may not release this kill switch: it takes the verb release on killswitches (ClusterRole automation-guardrails-releaser)'`,
     },
     {
-      expression: `!variables.asks || !has(object.spec.engagedBy) || ${user} != object.spec.engagedBy`,
+      expression: `!variables.asks || variables.breaks || !has(object.spec.engagedBy) || ${user} != object.spec.engagedBy`,
       message: 'you engaged this kill switch; somebody else has to release it',
       messageExpression: `${user} + ' engaged this kill switch; somebody else has to release it'`,
     },
     {
-      expression: `!variables.asks || !${user}.startsWith('system:serviceaccount:')`,
+      expression: `!(variables.asks || variables.breaks) || ${isPerson}`,
       message: 'a ServiceAccount may not release a kill switch; a person does',
+    },
+    {
+      expression: `!variables.breaks || (${annotationOf('object', breakGlass)}.trim() != '' && variables.isAsked)`,
+      message: `breaking the glass needs a reason, and comes with the release: set ${breakGlass} and ${release} in one request (kubectl guardrails release NAME --break-glass --reason TEXT)`,
+    },
+    {
+      expression: `!variables.breaks || ${mayOnKillSwitch('break-glass')}`,
+      message: 'you may not break the glass',
+      messageExpression: `${user} + ' may not break the glass: it takes the verb break-glass on killswitches (ClusterRole automation-guardrails-break-glass)'`,
+    },
+    {
+      expression: `variables.breaks || !${changesAnnotation(breakGlass)} || variables.withdraws`,
+      message: 'break-glass stays as long as the release that it belongs to',
     },
     {
       expression: `!variables.withdraws || !${hasLabel('oldObject', label.releasing)} || ${mayOnKillSwitch('lift')}`,
@@ -151,8 +171,8 @@ function validateRelease(): AdmissionObject[] {
   ];
   const lifts: Validation[] = [
     {
-      expression: `!variables.lifts || ${mayOnKillSwitch('lift')}`,
-      message: 'the label releasing is written by the operator alone',
+      expression: `!variables.lifts || (${hasAnnotation('object', breakGlass)} && ${mayOnKillSwitch('break-glass')}) || ${mayOnKillSwitch('lift')}`,
+      message: 'the label releasing is written by the operator, or by who breaks the glass, alone',
     },
     {
       expression: `!variables.lifts || ${labelOf('object', label.releasing, 'true')} == 'true'`,
@@ -171,6 +191,8 @@ function validateRelease(): AdmissionObject[] {
     everywhere: true,
     variables: {
       asks: asksRelease,
+      isAsked: hasAnnotation('object', annotation.release),
+      breaks: breaksGlass,
       withdraws: withdrawsRelease,
       lifts: `object.metadata.?labels[?'${label.releasing}'] != oldObject.metadata.?labels[?'${label.releasing}']`,
     },
@@ -190,25 +212,48 @@ function validateRelease(): AdmissionObject[] {
   });
 }
 
+/** What carries the annotation that engages, as a parameter. */
+const annotated = [
+  { suffix: '-by-workflow', kind: 'Workflow', shortName: 'awf' },
+  { suffix: '-by-identity', kind: 'AutomationIdentity', shortName: 'aid' },
+] as const;
+
+/** No release while what engaged still carries the annotation that engages. */
 function blockReleaseByAnnotation(): AdmissionObject[] {
-  const engagedBy = annotationOf('params', annotation.killSwitchEngagedBy);
-  return validating({
-    name: 'kill-switch-release-blocked',
-    description: 'No release while the Workflow still carries the annotation that engages.',
+  const refuse = (carrier: string, of: string, command: string): Validation => ({
+    expression: 'false',
+    message: `the ${carrier} still carries the annotation ${annotation.killSwitch}; remove it first, in Git too if it is there`,
+    messageExpression: `'the ${carrier} still carries the annotation ${annotation.killSwitch}, set by ' + ${annotationOf(of, annotation.killSwitchEngagedBy)} + '; remove it first, in Git too if it is there: kubectl annotate ' + ${command} + ' ${annotation.killSwitch}-'`,
+  });
+  const description = 'No release while what engaged carries the annotation that engages.';
+  const byObject = annotated.map(({ suffix, kind, shortName }) =>
+    validating({
+      name: `kill-switch-release-blocked${suffix}`,
+      description,
+      rules: killSwitches('UPDATE'),
+      parameter: { kind, matchLabels: { [label.engaged]: 'true' } },
+      conditions: { asks: asksRelease, mine: 'params.metadata.name == object.metadata.name' },
+      validations: [
+        refuse(
+          kind,
+          'params',
+          `'${shortName} ' + params.metadata.name + ' -n ' + params.metadata.namespace`,
+        ),
+      ],
+    }),
+  );
+  const byNamespace = validating({
+    name: 'kill-switch-release-blocked-by-namespace',
+    description,
     rules: killSwitches('UPDATE'),
-    parameter: { kind: 'Workflow', matchLabels: { [label.engaged]: 'true' } },
+    namespaceLabel: label.engaged,
     conditions: {
       asks: asksRelease,
-      mine: 'params.metadata.name == object.spec.workflow',
+      mine: `object.metadata.name == '${wholeNamespaceName}' && ${hasAnnotation('namespaceObject', annotation.killSwitch)}`,
     },
-    validations: [
-      {
-        expression: 'false',
-        message: `the Workflow still carries the annotation ${annotation.killSwitch}; remove it first, in Git too if it is there`,
-        messageExpression: `'the Workflow still carries the annotation ${annotation.killSwitch}, set by ' + ${engagedBy} + '; remove it first, in Git too if it is there: kubectl annotate awf ' + params.metadata.name + ' -n ' + params.metadata.namespace + ' ${annotation.killSwitch}-'`,
-      },
-    ],
+    validations: [refuse('Namespace', 'namespaceObject', `'namespace ' + request.namespace`)],
   });
+  return [...byObject.flat(), ...byNamespace];
 }
 
 function protectFromDeletion(): AdmissionObject[] {
@@ -229,28 +274,44 @@ function protectFromDeletion(): AdmissionObject[] {
 }
 
 /**
- * The policies are bound to guarded namespaces by their label, so that label is part of the fence.
- * Matched by the label too, on the old object or the new one: other namespaces are never touched.
+ * The policies are bound to guarded namespaces by their label, so that label is part of the fence;
+ * and a namespace that is deleted and made anew has no KillSwitch. Matched by the label too, on the
+ * old object or the new one: other namespaces are never touched. The request of a Namespace has its
+ * own name as namespace, so the parameters are those inside it.
  */
 function protectGuardedNamespace(): AdmissionObject[] {
+  const engaged = [
+    { suffix: '', kind: 'KillSwitch', matchLabels: {}, isEngaged: `!${isReleasing}` },
+    ...annotated.map(({ suffix, kind }) => ({
+      suffix,
+      kind,
+      matchLabels: { [label.engaged]: 'true' },
+      isEngaged: 'true',
+    })),
+  ] as const;
   const isGuarded = (of: string): string => hasLabel(of, label.environment);
-  return validating({
-    name: 'kill-switch-namespace',
-    description: 'A namespace with an engaged KillSwitch stays guarded.',
-    rules: [rule(resources.namespaces, ['UPDATE'])],
-    parameter: { kind: 'KillSwitch', matchLabels: {} },
-    everywhere: true,
-    objectSelector: { matchExpressions: [{ key: label.environment, operator: 'Exists' }] },
-    conditions: {
-      engaged: `!${isReleasing}`,
-      unguards: `${isGuarded('oldObject')} && !${isGuarded('object')} && !has(object.metadata.deletionTimestamp)`,
-    },
-    validations: [
-      {
-        expression: 'false',
-        message: 'a kill switch is engaged in this namespace; its label environment stays',
-        messageExpression: `'kill switch ' + params.metadata.name + ' is engaged in this namespace, and without the label ${label.environment} nothing enforces it; release it first'`,
+  return engaged.flatMap(({ suffix, kind, matchLabels, isEngaged }) =>
+    validating({
+      name: `kill-switch-namespace${suffix}`,
+      description: 'A namespace in which a kill switch is engaged stays, and stays guarded.',
+      rules: [rule(resources.namespaces, ['UPDATE', 'DELETE'])],
+      parameter: { kind, matchLabels },
+      everywhere: true,
+      objectSelector: { matchExpressions: [{ key: label.environment, operator: 'Exists' }] },
+      conditions: {
+        engaged: isEngaged,
+        // One that is going already isn't kept half-way.
+        stands: '!has(oldObject.metadata.deletionTimestamp)',
+        ends: `request.operation == 'DELETE' || (${isGuarded('oldObject')} && !${isGuarded('object')})`,
       },
-    ],
-  });
+      validations: [
+        {
+          expression: 'false',
+          message:
+            'a kill switch is engaged in this namespace; the namespace and its label environment stay',
+          messageExpression: `'the kill switch of ' + params.metadata.name + ' is engaged in this namespace: neither the namespace nor its label ${label.environment} goes before that is released'`,
+        },
+      ],
+    }),
+  );
 }

@@ -15,7 +15,7 @@ export type Operation = 'CREATE' | 'UPDATE' | 'DELETE';
 
 /** Which objects of ours a policy is evaluated with: once for each, in the request's namespace. */
 export interface Parameter {
-  kind: 'KillSwitch' | 'Workflow';
+  kind: 'KillSwitch' | 'Workflow' | 'AutomationIdentity';
   /** Selected by label, so that the cost grows with what is engaged, not with what exists. */
   matchLabels: Record<string, string>;
 }
@@ -40,6 +40,8 @@ interface PolicyBase {
   everywhere?: boolean;
   /** Only objects that match, before the write or after it. */
   objectSelector?: LabelSelector;
+  /** Narrows the guarded namespaces to those that carry this label. */
+  namespaceLabel?: string;
 }
 
 export interface Validation {
@@ -172,7 +174,7 @@ function admissionObject(
 }
 
 function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): AdmissionSpec {
-  const { parameter, rules, objectSelector, everywhere = false } = policy;
+  const { parameter, rules, objectSelector } = policy;
   const { conditions = {}, variables = {} } = policy;
   return {
     failurePolicy,
@@ -183,7 +185,7 @@ function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): Admissi
       resourceRules: rules,
       // Here as well as in the binding: a policy whose parameters the API server can't find (yet)
       // refuses whatever this matches, and looks at no binding before.
-      ...(!everywhere && { namespaceSelector: guardedNamespaces }),
+      ...namespacesOf(policy),
       ...(objectSelector !== undefined && { objectSelector }),
     },
     ...(Object.keys(conditions).length > 0 && { matchConditions: named(conditions) }),
@@ -191,7 +193,9 @@ function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): Admissi
   };
 }
 
-function bound({ name, parameter, everywhere = false }: PolicyBase): AdmissionSpec {
+function bound(policy: PolicyBase): AdmissionSpec {
+  const { name, parameter } = policy;
+  const namespaces = namespacesOf(policy);
   return {
     policyName: policyName(name),
     ...(parameter !== undefined && {
@@ -202,8 +206,21 @@ function bound({ name, parameter, everywhere = false }: PolicyBase): AdmissionSp
         parameterNotFoundAction: 'Allow',
       },
     }),
-    ...(!everywhere && { matchResources: { namespaceSelector: guardedNamespaces } }),
+    ...(namespaces !== undefined && { matchResources: namespaces }),
   };
+}
+
+function namespacesOf({
+  everywhere = false,
+  namespaceLabel,
+}: PolicyBase): { namespaceSelector: LabelSelector } | undefined {
+  if (everywhere) return undefined;
+  if (namespaceLabel === undefined) return { namespaceSelector: guardedNamespaces };
+  const matchExpressions = [
+    ...(guardedNamespaces.matchExpressions ?? []),
+    { key: namespaceLabel, operator: 'Exists' },
+  ];
+  return { namespaceSelector: { matchExpressions } };
 }
 
 function named(expressions: Record<string, string>): MatchCondition[] {

@@ -6,8 +6,12 @@ export const killSwitchSpecSchema = z
   .object({
     workflow: dnsLabel(
       'workflow',
-      'Name of the Workflow that is stopped, in the same namespace. It need not exist: everything that runs as the ServiceAccount of this name is stopped. Equal to `metadata.name`.',
-    ),
+      'Name of the Workflow that is stopped, in the same namespace. It need not exist: everything that runs as the ServiceAccount of this name is stopped. Equal to `metadata.name`. Exactly one of `workflow` and `wholeNamespace`.',
+    ).optional(),
+    wholeNamespace: z.boolean().optional().meta({
+      description:
+        'Stops everything that runs in the namespace, whatever it runs as. `metadata.name` is then `namespace`. Exactly one of `workflow` and `wholeNamespace`.',
+    }),
     reason: sentence(
       'reason',
       'Why it was stopped. Shown in `kubectl get ksw` and to everybody whose request the fence refuses.',
@@ -19,11 +23,18 @@ export const killSwitchSpecSchema = z
   })
   .meta({
     description: 'What is stopped, why and by whom. Immutable as a whole.',
-    ...rules({
-      rule: 'self == oldSelf',
-      message:
-        "the spec of a KillSwitch can't be changed; release the automation with 'kubectl guardrails release', then engage again with another reason",
-    }),
+    ...rules(
+      {
+        rule: 'has(self.workflow) != (has(self.wholeNamespace) && self.wholeNamespace)',
+        message:
+          'a KillSwitch stops one Workflow, or the whole namespace: write either workflow or wholeNamespace: true',
+      },
+      {
+        rule: 'self == oldSelf',
+        message:
+          "the spec of a KillSwitch can't be changed; release the automation with 'kubectl guardrails release', then engage again with another reason",
+      },
+    ),
   });
 
 export type KillSwitchSpec = z.infer<typeof killSwitchSpecSchema>;
@@ -51,6 +62,9 @@ export const killSwitchStatusSchema = z
   .meta({ description: 'How far the stop, or the release, has come. Written by the operator.' });
 
 export type KillSwitchStatus = z.infer<typeof killSwitchStatusSchema>;
+
+/** Name of the KillSwitch that stops a whole namespace; no Workflow can have it. */
+export const wholeNamespaceName = 'namespace';
 
 /** An engaged kill switch. It exists from the moment of the kill until the release is complete. */
 export interface KillSwitch extends KubeObject {

@@ -108,15 +108,14 @@ export const kinds: readonly KindDefinition[] = [
     resource: resources.killSwitches,
     shortName: 'ksw',
     description:
-      'A KillSwitch stops the Workflow of the same name while it exists: nothing of it starts, and what runs is stopped. It is released, not deleted: another person sets the annotation `automationguardrails.dev/release` (`kubectl guardrails release`), and the operator deletes it when everything is restored.',
+      'A KillSwitch stops the Workflow of the same name, or its whole namespace, while it exists: nothing of it starts, and what runs is stopped. It is released, not deleted: another person sets the annotation `automationguardrails.dev/release` (`kubectl guardrails release`), and the operator deletes it when everything is restored.',
     spec: killSwitchSpecSchema,
     status: killSwitchStatusSchema,
     rules: [
-      ...identityNameRules('a KillSwitch'),
       {
-        rule: 'self.metadata.name == self.spec.workflow',
+        rule: "self.metadata.name == (has(self.spec.workflow) ? self.spec.workflow : 'namespace') && !(has(self.spec.workflow) && self.spec.workflow in ['default', 'namespace'])",
         message:
-          'the name of a KillSwitch must be the name of the workflow that it stops, so that there is one for each; set metadata.name and spec.workflow to the same',
+          "the name of a KillSwitch must be the name of the workflow that it stops, so that there is one for each, or 'namespace' with wholeNamespace: true; a workflow can't be called 'default' or 'namespace'",
       },
     ],
     columns: [
@@ -124,7 +123,7 @@ export const kinds: readonly KindDefinition[] = [
         name: 'Workflow',
         type: 'string',
         jsonPath: '.spec.workflow',
-        description: 'What is stopped.',
+        description: 'What is stopped; empty where it is the whole namespace.',
       },
       { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
       { name: 'Engaged-By', type: 'string', jsonPath: '.spec.engagedBy', description: 'By whom.' },

@@ -13,8 +13,10 @@ export const MANAGED_BY = 'automation-guardrails';
 export const label = {
   /** On a Namespace: it is guarded, and as what (`dev`, `test`, `prod`, …). */
   environment: `${GROUP}/environment`,
-  /** On a Workflow: a function of the kill-switch annotation, written by admission. */
+  /** Beside the kill-switch annotation, a function of it, written by admission. */
   engaged: `${GROUP}/engaged`,
+  /** Beside the kill-switch annotation: a KillSwitch stands for it; written by the operator alone. */
+  latched: `${GROUP}/latched`,
   /** On a KillSwitch: the fence is lifted and admission thaws; written by the operator alone. */
   releasing: `${GROUP}/releasing`,
   /** On children: name of the AutomationIdentity that they belong to. */
@@ -28,7 +30,7 @@ export const label = {
 export const stoppedSelector = `${GROUP}/stopped`;
 
 export const annotation = {
-  /** On a Workflow: engages the kill switch; the value is the reason. */
+  /** On a Workflow, AutomationIdentity or Namespace: engages; the value is the reason. */
   killSwitch: `${GROUP}/kill-switch`,
   /** The authenticated user who engaged, stamped by admission together with the annotation. */
   killSwitchEngagedBy: `${GROUP}/kill-switch-engaged-by`,
@@ -36,6 +38,12 @@ export const annotation = {
   release: `${GROUP}/release`,
   /** On a KillSwitch: the authenticated user who asked for release, stamped by admission. */
   releasedBy: `${GROUP}/released-by`,
+  /**
+   * On a KillSwitch that is being released: without a second person, or without an operator; on
+   * what carries the kill-switch annotation: to take that away before it is latched. The value is
+   * the reason.
+   */
+  breakGlass: `${GROUP}/break-glass`,
   /** On a KillSwitch, in dry-run requests only: asks the fence whether it is in force. */
   probe: `${GROUP}/probe`,
   /** On a paused workload: the replicas that release puts back. */

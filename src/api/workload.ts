@@ -115,7 +115,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
         deletionTimestamp: metadata.deletionTimestamp,
       }),
       ...(metadata.labels !== undefined && { labels: metadata.labels }),
-      annotations: ours(metadata.annotations),
+      annotations: ownAnnotations(metadata.annotations),
       ...(metadata.ownerReferences !== undefined && { ownerReferences: metadata.ownerReferences }),
     },
     serviceAccountName: template?.spec?.serviceAccountName ?? 'default',
@@ -159,7 +159,10 @@ export function isFollower({ kind, metadata }: Workload): boolean {
 
 const group = annotation.touch.slice(0, annotation.touch.indexOf('/') + 1);
 
-function ours(annotations: Record<string, string> | undefined): Record<string, string> {
+/** The annotations of our group. */
+export function ownAnnotations(
+  annotations: Record<string, string> | undefined,
+): Record<string, string> {
   return Object.fromEntries(
     Object.entries(annotations ?? {}).filter(([key]) => key.startsWith(group)),
   );

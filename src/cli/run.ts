@@ -3,10 +3,11 @@ import { parseArgs } from 'node:util';
 import { dump } from 'js-yaml';
 import { policyName } from '../admission/policies.ts';
 import { annotation, label } from '../api/names.ts';
-import type { KillSwitch } from '../api/kill-switch.ts';
+import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
+import { isEngaging } from '../guardrails/kill-switch/plan.ts';
 import { ApiServerClient, type KubeClient } from '../runtime/client.ts';
 import { ApiError, isAlreadyExists } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
@@ -27,12 +28,16 @@ Usage:
   kubectl guardrails release NAME --reason TEXT   ask for its release (not by who engaged it)
   kubectl guardrails status [NAME]                what is engaged, and how far
 
+With --whole-namespace instead of NAME, kill and release mean everything in the namespace.
+
 Options:
   -n, --namespace NAME   namespace; default: the context's
   -A, --all-namespaces   status of all namespaces
       --reason TEXT      why; kept in the KillSwitch and in the events
       --wait=false       don't wait until it is done
       --force            kill: also where there is no Workflow of that name
+      --whole-namespace  everything that runs in the namespace
+      --break-glass      release: alone, and without an operator; takes the verb break-glass
       --timeout 60       seconds to wait
   -o, --output FORMAT    status as table, json or yaml
       --kubeconfig FILE  --context NAME  --as USER   as in kubectl
@@ -50,6 +55,7 @@ interface Flags {
   reason: string | undefined;
   wait: boolean;
   force: boolean;
+  breakGlass: boolean;
   timeoutMs: number;
   output: string;
 }
@@ -64,7 +70,8 @@ export async function run(options: RunOptions): Promise<number> {
   let kubeConfig: PooledKubeConfig | undefined;
   try {
     const { values, positionals } = parse(options.argv);
-    const [command, name, ...rest] = positionals;
+    const [command, given, ...rest] = positionals;
+    const name = nameOf(values, given);
     if (values.help === true || command === undefined) {
       options.stdout(usage);
       return command === undefined && values.help !== true ? exit.usage : exit.ok;
@@ -114,6 +121,8 @@ function parse(argv: readonly string[]) {
       reason: { type: 'string' },
       wait: { type: 'boolean' },
       force: { type: 'boolean' },
+      'whole-namespace': { type: 'boolean' },
+      'break-glass': { type: 'boolean' },
       timeout: { type: 'string' },
       output: { type: 'string', short: 'o' },
       kubeconfig: { type: 'string' },
@@ -122,6 +131,18 @@ function parse(argv: readonly string[]) {
       help: { type: 'boolean', short: 'h' },
     },
   });
+}
+
+function nameOf(
+  values: ReturnType<typeof parse>['values'],
+  given: string | undefined,
+): string | undefined {
+  if (values['whole-namespace'] !== true) {
+    if (given !== wholeNamespaceName) return given;
+    throw new UsageError('to mean everything in the namespace, write --whole-namespace');
+  }
+  if (given !== undefined) throw new UsageError('either NAME or --whole-namespace, not both');
+  return wholeNamespaceName;
 }
 
 function isUsage(error: unknown): boolean {
@@ -147,6 +168,7 @@ function flagsOf(values: ReturnType<typeof parse>['values'], kubeConfig: PooledK
     reason: values.reason,
     wait: values.wait !== false,
     force: values.force === true,
+    breakGlass: values['break-glass'] === true,
     timeoutMs: seconds * 1000,
     output,
   };
@@ -175,7 +197,8 @@ async function kill(session: Session, name: string): Promise<number> {
   const { client, flags, stdout } = session;
   const { namespace } = flags;
   const reason = reasonOf(flags, `kill ${name} --reason TEXT`);
-  if (!flags.force && !(await mayExist(client, namespace, name))) {
+  const isWhole = name === wholeNamespaceName;
+  if (!isWhole && !flags.force && !(await mayExist(client, namespace, name))) {
     session.stderr(
       `Error: there is no Workflow ${name} in namespace ${namespace}. To stop whatever runs as ServiceAccount ${name} all the same, add --force.`,
     );
@@ -184,7 +207,7 @@ async function kill(session: Session, name: string): Promise<number> {
   try {
     await client.create(resources.killSwitches, {
       metadata: { namespace, name },
-      spec: { workflow: name, reason },
+      spec: { ...(isWhole ? { wholeNamespace: true } : { workflow: name }), reason },
     });
     stdout(`Kill switch engaged for ${namespace}/${name}.`);
   } catch (error) {
@@ -192,7 +215,7 @@ async function kill(session: Session, name: string): Promise<number> {
     const standing = await client.get(resources.killSwitches, { namespace, name });
     if (standing === undefined || isBeingReleased(standing)) {
       session.stderr(
-        `Error: the kill switch of ${namespace}/${name} is being released. To engage it again: kubectl -n ${namespace} annotate awf ${name} ${annotation.killSwitch}="${reason}"`,
+        `Error: the kill switch of ${namespace}/${name} is being released. To engage it again: kubectl annotate ${isWhole ? `namespace ${namespace}` : `awf ${name} -n ${namespace}`} ${annotation.killSwitch}="${reason}"`,
       );
       return exit.failed;
     }
@@ -274,16 +297,22 @@ async function release(session: Session, name: string): Promise<number> {
  */
 async function askForRelease(
   { client, flags }: Session,
-  { metadata: { namespace = '', name, uid }, spec }: KillSwitch,
+  { metadata: { namespace = '', name, uid } }: KillSwitch,
   reason: string,
 ): Promise<void> {
+  const annotations = {
+    [annotation.release]: reason,
+    ...(flags.breakGlass && { [annotation.breakGlass]: reason }),
+  };
+  // Without an operator nobody else would lift the fence.
+  const labels = flags.breakGlass ? { [label.releasing]: 'true' } : {};
   const deadline = performance.now() + Math.min(flags.timeoutMs, 10_000);
   for (;;) {
     try {
       await client.mergePatch(
         resources.killSwitches,
         { namespace, name },
-        { metadata: { uid, annotations: { [annotation.release]: reason } } },
+        { metadata: { uid, annotations, labels } },
       );
       return;
     } catch (error) {
@@ -296,8 +325,12 @@ async function askForRelease(
     if (!(error instanceof ApiError)) return false;
     if (error.message.includes('paramKind')) return true;
     if (!error.message.includes(policyName('kill-switch-release-blocked'))) return false;
-    const workflow = await client.get(resources.workflows, { namespace, name: spec.workflow });
-    return workflow?.metadata.annotations?.[annotation.killSwitch] === undefined;
+    if (name === wholeNamespaceName) {
+      return !isEngaging(await client.get(resources.namespaces, { name: namespace }));
+    }
+    const workflow = await client.get(resources.workflows, { namespace, name });
+    const identity = await client.get(resources.automationIdentities, { namespace, name });
+    return !isEngaging(workflow) && !isEngaging(identity);
   }
 }
 

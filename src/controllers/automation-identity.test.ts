@@ -309,8 +309,10 @@ describe('keysFor', () => {
     ]);
     expect(keysFor.namespace({ metadata: { name: 'other' } }, identities)).toEqual([]);
     expect(
-      keysFor.killSwitch({ metadata: key, spec: { workflow: 'poster', reason: 'x' } }),
+      keysFor.killSwitch({ metadata: key, spec: { workflow: 'poster', reason: 'x' } }, identities),
     ).toEqual(['billing/poster']);
+    const whole = { metadata: key, spec: { wholeNamespace: true, reason: 'x' } };
+    expect(keysFor.killSwitch(whole, identities)).toEqual(['billing/poster']);
   });
 
   it('maps a child to the identity that controls it, by kind and group', async () => {

@@ -29,6 +29,7 @@ import {
   type IdentityChildren,
 } from '../guardrails/identity/plan.ts';
 import { heldReason, type Problem } from '../guardrails/requirements.ts';
+import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -83,9 +84,14 @@ export const keysFor = {
     identities: Pick<ReadStore<AutomationIdentity>, 'byIndex'>,
   ): string[] => identities.byIndex('namespace', metadata.name).map(keyOf),
 
-  killSwitch: ({ metadata, spec }: KillSwitch): string[] => [
-    `${metadata.namespace ?? ''}/${spec.workflow}`,
-  ],
+  /** @param identities indexed by `namespace` */
+  killSwitch: (
+    { metadata, spec }: KillSwitch,
+    identities: Pick<ReadStore<AutomationIdentity>, 'byIndex'>,
+  ): string[] =>
+    spec.workflow === undefined
+      ? identities.byIndex('namespace', metadata.namespace ?? '').map(keyOf)
+      : [`${metadata.namespace ?? ''}/${spec.workflow}`],
 
   /** A ServiceAccount, Role or RoleBinding, by whom its controller reference names. */
   child: (child: KubeObject): string[] => {
@@ -172,7 +178,7 @@ export class AutomationIdentityController implements Reconciler {
       identity,
       spec: 'spec' in read ? read.spec : undefined,
       missing: whatIsMissing({ identity, namespace }),
-      killSwitch: options.killSwitches.get(key),
+      killSwitch: killSwitchOver(options.killSwitches, key),
       children: {
         serviceAccount: ours(options.serviceAccounts.get(key)),
         role: ours(options.roles.get(key)),

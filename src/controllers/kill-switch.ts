@@ -1,12 +1,15 @@
 import { conditionsFrom, isTrue, type Finding } from '../api/conditions.ts';
-import type { KillSwitch, KillSwitchStatus } from '../api/kill-switch.ts';
+import type { AutomationIdentity } from '../api/automation-identity.ts';
+import { wholeNamespaceName, type KillSwitch, type KillSwitchStatus } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import { splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
-import { resources } from '../api/resources.ts';
+import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import {
+  isEngaging,
+  isLatched,
   isLive,
   isPausable,
   isToBeDeleted,
@@ -31,6 +34,8 @@ import type { ReadStore } from '../runtime/store.ts';
 export interface KillSwitchMetrics {
   /** Seconds from the engagement until a rung of the ladder was reached. */
   observeStop(rung: string, seconds: number): void;
+  /** A release without a second person or without an operator. */
+  countBreakGlass(): void;
 }
 
 export interface KillSwitchControllerOptions {
@@ -40,10 +45,11 @@ export interface KillSwitchControllerOptions {
   metrics: KillSwitchMetrics;
   killSwitches: ReadStore<KillSwitch>;
   workflows: ReadStore<Workflow>;
+  identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
-  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   pods: IndexedStore<Pod>;
   /** Requests in flight at a time, for one kill. */
   parallelism: number;
@@ -54,7 +60,7 @@ export interface KillSwitchControllerOptions {
 }
 
 /**
- * Stops and releases, one key (`namespace/name` of a Workflow) at a time: latch, prove the fence,
+ * Stops and releases, one key (`namespace/name` of a KillSwitch) at a time: latch, prove the fence,
  * pause workloads, delete pods; on release lift the fence, prove that, put everything back, delete
  * the KillSwitch last. Every step is a function of what stands in the API, so it runs on every
  * replica without leadership, and a repeat or a crash changes nothing.
@@ -68,10 +74,10 @@ export class KillSwitchController implements Reconciler {
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
-    const { client, killSwitches, workflows } = this.#options;
+    const { client, killSwitches } = this.#options;
     const { signal } = context;
     const cached = killSwitches.get(key);
-    if (phaseOf(cached, workflows.get(key)) === 'Idle') return {};
+    if (phaseOf(cached, this.#carriersOf(key)) === 'Idle') return {};
     if (cached !== undefined && this.#isSettled(key, cached)) {
       // Nothing is left to do, as long as the fence stands: somebody may take policies away.
       const fence = await probeFence(client, cached, signal);
@@ -81,19 +87,25 @@ export class KillSwitchController implements Reconciler {
     // What follows stops or starts things, so it rests on the API server's word, not on a cache
     // that may lag behind a release.
     const { namespace = '', name } = splitKey(key);
-    const [killSwitch, workflow] = await Promise.all([
+    const [killSwitch, ...carriers] = await Promise.all([
       client.get(resources.killSwitches, { namespace, name }, { signal }),
-      client.get(resources.workflows, { namespace, name }, { signal }),
+      ...(name === wholeNamespaceName
+        ? [client.get(resources.namespaces, { name: namespace }, { signal })]
+        : [
+            client.get(resources.workflows, { namespace, name }, { signal }),
+            client.get(resources.automationIdentities, { namespace, name }, { signal }),
+          ]),
     ]);
-    switch (phaseOf(killSwitch, workflow)) {
+    const engaging = carriers.filter((one) => one !== undefined).filter(isEngaging);
+    switch (phaseOf(killSwitch, engaging)) {
       case 'Idle':
         return {};
       case 'Latch':
-        return this.#latch(key, workflow, context);
+        return this.#latch(engaging, context);
       case 'CancelRelease':
-        return this.#cancelRelease(key, killSwitch, context);
+        return this.#cancelRelease(killSwitch, engaging, context);
       case 'Stop':
-        return this.#stop(key, killSwitch, context);
+        return this.#stop(killSwitch, engaging, context);
       case 'Release':
         return this.#release(killSwitch, context);
     }
@@ -101,30 +113,31 @@ export class KillSwitchController implements Reconciler {
 
   /** Engaged, proven and reported, with nothing new to stop: the steady state of a kill. */
   #isSettled(key: string, killSwitch: KillSwitch): boolean {
-    const { workflows } = this.#options;
+    const carriers = this.#carriersOf(key);
     return (
-      phaseOf(killSwitch, workflows.get(key)) === 'Stop' &&
+      phaseOf(killSwitch, carriers) === 'Stop' &&
+      carriers.filter(isEngaging).every(isLatched) &&
       isTrue(killSwitch.status?.conditions, 'Ready') &&
       this.#isGuarded(killSwitch) &&
       !this.#workloadsOf(killSwitch).some(isPausable) &&
-      !this.#podsOf(key).some(isLive)
+      !this.#podsOf(killSwitch).some(isLive)
     );
   }
 
   async #latch(
-    key: string,
-    workflow: Workflow | undefined,
+    engaging: readonly KubeObject[],
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
-    if (workflow === undefined) return {};
+    const [first] = engaging;
+    if (first === undefined) return {};
     const { client } = this.#options;
     try {
-      const latched = await client.create(resources.killSwitches, latchOf(workflow), {
+      const latched = await client.create(resources.killSwitches, latchOf(first), {
         signal: context.signal,
       });
       const { engagedBy = 'unknown', reason } = latched.spec;
       context.log.warn('Kill switch engaged by annotation', { engagedBy, reason });
-      return await this.#stop(key, latched, context);
+      return await this.#stop(latched, engaging, context);
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
       return { retry: true };
@@ -132,8 +145,8 @@ export class KillSwitchController implements Reconciler {
   }
 
   async #stop(
-    key: string,
     killSwitch: KillSwitch | undefined,
+    engaging: readonly KubeObject[],
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
@@ -145,7 +158,7 @@ export class KillSwitchController implements Reconciler {
     if (!guarded) {
       // Without a fence whatever is deleted comes back: nothing would be stopped, only disturbed.
       const workloads = this.#workloadsOf(killSwitch);
-      const pods = this.#podsOf(key).filter(isLive);
+      const pods = this.#podsOf(killSwitch).filter(isLive);
       const unguarded = { namespace, guarded, fence: 'Allowed', workloads, pods } as const;
       await this.#report(context, killSwitch, stopFindings(unguarded), {
         workloads: countsOf(workloads),
@@ -157,6 +170,7 @@ export class KillSwitchController implements Reconciler {
     const [fence, paused] = await Promise.all([
       probeFence(client, killSwitch, signal),
       pauseWorkloads(killSwitch, this.#workloadsOf(killSwitch), stopOptions),
+      this.#markLatched(engaging, context),
     ]);
     const stored = new Map(
       paused.flatMap((outcome) =>
@@ -168,7 +182,7 @@ export class KillSwitchController implements Reconciler {
     const workloads = this.#workloadsOf(killSwitch).map(
       (workload) => stored.get(workload.metadata.uid) ?? workload,
     );
-    const pods = await this.#remainingPods(key, killSwitch, context);
+    const pods = await this.#remainingPods(killSwitch, context);
     const deleted = await deletePods(pods ?? [], stopOptions);
 
     const findings = stopFindings({ namespace, guarded, fence, workloads, pods });
@@ -188,22 +202,16 @@ export class KillSwitchController implements Reconciler {
 
   /** `undefined` where the API server doesn't answer: unknown is never gone. */
   async #remainingPods(
-    key: string,
-    { metadata, spec }: KillSwitch,
+    killSwitch: KillSwitch,
     { signal, log }: ReconcileContext,
   ): Promise<readonly Pod[] | undefined> {
-    const { podGraceSeconds } = this.#options;
-    const cached = this.#podsOf(key).filter(
+    const { client, podGraceSeconds } = this.#options;
+    const cached = this.#podsOf(killSwitch).filter(
       (pod) => isLive(pod) || isToBeDeleted(pod, podGraceSeconds),
     );
     if (cached.length > 0) return cached;
     try {
-      return await listLivePods(
-        this.#options.client,
-        metadata.namespace ?? '',
-        spec.workflow,
-        signal,
-      );
+      return await listLivePods(client, killSwitch, signal);
     } catch (error) {
       log.warn('Pods of a kill could not be listed', { error });
       return undefined;
@@ -211,8 +219,8 @@ export class KillSwitchController implements Reconciler {
   }
 
   async #cancelRelease(
-    key: string,
     killSwitch: KillSwitch | undefined,
+    engaging: readonly KubeObject[],
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
@@ -227,7 +235,11 @@ export class KillSwitchController implements Reconciler {
           // What was decided on; somebody may ask for another release meanwhile.
           resourceVersion,
           labels: { [label.releasing]: null },
-          annotations: { [annotation.release]: null, [annotation.releasedBy]: null },
+          annotations: {
+            [annotation.release]: null,
+            [annotation.releasedBy]: null,
+            [annotation.breakGlass]: null,
+          },
         },
       },
       { signal: context.signal },
@@ -238,7 +250,7 @@ export class KillSwitchController implements Reconciler {
       'ReleaseCancelled',
       'The kill-switch annotation was set again while the release was under way; it stays engaged.',
     );
-    return this.#stop(key, engaged, context);
+    return this.#stop(engaged, engaging, context);
   }
 
   async #release(
@@ -301,12 +313,10 @@ export class KillSwitchController implements Reconciler {
     if (!isOurs) return {};
     this.#announceRelease(releasing, releasedBy, unrestorable);
     context.log.warn('Kill switch released', { releasedBy });
-    const workflow = this.#options.workflows.get(`${namespace}/${name}`);
-    events.normal(
-      source(resources.workflows, workflow ?? { metadata: { namespace, name } }),
-      'KillSwitchReleased',
-      `Released by ${releasedBy}: ${annotations[annotation.release] ?? ''}`,
-    );
+    for (const about of this.#carriersOf(`${namespace}/${name}`)) {
+      const message = `Released by ${releasedBy}: ${annotations[annotation.release] ?? ''}`;
+      events.normal(about, 'KillSwitchReleased', message);
+    }
     return {};
   }
 
@@ -315,8 +325,13 @@ export class KillSwitchController implements Reconciler {
     releasedBy: string,
     unrestorable: readonly { workload: Workload; why: string }[],
   ): void {
-    const { events } = this.#options;
+    const { events, metrics } = this.#options;
     const about = source(resources.killSwitches, killSwitch);
+    const brokenFor = killSwitch.metadata.annotations?.[annotation.breakGlass];
+    if (brokenFor !== undefined) {
+      metrics.countBreakGlass();
+      events.warning(about, 'BreakGlass', `${releasedBy} broke the glass: ${brokenFor}`);
+    }
     for (const { workload, why } of unrestorable) {
       const { name } = workload.metadata;
       events.warning(about, 'NotRestored', `${workload.kind} ${name} was not put back: ${why}.`);
@@ -382,16 +397,71 @@ export class KillSwitchController implements Reconciler {
     return isGuarded(this.#options.namespaces.get(metadata.namespace ?? ''));
   }
 
-  #workloadsOf({ metadata, spec }: KillSwitch): readonly Workload[] {
-    return this.#options.workloads.byIndex(
-      'identity',
-      `${metadata.namespace ?? ''}/${spec.workflow}`,
-    );
+  #workloadsOf(killSwitch: KillSwitch): readonly Workload[] {
+    return this.#options.workloads.byIndex(...coveredBy(killSwitch));
   }
 
-  #podsOf(key: string): readonly Pod[] {
-    return this.#options.pods.byIndex('identity', key);
+  #podsOf(killSwitch: KillSwitch): readonly Pod[] {
+    return this.#options.pods.byIndex(...coveredBy(killSwitch));
   }
+
+  /** What can carry the annotation that this KillSwitch latches, as the caches know it. */
+  #carriersOf(key: string): readonly KubeObject[] {
+    const { workflows, identities, namespaces } = this.#options;
+    const { namespace = '', name } = splitKey(key);
+    const carriers =
+      name === wholeNamespaceName
+        ? [carrier(resources.namespaces, namespaces.get(namespace))]
+        : [
+            carrier(resources.workflows, workflows.get(key)),
+            carrier(resources.automationIdentities, identities.get(key)),
+          ];
+    return carriers.filter((object) => object !== undefined);
+  }
+
+  /** Whoever engaged may take the annotation away from now on: the KillSwitch stands. */
+  async #markLatched(
+    engaging: readonly KubeObject[],
+    { signal, log }: ReconcileContext,
+  ): Promise<void> {
+    const patch = { metadata: { labels: { [label.latched]: 'true' } } };
+    const outcomes = await forEachBounded(
+      engaging.filter((object) => !isLatched(object)),
+      this.#options.parallelism,
+      async ({ kind, metadata: { namespace, name, uid } }) => {
+        const resource = carrierKinds.find((one) => one.kind === kind) ?? resources.namespaces;
+        const key = { ...(namespace !== undefined && { namespace }), name };
+        await this.#options.client.mergePatch(
+          resource,
+          key,
+          { metadata: { ...patch.metadata, uid } },
+          { signal },
+        );
+      },
+    );
+    for (const { error } of outcomes.filter((outcome) => 'error' in outcome)) {
+      // Gone, or without the annotation by now; anything else is met again by the next look.
+      log.info('What engaged could not be marked as latched', { error });
+    }
+  }
+}
+
+const carrierKinds: readonly Resource[] = [
+  resources.workflows,
+  resources.automationIdentities,
+  resources.namespaces,
+];
+
+/** An index of workloads and pods, and the value under which a KillSwitch finds its own. */
+function coveredBy({ metadata, spec }: KillSwitch): ['namespace' | 'identity', string] {
+  const { namespace = '' } = metadata;
+  return spec.workflow === undefined
+    ? ['namespace', namespace]
+    : ['identity', `${namespace}/${spec.workflow}`];
+}
+
+function carrier(resource: Resource, object: KubeObject | undefined): KubeObject | undefined {
+  return object === undefined ? undefined : source(resource, object);
 }
 
 /** How often the fence of a kill that is settled is asked whether it still stands. */
@@ -404,9 +474,6 @@ function countsOf(workloads: readonly Workload[]): { total: number; paused: numb
   return { total: workloads.length, paused };
 }
 
-function source(
-  { group, version, kind }: (typeof resources)[keyof typeof resources],
-  { metadata }: KubeObject,
-): KubeObject {
+function source({ group, version, kind }: Resource, { metadata }: KubeObject): KubeObject {
   return { apiVersion: group === '' ? version : `${group}/${version}`, kind, metadata };
 }

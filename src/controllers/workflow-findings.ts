@@ -2,10 +2,10 @@ import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation } from '../api/names.ts';
-import type { Condition, Namespace } from '../api/objects.ts';
+import type { Condition, KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
-import { latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
+import { isEngaging, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
   heldFinding,
   heldReason,
@@ -110,7 +110,7 @@ export function isWithheld(view: WorkflowView, missing: readonly Problem[]): boo
   return (
     missing.length > 0 ||
     isIdentityPending(view) ||
-    phaseOf(view.killSwitch, view.workflow) !== 'Idle'
+    phaseOf(view.killSwitch, carriersOf(view)) !== 'Idle'
   );
 }
 
@@ -176,16 +176,28 @@ function untargetedWorkloads({ workflow, targets }: WorkflowView): string | unde
   return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted, idOf)}.`;
 }
 
-function stoppedFinding({ workflow, killSwitch }: WorkflowView): Finding {
-  const phase = phaseOf(killSwitch, workflow);
-  if (phase === 'Idle') {
+/** What can carry the annotation that stops this Workflow. */
+function carriersOf({ workflow, identity, namespace }: WorkflowView): readonly KubeObject[] {
+  return [workflow, identity, namespace].filter((carrier) => carrier !== undefined);
+}
+
+/** The KillSwitch that stops the Workflow, or the one that is about to be made of an annotation. */
+function killSwitchOf(view: WorkflowView): KillSwitch | undefined {
+  const engaging = carriersOf(view).find(isEngaging);
+  return view.killSwitch ?? (engaging && latchOf(engaging));
+}
+
+function stoppedFinding(view: WorkflowView): Finding {
+  const phase = phaseOf(view.killSwitch, carriersOf(view));
+  const killSwitch = killSwitchOf(view);
+  if (phase === 'Idle' || killSwitch === undefined) {
     const message = 'The kill switch is not engaged.';
     return { type: 'Stopped', status: 'False', reason: 'NotEngaged', message };
   }
-  const { name, namespace = '' } = workflow.metadata;
-  const engaged = engagement(workflow, killSwitch);
+  const { name, namespace = '' } = killSwitch.metadata;
+  const engaged = engagement(killSwitch);
   if (phase === 'Release') {
-    const by = killSwitch?.metadata.annotations?.[annotation.releasedBy] ?? 'unknown';
+    const by = killSwitch.metadata.annotations?.[annotation.releasedBy] ?? 'unknown';
     const message = `${engaged} It is being released; ${by} asked for it.`;
     return { type: 'Stopped', status: 'True', reason: 'Releasing', message };
   }
@@ -194,18 +206,15 @@ function stoppedFinding({ workflow, killSwitch }: WorkflowView): Finding {
 }
 
 /** Who engaged, when and why. */
-function engagement(workflow: Workflow, killSwitch: KillSwitch | undefined): string {
-  const { reason, engagedBy = 'unknown' } = (killSwitch ?? latchOf(workflow)).spec;
-  const since = killSwitch?.metadata.creationTimestamp;
-  return `Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason)}".`;
+function engagement({ metadata, spec }: KillSwitch): string {
+  const { reason, engagedBy = 'unknown', wholeNamespace = false } = spec;
+  const since = metadata.creationTimestamp;
+  return `${wholeNamespace ? 'The whole namespace is stopped. ' : ''}Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason)}".`;
 }
 
 /** What changed since the conditions that stood before, as events tell it. */
-export function transitionsOf(
-  { workflow, killSwitch }: WorkflowView,
-  findings: readonly Finding[],
-): Transition[] {
-  const previous = workflow.status?.conditions;
+export function transitionsOf(view: WorkflowView, findings: readonly Finding[]): Transition[] {
+  const previous = view.workflow.status?.conditions;
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
     const before = previous?.find((condition) => condition.type === type);
@@ -219,7 +228,7 @@ export function transitionsOf(
       case 'Stopped': {
         // Its release is told by who does it.
         if (status !== 'True' || before?.status === 'True') return [];
-        const { engagedBy = 'unknown', reason: why } = (killSwitch ?? latchOf(workflow)).spec;
+        const { engagedBy = 'unknown', reason: why = '' } = killSwitchOf(view)?.spec ?? {};
         const text = `Engaged by ${engagedBy}: ${why}`;
         return [{ type: 'warning', reason: 'KillSwitchEngaged', message: text }];
       }

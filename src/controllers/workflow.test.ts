@@ -681,7 +681,7 @@ describe('a change concerns', () => {
     expect([
       keysFor.workflow({ metadata, spec: { targets: [] } }),
       keysFor.identity({ metadata, spec: {} }),
-      keysFor.killSwitch({ metadata, spec }),
+      keysFor.killSwitch({ metadata, spec }, workflows),
       keysFor.networkPolicy(policyWith({ ownerReferences })),
       keysFor.networkPolicy(policyWith({ ownerReferences, labels })),
       keysFor.networkPolicy(policyWith({ labels })),

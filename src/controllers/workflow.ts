@@ -16,6 +16,7 @@ import type { Workload } from '../api/workload.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
 import { planEgress } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
+import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -70,9 +71,14 @@ export const keysFor = {
 
   identity: (identity: AutomationIdentity): string[] => [keyOf(identity)],
 
-  killSwitch: ({ metadata, spec }: KillSwitch): string[] => [
-    `${metadata.namespace ?? ''}/${spec.workflow}`,
-  ],
+  /** @param workflows indexed by `namespace` */
+  killSwitch: (
+    { metadata, spec }: KillSwitch,
+    workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
+  ): string[] =>
+    spec.workflow === undefined
+      ? workflows.byIndex('namespace', metadata.namespace ?? '').map(keyOf)
+      : [`${metadata.namespace ?? ''}/${spec.workflow}`],
 
   /** By the controller reference, and by the label, in case that somebody took the reference away. */
   networkPolicy: (policy: NetworkPolicy): string[] => {
@@ -220,7 +226,7 @@ export class WorkflowController implements Reconciler {
       targets: resolveTargets(workflow, spec?.targets ?? [], neighbours),
       namespace,
       identity: identities.get(key),
-      killSwitch: killSwitches.get(key),
+      killSwitch: killSwitchOver(killSwitches, key),
       policies: networkPolicies
         .byIndex('workflow', key)
         .filter((policy) => controllerOf(policy)?.uid === workflow.metadata.uid),

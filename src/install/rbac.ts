@@ -32,11 +32,12 @@ export const operatorRole: RoleDefinition = {
   name: 'operator',
   description: 'What the operator does by itself.',
   rules: [
-    rule(read, workflows, killSwitches),
-    rule(['list', 'watch'], automationIdentities),
+    rule(read, ...kinds),
+    // The label that says that a KillSwitch stands for the annotation.
+    rule(['patch'], workflows, automationIdentities, resources.namespaces),
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
-    rule(['list', 'watch'], resources.namespaces),
+    rule(read, resources.namespaces),
     rule([...read, 'create', 'patch', 'delete'], resources.serviceAccounts),
     rule([...read, 'create', 'patch', 'delete'], resources.roles, resources.roleBindings),
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
@@ -100,6 +101,15 @@ export const userRoles: readonly RoleDefinition[] = [
     rules: [
       rule(read, ...kinds),
       { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'release'] },
+    ],
+  },
+  {
+    name: 'break-glass',
+    description:
+      'Release a kill switch alone, also without an operator. For the few who answer for it.',
+    rules: [
+      rule(read, ...kinds),
+      { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'break-glass'] },
     ],
   },
 ];

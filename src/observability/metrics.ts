@@ -96,6 +96,12 @@ const definitions = {
     },
     buckets: [0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 900],
   },
+  brokenGlass: {
+    type: 'counter',
+    name: 'kill_switch_break_glass_total',
+    help: 'Kill switches that were released without a second person or without an operator.',
+    labels: {},
+  },
   rotations: {
     type: 'counter',
     name: 'secret_rotations_total',
@@ -199,6 +205,7 @@ export class Metrics {
   readonly #watchRestarts = this.#counter(definitions.watchRestarts);
   readonly #relists = this.#counter(definitions.relists);
   readonly #stopDuration = this.#histogram(definitions.stopDuration);
+  readonly #brokenGlass = this.#counter(definitions.brokenGlass);
   readonly #rotations = this.#counter(definitions.rotations);
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
@@ -279,6 +286,10 @@ export class Metrics {
   /** Seconds from the engagement of a kill switch until a rung of the ladder was reached. */
   observeStop(rung: string, seconds: number): void {
     this.#stopDuration.observe({ rung: this.#bounded('rung', rung) }, seconds);
+  }
+
+  countBreakGlass(): void {
+    this.#brokenGlass.inc();
   }
 
   countRotation(result: 'success' | 'error'): void {

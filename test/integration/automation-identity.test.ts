@@ -109,7 +109,7 @@ async function startOperator(): Promise<RunningOperator> {
   });
   const enqueueAll = (keys: string[]): void => keys.forEach((key) => controller.enqueue(key));
   identities.onChange(({ object }) => enqueueAll(keysFor.identity(object)));
-  killSwitches.onChange(({ object }) => enqueueAll(keysFor.killSwitch(object)));
+  killSwitches.onChange(({ object }) => enqueueAll(keysFor.killSwitch(object, identities.store)));
   namespaces.onChange(({ object }) => enqueueAll(keysFor.namespace(object, identities.store)));
   for (const cache of children) cache.onChange(({ object }) => enqueueAll(keysFor.child(object)));
 

@@ -105,7 +105,7 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
   const enqueueAll = (keys: string[]): void => keys.forEach((key) => controller.enqueue(key));
   workflows.onChange(({ object }) => enqueueAll(keysFor.workflow(object)));
   identities.onChange(({ object }) => enqueueAll(keysFor.identity(object)));
-  killSwitches.onChange(({ object }) => enqueueAll(keysFor.killSwitch(object)));
+  killSwitches.onChange(({ object }) => enqueueAll(keysFor.killSwitch(object, workflows.store)));
   namespaces.onChange(({ object }) => enqueueAll(keysFor.namespace(object, workflows.store)));
   networkPolicies.onChange(({ object }) => enqueueAll(keysFor.networkPolicy(object)));
   for (const cache of workloads) {

@@ -97,7 +97,7 @@ describe('phaseOf', () => {
     ['release has begun', killSwitch({}, { [label.releasing]: 'true' }), undefined, 'Release'],
     ['it is engaged again during the release', releasing, workflow(engaging), 'CancelRelease'],
   ] as const)('when %s', (_, engaged, of, phase) => {
-    expect(phaseOf(engaged, of)).toBe(phase);
+    expect(phaseOf(engaged, [undefined, of])).toBe(phase);
   });
 });
 

@@ -1,18 +1,18 @@
 import { type Finding } from '../../api/conditions.ts';
 import { annotation, label } from '../../api/names.ts';
-import type { KillSwitch } from '../../api/kill-switch.ts';
-import type { KubeObject, Pod } from '../../api/objects.ts';
-import type { Workflow } from '../../api/workflow.ts';
+import { wholeNamespaceName, type KillSwitch } from '../../api/kill-switch.ts';
+import { splitKey, type KubeObject, type Pod } from '../../api/objects.ts';
 import { pauses, type Workload } from '../../api/workload.ts';
+import type { ReadStore } from '../../runtime/store.ts';
 
 /**
- * What the kill switch of one Workflow is doing. It is a function of what stands in the API alone,
+ * What the kill switch of one Workflow, or of a namespace, is doing. It is a function of what stands in the API alone,
  * so that any replica, at any time, comes to the same answer.
  */
 export type Phase =
   /** Nothing is engaged. */
   | 'Idle'
-  /** The annotation stands on the Workflow, and no KillSwitch exists yet: create it. */
+  /** The annotation stands, and no KillSwitch exists yet: create it. */
   | 'Latch'
   /** Engaged: keep everything stopped. */
   | 'Stop'
@@ -21,8 +21,11 @@ export type Phase =
   /** Somebody with the right to do so asked for release. */
   | 'Release';
 
-export function phaseOf(killSwitch: KillSwitch | undefined, workflow: Workflow | undefined): Phase {
-  const annotated = workflow?.metadata.annotations?.[annotation.killSwitch] !== undefined;
+export function phaseOf(
+  killSwitch: KillSwitch | undefined,
+  carriers: readonly (KubeObject | undefined)[],
+): Phase {
+  const annotated = carriers.some(isEngaging);
   if (killSwitch === undefined) return annotated ? 'Latch' : 'Idle';
   if (!isReleaseAsked(killSwitch)) return 'Stop';
   return annotated ? 'CancelRelease' : 'Release';
@@ -33,28 +36,67 @@ export function phaseOf(killSwitch: KillSwitch | undefined, workflow: Workflow |
  * and then nobody is known to be a second person.
  */
 function isReleaseAsked({ metadata, spec }: KillSwitch): boolean {
-  const { annotations = {}, labels = {} } = metadata;
-  if (labels[label.releasing] !== undefined) return true;
+  const { annotations = {} } = metadata;
+  if (isReleasing({ metadata, spec })) return true;
   const by = annotations[annotation.releasedBy];
-  return annotations[annotation.release] !== undefined && by !== undefined && by !== spec.engagedBy;
+  if (annotations[annotation.release] === undefined || by === undefined) return false;
+  return by !== spec.engagedBy || annotations[annotation.breakGlass] !== undefined;
+}
+
+/** Whether an object carries the annotation that engages. */
+export function isEngaging(carrier: KubeObject | undefined): boolean {
+  return carrier?.metadata.annotations?.[annotation.killSwitch] !== undefined;
+}
+
+/** Whether a KillSwitch stands for the annotation, and the annotation may go by now. */
+export function isLatched({ metadata }: KubeObject): boolean {
+  return metadata.labels?.[label.latched] !== undefined;
 }
 
 /**
- * The KillSwitch that latches the annotation of a Workflow. Its name is the Workflow's, so that
+ * The KillSwitch that latches the annotation of a Workflow, an AutomationIdentity or (it has no
+ * namespace of its own) a Namespace. Its name follows from what carries the annotation, so that
  * every replica creates the same one. An annotation without a stamp (admission wasn't in force
  * when it was written) engages all the same: unknown means stop.
  */
-export function latchOf(workflow: Workflow): KillSwitch {
-  const { name, namespace, annotations = {} } = workflow.metadata;
+export function latchOf(carrier: KubeObject): KillSwitch {
+  const { name, namespace, annotations = {} } = carrier.metadata;
   const reason = annotations[annotation.killSwitch]?.trim();
+  const isNamespace = namespace === undefined;
   return {
-    metadata: { name, ...(namespace !== undefined && { namespace }) },
+    metadata: {
+      name: isNamespace ? wholeNamespaceName : name,
+      namespace: isNamespace ? name : namespace,
+    },
     spec: {
-      workflow: name,
+      ...(isNamespace ? { wholeNamespace: true } : { workflow: name }),
       reason: (reason === undefined || reason === '' ? 'no reason given' : reason).slice(0, 1024),
       engagedBy: annotations[annotation.killSwitchEngagedBy] ?? 'unknown',
     },
   };
+}
+
+/** Whether a KillSwitch stops what runs as a ServiceAccount of its namespace. */
+export function covers({ spec }: KillSwitch, serviceAccountName: string): boolean {
+  return spec.wholeNamespace === true || spec.workflow === serviceAccountName;
+}
+
+/**
+ * The KillSwitch that a Workflow or AutomationIdentity (`namespace/name`) is stopped by: its own or
+ * its namespace's, and of the two one that isn't being released.
+ */
+export function killSwitchOver(
+  killSwitches: Pick<ReadStore<KillSwitch>, 'get'>,
+  key: string,
+): KillSwitch | undefined {
+  const { namespace = '' } = splitKey(key);
+  const both = [killSwitches.get(key), killSwitches.get(`${namespace}/${wholeNamespaceName}`)];
+  return both.find((one) => one !== undefined && !isReleasing(one)) ?? both[0] ?? both[1];
+}
+
+/** Whether the fence of a KillSwitch is being lifted, or is lifted. */
+export function isReleasing({ metadata }: KillSwitch): boolean {
+  return metadata.labels?.[label.releasing] !== undefined;
 }
 
 /**
@@ -115,9 +157,7 @@ export function thawNonce(killSwitch: KillSwitch, workload: Workload): string {
 export function isHeldBy(killSwitch: KillSwitch, workload: Workload): boolean {
   const touch = workload.metadata.annotations?.[annotation.touch];
   if (touch?.startsWith(killSwitch.metadata.uid ?? '\0') === true) return true;
-  return (
-    workload.serviceAccountName === killSwitch.spec.workflow && restoreOf(workload) !== undefined
-  );
+  return covers(killSwitch, workload.serviceAccountName) && restoreOf(workload) !== undefined;
 }
 
 /** A pod that has ended on its own holds nothing that must be stopped; it stays, for its logs. */
@@ -159,7 +199,7 @@ export interface StopProgress {
   /** The namespace carries the environment label, so that the policies are bound to it. */
   guarded: boolean;
   fence: FenceAnswer;
-  /** Every workload that runs as the identity. */
+  /** Every workload that the KillSwitch covers. */
   workloads: readonly Workload[];
   /** Pods that are still there, live ones only; `undefined` where they couldn't be listed. */
   pods: readonly Pod[] | undefined;
@@ -234,7 +274,7 @@ function pausedFinding(workloads: readonly Workload[]): Finding {
         type: 'Paused',
         status: 'True',
         reason: 'AllPaused',
-        message: `${workloads.length} workloads run as this identity, none of them active.`,
+        message: `${workloads.length} workloads are covered, none of them active.`,
       }
     : {
         type: 'Paused',

@@ -11,7 +11,15 @@ import {
 } from '../../api/workload.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
 import { ApiError, isNotFound } from '../../runtime/errors.ts';
-import { isHeldBy, isRestored, restoreOf, thawNonce, type Restore } from './plan.ts';
+import {
+  covers,
+  isHeldBy,
+  isReleasing,
+  isRestored,
+  restoreOf,
+  thawNonce,
+  type Restore,
+} from './plan.ts';
 
 /** What became of one workload. */
 export type RestoreResult =
@@ -64,32 +72,39 @@ export async function restoreWorkload(
 }
 
 function unrestorable(
-  { spec }: KillSwitch,
+  killSwitch: KillSwitch,
   { serviceAccountName }: Workload,
   { annotation: name, text, isValid }: Restore,
 ): string | undefined {
   if (!isValid) return `${name} isn't a value that admission wrote`;
-  if (serviceAccountName === spec.workflow) return undefined;
+  if (covers(killSwitch, serviceAccountName)) return undefined;
   return `it runs as ${serviceAccountName} by now; it asked for ${text}`;
 }
 
 /**
- * Workloads that the kill still holds, as the API server has them now: a cache that lags must not
- * let a release leave one behind.
+ * Workloads that the kill still holds and no other one covers, as the API server has them now: a
+ * cache that lags must not let a release leave one behind, nor wake what another kill has stopped.
  */
 export async function listHeldWorkloads(
   client: KubeClient,
   killSwitch: KillSwitch,
   signal: AbortSignal,
 ): Promise<Workload[]> {
-  const { namespace = '' } = killSwitch.metadata;
+  const { namespace = '', name } = killSwitch.metadata;
+  const killSwitches = client.list(resources.killSwitches, { namespace, signal });
   const lists = await Promise.all(
     workloadKinds.map(async (kind) => {
       const objects = await client.list(workloadResources[kind], { namespace, signal });
       return objects.map((object) => projectWorkload(kind, object));
     }),
   );
-  return lists.flat().filter((workload) => !isFollower(workload) && isHeldBy(killSwitch, workload));
+  const others = (await killSwitches).filter(
+    (other) => other.metadata.name !== name && !isReleasing(other),
+  );
+  return lists
+    .flat()
+    .filter((workload) => !isFollower(workload) && isHeldBy(killSwitch, workload))
+    .filter((workload) => !others.some((other) => covers(other, workload.serviceAccountName)));
 }
 
 /**

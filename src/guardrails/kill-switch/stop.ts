@@ -103,16 +103,17 @@ async function dropJobTracking(client: KubeClient, pod: Pod, signal: AbortSignal
   }
 }
 
-/** Live pods of an identity as the API server has them now, not as a cache remembers them. */
+/** Live pods that a KillSwitch covers, as the API server has them, not as a cache remembers them. */
 export async function listLivePods(
   client: KubeClient,
-  namespace: string,
-  serviceAccountName: string,
+  { metadata, spec }: KillSwitch,
   signal: AbortSignal,
 ): Promise<Pod[]> {
   const pods = await client.list(resources.pods, {
-    namespace,
-    fieldSelector: `spec.serviceAccountName=${serviceAccountName}`,
+    namespace: metadata.namespace ?? '',
+    ...(spec.workflow !== undefined && {
+      fieldSelector: `spec.serviceAccountName=${spec.workflow}`,
+    }),
     signal,
   });
   return pods.filter(isLive);
