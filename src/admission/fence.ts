@@ -1,7 +1,7 @@
 import { wholeNamespaceName } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import { resources, type Resource } from '../api/resources.ts';
-import { annotationOf, brief, hasAnnotation, isProbe, isReleasing } from './cel.ts';
+import { annotationOf, brief, isProbe, isReleasing } from './cel.ts';
 import {
   policyName,
   rule,
@@ -39,6 +39,9 @@ function explain(reason: string, by: string, wayOut: string): string {
   return `'${refusal}' + ${brief(reason)} + ' (engaged by ' + ${by} + '); to release' + ${wayOut}`;
 }
 
+/** Expression: whether a KillSwitch stops its whole namespace. */
+const isWhole = `(params.spec.?wholeNamespace.orValue(false) == true)`;
+
 const release = `'kubectl guardrails release ' + params.metadata.name + ' -n ' + params.metadata.namespace + ' --reason TEXT'`;
 
 /** The fence of a KillSwitch, also while it is being released. */
@@ -46,7 +49,7 @@ export const killSwitchFence: Fence = {
   suffix: '',
   parameter: { kind: 'KillSwitch', matchLabels: {} },
   covers: (serviceAccountName) =>
-    `(params.spec.?wholeNamespace.orValue(false) || params.spec.?workflow.orValue('') == ${serviceAccountName})`,
+    `(${isWhole} || params.spec.?workflow.orValue('') == ${serviceAccountName})`,
   isEngaged: `!${isReleasing}`,
   probed: resources.killSwitches,
   explanation: explain(
@@ -79,7 +82,8 @@ const namespaceFence: Fence = {
   suffix: '-by-namespace',
   namespaceLabel: label.engaged,
   covers: () => 'true',
-  isEngaged: hasAnnotation('namespaceObject', annotation.killSwitch),
+  // Conditions don't see the namespace; the label by which it is selected follows the annotation.
+  isEngaged: 'true',
   explanation: explain(
     annotationOf('namespaceObject', annotation.killSwitch),
     annotationOf('namespaceObject', annotation.killSwitchEngagedBy),
@@ -225,7 +229,7 @@ function fenceServiceAccounts(fence: Fence): AdmissionObject[] {
     conditions: {
       engaged: isEngaged,
       // The namespace itself goes on: its controllers put back what is no automation's.
-      mine: `!params.spec.?wholeNamespace.orValue(false) && ${covers(`object.metadata.?name.orValue('')`)}`,
+      mine: `!${isWhole} && ${covers(`object.metadata.?name.orValue('')`)}`,
     },
     validations: [refuse(fence)],
   });
@@ -244,7 +248,7 @@ function fenceBindings(): AdmissionObject[] {
       ...scopeOf(fence),
       conditions: {
         engaged: fence.isEngaged,
-        ...(fence === killSwitchFence && { whole: 'params.spec.?wholeNamespace.orValue(false)' }),
+        ...(fence === killSwitchFence && { whole: isWhole }),
       },
       validations: [refuse(fence)],
     }),

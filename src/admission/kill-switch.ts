@@ -249,7 +249,7 @@ function blockReleaseByAnnotation(): AdmissionObject[] {
     namespaceLabel: label.engaged,
     conditions: {
       asks: asksRelease,
-      mine: `object.metadata.name == '${wholeNamespaceName}' && ${hasAnnotation('namespaceObject', annotation.killSwitch)}`,
+      mine: `object.metadata.name == '${wholeNamespaceName}'`,
     },
     validations: [refuse('Namespace', 'namespaceObject', `'namespace ' + request.namespace`)],
   });

@@ -6,6 +6,7 @@ import {
   probePolicyName,
 } from '../../../src/admission/index.ts';
 import { customResourceDefinitions } from '../../../src/api/crd.ts';
+import type { AutomationIdentity } from '../../../src/api/automation-identity.ts';
 import type { KillSwitch } from '../../../src/api/kill-switch.ts';
 import { annotation, label } from '../../../src/api/names.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
@@ -13,7 +14,7 @@ import type { Workflow } from '../../../src/api/workflow.ts';
 import { rbacManifests } from '../../../src/install/manifests.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/control-plane.ts';
 import { waitFor } from '../../control-plane/wait.ts';
-import { Api, type Answer } from './api.ts';
+import { Api, type Answer, type ObjectName } from './api.ts';
 import { pod, testKinds, type TestKind } from './workloads.ts';
 
 const { killSwitches, workflows, namespaces, pods, serviceAccounts } = resources;
@@ -53,6 +54,8 @@ export class AdmissionCluster {
   readonly git: Api;
   /** Writes workloads, Workflows and KillSwitches, and holds none of the custom verbs. */
   readonly mallory: Api;
+  /** Breaks the glass; writes Workflows. */
+  readonly carol: Api;
 
   private constructor(controlPlane: ControlPlane) {
     this.controlPlane = controlPlane;
@@ -62,6 +65,7 @@ export class AdmissionCluster {
     this.bob = this.admin.as('bob');
     this.git = this.admin.as('git');
     this.mallory = this.admin.as('mallory');
+    this.carol = this.admin.as('carol');
   }
 
   /** Everything is in force when it returns. */
@@ -208,6 +212,16 @@ export class AdmissionCluster {
     expect(message).toBe('');
   }
 
+  /** What an operator does with an annotation: a KillSwitch that stands for it, and a mark of that. */
+  async latch(resource: Resource, target: ObjectName): Promise<void> {
+    if (target.namespace !== undefined) {
+      await this.operator.create(killSwitches, killSwitch(target.namespace));
+      await this.untilFenced(target.namespace);
+    }
+    const patch = { metadata: { labels: { [label.latched]: 'true' } } };
+    expect((await this.operator.merge(resource, target, patch)).message).toBe('');
+  }
+
   /** The operator's touch of a workload. */
   touch({ resource }: TestKind, namespace: string, nonce = 'nonce', of = 'work'): Promise<Answer> {
     return this.operator.annotate(resource, { namespace, name: of }, { [annotation.touch]: nonce });
@@ -220,6 +234,10 @@ export function killSwitch(namespace: string, spec: Partial<KillSwitch['spec']> 
     metadata: { namespace, name },
     spec: { workflow: name, reason: 'it pays twice', ...spec },
   };
+}
+
+export function identity(namespace: string): AutomationIdentity {
+  return { metadata: { namespace, name }, spec: { purpose: 'pays invoices' } };
 }
 
 export function workflow(namespace: string, annotations: Record<string, string> = {}): Workflow {
@@ -247,14 +265,20 @@ function usersAndRoles(): object[] {
       rules: [
         {
           apiGroups: ['automationguardrails.dev'],
-          resources: ['killswitches', 'automationworkflows', 'automationworkflows/status'],
+          resources: [
+            'killswitches',
+            'automationworkflows',
+            'automationworkflows/status',
+            'automationidentities',
+          ],
           verbs: ['get', 'create', 'update', 'patch', 'delete', 'deletecollection'],
         },
       ],
     },
     binding('kill-switch-writer', 'alice', 'mallory'),
+    binding('automation-guardrails-break-glass', 'carol'),
     binding('automation-guardrails-releaser', 'alice', 'bob', pipelineUser),
-    binding('automation-guardrails-requester', 'git'),
+    binding('automation-guardrails-requester', 'git', 'carol'),
     binding('edit', 'alice', 'bob', 'mallory', 'git'),
   ];
 }

@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { annotationProbePolicyName, isDeniedBy } from '../../../src/admission/index.ts';
+import { policyName } from '../../../src/admission/policies.ts';
+import { wholeNamespaceName, type KillSwitch } from '../../../src/api/kill-switch.ts';
 import { annotation, label } from '../../../src/api/names.ts';
+import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources } from '../../../src/api/resources.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import type { Answer, Api } from './api.ts';
@@ -8,6 +11,7 @@ import {
   AdmissionCluster,
   annotationsOf,
   earlier,
+  identity,
   killSwitch,
   name,
   operatorUser,
@@ -17,7 +21,15 @@ import {
 } from './cluster.ts';
 import { deployment, pod, testKinds } from './workloads.ts';
 
-const { killSwitches, workflows, namespaces, pods, serviceAccounts, deployments } = resources;
+const {
+  automationIdentities,
+  killSwitches,
+  workflows,
+  namespaces,
+  pods,
+  serviceAccounts,
+  deployments,
+} = resources;
 
 let cluster: AdmissionCluster;
 let admin: Api;
@@ -26,10 +38,11 @@ let alice: Api;
 let bob: Api;
 let git: Api;
 let mallory: Api;
+let carol: Api;
 
 beforeAll(async () => {
   cluster = await AdmissionCluster.start();
-  ({ admin, operator, alice, bob, git, mallory } = cluster);
+  ({ admin, operator, alice, bob, git, mallory, carol } = cluster);
 });
 
 afterAll(() => cluster?.stop());
@@ -123,14 +136,22 @@ describe('engaging a kill switch', () => {
     expect(all.stderr).toContain('not deleted but released');
   });
 
-  it('does not keep its namespace from being deleted', async () => {
+  it('keeps its namespace from being deleted, and not longer', async () => {
     await admin.create(workflows, workflow(namespace));
     await cluster.engageByAnnotation(namespace);
     await admin.create(
       deployments,
       deployment.manifest({ namespace, serviceAccountName: name, value: 3 }),
     );
-    await admin.delete(namespaces, { name: namespace });
+    const byObject = await admin.delete(namespaces, { name: namespace });
+    expect(byObject.message).toContain(`the kill switch of ${name} is engaged in this namespace`);
+    await cluster.latch(workflows, target);
+    await alice.annotate(workflows, target, { [annotation.killSwitch]: null });
+    const byKillSwitch = await admin.delete(namespaces, { name: namespace });
+    expect(byKillSwitch.message).toContain("Policy 'automation-guardrails-kill-switch-namespace'");
+    expect((await cluster.askRelease(namespace)).message).toBe('');
+    await cluster.lift(namespace);
+    expect((await admin.delete(namespaces, { name: namespace })).message).toBe('');
     await waitFor(
       'the namespace to be gone',
       async () => (await admin.get(namespaces, { name: namespace })).status === 404,
@@ -168,7 +189,7 @@ describe('releasing a kill switch', () => {
     const patch = { metadata: { labels: { [label.releasing]: 'true' } } };
     for (const api of [alice, bob, mallory]) {
       const { message } = await api.merge(killSwitches, target, patch);
-      expect(message).toContain('written by the operator alone');
+      expect(message).toContain('written by the operator, or by who breaks the glass, alone');
     }
     const { message } = await operator.merge(killSwitches, target, patch);
     expect(message).toContain('nobody asked for the release');
@@ -235,7 +256,7 @@ describe('releasing a kill switch', () => {
     const withLabel = await mallory.merge(killSwitches, target, {
       metadata: { labels: { [label.releasing]: null } },
     });
-    expect(withLabel.message).toContain('written by the operator alone');
+    expect(withLabel.message).toContain('written by the operator, or by who breaks the glass');
     expect((await operator.delete(killSwitches, target)).message).toBe('');
     await waitFor('pods to be admitted again', async () => {
       const { status } = await admin.create(pods, pod(namespace, 'new'));
@@ -403,6 +424,22 @@ describe('the annotation on a Workflow', () => {
     );
   });
 
+  it('stays until a KillSwitch stands for it', async () => {
+    const unlatch = { [annotation.killSwitch]: null };
+    for (const api of [alice, mallory, admin]) {
+      const { message } = await api.annotate(workflows, target, unlatch);
+      expect(message).toContain('no KillSwitch stands for it yet');
+    }
+    const { object: standing } = await admin.get(workflows, target);
+    const { resourceVersion = '' } = standing.metadata;
+    const fromGit = { ...workflow(namespace), metadata: { ...target, resourceVersion } };
+    expect((await admin.replace(workflows, fromGit)).message).toContain('no KillSwitch stands');
+    expect((await admin.delete(workflows, target)).message).toContain('release it first');
+    const latched = { metadata: { labels: { [label.latched]: 'true' } } };
+    expect((await mallory.merge(workflows, target, latched)).message).toContain('operator alone');
+    await cluster.latch(workflows, target);
+  });
+
   it('takes its marks with it when it goes', async () => {
     const { object } = await mallory.annotate(workflows, target, { [annotation.killSwitch]: null });
     expect(object.metadata.labels).toEqual({ kept: 'yes' });
@@ -426,6 +463,186 @@ describe('the annotation on a Workflow', () => {
     });
     const again = await admin.apply(workflows, engaged, 'other');
     expect(again.status).toBe(409);
+  });
+});
+
+describe('the annotation on an AutomationIdentity', () => {
+  const namespace = 'by-identity';
+  const target = { namespace, name };
+
+  it('fences like that on a Workflow, and blocks the release while it is there', async () => {
+    await cluster.guardedNamespace(namespace);
+    await admin.create(automationIdentities, identity(namespace));
+    const reason = { [annotation.killSwitch]: 'it pays twice' };
+    const { object } = await mallory.annotate(automationIdentities, target, reason);
+    expect(object.metadata).toMatchObject({
+      labels: { [label.engaged]: 'true' },
+      annotations: { [annotation.killSwitchEngagedBy]: 'mallory' },
+    });
+    await waitFor('pods to be refused', async () => {
+      const { message } = await admin.create(pods, pod(namespace, 'new', name), { dryRun: true });
+      return isDeniedBy(message, policyName('fence-pods-by-identity'));
+    });
+    const { message } = await admin.create(pods, pod(namespace, 'other', 'other'), {
+      dryRun: true,
+    });
+    expect(message).toBe('');
+    await cluster.latch(automationIdentities, target);
+    const blocked = await cluster.askRelease(namespace);
+    expect(blocked.message).toContain(`kubectl annotate aid ${name} -n ${namespace}`);
+    await mallory.annotate(automationIdentities, target, { [annotation.killSwitch]: null });
+    await waitFor('the release to be possible', async () => {
+      const { status } = await cluster.askRelease(namespace);
+      return status === 200;
+    });
+  });
+});
+
+describe('the annotation on a Namespace', () => {
+  const namespace = 'by-namespace';
+
+  beforeAll(() => cluster.guardedNamespace(namespace));
+
+  it('is refused where no policy is bound', async () => {
+    const unguarded = await cluster.namespace('unguarded-engaging');
+    for (const of of [unguarded, 'kube-system']) {
+      const reason = { [annotation.killSwitch]: 'everything pays twice' };
+      const { message } = await admin.annotate(namespaces, { name: of }, reason);
+      expect(message).toContain('guard it first');
+    }
+  });
+
+  it('stops whatever would start in it, and nothing elsewhere', async () => {
+    const elsewhere = await cluster.guardedNamespace('not-engaged');
+    const waiting = pod(namespace, 'waiting', 'other');
+    expect((await admin.create(pods, waiting)).message).toBe('');
+    const reason = { [annotation.killSwitch]: 'everything pays twice' };
+    const { object } = await admin.annotate(namespaces, { name: namespace }, reason);
+    expect(object.metadata.labels?.[label.engaged]).toBe('true');
+    for (const account of [name, 'other', 'default']) {
+      await waitFor('pods to be refused', async () => {
+        const { message } = await admin.create(pods, pod(namespace, 'new', account), {
+          dryRun: true,
+        });
+        return isDeniedBy(message, policyName('fence-pods-by-namespace'));
+      });
+      const { message } = await admin.create(
+        serviceAccounts,
+        { metadata: { namespace, name: account } },
+        { subresource: 'token', dryRun: true },
+      );
+      expect(message).toContain(policyName('fence-tokens-by-namespace'));
+    }
+    const bound = await admin.create(
+      pods,
+      {
+        kind: 'Binding',
+        metadata: { namespace, name: 'waiting' },
+        target: { kind: 'Node', name: 'none' },
+      } as KubeObject,
+      { subresource: 'binding' },
+    );
+    expect(bound.message).toContain(policyName('fence-bindings-by-namespace'));
+    const other = await admin.create(pods, pod(elsewhere, 'new', name), { dryRun: true });
+    expect(other.message).toBe('');
+  });
+
+  it('keeps the namespace, and stays until it is latched', async () => {
+    const { message } = await admin.annotate(
+      namespaces,
+      { name: namespace },
+      { [annotation.killSwitch]: null },
+    );
+    expect(message).toContain('no KillSwitch stands for it yet');
+    const gone = await admin.delete(namespaces, { name: namespace });
+    expect(gone.message).toContain('release it first');
+  });
+
+  it('is latched into a KillSwitch of the whole namespace', async () => {
+    const whole = {
+      metadata: { namespace, name: wholeNamespaceName },
+      spec: { wholeNamespace: true, reason: 'everything pays twice' },
+    };
+    expect((await operator.create(killSwitches, whole)).message).toBe('');
+    await cluster.latch(namespaces, { name: namespace });
+    const unlatch = { [annotation.killSwitch]: null };
+    const asked = { [annotation.release]: 'fixed' };
+    const target = { namespace, name: wholeNamespaceName };
+    const blocked = await bob.annotate(killSwitches, target, asked);
+    expect(blocked.message).toContain(`kubectl annotate namespace ${namespace}`);
+    await admin.annotate(namespaces, { name: namespace }, unlatch);
+    await waitFor('the release to be possible', async () => {
+      const { message } = await admin.create(pods, pod(namespace, 'new', 'default'), {
+        dryRun: true,
+      });
+      expect(message).toContain("ValidatingAdmissionPolicy 'automation-guardrails-fence-pods");
+      const { status } = await bob.annotate(killSwitches, target, asked);
+      return status === 200;
+    });
+  });
+
+  it.each([
+    ['without a name of its own', { metadata: { name: 'other' } }],
+    ['beside a workflow', { spec: { workflow: 'namespace' } }],
+    ['and not', { spec: { wholeNamespace: false } }],
+  ])('means no KillSwitch %s', async (_, change) => {
+    const { metadata = {}, spec = {} } = change as Record<string, object>;
+    const { status } = await alice.create(killSwitches, {
+      metadata: { namespace: 'by-identity', name: wholeNamespaceName, ...metadata },
+      spec: { wholeNamespace: true, reason: 'everything', ...spec },
+    } as KillSwitch);
+    expect(status).toBe(422);
+  });
+});
+
+describe('breaking the glass', () => {
+  const namespace = 'glass';
+  const target = { namespace, name };
+  const marks = { [annotation.release]: 'nobody else is here', [annotation.breakGlass]: 'alone' };
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    await cluster.engage(namespace);
+  });
+
+  it('takes its verb, a reason, the wish for release, and a person', async () => {
+    const cases: [Api, Record<string, string>, string][] = [
+      [alice, marks, 'alice may not break the glass'],
+      [carol, { ...marks, [annotation.breakGlass]: ' ' }, 'breaking the glass needs a reason'],
+      [carol, { [annotation.breakGlass]: 'alone' }, 'comes with the release'],
+      [admin.as(pipelineUser), marks, 'a ServiceAccount may not release'],
+    ];
+    for (const [api, annotations, sentence] of cases) {
+      const { message } = await api.annotate(killSwitches, target, annotations);
+      expect(message).toContain(sentence);
+    }
+  });
+
+  it('releases without a second person and without an operator', async () => {
+    const { object, message } = await carol.merge(killSwitches, target, {
+      metadata: { annotations: marks, labels: { [label.releasing]: 'true' } },
+    });
+    expect(message).toBe('');
+    expect(object.metadata.annotations?.[annotation.releasedBy]).toBe('carol');
+    const taken = await carol.annotate(killSwitches, target, { [annotation.breakGlass]: null });
+    expect(taken.message).toContain('break-glass stays');
+    await waitFor('pods to be admitted again', async () => {
+      const { status } = await admin.create(pods, pod(namespace, 'new', name), { dryRun: true });
+      return status === 201;
+    });
+  });
+
+  it('takes an annotation away that nobody latches', async () => {
+    const other = await cluster.guardedNamespace('glass-annotation');
+    await admin.create(workflows, workflow(other));
+    await cluster.engageByAnnotation(other);
+    const taken = { [annotation.killSwitch]: null, [annotation.breakGlass]: 'no operator runs' };
+    const by = (api: Api): Promise<Answer> =>
+      api.annotate(workflows, { namespace: other, name }, taken);
+    expect((await mallory.annotate(workflows, { namespace: other, name }, taken)).status).not.toBe(
+      200,
+    );
+    expect((await by(carol)).message).toBe('');
   });
 });
 
