@@ -120,12 +120,12 @@ describe('names', () => {
       'the name of a Workflow must be a DNS label of at most 63',
     ],
     ['an identity', identity({}, tooLong), 'the name of an AutomationIdentity must be a DNS label'],
-    ['a KillSwitch', killSwitch({}, 'a.b'), 'the name of a KillSwitch must be a DNS label'],
+    ['a KillSwitch', killSwitch({}, 'a.b'), 'workflow must be a DNS label'],
     ['a dotted Workflow', workflow({}, 'a.b'), 'lower-case letters, digits and'],
     ['a dotted identity', identity({}, 'a.b'), 'choose a shorter or simpler name'],
     ['the Workflow default', workflow({}, 'default'), "a Workflow can't be called 'default'"],
     ['the identity default', identity({}, 'default'), "an AutomationIdentity can't be called 'def"],
-    ['the KillSwitch default', killSwitch({}, 'default'), "a KillSwitch can't be called 'default'"],
+    ['the KillSwitch default', killSwitch({}, 'default'), "a workflow can't be called 'default'"],
     ['the Workflow namespace', workflow({}, 'namespace'), "'namespace' is reserved"],
   ])('refuses %s', refused);
 
@@ -161,8 +161,8 @@ describe('targets', () => {
     ],
     [
       'a kind that is not stopped',
-      workflow({ targets: [{ ...target, kind: 'DaemonSet' }] }),
-      'supported values: "Deployment", "StatefulSet", "Job", "CronJob"',
+      workflow({ targets: [{ ...target, kind: 'ReplicationController' }] }),
+      'supported values: "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"',
     ],
     ['no target', workflow({ targets: [] }), 'should have at least 1 items'],
     [
