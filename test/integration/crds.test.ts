@@ -491,6 +491,11 @@ describe('kill switches', () => {
       killSwitch({ workflow: 'other' }),
       'the name of a KillSwitch must be the name of the workflow',
     ],
+    [
+      'both a workflow and the whole namespace',
+      killSwitch({ wholeNamespace: true }),
+      'write either workflow or wholeNamespace: true',
+    ],
     ['a workflow that is no label', killSwitch({ workflow: 'A' }), 'workflow must be a DNS label'],
     ['a blank reason', killSwitch({ reason: '   ' }), 'reason must not be blank'],
     ['no reason', killSwitch({ reason: undefined }), 'spec.reason: Required value'],
