@@ -270,3 +270,111 @@ describe('engaging again during a release', () => {
     await podsRun(namespace, 0);
   });
 });
+
+describe('a kill by the annotation on an AutomationIdentity', () => {
+  it('is latched under the name of the Workflow, and released by breaking the glass', async () => {
+    const namespace = 'by-identity';
+    await provision(namespace);
+    await annotate('aid', namespace, 'automationguardrails.dev/kill-switch=runaway');
+    await stopped(namespace);
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Stopped');
+    await podsRun(namespace, 0);
+    await waitFor('the annotation to be latched', async () => {
+      const { code } = await controlPlane.kubectl([
+        'annotate',
+        'aid',
+        'invoice',
+        `-n=${namespace}`,
+        'automationguardrails.dev/kill-switch-',
+      ]);
+      return code === 0;
+    });
+    await kubectlOk(controlPlane, [
+      'annotate',
+      'ksw',
+      'invoice',
+      `-n=${namespace}`,
+      'automationguardrails.dev/release=nobody else is here',
+      'automationguardrails.dev/break-glass=nobody else is here',
+    ]);
+    await released(namespace);
+    await podsRun(namespace, automationPods);
+    await waitFor('the event of the broken glass', async () => {
+      const events = await kubectlOk(controlPlane, [
+        'get',
+        'events.events.k8s.io',
+        `-n=${namespace}`,
+        '-o=jsonpath={.items[?(@.reason=="BreakGlass")].note}',
+      ]);
+      return events.includes('admin broke the glass: nobody else is here');
+    });
+  });
+});
+
+describe('a kill of a whole namespace', () => {
+  const namespace = 'whole';
+  const annotateNamespace = (value: string): Promise<string> =>
+    kubectlOk(controlPlane, ['annotate', 'namespace', namespace, value]);
+  const release = (name: string): Promise<string> =>
+    kubectlOk(
+      controlPlane,
+      ['annotate', 'ksw', name, `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
+      bob,
+    );
+  const gone = (name: string): Promise<unknown> =>
+    waitFor(
+      `KillSwitch ${name} to be gone`,
+      async () => (await getObject(controlPlane, 'ksw', name, namespace)) === undefined,
+      { timeoutMs: 60_000 },
+    );
+
+  it('stops what runs in it as whatever account', async () => {
+    await provision(namespace);
+    const web = { app: 'web' };
+    await controlPlane.apply([
+      {
+        apiVersion: 'apps/v1',
+        kind: 'Deployment',
+        metadata: { name: 'web', namespace },
+        spec: {
+          replicas: 2,
+          selector: { matchLabels: web },
+          template: {
+            metadata: { labels: web },
+            spec: { containers: [{ name: 'main', image: 'registry.example/web:1' }] },
+          },
+        },
+      },
+    ]);
+    await podsRun(namespace, automationPods + 2);
+    await annotateNamespace('automationguardrails.dev/kill-switch=everything pays twice');
+    const whole = { kind: 'ksw', name: 'namespace', namespace };
+    await waitForCondition(controlPlane, whole, 'Ready');
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Stopped');
+    await podsRun(namespace, 0);
+  });
+
+  it('gives back what no other kill covers', async () => {
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=runaway');
+    await stopped(namespace);
+    await waitFor('the annotation to be latched', async () => {
+      const { code } = await controlPlane.kubectl([
+        'annotate',
+        'namespace',
+        namespace,
+        'automationguardrails.dev/kill-switch-',
+      ]);
+      return code === 0;
+    });
+    await release('namespace');
+    await gone('namespace');
+    await podsRun(namespace, 2);
+    await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
+
+    await annotate('awf', namespace, 'automationguardrails.dev/kill-switch-');
+    await release('invoice');
+    await gone('invoice');
+    await podsRun(namespace, automationPods + 2);
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+  });
+});
