@@ -59,7 +59,14 @@ function named(of: string): { object: string; killSwitch: string } {
  * the last is the operator's. Until then the annotation itself is the fence, and stays.
  */
 export function engagingAnnotationPolicies(): AdmissionObject[] {
-  return [...mark(), ...unmark(), ...validateMarks(), ...keepUntilLatched(), ...keepFromDeletion()];
+  return [
+    ...mark(),
+    ...unmark(),
+    ...validateMarks(),
+    ...keepInSubresources(),
+    ...keepUntilLatched(),
+    ...keepFromDeletion(),
+  ];
 }
 
 function rulesFor(...operations: Operation[]): ReturnType<typeof rule>[] {
@@ -114,7 +121,8 @@ function validateMarks(): AdmissionObject[] {
         messageExpression: `'${killSwitch} engages whatever its value is: write the reason. To release, remove the annotation (kubectl annotate ' + ${object} + ' ${killSwitch}-), then: kubectl guardrails release ' + ${released} + ' --reason TEXT'`,
       },
       {
-        expression: `!${isEngaging} || ${wasEngaging} || !${isNamespace} || (${hasLabel('object', label.environment)} && object.metadata.name != 'kube-system')`,
+        // Where it stood before there were policies, it must not lock the object.
+        expression: `!${isEngaging} || !${isNamespace} || (${hasLabel('object', label.environment)} && object.metadata.name != 'kube-system') || (${wasEngaging} && !${hasLabel('oldObject', label.environment)})`,
         message: `no policy is bound to this namespace, so that nothing would be stopped: guard it first (kubectl label namespace NAME ${label.environment}=prod)`,
       },
       {
@@ -133,6 +141,32 @@ function validateMarks(): AdmissionObject[] {
         // Stored, it would make the fence refuse every later write.
         expression: `!${isProbe} || ${isDryRun}`,
         message: 'the annotation probe is for dry runs only',
+      },
+    ],
+  });
+}
+
+/** The API server takes labels and annotations of a Namespace from requests of these as well. */
+function keepInSubresources(): AdmissionObject[] {
+  const names = {
+    labels: [label.environment, label.engaged, label.latched],
+    annotations: [killSwitch, killSwitchEngagedBy],
+  };
+  const unchanged = Object.entries(names).flatMap(([field, keys]) =>
+    keys.map(
+      (key) => `object.metadata.?${field}[?'${key}'] == oldObject.metadata.?${field}[?'${key}']`,
+    ),
+  );
+  return validating({
+    name: 'engaging-subresources',
+    description:
+      'What guards and engages a Namespace is changed on the Namespace itself, where it is checked.',
+    rules: ['status', 'finalize'].map((name) => rule(resources.namespaces, ['UPDATE'], name)),
+    everywhere: true,
+    validations: [
+      {
+        expression: unchanged.join(' && '),
+        message: `the labels ${label.environment}, ${label.engaged} and ${label.latched} and the annotation ${killSwitch} are changed on the Namespace itself, not through its status`,
       },
     ],
   });

@@ -244,7 +244,8 @@ function fenceBindings(): AdmissionObject[] {
     validating({
       name: `fence-bindings${fence.suffix}`,
       description: 'No pod of a namespace that is stopped as a whole gets a node.',
-      rules: [rule(resources.pods, ['CREATE'], 'binding')],
+      // `bindings` is the older way to say the same.
+      rules: [rule(resources.pods, ['CREATE'], 'binding'), rule(resources.bindings, ['CREATE'])],
       ...scopeOf(fence),
       conditions: {
         engaged: fence.isEngaged,

@@ -49,6 +49,7 @@ export const resources = {
   serviceAccounts: resource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   secrets: resource<Secret>('', 'v1', 'Secret', 'secrets'),
   pods: resource<Pod>('', 'v1', 'Pod', 'pods'),
+  bindings: resource('', 'v1', 'Binding', 'bindings'),
   roles: resource<Role>('rbac.authorization.k8s.io', 'v1', 'Role', 'roles'),
   roleBindings: resource<RoleBinding>(
     'rbac.authorization.k8s.io',

@@ -23,6 +23,7 @@ import { deployment, pod, testKinds } from './workloads.ts';
 
 const {
   automationIdentities,
+  bindings,
   killSwitches,
   workflows,
   namespaces,
@@ -543,8 +544,27 @@ describe('the annotation on a Namespace', () => {
       { subresource: 'binding' },
     );
     expect(bound.message).toContain(policyName('fence-bindings-by-namespace'));
+    const older = await admin.create(bindings, {
+      metadata: { namespace, name: 'waiting' },
+      target: { kind: 'Node', name: 'none' },
+    } as KubeObject);
+    expect(older.message).toContain(policyName('fence-bindings-by-namespace'));
     const other = await admin.create(pods, pod(elsewhere, 'new', name), { dryRun: true });
     expect(other.message).toBe('');
+  });
+
+  it.each(['status', 'finalize'])('can not be changed through %s', async (subresource) => {
+    const { object } = await admin.get(namespaces, { name: namespace });
+    const { resourceVersion = '' } = object.metadata;
+    const bare = { ...object, metadata: { name: namespace, resourceVersion } };
+    const { message } = await admin.replace(namespaces, bare, { subresource });
+    expect(message).toContain('are changed on the Namespace itself');
+  });
+
+  it('keeps the namespace guarded', async () => {
+    const unguarded = { metadata: { labels: { [label.environment]: null } } };
+    const { message } = await admin.merge(namespaces, { name: namespace }, unguarded);
+    expect(message).toContain('guard it first');
   });
 
   it('keeps the namespace, and stays until it is latched', async () => {
@@ -694,8 +714,8 @@ describe('without what the mutating policies do', () => {
     await cluster.guardedNamespace(namespace);
     await admin.create(workflows, workflow(namespace));
     await cluster.engage(namespace);
-    const bindings = 'mutatingadmissionpolicybindings';
-    const { code, stderr } = await cluster.controlPlane.kubectl(['delete', bindings, '--all']);
+    const bindingKind = 'mutatingadmissionpolicybindings';
+    const { code, stderr } = await cluster.controlPlane.kubectl(['delete', bindingKind, '--all']);
     expect(code, stderr).toBe(0);
     await waitFor('the mutations to end', async () => !(await cluster.mutates(namespace)));
   });
