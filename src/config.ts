@@ -34,6 +34,7 @@ export interface Config {
   killSwitchWorkers: number;
   killSwitchParallelism: number;
   podGraceSeconds: number;
+  catalogue: string | undefined;
   watchStaleAfterMs: number;
   shutdownTimeoutMs: number;
 }
@@ -181,6 +182,11 @@ const schema = z.object({
     description:
       'Longest grace period that a pod gets when its automation is stopped, whatever it asks for itself.',
   }),
+  catalogue: option(text.optional(), {
+    value: 'FILE',
+    description:
+      'YAML file with a list of further kinds that a kill switch pauses, each with `group`, `version`, `kind`, `plural`, `serviceAccountPath`, `path` and `pausedValue`.',
+  }),
   watchStaleAfter: option(duration(1_000, 86_400_000), {
     value: 'DURATION',
     default: '5m',
@@ -239,11 +245,12 @@ export function parseConfig(
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
   const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parsed.data;
-  const { kubeconfig, context } = rest;
+  const { kubeconfig, context, catalogue } = rest;
   const config: Config = {
     ...rest,
     kubeconfig,
     context,
+    catalogue,
     instance,
     watchStaleAfterMs: watchStaleAfter,
     shutdownTimeoutMs: shutdownTimeout,

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The operator's process: reads the configuration, runs until SIGTERM or SIGINT. */
 import { ConfigError, helpText, parseConfig, type Command } from './config.ts';
+import { readCatalogue } from './guardrails/kill-switch/catalogue.ts';
 import { createLogger } from './observability/logger.ts';
 import { createOperator } from './operator.ts';
 import { version } from './version.ts';
@@ -23,7 +24,8 @@ if (command?.kind === 'run') {
   const { config } = command;
   const logger = createLogger({ level: config.logLevel });
   try {
-    const host = createOperator({ config, logger });
+    const catalogue = config.catalogue === undefined ? [] : await readCatalogue(config.catalogue);
+    const host = createOperator({ config, logger, catalogue });
     const stop = (signal: string): void => {
       logger.info('Stopping', { signal });
       host.stop();

@@ -25,6 +25,7 @@ import {
   keysFor as workflowKeysFor,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
 import { EventRecorder } from './observability/events.ts';
@@ -50,10 +51,12 @@ import { version } from './version.ts';
 export interface OperatorOptions {
   config: Config;
   logger: Logger;
+  /** The administrator's own kinds. */
+  catalogue?: readonly ForeignKind[];
 }
 
 /** The operator, ready to start. */
-export function createOperator({ config, logger }: OperatorOptions): OperatorHost {
+export function createOperator({ config, logger, catalogue = [] }: OperatorOptions): OperatorHost {
   const clock = Date.now;
   const userAgent = `automation-guardrails/${version}`;
   const metrics = new Metrics({ version });
@@ -102,6 +105,7 @@ export function createOperator({ config, logger }: OperatorOptions): OperatorHos
       namespaces: caches.namespaces.store,
       workloads,
       pods: caches.pods.store,
+      foreignKinds: [...foreignKinds, ...catalogue],
       parallelism: config.killSwitchParallelism,
       podGraceSeconds: config.podGraceSeconds,
       clock,

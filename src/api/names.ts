@@ -52,6 +52,8 @@ export const annotation = {
   restoreSuspend: `${GROUP}/restore-suspend`,
   /** On a paused DaemonSet: whether it was stopped before, which is what release puts back. */
   restoreStopped: `${GROUP}/restore-stopped`,
+  /** On a paused object of another project's kind: the value that release puts back, as JSON. */
+  restoreValue: `${GROUP}/restore-value`,
   /** On a Job created under the fence: it was born suspended, and release lists it instead of starting it. */
   bornSuspended: `${GROUP}/born-suspended`,
   /** On a workload: the operator's touch, a nonce; admission answers it with freeze or thaw. */

@@ -24,6 +24,7 @@ export interface ObjectMeta {
   annotations?: Record<string, string>;
   ownerReferences?: OwnerReference[];
   finalizers?: string[];
+  managedFields?: { manager?: string; operation?: string; subresource?: string }[];
 }
 
 export interface KubeObject {

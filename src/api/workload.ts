@@ -157,6 +157,9 @@ export function isFollower({ kind, metadata }: Workload): boolean {
   );
 }
 
+/** Annotation by which Argo CD knows what it applied. */
+export const argoTracking = 'argocd.argoproj.io/tracking-id';
+
 const group = annotation.touch.slice(0, annotation.touch.indexOf('/') + 1);
 
 /** The annotations of our group. */
@@ -164,7 +167,9 @@ export function ownAnnotations(
   annotations: Record<string, string> | undefined,
 ): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(annotations ?? {}).filter(([key]) => key.startsWith(group)),
+    Object.entries(annotations ?? {}).filter(
+      ([key]) => key.startsWith(group) || key === argoTracking,
+    ),
   );
 }
 

@@ -2,22 +2,39 @@ import { conditionsFrom, isTrue, type Finding } from '../api/conditions.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { wholeNamespaceName, type KillSwitch, type KillSwitchStatus } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
-import { splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
+import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import {
+  covers,
+  isBare,
   isEngaging,
   isLatched,
   isLive,
   isPausable,
+  isReleasing,
   isToBeDeleted,
   latchOf,
+  nameOf,
   phaseOf,
   releaseFindings,
+  some,
   stopFindings,
 } from '../guardrails/kill-switch/plan.ts';
+import {
+  releaseForeign,
+  stopForeign,
+  type ForeignRelease,
+  type ForeignStop,
+} from '../guardrails/kill-switch/foreign.ts';
+import {
+  isInScope,
+  type ForeignKind,
+  type Scope,
+} from '../guardrails/kill-switch/foreign-kinds.ts';
+import { ownersOf, poke } from '../guardrails/kill-switch/pokes.ts';
 import { listHeldWorkloads, restoreWorkload } from '../guardrails/kill-switch/restore.ts';
 import { deletePods, listLivePods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
@@ -25,10 +42,17 @@ import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
-import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
+import { assertAllDone, forEachBounded, type Outcome } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { ReadStore } from '../runtime/store.ts';
+
+/** What was found of other projects' kinds, and when. */
+interface ForeignLook extends ForeignStop {
+  uid: string | undefined;
+  /** Milliseconds since the epoch. */
+  at: number;
+}
 
 /** What the kill switch reports to the metrics. */
 export interface KillSwitchMetrics {
@@ -51,6 +75,8 @@ export interface KillSwitchControllerOptions {
   workloads: IndexedStore<Workload>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   pods: IndexedStore<Pod>;
+  /** Kinds of other projects that are paused as well. */
+  foreignKinds: readonly ForeignKind[];
   /** Requests in flight at a time, for one kill. */
   parallelism: number;
   /** Longest grace that a pod gets, in seconds. */
@@ -68,6 +94,8 @@ export interface KillSwitchControllerOptions {
 export class KillSwitchController implements Reconciler {
   readonly name = 'kill-switch';
   readonly #options: KillSwitchControllerOptions;
+  /** By key, of engaged ones. */
+  readonly #foreign = new Map<string, ForeignLook>();
 
   constructor(options: KillSwitchControllerOptions) {
     this.#options = options;
@@ -81,7 +109,8 @@ export class KillSwitchController implements Reconciler {
     if (cached !== undefined && this.#isSettled(key, cached)) {
       // Nothing is left to do, as long as the fence stands: somebody may take policies away.
       const fence = await probeFence(client, cached, signal);
-      if (fence === 'Denied') return { requeueAfterMs: fenceCheckMs };
+      const foreign = await this.#stopForeign(cached, context);
+      if (fence === 'Denied' && isQuiet(foreign)) return { requeueAfterMs: fenceCheckMs };
     }
 
     // What follows stops or starts things, so it rests on the API server's word, not on a cache
@@ -99,6 +128,7 @@ export class KillSwitchController implements Reconciler {
     const engaging = carriers.filter((one) => one !== undefined).filter(isEngaging);
     switch (phaseOf(killSwitch, engaging)) {
       case 'Idle':
+        this.#foreign.delete(key);
         return {};
       case 'Latch':
         return this.#latch(engaging, context);
@@ -107,6 +137,7 @@ export class KillSwitchController implements Reconciler {
       case 'Stop':
         return this.#stop(killSwitch, engaging, context);
       case 'Release':
+        this.#foreign.delete(key);
         return this.#release(killSwitch, context);
     }
   }
@@ -167,6 +198,8 @@ export class KillSwitchController implements Reconciler {
       return {};
     }
 
+    // Other projects' kinds may be slow to list; nothing waits for that.
+    const lookingAtForeign = this.#stopForeign(killSwitch, context);
     const [fence, paused] = await Promise.all([
       probeFence(client, killSwitch, signal),
       pauseWorkloads(killSwitch, this.#workloadsOf(killSwitch), stopOptions),
@@ -184,10 +217,13 @@ export class KillSwitchController implements Reconciler {
     );
     const pods = await this.#remainingPods(killSwitch, context);
     const deleted = await deletePods(pods ?? [], stopOptions);
+    this.#announceBarePods(killSwitch, deleted);
+    const foreign = await lookingAtForeign;
 
-    const findings = stopFindings({ namespace, guarded, fence, workloads, pods });
+    const progress = { namespace, guarded, fence, workloads, pods, foreign };
+    const findings = stopFindings(progress);
     await this.#report(context, killSwitch, findings, {
-      workloads: countsOf(workloads),
+      workloads: countsOf(workloads, foreign),
       pods: { remaining: pods?.length ?? 0 },
     });
     assertAllDone(paused, 'pause workloads');
@@ -196,7 +232,8 @@ export class KillSwitchController implements Reconciler {
     if (ready) return { requeueAfterMs: fenceCheckMs };
     // A fence that isn't proven or a workload that isn't paused was met by an API server that
     // lags; pods that end wake the key by themselves.
-    const isLagging = fence !== 'Denied' || workloads.some(isPausable);
+    const isLagging =
+      fence !== 'Denied' || workloads.some(isPausable) || foreign.running.length > 0;
     return isLagging ? { retry: true } : { requeueAfterMs: podsCheckMs };
   }
 
@@ -216,6 +253,57 @@ export class KillSwitchController implements Reconciler {
       log.warn('Pods of a kill could not be listed', { error });
       return undefined;
     }
+  }
+
+  /** They aren't watched, so they are looked at once a minute, and at once where one still runs. */
+  async #stopForeign(
+    killSwitch: KillSwitch,
+    { signal, log }: ReconcileContext,
+  ): Promise<ForeignStop> {
+    const key = keyOf(killSwitch);
+    const { client, clock, events, foreignKinds, parallelism } = this.#options;
+    const { uid } = killSwitch.metadata;
+    const last = this.#foreign.get(key);
+    const isFresh = last?.uid === uid && clock() - (last?.at ?? 0) < foreignCheckMs;
+    if (last !== undefined && isFresh && last.running.length === 0) return last;
+    const options = { client, kinds: foreignKinds, parallelism, signal };
+    const found = await stopForeign(killSwitch, this.#scopeOf(killSwitch), options);
+    this.#foreign.set(key, { ...found, uid, at: clock() });
+    if (found.unlisted.length > 0) {
+      log.warn('Kinds of other projects could not be listed', { kinds: found.unlisted });
+    }
+    if (found.ended.length > 0) {
+      events.warning(
+        source(resources.killSwitches, killSwitch),
+        'NotRestored',
+        `Stopped for good; the release doesn't resume: ${some(found.ended, 10)}.`,
+      );
+    }
+    return found;
+  }
+
+  #scopeOf(killSwitch: KillSwitch): Scope {
+    const stopped = new Set(this.#workloadsOf(killSwitch).map(nameOf));
+    return {
+      covers: (serviceAccountName) => covers(killSwitch, serviceAccountName),
+      isStopped: (kind, name) => stopped.has(`${kind} ${name}`),
+    };
+  }
+
+  #announceBarePods(killSwitch: KillSwitch, deleted: readonly Outcome<Pod, void>[]): void {
+    const bare = deleted.filter(
+      (outcome) =>
+        'result' in outcome &&
+        isBare(outcome.item) &&
+        outcome.item.metadata.deletionTimestamp === undefined,
+    );
+    if (bare.length === 0) return;
+    const names = bare.map(({ item }) => `Pod ${item.metadata.name}`);
+    this.#options.events.warning(
+      source(resources.killSwitches, killSwitch),
+      'NotRestored',
+      `Deleted, and nothing creates them again: ${some(names, 10)}.`,
+    );
   }
 
   async #cancelRelease(
@@ -278,7 +366,7 @@ export class KillSwitchController implements Reconciler {
     const lifted = (await probeFence(client, releasing, signal)) === 'Allowed';
     const held = await listHeldWorkloads(client, releasing, signal);
     if (!lifted) {
-      const findings = releaseFindings({ lifted, releasedBy, waiting: held });
+      const findings = releaseFindings({ lifted, releasedBy, waiting: held.map(nameOf) });
       await this.#report(context, releasing, findings, {});
       return { retry: true };
     }
@@ -297,12 +385,20 @@ export class KillSwitchController implements Reconciler {
         'result' in outcome && outcome.result.state !== 'Waiting' ? [] : [outcome.item],
       );
       if (waiting.length > 0) {
-        const findings = releaseFindings({ lifted, releasedBy, waiting });
+        const findings = releaseFindings({ lifted, releasedBy, waiting: waiting.map(nameOf) });
         await this.#report(context, releasing, findings, {});
       }
       assertAllDone(outcomes, 'restore workloads');
       return { retry: true };
     }
+
+    const foreign = await this.#releaseForeign(releasing, context);
+    if (foreign.waiting.length > 0) {
+      const findings = releaseFindings({ lifted, releasedBy, waiting: foreign.waiting });
+      await this.#report(context, releasing, findings, {});
+      return { retry: true };
+    }
+    await this.#pokeOwners([...this.#workloadsOf(releasing), ...foreign.objects], context);
 
     const isOurs = await client.delete(
       resources.killSwitches,
@@ -311,7 +407,10 @@ export class KillSwitchController implements Reconciler {
     );
     // Another replica was faster, and told.
     if (!isOurs) return {};
-    this.#announceRelease(releasing, releasedBy, unrestorable);
+    this.#announceRelease(releasing, releasedBy, [
+      ...unrestorable.map(({ workload, why }) => ({ name: nameOf(workload), why })),
+      ...foreign.notRestored,
+    ]);
     context.log.warn('Kill switch released', { releasedBy });
     for (const about of this.#carriersOf(`${namespace}/${name}`)) {
       const message = `Released by ${releasedBy}: ${annotations[annotation.release] ?? ''}`;
@@ -320,10 +419,47 @@ export class KillSwitchController implements Reconciler {
     return {};
   }
 
+  async #releaseForeign(
+    killSwitch: KillSwitch,
+    { signal }: ReconcileContext,
+  ): Promise<ForeignRelease> {
+    const { client, foreignKinds, parallelism } = this.#options;
+    const { namespace = '', uid } = killSwitch.metadata;
+    const all = await client.list(resources.killSwitches, { namespace, signal });
+    const others = all
+      .filter((other) => other.metadata.uid !== uid && !isReleasing(other))
+      .map((other) => this.#scopeOf(other));
+    return releaseForeign(
+      killSwitch,
+      this.#scopeOf(killSwitch),
+      (kind, object) => others.some((scope) => isInScope(kind, object, scope)),
+      { client, kinds: foreignKinds, parallelism, signal },
+    );
+  }
+
+  /** Nothing depends on it: whoever can't be asked finds out by himself, later. */
+  async #pokeOwners(
+    objects: readonly KubeObject[],
+    { signal, log }: ReconcileContext,
+  ): Promise<void> {
+    const { client, clock, parallelism } = this.#options;
+    const owners = ownersOf(objects);
+    const outcomes = await poke(client, owners, { now: clock(), parallelism, signal });
+    for (const outcome of outcomes) {
+      if (!('error' in outcome) || isNotFound(outcome.error)) continue;
+      const { tool, name } = outcome.item;
+      log.info('A GitOps tool could not be asked to reconcile', {
+        tool,
+        owner: name,
+        error: outcome.error,
+      });
+    }
+  }
+
   #announceRelease(
     killSwitch: KillSwitch,
     releasedBy: string,
-    unrestorable: readonly { workload: Workload; why: string }[],
+    unrestorable: readonly { name: string; why: string }[],
   ): void {
     const { events, metrics } = this.#options;
     const about = source(resources.killSwitches, killSwitch);
@@ -332,9 +468,8 @@ export class KillSwitchController implements Reconciler {
       metrics.countBreakGlass();
       events.warning(about, 'BreakGlass', `${releasedBy} broke the glass: ${brokenFor}`);
     }
-    for (const { workload, why } of unrestorable) {
-      const { name } = workload.metadata;
-      events.warning(about, 'NotRestored', `${workload.kind} ${name} was not put back: ${why}.`);
+    for (const { name, why } of unrestorable) {
+      events.warning(about, 'NotRestored', `${name} was not put back: ${why}.`);
     }
     const born = this.#workloadsOf(killSwitch).filter(
       ({ metadata, isPaused }) =>
@@ -466,12 +601,22 @@ function carrier(resource: Resource, object: KubeObject | undefined): KubeObject
 
 /** How often the fence of a kill that is settled is asked whether it still stands. */
 const fenceCheckMs = 60_000;
+/** Below the former, so that each look at a settled kill is one at other projects' kinds. */
+const foreignCheckMs = 50_000;
 /** While pods end, in case that the event of the last one is lost. */
 const podsCheckMs = 5000;
 
-function countsOf(workloads: readonly Workload[]): { total: number; paused: number } {
+function countsOf(
+  workloads: readonly Workload[],
+  foreign?: ForeignStop,
+): { total: number; paused: number } {
   const paused = workloads.filter((workload) => !isPausable(workload)).length;
-  return { total: workloads.length, paused };
+  const { total = 0, running = [] } = foreign ?? {};
+  return { total: workloads.length + total, paused: paused + total - running.length };
+}
+
+function isQuiet({ running, unlisted }: ForeignStop): boolean {
+  return running.length === 0 && unlisted.length === 0;
 }
 
 function source({ group, version, kind }: Resource, { metadata }: KubeObject): KubeObject {

@@ -1,6 +1,8 @@
 import { GROUP } from '../api/names.ts';
 import type { PolicyRule } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
+import { foreignKinds } from '../guardrails/kill-switch/foreign-kinds.ts';
+import { pokedKinds } from '../guardrails/kill-switch/pokes.ts';
 
 /** A ClusterRole or Role that an installation brings, whatever brings it. */
 export interface RoleDefinition {
@@ -18,6 +20,11 @@ function rule(verbs: string[], ...of: (Resource | [Resource, string])[]): Policy
   const names = of.map((item) => (isSub(item) ? `${item[0].plural}/${item[1]}` : item.plural));
   const groups = of.map((item) => (isSub(item) ? item[0].group : item.group));
   return { apiGroups: [...new Set(groups)], resources: names, verbs };
+}
+
+function rulesByGroup(verbs: string[], of: readonly Resource[]): PolicyRule[] {
+  const groups = Map.groupBy(of, ({ group }) => group);
+  return [...groups.values()].map((kinds) => rule(verbs, ...kinds));
 }
 
 function isSub(item: Resource | [Resource, string]): item is [Resource, string] {
@@ -54,6 +61,14 @@ export const operatorRole: RoleDefinition = {
     rule([...read, 'patch'], resources.jobs, resources.cronJobs),
     rule(['patch'], [resources.cronJobs, 'status']),
     rule(['create', 'patch'], resources.events),
+    // Kinds of other projects, of which some may be installed.
+    ...rulesByGroup(
+      ['get', 'list', 'patch'],
+      foreignKinds.map(({ resource }) => resource),
+    ),
+    rule(['list', 'patch'], pokedKinds.applications),
+    rule(['patch'], pokedKinds.kustomizations),
+    rule(['patch'], pokedKinds.helmReleases),
   ],
 };
 

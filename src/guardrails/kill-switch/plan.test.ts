@@ -315,7 +315,7 @@ describe('releaseFindings', () => {
     const findings = releaseFindings({
       lifted: true,
       releasedBy: 'bob',
-      waiting: [workload('Deployment', {})],
+      waiting: ['Deployment w'],
     });
     const ready = findings.find(({ type }) => type === 'Ready');
     expect(ready).toMatchObject({ status: 'False', reason: 'Releasing' });

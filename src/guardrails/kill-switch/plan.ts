@@ -108,6 +108,22 @@ export function isPausable(workload: Workload): boolean {
   return metadata.deletionTimestamp === undefined && !isPaused && !scaleDeletesVolumes && !finished;
 }
 
+/**
+ * Whether a workload has to be touched: to be paused, or, where it is stopped by its pods alone,
+ * to be told at the release, when our annotation goes: its controller has backed off from creating
+ * pods by then, and looks again at once when its object changes.
+ */
+export function isToBeTouched(killSwitch: KillSwitch, workload: Workload): boolean {
+  if (isPausable(workload)) return true;
+  const { annotations, deletionTimestamp } = workload.metadata;
+  return (
+    workload.scaleDeletesVolumes &&
+    !workload.isPaused &&
+    deletionTimestamp === undefined &&
+    annotations?.[annotation.touch] !== freezeNonce(killSwitch)
+  );
+}
+
 /** What release puts back into a paused workload, as its annotations hold it. */
 export interface Restore {
   annotation: string;
@@ -165,6 +181,11 @@ export function isLive(pod: Pod): boolean {
   return pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed';
 }
 
+/** A pod that nothing creates again. */
+export function isBare({ metadata }: Pod): boolean {
+  return metadata.ownerReferences?.some(({ controller }) => controller === true) !== true;
+}
+
 /** Finalizer by which the Job controller counts a pod that goes as a failure of its Job. */
 export const jobTrackingFinalizer = 'batch.kubernetes.io/job-tracking';
 
@@ -203,12 +224,20 @@ export interface StopProgress {
   workloads: readonly Workload[];
   /** Pods that are still there, live ones only; `undefined` where they couldn't be listed. */
   pods: readonly Pod[] | undefined;
+  /** What it has of other projects' kinds, beside the workloads. */
+  foreign?: {
+    total: number;
+    /** Kind and name of those that still run. */
+    running: readonly string[];
+    /** Why a kind could not be listed, one sentence each. */
+    unlisted: readonly string[];
+  };
 }
 
 /** The rungs of the ladder as conditions, `Ready` last. */
 export function stopFindings(progress: StopProgress): Finding[] {
   const fenced = fencedFinding(progress);
-  const paused = pausedFinding(progress.workloads);
+  const paused = pausedFinding(progress);
   const podsGone = podsGoneFinding(progress.pods);
   const open = [fenced, paused, podsGone].filter(({ status }) => status !== 'True');
   return [
@@ -267,21 +296,32 @@ function fencedFinding({ namespace, guarded, fence }: StopProgress): Finding {
   }
 }
 
-function pausedFinding(workloads: readonly Workload[]): Finding {
-  const running = workloads.filter(isPausable);
-  return running.length === 0
-    ? {
-        type: 'Paused',
-        status: 'True',
-        reason: 'AllPaused',
-        message: `${workloads.length} workloads are covered, none of them active.`,
-      }
-    : {
-        type: 'Paused',
-        status: 'False',
-        reason: 'Pausing',
-        message: `${running.length} of ${workloads.length} workloads still have to be paused: ${some(running)}.`,
-      };
+function pausedFinding({ workloads, foreign }: StopProgress): Finding {
+  const running = [...workloads.filter(isPausable).map(nameOf), ...(foreign?.running ?? [])];
+  const total = workloads.length + (foreign?.total ?? 0);
+  if (running.length > 0) {
+    return {
+      type: 'Paused',
+      status: 'False',
+      reason: 'Pausing',
+      message: `${running.length} of ${total} workloads still have to be paused: ${some(running)}.`,
+    };
+  }
+  const unlisted = foreign?.unlisted ?? [];
+  if (unlisted.length > 0) {
+    return {
+      type: 'Paused',
+      status: 'Unknown',
+      reason: 'KindsNotListed',
+      message: `No pod of them starts, but whether they are paused isn't known: ${some(unlisted)}.`,
+    };
+  }
+  return {
+    type: 'Paused',
+    status: 'True',
+    reason: 'AllPaused',
+    message: `${total} workloads are covered, none of them active.`,
+  };
 }
 
 function podsGoneFinding(pods: readonly Pod[] | undefined): Finding {
@@ -299,15 +339,15 @@ function podsGoneFinding(pods: readonly Pod[] | undefined): Finding {
         type: 'PodsGone',
         status: 'False',
         reason: 'PodsTerminating',
-        message: `${pods.length} pods are still terminating: ${some(pods)}.`,
+        message: `${pods.length} pods are still terminating: ${some(pods.map(nameOf))}.`,
       };
 }
 
 export interface ReleaseProgress {
   lifted: boolean;
   releasedBy: string;
-  /** Workloads that still have to be put back. */
-  waiting: readonly Workload[];
+  /** Kind and name of the workloads that still have to be put back. */
+  waiting: readonly string[];
 }
 
 /** Conditions of a KillSwitch that is being released; it is deleted when nothing waits. */
@@ -327,12 +367,13 @@ export function releaseFindings(progress: ReleaseProgress): Finding[] {
   ];
 }
 
-/** The first few names, so that a message stays readable at any number of objects. */
-function some(objects: readonly KubeObject[]): string {
-  const names = objects
-    .slice(0, 5)
-    .map(({ kind, metadata }) => (kind === undefined ? metadata.name : `${kind} ${metadata.name}`));
-  return objects.length > 5
-    ? `${names.join(', ')} and ${objects.length - 5} more`
-    : names.join(', ');
+/** Kind and name of an object, or its name alone. */
+export function nameOf({ kind, metadata }: KubeObject): string {
+  return kind === undefined ? metadata.name : `${kind} ${metadata.name}`;
+}
+
+/** The first few, so that a message stays readable at any number of objects. */
+export function some(names: readonly string[], most = 5): string {
+  const first = names.slice(0, most).join(', ');
+  return names.length > most ? `${first} and ${names.length - most} more` : first;
 }

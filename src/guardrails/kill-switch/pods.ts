@@ -5,6 +5,7 @@ export function projectPod(object: KubeObject): Pod {
   const { metadata, spec, status } = object as Pod;
   const phase = status?.phase;
   const grace = spec?.terminationGracePeriodSeconds;
+  const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
     metadata: {
       name: metadata.name,
@@ -17,6 +18,7 @@ export function projectPod(object: KubeObject): Pod {
         deletionGracePeriodSeconds: metadata.deletionGracePeriodSeconds,
       }),
       ...(metadata.finalizers !== undefined && { finalizers: metadata.finalizers }),
+      ...(controllers !== undefined && { ownerReferences: controllers }),
     },
     spec: {
       serviceAccountName: spec?.serviceAccountName ?? 'default',

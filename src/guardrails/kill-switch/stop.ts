@@ -10,7 +10,7 @@ import {
   freezeNonce,
   graceOf,
   isLive,
-  isPausable,
+  isToBeTouched,
   isToBeDeleted,
   isTracked,
   jobTrackingFinalizer,
@@ -37,7 +37,8 @@ export function pauseWorkloads(
   { client, parallelism, signal }: StopOptions,
 ): Promise<Outcome<Workload, Workload | undefined>[]> {
   const patch = { metadata: { annotations: { [annotation.touch]: freezeNonce(killSwitch) } } };
-  return forEachBounded(workloads.filter(isPausable), parallelism, async (workload) => {
+  const due = workloads.filter((workload) => isToBeTouched(killSwitch, workload));
+  return forEachBounded(due, parallelism, async (workload) => {
     const { namespace, name } = workload.metadata;
     try {
       const stored = await client.mergePatch(

@@ -14,7 +14,7 @@ export interface Answer {
 
 /** The fields of any kind that the tests look at. */
 export interface Stored extends KubeObject {
-  metadata: KubeObject['metadata'] & {
+  metadata: Omit<KubeObject['metadata'], 'managedFields'> & {
     managedFields?: { manager: string; fieldsV1: { 'f:spec'?: Record<string, object> } }[];
   };
   spec?: {

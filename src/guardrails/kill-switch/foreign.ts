@@ -1,0 +1,344 @@
+import { annotation, FIELD_MANAGER } from '../../api/names.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import type { KubeObject } from '../../api/objects.ts';
+import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
+import { ApiError, isNotFound } from '../../runtime/errors.ts';
+import { forEachBounded } from '../../runtime/parallel.ts';
+import {
+  isInScope,
+  isOver,
+  keptText,
+  keptValue,
+  pauseValueOf,
+  storedValueOf,
+  type ForeignKind,
+  type Scope,
+} from './foreign-kinds.ts';
+import { freezeNonce } from './plan.ts';
+
+export interface ForeignOptions {
+  client: KubeClient;
+  kinds: readonly ForeignKind[];
+  /** Requests in flight at a time. */
+  parallelism: number;
+  signal: AbortSignal;
+}
+
+/** What became of the workloads of other projects' kinds at a stop. */
+export interface ForeignStop {
+  /** Those that are not over. */
+  total: number;
+  /** Kind and name of those that still run. */
+  running: readonly string[];
+  /** Kind and name of those that were stopped now, and that no release puts back. */
+  ended: readonly string[];
+  /** Why a kind could not be listed, one sentence each. */
+  unlisted: readonly string[];
+}
+
+export interface ForeignRelease {
+  /** Kind and name of those that still have to be put back. */
+  waiting: readonly string[];
+  notRestored: readonly { name: string; why: string }[];
+  /** What the automation has of those kinds, as it stands. */
+  objects: readonly KubeObject[];
+}
+
+/**
+ * Pauses what the automation has of other projects' kinds. They aren't cached and no policy
+ * freezes them: pods are refused whatever they say, and this spares their controllers the attempt.
+ * The value that stood there is kept by the same request that replaces it.
+ */
+export async function stopForeign(
+  killSwitch: KillSwitch,
+  scope: Scope,
+  options: ForeignOptions,
+): Promise<ForeignStop> {
+  const { lists, failed } = await listAll(killSwitch, options, ({ labelSelector }) => ({
+    ...(labelSelector !== undefined && { labelSelector }),
+  }));
+  const members = membersOf(lists, scope).filter(({ kind, object }) => !isOver(kind, object));
+  const due = members.filter(({ kind, object }) => pauseValueOf(kind, object) !== kind.paused);
+  const outcomes = await forEachBounded(due, options.parallelism, (member) =>
+    pause(killSwitch, member, options),
+  );
+  const paused = outcomes.filter((outcome) => 'result' in outcome && outcome.result);
+  return {
+    total: members.length,
+    running: outcomes
+      .filter((outcome) => !paused.includes(outcome))
+      .map(({ item }) => nameOf(item)),
+    ended: paused
+      .filter(({ item: { kind, object } }) => keptFor(kind, object) === undefined)
+      .map(({ item }) => nameOf(item)),
+    unlisted: failed.map(unlistedText),
+  };
+}
+
+/**
+ * Puts back what this kill paused, one object in two writes: the value, by tests on everything that
+ * it was planned for, and then, once the answer shows it, our annotations and our ownership go.
+ * Nothing that stands at another value than the paused one is touched, except to clean it.
+ *
+ * @param isHeldByAnother whether another kill switch stops an object as well
+ */
+export async function releaseForeign(
+  killSwitch: KillSwitch,
+  scope: Scope,
+  isHeldByAnother: (kind: ForeignKind, object: KubeObject) => boolean,
+  options: ForeignOptions,
+): Promise<ForeignRelease> {
+  const kinds = options.kinds.filter(({ restorable }) => restorable);
+  const { lists, failed } = await listAll(killSwitch, { ...options, kinds }, () => ({}));
+  // The API server says no for good; whatever else happened may be over the next time.
+  const passing = failed.find(({ error }) => !(error instanceof ApiError && error.status === 403));
+  if (passing !== undefined) throw passing.error;
+  const objects = membersOf(lists, scope);
+  const isMember = new Set(objects.map(({ object }) => object));
+  const held = lists
+    .flatMap(({ kind, items }) => items.map((object): Member => ({ kind, object })))
+    .filter(({ kind, object }) => {
+      const { annotations = {} } = object.metadata;
+      const isOurs = annotations[annotation.touch] === freezeNonce(killSwitch);
+      const isKept = annotations[annotation.restoreValue] !== undefined;
+      return (isOurs || (isKept && isMember.has(object))) && !isHeldByAnother(kind, object);
+    });
+  const outcomes = await forEachBounded(held, options.parallelism, (member) =>
+    restore(member, options),
+  );
+  return {
+    waiting: outcomes.flatMap((outcome) =>
+      'error' in outcome || outcome.result === 'Waiting' ? [nameOf(outcome.item)] : [],
+    ),
+    notRestored: [
+      ...failed.map((failure) => ({
+        name: failure.kind.resource.kind,
+        why: unlistedText(failure),
+      })),
+      ...outcomes.flatMap((outcome) =>
+        'result' in outcome && typeof outcome.result === 'object'
+          ? [{ name: nameOf(outcome.item), why: outcome.result.why }]
+          : [],
+      ),
+    ],
+    objects: objects.map(({ object }) => object),
+  };
+}
+
+interface Member {
+  kind: ForeignKind;
+  object: KubeObject;
+}
+
+interface List {
+  kind: ForeignKind;
+  items: readonly KubeObject[];
+}
+
+interface Failure {
+  kind: ForeignKind;
+  error: unknown;
+}
+
+/** A kind that isn't installed has nothing; another error of one kind doesn't keep the others. */
+async function listAll(
+  { metadata: { namespace = '' } }: KillSwitch,
+  { client, kinds, parallelism, signal }: ForeignOptions,
+  selector: (kind: ForeignKind) => { labelSelector?: string },
+): Promise<{ lists: List[]; failed: Failure[] }> {
+  const outcomes = await forEachBounded(kinds, parallelism, async (kind) => {
+    try {
+      return await client.list(kind.resource, { namespace, signal, ...selector(kind) });
+    } catch (error) {
+      if (isNotFound(error)) return [];
+      throw error;
+    }
+  });
+  return {
+    lists: outcomes.flatMap((outcome) =>
+      'result' in outcome ? [{ kind: outcome.item, items: outcome.result }] : [],
+    ),
+    failed: outcomes.flatMap((outcome) =>
+      'error' in outcome ? [{ kind: outcome.item, error: outcome.error }] : [],
+    ),
+  };
+}
+
+function unlistedText({ kind: { resource }, error }: Failure): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return `${resource.plural}.${resource.group} could not be listed: ${text.slice(0, 256)}`;
+}
+
+/** In the order of the table: what names another workload comes after what can be named. */
+function membersOf(lists: readonly List[], scope: Scope): Member[] {
+  const found = new Set<string>();
+  const wider: Scope = {
+    covers: (name) => scope.covers(name),
+    isStopped: (kind, name) => found.has(`${kind} ${name}`) || scope.isStopped(kind, name),
+  };
+  return lists.flatMap(({ kind, items }) =>
+    items.flatMap((object): Member[] => {
+      if (!isInScope(kind, object, wider)) return [];
+      found.add(`${kind.resource.kind} ${object.metadata.name}`);
+      return [{ kind, object }];
+    }),
+  );
+}
+
+/** The text by which a release puts it back; `undefined` where none can. */
+function keptFor(kind: ForeignKind, object: KubeObject): string | undefined {
+  return kind.restorable ? keptText(storedValueOf(kind, object)) : undefined;
+}
+
+/** @returns whether the answer shows it paused */
+async function pause(
+  killSwitch: KillSwitch,
+  { kind, object }: Member,
+  { client, signal }: ForeignOptions,
+): Promise<boolean> {
+  const kept = keptFor(kind, object);
+  const annotations =
+    kept === undefined
+      ? {}
+      : { [annotation.touch]: freezeNonce(killSwitch), [annotation.restoreValue]: kept };
+  const { namespace = '', name, uid } = object.metadata;
+  const patch = merged(
+    { metadata: { uid, annotations } },
+    kind.path.reduceRight<unknown>((inner, field) => ({ [field]: inner }), kind.paused),
+  );
+  const stored = await client.mergePatch(kind.resource, { namespace, name }, patch, { signal });
+  const isPaused = pauseValueOf(kind, stored) === kind.paused;
+  // Who owns the field would conflict with the next apply of its owner.
+  if (isPaused) await finish({ kind, object: stored }, () => [], { client, signal });
+  return isPaused;
+}
+
+/** Two trees of objects in one. */
+function merged(a: object, b: unknown): object {
+  if (typeof b !== 'object' || b === null) return a;
+  const result: Record<string, unknown> = { ...a };
+  for (const [key, value] of Object.entries(b)) {
+    const before = result[key];
+    const isTree = typeof before === 'object' && before !== null;
+    result[key] = isTree ? merged(before, value) : value;
+  }
+  return result;
+}
+
+type Restored = 'Restored' | 'Waiting' | { why: string };
+
+async function restore(
+  { kind, object }: Member,
+  options: Pick<ForeignOptions, 'client' | 'signal'>,
+): Promise<Restored> {
+  const { client, signal } = options;
+  const text = object.metadata.annotations?.[annotation.restoreValue];
+  let stored = object;
+  if (text !== undefined && pauseValueOf(kind, object) === kind.paused) {
+    const value = keptValue(text);
+    if (value === undefined) {
+      return { why: `${annotation.restoreValue} isn't a value that was kept` };
+    }
+    const path = pointer(kind.path);
+    const written = await write(client, kind, object, signal, [
+      { op: 'test', path: pointer(marks(annotation.restoreValue)), value: text },
+      { op: 'test', path, value: kind.paused },
+      value === null ? { op: 'remove', path } : { op: 'replace', path, value },
+    ]);
+    if (written === undefined || storedValueOf(kind, written) !== value) return 'Waiting';
+    stored = written;
+  }
+  const isDone = await finish({ kind, object: stored }, dropMarks, options);
+  return isDone ? 'Restored' : 'Waiting';
+}
+
+function dropMarks({ metadata: { annotations = {} } }: KubeObject): JsonPatchOperation[] {
+  return [annotation.restoreValue, annotation.touch].flatMap((name): JsonPatchOperation[] => {
+    const value = annotations[name];
+    const path = pointer(marks(name));
+    return value === undefined
+      ? []
+      : [
+          { op: 'test', path, value },
+          { op: 'remove', path },
+        ];
+  });
+}
+
+const maxTries = 5;
+
+/**
+ * The last write of a step: gives up what our requests own of an object, together with further
+ * operations. It is decided on exactly what is stored, so it is tried again when that changes.
+ *
+ * @returns whether it is done, or needless
+ */
+async function finish(
+  { kind, object }: Member,
+  operations: (object: KubeObject) => JsonPatchOperation[],
+  { client, signal }: Pick<ForeignOptions, 'client' | 'signal'>,
+): Promise<boolean> {
+  const { namespace = '', name, uid } = object.metadata;
+  let live: KubeObject | undefined = object;
+  for (let tries = 0; tries < maxTries; tries++) {
+    if (live === undefined || live.metadata.uid !== uid) return true;
+    const further = [...operations(live), ...disown(live)];
+    if (further.length === 0) return true;
+    const { resourceVersion } = live.metadata;
+    const test: JsonPatchOperation = {
+      op: 'test',
+      path: '/metadata/resourceVersion',
+      value: resourceVersion,
+    };
+    if ((await write(client, kind, live, signal, [test, ...further])) !== undefined) return true;
+    live = await client.get(kind.resource, { namespace, name }, { signal });
+  }
+  return false;
+}
+
+/** Takes our own entries out of `managedFields`; the fields then belong to nobody. */
+function disown({ metadata: { managedFields = [] } }: KubeObject): JsonPatchOperation[] {
+  const path = '/metadata/managedFields';
+  const ours = managedFields.flatMap(({ manager, operation, subresource = '' }, index) =>
+    manager === FIELD_MANAGER && operation === 'Update' && subresource === '' ? [index] : [],
+  );
+  // An empty list means "as before", one with an empty entry means none.
+  if (ours.length > 0 && ours.length === managedFields.length) {
+    return [{ op: 'replace', path, value: [{}] }];
+  }
+  return ours.toReversed().map((index) => ({ op: 'remove', path: `${path}/${index}` }));
+}
+
+/** @returns what is stored; `undefined` where a test failed, or the object is gone or changed */
+async function write(
+  client: KubeClient,
+  { resource }: ForeignKind,
+  { metadata: { namespace = '', name, uid } }: KubeObject,
+  signal: AbortSignal,
+  operations: readonly JsonPatchOperation[],
+): Promise<KubeObject | undefined> {
+  try {
+    return await client.jsonPatch(
+      resource,
+      { namespace, name },
+      [{ op: 'test', path: '/metadata/uid', value: uid }, ...operations],
+      { signal },
+    );
+  } catch (error) {
+    if (error instanceof ApiError && [403, 404, 409, 422].includes(error.status)) return undefined;
+    throw error;
+  }
+}
+
+function marks(name: string): readonly string[] {
+  return ['metadata', 'annotations', name];
+}
+
+/** JSON Pointer (RFC 6901: `~` and `/` are escaped). */
+function pointer(fields: readonly string[]): string {
+  return fields.map((field) => `/${field.replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
+}
+
+function nameOf({ kind, object }: Member): string {
+  return `${kind.resource.kind} ${object.metadata.name}`;
+}

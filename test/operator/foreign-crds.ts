@@ -1,0 +1,130 @@
+/** The smallest CRDs that behave as those of other projects do, as far as a kill switch goes. */
+export interface ForeignCrd {
+  group: string;
+  version: string;
+  kind: string;
+  plural: string;
+  /** Schema of fields of `spec`; any other is kept. */
+  spec?: object;
+  /** Its status is a subresource. */
+  hasStatus: boolean;
+}
+
+const text = { type: 'string' };
+
+/** As of Argo Workflows 3.7 and Rollouts 1.8, KEDA 2.18, Tekton 1.6, Flux 2.7, Argo CD 3.2. */
+export const foreignCrds: readonly ForeignCrd[] = [
+  {
+    group: 'argoproj.io',
+    version: 'v1alpha1',
+    kind: 'Rollout',
+    plural: 'rollouts',
+    spec: { replicas: { type: 'integer', format: 'int32' } },
+    hasStatus: true,
+  },
+  {
+    group: 'argoproj.io',
+    version: 'v1alpha1',
+    kind: 'CronWorkflow',
+    plural: 'cronworkflows',
+    spec: { suspend: { type: 'boolean' } },
+    hasStatus: false,
+  },
+  {
+    group: 'argoproj.io',
+    version: 'v1alpha1',
+    kind: 'Workflow',
+    plural: 'workflows',
+    spec: { shutdown: text, suspend: { type: 'boolean' } },
+    hasStatus: false,
+  },
+  {
+    group: 'keda.sh',
+    version: 'v1alpha1',
+    kind: 'ScaledObject',
+    plural: 'scaledobjects',
+    hasStatus: true,
+  },
+  {
+    group: 'keda.sh',
+    version: 'v1alpha1',
+    kind: 'ScaledJob',
+    plural: 'scaledjobs',
+    hasStatus: true,
+  },
+  {
+    group: 'tekton.dev',
+    version: 'v1',
+    kind: 'PipelineRun',
+    plural: 'pipelineruns',
+    spec: { status: text },
+    hasStatus: true,
+  },
+  {
+    group: 'tekton.dev',
+    version: 'v1',
+    kind: 'TaskRun',
+    plural: 'taskruns',
+    spec: { status: text },
+    hasStatus: true,
+  },
+  {
+    group: 'serving.knative.dev',
+    version: 'v1',
+    kind: 'Service',
+    plural: 'services',
+    hasStatus: true,
+  },
+  {
+    group: 'kustomize.toolkit.fluxcd.io',
+    version: 'v1',
+    kind: 'Kustomization',
+    plural: 'kustomizations',
+    hasStatus: true,
+  },
+  {
+    group: 'helm.toolkit.fluxcd.io',
+    version: 'v2',
+    kind: 'HelmRelease',
+    plural: 'helmreleases',
+    hasStatus: true,
+  },
+  {
+    group: 'argoproj.io',
+    version: 'v1alpha1',
+    kind: 'Application',
+    plural: 'applications',
+    hasStatus: false,
+  },
+];
+
+export function manifestOf({ group, version, kind, plural, spec, hasStatus }: ForeignCrd): object {
+  const open = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true };
+  return {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `${plural}.${group}` },
+    spec: {
+      group,
+      scope: 'Namespaced',
+      names: { kind, plural, singular: kind.toLowerCase() },
+      versions: [
+        {
+          name: version,
+          served: true,
+          storage: true,
+          ...(hasStatus && { subresources: { status: {} } }),
+          schema: {
+            openAPIV3Schema: {
+              type: 'object',
+              properties: {
+                spec: { ...open, ...(spec !== undefined && { properties: spec }) },
+                status: open,
+              },
+            },
+          },
+        },
+      ],
+    },
+  };
+}
