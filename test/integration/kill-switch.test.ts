@@ -123,14 +123,16 @@ describe('a kill by annotation', () => {
   });
 
   it('did not count the pods of the Job as failures', async () => {
-    const job = await getObject<{ status: { failed?: number; active?: number } }>(
-      controlPlane,
-      'job',
-      'invoice-backfill',
-      namespace,
-    );
-    expect(job?.status.failed ?? 0).toBe(0);
-    expect(job?.status.active).toBe(1);
+    const status = await waitFor('the Job to be active', async () => {
+      const job = await getObject<{ status: { failed?: number; active?: number } }>(
+        controlPlane,
+        'job',
+        'invoice-backfill',
+        namespace,
+      );
+      return job?.status.active === 1 ? job.status : undefined;
+    });
+    expect(status.failed ?? 0).toBe(0);
   });
 });
 
