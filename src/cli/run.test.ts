@@ -4,7 +4,7 @@ import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
-import { annotation } from '../api/names.ts';
+import { annotation, label } from '../api/names.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
@@ -157,6 +157,19 @@ describe('kill', () => {
   });
 });
 
+describe('a whole namespace', () => {
+  it('is killed by a flag, not by its reserved name', async () => {
+    const { code } = await cli('kill', '--whole-namespace', '--reason=leak', '--wait=false');
+    expect(code).toBe(0);
+    expect(server.get(resources.killSwitches, 'finance/namespace')?.spec).toMatchObject({
+      wholeNamespace: true,
+      reason: 'leak',
+    });
+    expect((await cli('kill', 'namespace', '--reason=leak')).code).toBe(2);
+    expect((await cli('kill', 'invoice', '--whole-namespace', '--reason=leak')).code).toBe(2);
+  });
+});
+
 describe('release', () => {
   beforeEach(() => {
     server.put(resources.workflows, workflow);
@@ -169,6 +182,15 @@ describe('release', () => {
     expect(
       server.get(resources.killSwitches, 'finance/invoice')?.metadata.annotations,
     ).toMatchObject({ [annotation.release]: 'fixed' });
+  });
+
+  it('breaks the glass with a reason, and lifts the fence itself', async () => {
+    await cli('kill', 'invoice', '--reason=runaway', '--wait=false');
+    await cli('release', 'invoice', '--break-glass', '--reason=alone', '--wait=false');
+    expect(server.get(resources.killSwitches, 'finance/invoice')?.metadata).toMatchObject({
+      annotations: { [annotation.release]: 'alone', [annotation.breakGlass]: 'alone' },
+      labels: { [label.releasing]: 'true' },
+    });
   });
 
   it('fails where nothing is engaged', async () => {
@@ -195,6 +217,18 @@ describe('status', () => {
       ['a', ''],
     ]);
     expect(statusRows([], [killSwitch])).toHaveLength(1);
+  });
+
+  it('tells of a Workflow whose whole namespace is stopped', () => {
+    const whole: KillSwitch = {
+      metadata: { name: 'namespace', namespace: 'finance' },
+      spec: { wholeNamespace: true, reason: 'leak', engagedBy: 'bob' },
+    };
+    const rows = statusRows([workflow], [whole]);
+    expect(rows.map(({ name, engagedBy }) => [name, engagedBy])).toEqual([
+      ['invoice', 'bob'],
+      ['namespace', 'bob'],
+    ]);
   });
 
   it.each(['table', 'json', 'yaml'])('prints %s', async (format) => {

@@ -7,7 +7,7 @@ import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
-import { isEngaging } from '../guardrails/kill-switch/plan.ts';
+import { isEngaging, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import { ApiServerClient, type KubeClient } from '../runtime/client.ts';
 import { ApiError, isAlreadyExists } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
@@ -384,7 +384,7 @@ export function statusRows(
   const known = new Set(workflows.map(keyOf));
   const alone = killSwitches.filter((killSwitch) => !known.has(keyOf(killSwitch)));
   const rows = [...workflows, ...alone].map((object): StatusRow => {
-    const killSwitch = engaged.get(keyOf(object));
+    const killSwitch = killSwitchOver(engaged, keyOf(object));
     const { namespace = '', name } = object.metadata;
     const ready = find((killSwitch ?? object).status?.conditions, 'Ready');
     if (killSwitch === undefined) {
