@@ -220,7 +220,7 @@ const secret = z
   .object({
     name: dnsLabel(
       'the name of a secret',
-      'Name of the secret, unique within the identity. The Secret object is called `<identity>.<name>`.',
+      'Name of the secret, unique within the identity. The Secret object is called `aid.<identity>.<name>`, and only pods that run as the identity may use it.',
     ),
     type: z.enum(['Password', 'Token']).meta({
       description:

@@ -26,6 +26,26 @@ export const label = {
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 
+/**
+ * ClusterRole by which a ServiceAccount is known to be an identity's: bound to it, it holds the verb
+ * `represent` on its AutomationIdentity, and admission asks the authorizer for that.
+ */
+export const identityRole = 'automation-guardrails-identity';
+
+/**
+ * Begins the names of the Secrets that hold generated credentials: to admission, a name is all that
+ * a pod says of the Secret that it references.
+ */
+export const secretPrefix = 'aid.';
+
+/**
+ * Name of the Secret of a generated credential. Its parts have no dots, so that no two credentials
+ * share one, and whose it is can be read from it.
+ */
+export function secretNameOf(identity: string, credential: string): string {
+  return `${secretPrefix}${identity}.${credential}`;
+}
+
 /** Entry of a DaemonSet's nodeSelector that no node has: with it, none of its pods starts. */
 export const stoppedSelector = `${GROUP}/stopped`;
 

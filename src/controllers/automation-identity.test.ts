@@ -120,7 +120,8 @@ function standing(): string[] {
   return kinds.flatMap((resource) => client.all(resource).map(() => resource.kind));
 }
 
-const everything = ['ServiceAccount', 'Role', 'RoleBinding', 'Secret'];
+/** One RoleBinding grants, the other one marks. */
+const everything = ['ServiceAccount', 'Role', 'RoleBinding', 'RoleBinding', 'Secret'];
 const provisioned = ['Ready True Provisioned', 'Held False Complete'];
 
 describe('AutomationIdentityController', () => {
@@ -132,7 +133,7 @@ describe('AutomationIdentityController', () => {
     expect(identity().status).toMatchObject({
       observedGeneration: 1,
       secrets: [
-        { name: 'erp', secretName: 'poster.erp', nextRotationTime: '2026-05-02T00:00:00Z' },
+        { name: 'erp', secretName: 'aid.poster.erp', nextRotationTime: '2026-05-02T00:00:00Z' },
       ],
     });
     expect(events).toEqual(['normal SecretCreated', 'normal Ready']);
@@ -199,7 +200,7 @@ describe('AutomationIdentityController', () => {
     await settle();
     expect(conditions()).toEqual(['Ready False KillSwitchEngaged', 'Held False Complete']);
     expect(identity().status?.conditions?.[0]?.message).toContain('runs amok');
-    expect(standing()).toEqual(['Role', 'Secret']);
+    expect(standing()).toEqual(['Role', 'RoleBinding', 'Secret']);
 
     client.remove(resources.killSwitches, key);
     await settle();
@@ -277,7 +278,7 @@ describe('AutomationIdentityController', () => {
   it('repairs a Secret that was deleted when it looks again', async () => {
     declare(complete);
     await settle();
-    client.remove(resources.secrets, { namespace: 'billing', name: 'poster.erp' });
+    client.remove(resources.secrets, { namespace: 'billing', name: 'aid.poster.erp' });
     await settle();
     expect(standing()).toEqual(everything);
   });

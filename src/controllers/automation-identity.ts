@@ -23,6 +23,7 @@ import { applyIdentity } from '../guardrails/identity/apply.ts';
 import { identityFindings, transitionsOf } from '../guardrails/identity/findings.ts';
 import {
   childMetadata,
+  markNameOf,
   planIdentity,
   readSpec,
   whatIsMissing,
@@ -168,7 +169,8 @@ export class AutomationIdentityController implements Reconciler {
     if (identity === undefined || identity.metadata.deletionTimestamp !== undefined) {
       return undefined;
     }
-    const namespace = options.namespaces.get(splitKey(key).namespace ?? '');
+    const { namespace: namespaceName = '', name } = splitKey(key);
+    const namespace = options.namespaces.get(namespaceName);
     // Nothing can be created there any more, and all that stands is about to go.
     if (namespace?.metadata.deletionTimestamp !== undefined) return undefined;
     const ours = <T extends KubeObject>(child: T | undefined): T | undefined =>
@@ -180,6 +182,7 @@ export class AutomationIdentityController implements Reconciler {
       missing: whatIsMissing({ identity, namespace }),
       killSwitch: killSwitchOver(options.killSwitches, key),
       children: {
+        mark: ours(options.roleBindings.get(`${namespaceName}/${markNameOf(name)}`)),
         serviceAccount: ours(options.serviceAccounts.get(key)),
         role: ours(options.roles.get(key)),
         roleBinding: ours(options.roleBindings.get(key)),

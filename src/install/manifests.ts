@@ -1,6 +1,8 @@
 import type { KubeObject } from '../api/objects.ts';
 import {
+  childrenRole,
   grantableRole,
+  identityRole,
   leaderElectionRole,
   operatorRole,
   userRoles,
@@ -14,12 +16,14 @@ export const roles: readonly RoleDefinition[] = [
   operatorRole,
   leaderElectionRole,
   grantableRole,
+  identityRole,
+  childrenRole,
   ...userRoles,
 ];
 
 /** RBAC of the installation in namespace `automation-guardrails`, as the kustomization has it. */
 export function rbacManifests(): KubeObject[] {
-  const bound = [operatorRole, leaderElectionRole, grantableRole];
+  const bound = [operatorRole, leaderElectionRole, grantableRole, childrenRole];
   return [...roles.map(roleManifest), ...bound.map(bindingManifest)];
 }
 
@@ -40,7 +44,11 @@ function roleManifest({
   } as KubeObject;
 }
 
-function bindingManifest({ name, namespaced = false }: RoleDefinition): KubeObject {
+function bindingManifest({
+  name,
+  namespaced = false,
+  subjects = [{ kind: 'ServiceAccount', name: prefix, namespace: prefix }],
+}: RoleDefinition): KubeObject {
   return {
     apiVersion: 'rbac.authorization.k8s.io/v1',
     kind: namespaced ? 'RoleBinding' : 'ClusterRoleBinding',
@@ -50,7 +58,7 @@ function bindingManifest({ name, namespaced = false }: RoleDefinition): KubeObje
       kind: namespaced ? 'Role' : 'ClusterRole',
       name: `${prefix}-${name}`,
     },
-    subjects: [{ kind: 'ServiceAccount', name: prefix, namespace: prefix }],
+    subjects,
   } as KubeObject;
 }
 

@@ -1,4 +1,4 @@
-import { GROUP } from '../api/names.ts';
+import { GROUP, identityRole as identityRoleName, MANAGED_BY } from '../api/names.ts';
 import type { PolicyRule } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { foreignKinds } from '../guardrails/kill-switch/foreign-kinds.ts';
@@ -12,7 +12,14 @@ export interface RoleDefinition {
   /** A Role in the operator's own namespace. */
   namespaced?: boolean;
   rules: PolicyRule[];
+  /** Who is bound to it, other than the operator. */
+  subjects?: Subject[];
 }
+
+/** Of a binding. */
+export type Subject =
+  | { kind: 'ServiceAccount'; name: string; namespace: string }
+  | { kind: 'User'; apiGroup: 'rbac.authorization.k8s.io'; name: string };
 
 const read = ['get', 'list', 'watch'];
 
@@ -44,6 +51,8 @@ export const operatorRole: RoleDefinition = {
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
+    // `represent` only to be able to grant it.
+    rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),
     rule(read, resources.namespaces),
     rule([...read, 'create', 'patch', 'delete'], resources.serviceAccounts),
     rule([...read, 'create', 'patch', 'delete'], resources.roles, resources.roleBindings),
@@ -88,6 +97,34 @@ export const grantableRole: RoleDefinition = {
   name: 'grantable',
   description: 'The most that an AutomationIdentity can be granted. Widen it to what you allow.',
   rules: [{ apiGroups: [''], resources: ['configmaps'], verbs: read }],
+};
+
+/** The mark of an identity's ServiceAccount: nothing asks for this permission but admission. */
+export const identityRole: RoleDefinition = {
+  name: identityRoleName.slice(`${MANAGED_BY}-`.length),
+  description:
+    'Marks a ServiceAccount as an identity: admission restricts it. Bound by the operator, per identity.',
+  rules: [rule(['represent'], automationIdentities)],
+};
+
+const controllerManager = (name: string): Subject => ({
+  kind: 'ServiceAccount',
+  name,
+  namespace: 'kube-system',
+});
+
+/** Who else writes what the operator made, and has to. */
+export const childrenRole: RoleDefinition = {
+  name: 'children',
+  description:
+    "For the cluster's own controllers: delete, release and migrate what the operator created.",
+  rules: [rule(['manage-children'], automationIdentities)],
+  subjects: [
+    controllerManager('generic-garbage-collector'),
+    controllerManager('storage-version-migrator-controller'),
+    // All of its controllers, where they have no credentials of their own.
+    { kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: 'system:kube-controller-manager' },
+  ],
 };
 
 /** For people. Nothing is aggregated into `edit` or `admin`: each is given on purpose. */

@@ -79,6 +79,23 @@ export class Applier {
   }
 
   /**
+   * Asks the API server whether the name of an object is free, or the object ours already; writes
+   * nothing.
+   *
+   * @throws ForeignObjectError where an object of that name belongs to somebody else
+   */
+  async assertNotForeign(
+    resource: Resource,
+    desired: KubeObject,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<void> {
+    const live = await this.#client.get(resource, desired.metadata, signalOf(options));
+    if (live !== undefined && !hasSameOwner(desired, live)) {
+      throw new ForeignObjectError(resource, desired);
+    }
+  }
+
+  /**
    * Deletes exactly this object, and nothing that came to its name since. One that is being deleted
    * already isn't deleted again.
    *

@@ -7,6 +7,7 @@
 import { createWriteStream } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { secretNameOf } from '../../src/api/names.ts';
 import { run as guardrails } from '../../src/cli/run.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -100,7 +101,7 @@ async function story(controlPlane: ControlPlane): Promise<void> {
         metadata: { annotations: Record<string, string> };
       }
     | undefined
-  > => getObject(controlPlane, 'secret', `${name}.database`, namespace);
+  > => getObject(controlPlane, 'secret', secretNameOf(name, 'database'), namespace);
   const ref = { name, namespace };
 
   step(

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { secretNameOf } from '../../src/api/names.ts';
 import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -105,7 +106,7 @@ const rotate: Act = {
         const secret = await getObject<{ metadata: { annotations?: Record<string, string> } }>(
           controlPlane,
           'secret',
-          'invoice.database',
+          secretNameOf('invoice', 'database'),
           namespace,
         );
         const annotations = secret?.metadata.annotations ?? {};

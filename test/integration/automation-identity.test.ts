@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
-import { annotation, label, MANAGED_BY } from '../../src/api/names.ts';
+import { annotation, label, MANAGED_BY, secretNameOf } from '../../src/api/names.ts';
 import { keyOf, type KubeObject, type Role, type Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import { projectWorkload, type Workload } from '../../src/api/workload.ts';
@@ -186,7 +186,7 @@ async function ready(namespace: string, reason: string): Promise<AutomationIdent
 
 /** The Secret; its values are remembered, to be looked for where they don't belong. */
 async function secretOf(namespace: string): Promise<Secret | undefined> {
-  const secret = await get<Secret>('secret', namespace, `${name}.erp`);
+  const secret = await get<Secret>('secret', namespace, secretNameOf(name, 'erp'));
   for (const value of Object.values(secret?.data ?? {})) {
     secretValues.add(value).add(Buffer.from(value, 'base64').toString());
   }
@@ -378,7 +378,7 @@ describe('objects that somebody else made', () => {
       {
         apiVersion: 'v1',
         kind: 'Secret',
-        metadata: { name: `${name}.erp`, namespace },
+        metadata: { name: secretNameOf(name, 'erp'), namespace },
         stringData: { password: 'theirs' },
       },
     ]);
@@ -388,14 +388,19 @@ describe('objects that somebody else made', () => {
     const { status } = await ready(namespace, 'ForeignObject');
     const message = status?.conditions?.[0]?.message;
     expect(message).toContain(`kubectl -n foreign delete serviceaccounts ${name}`);
-    expect(message).toContain(`kubectl -n foreign delete secrets ${name}.erp`);
+    expect(message).toContain(`kubectl -n foreign delete secrets ${secretNameOf(name, 'erp')}`);
 
     expect(await versions(namespace)).toEqual(before);
   });
 
   it('are replaced once their owner has deleted them', async () => {
     const objects = ['serviceaccount', 'role', 'rolebinding'].map((kind) => `${kind}/${name}`);
-    await kubectlOk(controlPlane, ['delete', `-n=${namespace}`, ...objects, `secret/${name}.erp`]);
+    await kubectlOk(controlPlane, [
+      'delete',
+      `-n=${namespace}`,
+      ...objects,
+      `secret/${secretNameOf(name, 'erp')}`,
+    ]);
     await waitFor('the identity to be ready', async () => {
       operator.enqueue(`${namespace}/${name}`);
       const identity = await get<AutomationIdentity>('aid', namespace);
@@ -449,7 +454,10 @@ describe('a generated secret', () => {
   function consumer(consumerName: string): object {
     const labels = { app: consumerName };
     const env = [
-      { name: 'P', valueFrom: { secretKeyRef: { name: `${name}.erp`, key: 'password' } } },
+      {
+        name: 'P',
+        valueFrom: { secretKeyRef: { name: secretNameOf(name, 'erp'), key: 'password' } },
+      },
     ];
     return {
       apiVersion: 'apps/v1',
@@ -495,7 +503,10 @@ describe('a generated secret', () => {
       const identity = await get<AutomationIdentity>('aid', namespace);
       return identity?.status?.lastHandledRotation === 'first' ? identity : undefined;
     });
-    expect(status?.secrets?.[0]).toMatchObject({ name: 'erp', secretName: `${name}.erp` });
+    expect(status?.secrets?.[0]).toMatchObject({
+      name: 'erp',
+      secretName: secretNameOf(name, 'erp'),
+    });
     expect(status?.secrets?.[0]?.previousExpirationTime).toBeDefined();
 
     const restarted = await waitFor('the restart of the consumer', async () => {
@@ -553,7 +564,12 @@ describe('a generated secret', () => {
   });
 
   it('is made anew when it is deleted, and deleted when it leaves the spec', async () => {
-    await kubectlOk(controlPlane, ['delete', 'secret', `${name}.erp`, `-n=${namespace}`]);
+    await kubectlOk(controlPlane, [
+      'delete',
+      'secret',
+      secretNameOf(name, 'erp'),
+      `-n=${namespace}`,
+    ]);
     await secretWhere(namespace, 'a new Secret', ({ data }) => data?.['password'] !== undefined);
     await declare(namespace, { ...complete, secrets: [] });
     await waitFor('the Secret to be gone', async () => (await secretOf(namespace)) === undefined);

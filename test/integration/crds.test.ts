@@ -582,7 +582,7 @@ describe('the samples', () => {
     for (const workload of loadAll(text)) {
       const template = JSON.stringify(workload);
       expect(template).toContain('"serviceAccountName":"invoice-posting"');
-      expect(template).toContain('"name":"invoice-posting.database"');
+      expect(template).toContain('"name":"aid.invoice-posting.database"');
     }
   });
 });

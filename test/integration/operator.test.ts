@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { secretNameOf } from '../../src/api/names.ts';
 import { workloadKinds } from '../../src/api/workload.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -230,7 +231,7 @@ describe('secret values', () => {
       const secret = await getObject<{ data: Record<string, string> }>(
         controlPlane,
         'secret',
-        'invoice.database',
+        secretNameOf('invoice', 'database'),
         namespace,
       );
       for (const value of Object.values(secret?.data ?? {})) {
@@ -258,7 +259,7 @@ describe('secret values', () => {
       {
         apiVersion: 'v1',
         kind: 'Secret',
-        metadata: { name: 'other.database', namespace },
+        metadata: { name: secretNameOf('other', 'database'), namespace },
         stringData: { password: planted },
       },
       {

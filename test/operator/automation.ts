@@ -1,3 +1,5 @@
+import { secretNameOf } from '../../src/api/names.ts';
+
 /** One automation with a workload of every native kind, as manifests for tests. */
 export interface AutomationOptions {
   namespace: string;
@@ -106,7 +108,7 @@ export function automation({
       spec: {
         replicas: 3,
         selector: selector('poster'),
-        template: podTemplate(name, 'poster', `${name}.database`),
+        template: podTemplate(name, 'poster', secretNameOf(name, 'database')),
       },
     },
     {

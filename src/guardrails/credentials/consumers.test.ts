@@ -16,7 +16,7 @@ function workload(parts: Partial<Omit<Workload, 'metadata'>> = {}, created?: str
     },
     serviceAccountName: 'poster',
     podLabels: {},
-    secretNames: ['poster.erp'],
+    secretNames: ['aid.poster.erp'],
     isPaused: false,
     finished: false,
     scaleDeletesVolumes: false,

@@ -24,7 +24,7 @@ const erp: GeneratedSecret = {
   type: 'Password',
   rotation: { every: '24h', overlap: '2h', restartConsumers: true },
 };
-const secretKey = { namespace: 'billing', name: 'poster.erp' };
+const secretKey = { namespace: 'billing', name: 'aid.poster.erp' };
 
 /** One identity, its keeper, and everything that they may say. */
 class Bench {
@@ -123,7 +123,7 @@ class Bench {
     const template = {
       spec: {
         serviceAccountName,
-        containers: [{ envFrom: [{ secretRef: { name: 'poster.erp' } }] }],
+        containers: [{ envFrom: [{ secretRef: { name: 'aid.poster.erp' } }] }],
       },
     };
     this.client.put(resources.deployments, {
@@ -177,7 +177,7 @@ describe('CredentialKeeper', () => {
   it('puts the name into status before it creates the Secret', async () => {
     const { problems, secrets } = await bench.keep();
     expect(problems.map(({ reason }) => reason)).toEqual(['Provisioning']);
-    expect(secrets).toEqual([{ name: 'erp', secretName: 'poster.erp' }]);
+    expect(secrets).toEqual([{ name: 'erp', secretName: 'aid.poster.erp' }]);
     expect(bench.client.writes).toEqual([]);
 
     expect((await bench.settle()).problems).toEqual([]);
@@ -345,7 +345,7 @@ describe('CredentialKeeper', () => {
     bench.nonce = 'x';
     const { problems } = await bench.settle();
     expect(problems).toMatchObject([{ reason: 'ForeignObject' }]);
-    expect(problems[0]?.message).toContain('kubectl -n billing delete secrets poster.erp');
+    expect(problems[0]?.message).toContain('kubectl -n billing delete secrets aid.poster.erp');
     bench.credentials = [];
     await bench.settle();
     expect(bench.secret).toEqual(foreign);

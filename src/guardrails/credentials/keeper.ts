@@ -4,6 +4,7 @@ import type {
   SecretStatus,
 } from '../../api/automation-identity.ts';
 import type { Finding } from '../../api/conditions.ts';
+import { secretNameOf } from '../../api/names.ts';
 import type { ObjectMeta, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
@@ -27,7 +28,6 @@ import {
   newSecret,
   retirementPatch,
   rotationPatch,
-  secretNameOf,
   type Publication,
 } from './secret.ts';
 

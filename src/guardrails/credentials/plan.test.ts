@@ -27,7 +27,7 @@ function standing(
   };
   return {
     metadata: {
-      name: 'poster.erp',
+      name: 'aid.poster.erp',
       creationTimestamp: time(start - 10 * hour),
       annotations: Object.fromEntries(
         Object.entries(merged).filter((entry): entry is [string, string] => entry[1] !== undefined),
@@ -62,7 +62,7 @@ describe('planCredential', () => {
       what: 'counts the successor of a deleted Secret as a rotation',
       parts: {
         live: undefined,
-        recorded: { name: 'erp', secretName: 'poster.erp', lastRotationTime: time(start) },
+        recorded: { name: 'erp', secretName: 'aid.poster.erp', lastRotationTime: time(start) },
       },
       expected: { action: 'Create', rotation: 1 },
     },
@@ -177,7 +177,7 @@ describe('planCredential', () => {
     },
     {
       what: 'bears a Secret without any annotation',
-      parts: { live: { metadata: { name: 'poster.erp' }, data: { password: 'eA==' } } },
+      parts: { live: { metadata: { name: 'aid.poster.erp' }, data: { password: 'eA==' } } },
       expected: { action: 'Rotate', cause: 'Scheduled', rotation: 1 },
     },
     {
@@ -200,7 +200,7 @@ describe('planCredential', () => {
       dueAt: start + 2 * hour,
       status: {
         name: 'erp',
-        secretName: 'poster.erp',
+        secretName: 'aid.poster.erp',
         lastRotationTime: '2026-05-01T00:00:00Z',
         nextRotationTime: '2026-05-02T00:00:00Z',
         previousExpirationTime: '2026-05-01T02:00:00Z',

@@ -1,9 +1,9 @@
 import type { GeneratedSecret, SecretStatus } from '../../api/automation-identity.ts';
 import { timestamp } from '../../api/conditions.ts';
-import { annotation } from '../../api/names.ts';
+import { annotation, secretNameOf } from '../../api/names.ts';
 import type { KubeObject, Secret } from '../../api/objects.ts';
 import { rotationSchedule, type RotationSchedule } from './schedule.ts';
-import { readState, secretNameOf, type CredentialState } from './secret.ts';
+import { readState, type CredentialState } from './secret.ts';
 
 /**
  * What the `rotate` annotation asks for; blank asks for nothing. It is copied into Secrets and

@@ -8,11 +8,6 @@ import type { ObjectMeta, Secret } from '../../api/objects.ts';
  * and nowhere else.
  */
 
-/** Name of the Secret object. Its parts have no dots, so that no two credentials share one. */
-export function secretNameOf(identity: string, credential: string): string {
-  return `${identity}.${credential}`;
-}
-
 const keyOfType: Record<GeneratedSecret['type'], string> = { Password: 'password', Token: 'token' };
 
 const previousOf = (key: string): string => `previous.${key}`;

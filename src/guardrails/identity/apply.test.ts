@@ -6,10 +6,11 @@ import { ApiError } from '../../runtime/errors.ts';
 import { applyIdentity } from './apply.ts';
 import { MemoryClient } from './memory-client.testing.ts';
 import type { Problem } from '../requirements.ts';
-import { planIdentity, type IdentityChildren } from './plan.ts';
+import { markNameOf, planIdentity, type IdentityChildren } from './plan.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
 const identity: AutomationIdentity = { metadata: { ...key, uid: 'uid-of-poster' }, spec: {} };
+const markKey = { namespace: 'billing', name: markNameOf('poster') };
 const reads: Permission = {
   apiGroups: [''],
   resources: ['configmaps'],
@@ -25,6 +26,7 @@ beforeEach(() => {
 
 function live(): IdentityChildren {
   return {
+    mark: client.find(resources.roleBindings, markKey),
     serviceAccount: client.find(resources.serviceAccounts, key),
     role: client.find(resources.roles, key),
     roleBinding: client.find(resources.roleBindings, key),
@@ -62,9 +64,18 @@ function refuseToGrant(verb: string): void {
 }
 
 describe('applyIdentity', () => {
-  it('writes the Role before the RoleBinding that grants it, and then nothing more', async () => {
+  it('marks the ServiceAccount before it exists, writes the Role before the RoleBinding that grants it, and then nothing more', async () => {
     expect(await apply([reads])).toEqual([]);
-    expect(written()).toEqual(['create ServiceAccount', 'create Role', 'create RoleBinding']);
+    expect(written()).toEqual([
+      'create RoleBinding',
+      'create ServiceAccount',
+      'create Role',
+      'create RoleBinding',
+    ]);
+    expect(live().mark).toMatchObject({
+      roleRef: { kind: 'ClusterRole', name: 'automation-guardrails-identity' },
+      subjects: [{ kind: 'ServiceAccount', name: 'poster', namespace: 'billing' }],
+    });
     expect(await apply([reads])).toEqual([]);
     expect(written()).toEqual([]);
   });
@@ -105,6 +116,33 @@ describe('applyIdentity', () => {
     });
     await apply([reads]);
     expect(live().roleBinding?.roleRef).toEqual(roleRef);
+  });
+
+  it('never marks a ServiceAccount that is somebody else’s', async () => {
+    client.put(resources.serviceAccounts, { metadata: { ...key, uid: 'a stranger' } });
+    expect((await apply([reads], {}))[0]?.reason).toBe('ForeignObject');
+    expect(written()).toEqual([]);
+  });
+
+  it('takes the mark from a ServiceAccount that turns out to be somebody else’s', async () => {
+    client.beforeWrite = ({ kind, verb }) => {
+      if (kind === 'ServiceAccount' && verb === 'create') {
+        client.put(resources.serviceAccounts, { metadata: { ...key, uid: 'a stranger' } });
+      }
+    };
+    expect((await apply([reads], {}))[0]?.reason).toBe('ForeignObject');
+    expect((await apply([reads], { mark: live().mark }))[0]?.reason).toBe('ForeignObject');
+    expect(live().mark).toBeUndefined();
+  });
+
+  it('grants nothing to a ServiceAccount that it can’t mark', async () => {
+    const foreign = client.put(resources.roleBindings, {
+      metadata: markKey,
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'other' },
+    });
+    const [problem] = await apply([reads], {});
+    expect(problem?.reason).toBe('ForeignObject');
+    expect(live()).toEqual({ mark: foreign });
   });
 
   it.each([

@@ -15,7 +15,8 @@ export interface ApplyIdentityOptions {
 /**
  * Makes the plan true, in an order in which no moment grants more than the plan: what is granted
  * is written before the binding that grants it, and taken away after it. A binding stands only
- * while ServiceAccount and Role are ours: by name it would serve a stranger's as well.
+ * while ServiceAccount and Role are ours: by name it would serve a stranger's as well. The mark is
+ * there before the ServiceAccount, so that at no moment a token of it could escape admission.
  *
  * @param live what a cache knows of them, as far as it is ours
  * @returns what keeps the identity from being ready and no retry would cure
@@ -38,19 +39,34 @@ export async function applyIdentity(
     if (standing !== undefined) await applier.remove(resource, standing, { signal });
   };
   const revoke = (): Promise<void> => remove(resources.roleBindings, live.roleBinding);
+  const leaveForeignAccount = async (problem: Problem): Promise<Problem[]> => {
+    await revoke();
+    await remove(resources.roleBindings, live.mark);
+    return [problem];
+  };
 
   if (plan.remove.roleBinding) await revoke();
   if (plan.remove.role) await remove(resources.roles, live.role);
 
+  if (plan.serviceAccount !== undefined && live.serviceAccount === undefined) {
+    const { serviceAccount } = plan;
+    // Somebody else's must not be marked, not even for a moment.
+    const foreign = await problemOf(
+      applier.assertNotForeign(resources.serviceAccounts, serviceAccount, { signal }),
+    );
+    if (foreign !== undefined) return await leaveForeignAccount(foreign);
+  }
+  const markProblem = await ensure(resources.roleBindings, plan.mark, live.mark);
+  if (markProblem !== undefined) {
+    await revoke();
+    return [markProblem];
+  }
   const foreignAccount = await ensure(
     resources.serviceAccounts,
     plan.serviceAccount,
     live.serviceAccount,
   );
-  if (foreignAccount !== undefined) {
-    await revoke();
-    return [foreignAccount];
-  }
+  if (foreignAccount !== undefined) return await leaveForeignAccount(foreignAccount);
 
   const roleProblem = await ensure(resources.roles, plan.role, live.role);
   if (roleProblem?.reason === 'ForeignObject') {

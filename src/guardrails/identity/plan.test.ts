@@ -105,14 +105,25 @@ describe('planIdentity', () => {
   ) => planIdentity(identity, spec, live, isWithheld);
   const full = plan({});
   const standing: IdentityChildren = {
+    mark: full.mark,
     serviceAccount: full.serviceAccount,
     role: full.role,
     roleBinding: full.roleBinding,
   };
 
-  it('wants a ServiceAccount without automounted token, a Role and a RoleBinding of one name', () => {
+  it('wants a ServiceAccount without automounted token, its mark, a Role and a RoleBinding of one name', () => {
     const metadata = childMetadata(identity, 'poster');
-    expect(full).toEqual({
+    const { mark, ...rest } = full;
+    expect(mark).toEqual({
+      metadata: childMetadata(identity, 'poster.identity'),
+      roleRef: {
+        apiGroup: 'rbac.authorization.k8s.io',
+        kind: 'ClusterRole',
+        name: 'automation-guardrails-identity',
+      },
+      subjects: [{ kind: 'ServiceAccount', name: 'poster', namespace: 'billing' }],
+    });
+    expect(rest).toEqual({
       serviceAccount: { metadata, automountServiceAccountToken: false },
       role: {
         metadata,
@@ -153,6 +164,12 @@ describe('planIdentity', () => {
 
     it('keeps and repairs what stands', () => {
       expect(plan(standing, true)).toEqual(full);
+    });
+
+    it('keeps the mark of a ServiceAccount that is gone', () => {
+      const { mark, serviceAccount } = plan({ mark: full.mark }, true);
+      expect(mark).toEqual(full.mark);
+      expect(serviceAccount).toBeUndefined();
     });
 
     it('takes permissions away, and gives none', () => {

@@ -3,7 +3,7 @@ import {
   type AutomationIdentity,
   type AutomationIdentitySpec,
 } from '../../api/automation-identity.ts';
-import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
+import { API_VERSION, identityRole, label, MANAGED_BY } from '../../api/names.ts';
 import type {
   Namespace,
   ObjectMeta,
@@ -82,8 +82,17 @@ export function childMetadata({ metadata }: AutomationIdentity, name: string): O
   };
 }
 
+/**
+ * Name of the RoleBinding by which admission knows the ServiceAccount of an identity. No identity
+ * has a dot in its name, so no RoleBinding of permissions has this name.
+ */
+export function markNameOf(identity: string): string {
+  return `${identity}.identity`;
+}
+
 /** What stands, as far as it is ours by its controller reference. */
 export interface IdentityChildren {
+  mark?: RoleBinding | undefined;
   serviceAccount?: ServiceAccount | undefined;
   role?: Role | undefined;
   roleBinding?: RoleBinding | undefined;
@@ -91,6 +100,8 @@ export interface IdentityChildren {
 
 /** What should stand. A part that is absent: isn't created, and `remove` says if it has to go. */
 export interface IdentityPlan {
+  /** Says to admission that the ServiceAccount is an identity's. */
+  mark?: RoleBinding;
   serviceAccount?: ServiceAccount;
   role?: Role;
   roleBinding?: RoleBinding;
@@ -103,7 +114,8 @@ export interface IdentityPlan {
  *
  * While `withheld`, nothing is granted that doesn't stand yet, and permissions only shrink. A
  * binding never stands without the ServiceAccount, since whoever created one of that name would
- * inherit it.
+ * inherit it. The mark that makes it known to admission only restricts: once it stands, it stays
+ * until the identity goes.
  */
 export function planIdentity(
   identity: AutomationIdentity,
@@ -122,9 +134,12 @@ export function planIdentity(
   const hasBinding = hasAccount && hasRole && mayBind;
 
   return {
+    ...((hasAccount || live.mark !== undefined) && { mark: markOf(identity) }),
     ...(hasAccount && { serviceAccount: { metadata, automountServiceAccountToken: false } }),
     ...(hasRole && { role: { metadata, rules } }),
-    ...(hasBinding && { roleBinding: roleBindingOf(metadata) }),
+    ...(hasBinding && {
+      roleBinding: roleBindingOf(metadata, { kind: 'Role', name: metadata.name }, identity),
+    }),
     remove: {
       roleBinding: !hasBinding && live.roleBinding !== undefined,
       role: !hasRole && live.role !== undefined,
@@ -132,11 +147,19 @@ export function planIdentity(
   };
 }
 
-function roleBindingOf(metadata: ObjectMeta): RoleBinding {
-  const { name, namespace } = metadata;
+function markOf(identity: AutomationIdentity): RoleBinding {
+  const metadata = childMetadata(identity, markNameOf(identity.metadata.name));
+  return roleBindingOf(metadata, { kind: 'ClusterRole', name: identityRole }, identity);
+}
+
+function roleBindingOf(
+  metadata: ObjectMeta,
+  role: { kind: 'Role' | 'ClusterRole'; name: string },
+  { metadata: { name, namespace } }: AutomationIdentity,
+): RoleBinding {
   return {
     metadata,
-    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', ...role },
     subjects: [{ kind: 'ServiceAccount', name, ...(namespace !== undefined && { namespace }) }],
   };
 }
