@@ -221,7 +221,7 @@ async function versions(namespace: string): Promise<string[]> {
     namespace,
   );
   return objects
-    .filter(({ metadata }) => metadata.name.startsWith(name))
+    .filter(({ metadata }) => metadata.name.includes(name))
     .map(({ kind, metadata }) => `${kind} ${metadata.uid} ${metadata.resourceVersion}`);
 }
 
@@ -640,7 +640,7 @@ describe('what belongs to an AutomationIdentity', () => {
   it('goes with it', async () => {
     await declare(namespace, complete);
     await ready(namespace, 'Provisioned');
-    expect(await versions(namespace)).toHaveLength(4);
+    expect(await versions(namespace)).toHaveLength(5);
     await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
     await waitFor(
       'everything to be gone',
