@@ -242,7 +242,7 @@ describe('permissions of an AutomationIdentity', () => {
 
   it('are written once: a look at what stands changes nothing', async () => {
     const before = await versions(namespace);
-    expect(before).toHaveLength(4);
+    expect(before).toHaveLength(5);
     const { metadata } = await ready(namespace, 'Provisioned');
     await operator.stop();
     operator = await startOperator();
