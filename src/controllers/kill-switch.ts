@@ -6,6 +6,7 @@ import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from '../a
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
+import { Contests } from '../guardrails/kill-switch/contested.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import {
   covers,
@@ -58,6 +59,8 @@ interface ForeignLook extends ForeignStop {
 export interface KillSwitchMetrics {
   /** Seconds from the engagement until a rung of the ladder was reached. */
   observeStop(rung: string, seconds: number): void;
+  /** A workload that something had woken was paused again. */
+  countContestedWrite(kind: string): void;
   /** A release without a second person or without an operator. */
   countBreakGlass(): void;
 }
@@ -95,10 +98,15 @@ export class KillSwitchController implements Reconciler {
   readonly name = 'kill-switch';
   readonly #options: KillSwitchControllerOptions;
   /** By key, of engaged ones. */
+  readonly #contests: Contests;
   readonly #foreign = new Map<string, ForeignLook>();
 
   constructor(options: KillSwitchControllerOptions) {
     this.#options = options;
+    this.#contests = new Contests({
+      clock: options.clock,
+      onPausedAgain: (kind) => options.metrics.countContestedWrite(kind),
+    });
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
@@ -145,12 +153,15 @@ export class KillSwitchController implements Reconciler {
   /** Engaged, proven and reported, with nothing new to stop: the steady state of a kill. */
   #isSettled(key: string, killSwitch: KillSwitch): boolean {
     const carriers = this.#carriersOf(key);
+    const workloads = this.#workloadsOf(killSwitch);
+    const { status } = this.#contests.finding(workloads);
     return (
       phaseOf(killSwitch, carriers) === 'Stop' &&
       carriers.filter(isEngaging).every(isLatched) &&
       isTrue(killSwitch.status?.conditions, 'Ready') &&
       this.#isGuarded(killSwitch) &&
-      !this.#workloadsOf(killSwitch).some(isPausable) &&
+      isTrue(killSwitch.status?.conditions, 'Contested') === (status === 'True') &&
+      !workloads.some(isPausable) &&
       !this.#podsOf(killSwitch).some(isLive)
     );
   }
@@ -184,7 +195,8 @@ export class KillSwitchController implements Reconciler {
     const { client, parallelism, podGraceSeconds } = this.#options;
     const { signal } = context;
     const { namespace = '' } = killSwitch.metadata;
-    const stopOptions = { client, parallelism, podGraceSeconds, signal };
+    const contests = this.#contests;
+    const stopOptions = { client, parallelism, podGraceSeconds, contests, signal };
     const guarded = this.#isGuarded(killSwitch);
     if (!guarded) {
       // Without a fence whatever is deleted comes back: nothing would be stopped, only disturbed.
@@ -221,7 +233,7 @@ export class KillSwitchController implements Reconciler {
     const foreign = await lookingAtForeign;
 
     const progress = { namespace, guarded, fence, workloads, pods, foreign };
-    const findings = stopFindings(progress);
+    const findings = [contests.finding(workloads), ...stopFindings(progress)];
     await this.#report(context, killSwitch, findings, {
       workloads: countsOf(workloads, foreign),
       pods: { remaining: pods?.length ?? 0 },
@@ -521,8 +533,13 @@ export class KillSwitchController implements Reconciler {
         events.warning(about, 'FenceLost', message);
       }
       if (now !== 'True' || before?.status === 'True') continue;
+      if (type === 'Contested') {
+        events.warning(about, 'Contested', message);
+        continue;
+      }
       events.normal(about, type, message);
-      if (Number.isFinite(engagedAt)) {
+      // What is woken and paused again reaches no rung for the first time.
+      if (Number.isFinite(engagedAt) && !isTrue(conditions, 'Contested')) {
         metrics.observeStop(type, Math.max(0, clock() - engagedAt) / 1000);
       }
     }

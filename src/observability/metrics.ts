@@ -102,6 +102,12 @@ const definitions = {
     help: 'Kill switches that were released without a second person or without an operator.',
     labels: {},
   },
+  contestedWrites: {
+    type: 'counter',
+    name: 'kill_switch_contested_writes_total',
+    help: 'Workloads that something had woken while they were stopped, and that were paused again.',
+    labels: { kind: 'kind of the workload, such as `Deployment`' },
+  },
   rotations: {
     type: 'counter',
     name: 'secret_rotations_total',
@@ -206,6 +212,7 @@ export class Metrics {
   readonly #relists = this.#counter(definitions.relists);
   readonly #stopDuration = this.#histogram(definitions.stopDuration);
   readonly #brokenGlass = this.#counter(definitions.brokenGlass);
+  readonly #contestedWrites = this.#counter(definitions.contestedWrites);
   readonly #rotations = this.#counter(definitions.rotations);
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
@@ -290,6 +297,11 @@ export class Metrics {
 
   countBreakGlass(): void {
     this.#brokenGlass.inc();
+  }
+
+  /** A workload that something had woken while it was stopped was paused again. */
+  countContestedWrite(kind: string): void {
+    this.#contestedWrites.inc({ kind: this.#bounded('contested kind', kind) });
   }
 
   countRotation(result: 'success' | 'error'): void {

@@ -6,6 +6,7 @@ import { projectWorkload, workloadResources, type Workload } from '../../api/wor
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, isNotFound } from '../../runtime/errors.ts';
 import { forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import type { Contests } from './contested.ts';
 import {
   freezeNonce,
   graceOf,
@@ -22,6 +23,8 @@ export interface StopOptions {
   parallelism: number;
   /** Longest grace that a pod gets, in seconds. */
   podGraceSeconds: number;
+  /** What was woken too often waits before it is paused again. */
+  contests: Pick<Contests, 'isDue' | 'told'>;
   signal: AbortSignal;
 }
 
@@ -34,10 +37,12 @@ export interface StopOptions {
 export function pauseWorkloads(
   killSwitch: KillSwitch,
   workloads: readonly Workload[],
-  { client, parallelism, signal }: StopOptions,
+  { client, parallelism, contests, signal }: StopOptions,
 ): Promise<Outcome<Workload, Workload | undefined>[]> {
   const patch = { metadata: { annotations: { [annotation.touch]: freezeNonce(killSwitch) } } };
-  const due = workloads.filter((workload) => isToBeTouched(killSwitch, workload));
+  const due = workloads.filter(
+    (workload) => isToBeTouched(killSwitch, workload) && contests.isDue(workload),
+  );
   return forEachBounded(due, parallelism, async (workload) => {
     const { namespace, name } = workload.metadata;
     try {
@@ -47,6 +52,7 @@ export function pauseWorkloads(
         patch,
         { signal },
       );
+      contests.told(workload, stored);
       return projectWorkload(workload.kind, stored);
     } catch (error) {
       if (isNotFound(error)) return undefined;
