@@ -17,6 +17,8 @@ export interface ProxiedWrite {
   index: number;
   method: string;
   path: string;
+  /** HTTP status of the answer, once there is one. */
+  status?: number;
 }
 
 /** What happens to a write: forwarded, cut off before it reaches the API server, or after it did. */
@@ -38,6 +40,8 @@ export interface ApiProxyOptions {
  */
 export class ApiProxy {
   readonly writes: ProxiedWrite[] = [];
+  /** Writes that asked for nothing to be stored; they always pass. */
+  readonly dryRuns: ProxiedWrite[] = [];
   readonly #options: ApiProxyOptions;
   readonly #server = createServer((incoming, outgoing) => this.#handle(incoming, outgoing));
   readonly #agent: Agent;
@@ -100,30 +104,39 @@ export class ApiProxy {
   #handle(incoming: IncomingMessage, outgoing: ServerResponse): void {
     const url = new URL(incoming.url ?? '/', 'http://proxy');
     const method = incoming.method ?? 'GET';
-    const counted =
-      method !== 'GET' &&
-      url.searchParams.get('dryRun') === null &&
-      !/\/(leases|events)(\/|$)/.test(url.pathname);
-    if (!counted) {
+    const isDryRun = url.searchParams.get('dryRun') !== null;
+    if (method === 'GET' || /\/(leases|events)(\/|$)/.test(url.pathname)) {
       this.#forward(incoming, outgoing, () => undefined);
       return;
     }
-    const write = { index: this.writes.length + 1, method, path: url.pathname };
-    this.writes.push(write);
+    const seen = isDryRun ? this.dryRuns : this.writes;
+    const write: ProxiedWrite = { index: seen.length + 1, method, path: url.pathname };
+    seen.push(write);
+    if (isDryRun) {
+      this.#forward(incoming, outgoing, (status) => {
+        write.status = status;
+      });
+      return;
+    }
     const fate = this.onWrite(write);
     if (fate === 'cut-before') {
       this.#options.onCut?.(write);
       incoming.destroy();
       return;
     }
-    this.#forward(incoming, outgoing, () => {
+    this.#forward(incoming, outgoing, (status) => {
+      write.status = status;
       if (fate !== 'cut-after') return;
       this.#options.onCut?.(write);
       incoming.destroy();
     });
   }
 
-  #forward(incoming: IncomingMessage, outgoing: ServerResponse, beforeAnswer: () => void): void {
+  #forward(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    beforeAnswer: (status: number) => void,
+  ): void {
     const isWatch = incoming.url?.includes('watch=true') === true;
     const target = new URL(incoming.url ?? '/', this.#options.controlPlane.server);
     const request = (target.protocol === 'https:' ? httpsRequest : httpRequest)(
@@ -134,7 +147,7 @@ export class ApiProxy {
         ...(target.protocol === 'https:' && { agent: this.#agent }),
       },
       (answer) => {
-        beforeAnswer();
+        beforeAnswer(answer.statusCode ?? 502);
         if (outgoing.destroyed) {
           answer.destroy();
           return;
