@@ -1,0 +1,194 @@
+import { annotation, label } from '../../src/api/names.ts';
+import type { KubeObject } from '../../src/api/objects.ts';
+import { resources } from '../../src/api/resources.ts';
+import { ApiServerClient } from '../../src/runtime/client.ts';
+import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
+import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
+import {
+  startControlPlane,
+  type ControlPlane,
+  type ControlPlaneOptions,
+} from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { installGuardrails, waitForCondition } from '../operator/cluster.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import type { Report } from './report.ts';
+
+/** Requests in flight at a time: those of the operator, and those of what it is compared with. */
+export const parallelism = 64;
+
+export interface Deployment extends KubeObject {
+  spec: { replicas: number };
+}
+
+export const owner = { team: 'payments', contact: 'payments@example.com', escalation: 'pager' };
+
+/** A control plane with the policies installed, and the means to load it. */
+export class BenchCluster implements AsyncDisposable {
+  readonly controlPlane: ControlPlane;
+  readonly report: Report;
+  readonly client: ApiServerClient;
+  readonly #operatorKubeconfig: string;
+  readonly #kubeConfig: PooledKubeConfig;
+  #operator: OperatorProcess | undefined;
+
+  private constructor(controlPlane: ControlPlane, operatorKubeconfig: string, report: Report) {
+    this.controlPlane = controlPlane;
+    this.report = report;
+    this.#operatorKubeconfig = operatorKubeconfig;
+    this.#kubeConfig = new PooledKubeConfig().load({ kubeconfig: controlPlane.kubeconfigPath });
+    this.client = new ApiServerClient({
+      kubeConfig: this.#kubeConfig,
+      userAgent: 'bench',
+      fieldManager: 'bench',
+      connections: parallelism,
+      timeoutMs: 60_000,
+    });
+  }
+
+  /** @param options default: a controller manager that its limits don't hold up */
+  static async start(
+    report: Report,
+    options: ControlPlaneOptions = { controllerManagerQps: 500 },
+  ): Promise<BenchCluster> {
+    const log = (line: string): void => report.progress(line);
+    const controlPlane = await startControlPlane({ log, ...options });
+    try {
+      return new BenchCluster(controlPlane, await installGuardrails(controlPlane), report);
+    } catch (error) {
+      await controlPlane.stop();
+      throw error;
+    }
+  }
+
+  async startOperator(): Promise<OperatorProcess> {
+    this.#operator = await startOperator({ kubeconfigPath: this.#operatorKubeconfig });
+    return this.#operator;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#operator?.stop();
+    await this.#kubeConfig.closeConnections();
+    await this.controlPlane.stop();
+  }
+
+  /** @param guarded policies are bound to it */
+  async createNamespace(name: string, guarded = true): Promise<void> {
+    const labels = guarded ? { [label.environment]: 'test' } : {};
+    await this.controlPlane.apply([
+      { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } },
+    ]);
+    await waitFor('the default ServiceAccount', async () => {
+      return (
+        (await this.client.get(resources.serviceAccounts, { namespace: name, name: 'default' })) !==
+        undefined
+      );
+    });
+  }
+
+  /** Workflows, and on request their identities, in parallel. */
+  async createWorkflows(
+    namespace: string,
+    names: readonly string[],
+    { identities = false }: { identities?: boolean } = {},
+  ): Promise<void> {
+    this.report.progress(`creating ${names.length} Workflows`);
+    const outcomes = await forEachBounded(names, parallelism, async (name) => {
+      if (identities) {
+        await this.client.create(resources.automationIdentities, identityOf(namespace, name));
+      }
+      await this.client.create(resources.workflows, workflowOf(namespace, name));
+    });
+    assertAllDone(outcomes, 'create Workflows');
+  }
+
+  async createDeployments(
+    namespace: string,
+    names: readonly string[],
+    serviceAccountName: string,
+  ): Promise<void> {
+    this.report.progress(`creating ${names.length} Deployments`);
+    const outcomes = await forEachBounded(names, parallelism, (name) =>
+      this.client.create(
+        resources.deployments,
+        deploymentOf({ namespace, name, serviceAccountName }),
+      ),
+    );
+    assertAllDone(outcomes, 'create Deployments');
+  }
+
+  async engageByAnnotation(namespace: string, name: string): Promise<void> {
+    await this.client.mergePatch(
+      resources.workflows,
+      { namespace, name },
+      { metadata: { annotations: { [annotation.killSwitch]: 'benchmark' } } },
+    );
+  }
+
+  /** Releases as somebody else than who engaged, and waits until the KillSwitch is gone. */
+  async release(namespace: string, name: string): Promise<void> {
+    await waitForCondition(this.controlPlane, { kind: 'ksw', name, namespace }, 'Ready');
+    const workflow = await this.client.get(resources.workflows, { namespace, name });
+    if (workflow?.metadata.annotations?.[annotation.killSwitch] !== undefined) {
+      await this.client.mergePatch(
+        resources.workflows,
+        { namespace, name },
+        { metadata: { annotations: { [annotation.killSwitch]: null } } },
+      );
+    }
+    const { code, stderr } = await this.controlPlane.kubectl(
+      ['annotate', 'ksw', name, `-n=${namespace}`, `${annotation.release}=next round`],
+      { as: 'releaser', asGroups: ['system:masters'] },
+    );
+    if (code !== 0) throw new Error(stderr);
+    await waitFor(
+      'the release',
+      async () =>
+        (await this.client.get(resources.killSwitches, { namespace, name })) === undefined,
+      { timeoutMs: 600_000, intervalMs: 250 },
+    );
+  }
+}
+
+function identityOf(namespace: string, name: string): never {
+  const spec = { purpose: 'benchmark', owner };
+  return { metadata: { namespace, name }, spec } as unknown as never;
+}
+
+function workflowOf(namespace: string, name: string): never {
+  const targets = [{ group: 'apps', kind: 'Deployment', selector: { matchLabels: { app: name } } }];
+  return { metadata: { namespace, name }, spec: { owner, targets } } as unknown as never;
+}
+
+/** One replica, whose pod ends as soon as it is told to. */
+export function deploymentOf({
+  namespace,
+  name,
+  serviceAccountName,
+}: {
+  namespace: string;
+  name: string;
+  serviceAccountName: string;
+}): Deployment {
+  const labels = { app: serviceAccountName, deployment: name };
+  return {
+    metadata: { namespace, name, labels: { app: serviceAccountName } },
+    spec: {
+      replicas: 1,
+      selector: { matchLabels: labels },
+      template: {
+        metadata: { labels },
+        spec: {
+          serviceAccountName,
+          automountServiceAccountToken: false,
+          terminationGracePeriodSeconds: 1,
+          containers: [{ name: 'main', image: 'registry.example/automation:1' }],
+        },
+      },
+    },
+  } as unknown as Deployment;
+}
+
+export function namesOf(prefix: string, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
+}
