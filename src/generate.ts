@@ -14,6 +14,8 @@ import type { KubeObject } from './api/objects.ts';
 import { apiReference } from './api/reference.ts';
 import { configurationReference } from './config.ts';
 import { rbacManifests, roles } from './install/manifests.ts';
+import { alertGroups, prometheusRule } from './install/alerts.ts';
+import { probeManifests } from './install/probe.ts';
 import { metricsReference } from './observability/metrics.ts';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -61,6 +63,11 @@ function generatedFiles(): Map<string, string> {
   }
   files.set('config/rbac/roles.yaml', yaml(...rbacManifests()));
   files.set(`${chart}/roles.yaml`, yaml(roles));
+  files.set('config/probe/probe.yaml', yaml(...probeManifests()));
+  files.set(`${chart}/probe.yaml`, yaml(probeManifests()));
+  files.set('config/prometheus/rules.yaml', yaml({ groups: alertGroups }));
+  files.set('config/prometheus/prometheus-rule.yaml', yaml(prometheusRule()));
+  files.set(`${chart}/alerts.yaml`, yaml({ groups: alertGroups }));
   files.set('docs/reference/api.md', apiReference());
   files.set('docs/reference/configuration.md', configurationReference());
   files.set('docs/reference/metrics.md', metricsReference());

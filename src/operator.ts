@@ -1,9 +1,10 @@
 /** Composition root: everything is wired here, and nowhere else. */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { isTrue } from './api/conditions.ts';
 import { wholeNamespaceName, type KillSwitch } from './api/kill-switch.ts';
-import { label, MANAGED_BY } from './api/names.ts';
+import { label, MANAGED_BY, PROBE_NAMESPACE } from './api/names.ts';
 import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
 import {
@@ -19,6 +20,12 @@ import {
   AutomationIdentityController,
   keysFor as identityKeysFor,
 } from './controllers/automation-identity.ts';
+import {
+  FenceInForceController,
+  fenceInForceKey,
+  isNotOfProbe,
+  policyChangeDelayMs,
+} from './controllers/fence-in-force.ts';
 import { KillSwitchController } from './controllers/kill-switch.ts';
 import {
   isOfCountsAlone,
@@ -26,6 +33,7 @@ import {
   WorkflowController,
 } from './controllers/workflow.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
+import { StoredPolicies } from './guardrails/fence-in-force/stored-policies.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
 import { EventRecorder } from './observability/events.ts';
@@ -110,6 +118,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       podGraceSeconds: config.podGraceSeconds,
       clock,
     }),
+    accepts: isNotOfProbe,
     workers: config.killSwitchWorkers,
     maxDelayMs: 5_000,
     shutdownMs: config.shutdownTimeoutMs,
@@ -133,6 +142,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       clock,
       randomBytes,
     }),
+    accepts: isNotOfProbe,
     workers: config.workers,
     shutdownMs: config.shutdownTimeoutMs,
     metrics,
@@ -153,14 +163,48 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workloads,
       clock,
     }),
+    accepts: isNotOfProbe,
     workers: config.workers,
     shutdownMs: config.shutdownTimeoutMs,
     metrics,
     logger,
   });
 
+  const policies = new StoredPolicies({
+    client,
+    logger,
+    metrics,
+    staleAfterMs: config.watchStaleAfterMs,
+  });
+  const fenceReconciler = new FenceInForceController({
+    client: leading,
+    statusWriter,
+    events,
+    metrics,
+    killSwitches: caches.killSwitches.store,
+    workflows: caches.workflows.store,
+    identities: caches.identities.store,
+    storedPolicies: (kind, name) => policies.get(kind, name),
+    clock,
+    sleep: async (ms, signal) => {
+      await delay(ms, undefined, { signal }).catch(() => undefined);
+    },
+  });
+  const fence = new Controller({
+    reconciler: fenceReconciler,
+    workers: 1,
+    maxDelayMs: 30_000,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  });
+  policies.onChange(() => {
+    fenceReconciler.policyChanged();
+    fence.enqueueAfter(fenceInForceKey, policyChangeDelayMs);
+  });
+
   wireKillSwitch(caches, killSwitch);
-  const led = wireLed(caches, { identity, workflow, metrics });
+  const led = wireLed(caches, { identity, workflow, fence, metrics });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -199,7 +243,10 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         name: 'controllers',
         run: async (signal) => {
           const watching = new AbortController();
-          const watches = Promise.all(caches.all.map((cache) => cache.run(watching.signal)));
+          // Readiness doesn't wait for those of the policies: a kill needs none of them.
+          const watches = Promise.all(
+            [...caches.all, policies].map((cache) => cache.run(watching.signal)),
+          );
           const synced = Promise.all(caches.all.map((cache) => cache.whenSynced())).catch(
             () => undefined,
           );
@@ -378,7 +425,12 @@ const countsDelayMs = 1_000;
 /** What the leader does. @returns runs it until the signal aborts */
 function wireLed(
   caches: Caches,
-  { identity, workflow, metrics }: { identity: Controller; workflow: Controller; metrics: Metrics },
+  {
+    identity,
+    workflow,
+    fence,
+    metrics,
+  }: { identity: Controller; workflow: Controller; fence: Controller; metrics: Metrics },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
@@ -414,6 +466,7 @@ function wireLed(
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
       workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
+      fence.run(signal, [fenceInForceKey]),
     ]);
     metrics.forgetObjects();
   };
@@ -421,6 +474,7 @@ function wireLed(
 
 function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {
   for (const { metadata, status } of killSwitches.store.list()) {
+    if (metadata.namespace === PROBE_NAMESPACE) continue;
     if (metadata.labels?.[label.releasing] !== undefined) yield 'releasing';
     else yield isTrue(status?.conditions, 'Ready') ? 'stopped' : 'engaged';
   }

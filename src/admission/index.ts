@@ -6,6 +6,15 @@ import type { AdmissionObject } from './policies.ts';
 
 export { annotationProbePolicyName, isDeniedBy, probePolicyName } from './fence.ts';
 export type { AdmissionObject } from './policies.ts';
+export {
+  canary,
+  canaryServiceAccounts,
+  policyProbes,
+  type Denial,
+  type Mutation,
+  type PolicyProbe,
+  type ProbeRequest,
+} from './probes.ts';
 
 /** Every admission policy with its binding, always in the same order. */
 export function admissionPolicies(): AdmissionObject[] {

@@ -1,5 +1,5 @@
 import { wholeNamespaceName } from '../api/kill-switch.ts';
-import { annotation, label } from '../api/names.ts';
+import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import {
   annotationOf,
@@ -302,6 +302,8 @@ function protectGuardedNamespace(): AdmissionObject[] {
         engaged: isEngaged,
         // One that is going already isn't kept half-way.
         stands: '!has(oldObject.metadata.deletionTimestamp)',
+        // A kill switch is engaged there for good, and it goes when everything is uninstalled.
+        'not-probe': `oldObject.metadata.name != '${PROBE_NAMESPACE}'`,
         ends: `request.operation == 'DELETE' || (${isGuarded('oldObject')} && !${isGuarded('object')})`,
       },
       validations: [

@@ -10,6 +10,9 @@ export const FIELD_MANAGER = 'automation-guardrails';
 /** Value of `app.kubernetes.io/managed-by` on every object that the operator creates. */
 export const MANAGED_BY = 'automation-guardrails';
 
+/** Namespace in which the standing probe asks the admission policies, and nothing ever runs. */
+export const PROBE_NAMESPACE = 'automation-guardrails-probe';
+
 export const label = {
   /** On a Namespace: it is guarded, and as what (`dev`, `test`, `prod`, …). */
   environment: `${GROUP}/environment`,

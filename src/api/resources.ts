@@ -36,6 +36,10 @@ function resource<T extends KubeObject>(
   return Object.freeze({ group, version, kind, plural, namespaced });
 }
 
+function admission(kind: string, plural: string): Resource {
+  return resource('admissionregistration.k8s.io', 'v1', kind, plural, false);
+}
+
 export const resources = {
   workflows: resource<Workflow>(GROUP, VERSION, 'Workflow', 'automationworkflows'),
   automationIdentities: resource<AutomationIdentity>(
@@ -71,6 +75,13 @@ export const resources = {
   cronJobs: resource('batch', 'v1', 'CronJob', 'cronjobs'),
   leases: resource<Lease>('coordination.k8s.io', 'v1', 'Lease', 'leases'),
   events: resource('events.k8s.io', 'v1', 'Event', 'events'),
+  validatingPolicies: admission('ValidatingAdmissionPolicy', 'validatingadmissionpolicies'),
+  validatingBindings: admission(
+    'ValidatingAdmissionPolicyBinding',
+    'validatingadmissionpolicybindings',
+  ),
+  mutatingPolicies: admission('MutatingAdmissionPolicy', 'mutatingadmissionpolicies'),
+  mutatingBindings: admission('MutatingAdmissionPolicyBinding', 'mutatingadmissionpolicybindings'),
 } as const;
 
 /** `v1` or `group/version`, as objects carry it. */

@@ -38,7 +38,16 @@ it('every reason of a condition and of an event is documented, and none that is 
     ),
   );
   // Events named after the type of a condition.
-  const types = ['Ready', 'Held', 'Fenced', 'Paused', 'PodsGone', 'Contested'];
+  const types = [
+    'Ready',
+    'Held',
+    'Fenced',
+    'Paused',
+    'PodsGone',
+    'Contested',
+    'FenceInForce',
+    'PoliciesIntact',
+  ];
   const inCode = await reasonsInCode();
   expect(inCode.size).toBeGreaterThan(30);
   expect(documented.difference(new Set(types))).toEqual(inCode.difference(new Set(types)));

@@ -3,6 +3,7 @@ import type { PolicyRule } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { foreignKinds } from '../guardrails/kill-switch/foreign-kinds.ts';
 import { pokedKinds } from '../guardrails/kill-switch/pokes.ts';
+import { workloadResources } from '../api/workload.ts';
 
 /** A ClusterRole or Role that an installation brings, whatever brings it. */
 export interface RoleDefinition {
@@ -78,6 +79,14 @@ export const operatorRole: RoleDefinition = {
     rule(['list', 'patch'], pokedKinds.applications),
     rule(['patch'], pokedKinds.kustomizations),
     rule(['patch'], pokedKinds.helmReleases),
+    // Whether they are still what was installed; never to change one.
+    rule(
+      ['list', 'watch'],
+      resources.validatingPolicies,
+      resources.validatingBindings,
+      resources.mutatingPolicies,
+      resources.mutatingBindings,
+    ),
   ],
 };
 
@@ -87,6 +96,18 @@ export const leaderElectionRole: RoleDefinition = {
   description: 'The Lease by which one replica leads.',
   namespaced: true,
   rules: [rule(['get', 'create', 'patch'], resources.leases)],
+};
+
+/** In the namespace of the standing probe, for its dry runs and for what stands there for good. */
+export const probeRole: RoleDefinition = {
+  name: 'probe',
+  description: 'Asks the admission policies, by dry runs, in a namespace in which nothing can run.',
+  namespaced: true,
+  rules: [
+    rule(['create'], resources.pods, resources.secrets),
+    rule(['create'], ...Object.values(workloadResources)),
+    rule(['create', 'delete'], workflows, automationIdentities),
+  ],
 };
 
 /**

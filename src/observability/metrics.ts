@@ -14,7 +14,7 @@ interface MetricDefinition {
 
 const prefix = 'automation_guardrails_';
 
-const controllers = '`workflow`, `automation-identity`, `kill-switch`';
+const controllers = '`workflow`, `automation-identity`, `kill-switch`, `fence-in-force`';
 const kinds = 'kind of the watched objects';
 
 const definitions = {
@@ -86,6 +86,18 @@ const definitions = {
       state:
         '`engaged` (not everything is stopped yet), `stopped` (every rung is reached), `releasing`',
     },
+  },
+  fenceInForce: {
+    type: 'gauge',
+    name: 'fence_in_force',
+    help: 'What the standing probe found of an admission policy: 1 in force, 0 not in force, -1 no answer that proves anything. Reported by the leader.',
+    labels: { policy: 'name of the policy' },
+  },
+  policyEdited: {
+    type: 'gauge',
+    name: 'policy_edited',
+    help: '1 where an admission policy or its binding differs from what this version installs, else 0. Reported by the leader.',
+    labels: { policy: 'name of the policy' },
   },
   stopDuration: {
     type: 'histogram',
@@ -210,6 +222,8 @@ export class Metrics {
   readonly #queueLatency = this.#histogram(definitions.queueLatency);
   readonly #watchRestarts = this.#counter(definitions.watchRestarts);
   readonly #relists = this.#counter(definitions.relists);
+  readonly #fenceInForce = this.#gauge(definitions.fenceInForce);
+  readonly #policyEdited = this.#gauge(definitions.policyEdited);
   readonly #stopDuration = this.#histogram(definitions.stopDuration);
   readonly #brokenGlass = this.#counter(definitions.brokenGlass);
   readonly #contestedWrites = this.#counter(definitions.contestedWrites);
@@ -304,6 +318,16 @@ export class Metrics {
     this.#contestedWrites.inc({ kind: this.#bounded('contested kind', kind) });
   }
 
+  /** @param states of all admission policies, by name; empty where nothing is known of them */
+  setPolicies(states: ReadonlyMap<string, { force: 1 | 0 | -1; edited: boolean }>): void {
+    this.#fenceInForce.reset();
+    this.#policyEdited.reset();
+    for (const [policy, { force, edited }] of states) {
+      this.#fenceInForce.set({ policy }, force);
+      this.#policyEdited.set({ policy }, edited ? 1 : 0);
+    }
+  }
+
   countRotation(result: 'success' | 'error'): void {
     this.#rotations.inc({ result });
   }
@@ -331,6 +355,7 @@ export class Metrics {
   forgetObjects(): void {
     this.#held.clear();
     this.#rotatedAt.clear();
+    this.setPolicies(new Map());
   }
 
   /** A request was answered, or not; see the labels of `kube_api_requests_total`. */

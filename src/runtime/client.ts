@@ -39,6 +39,8 @@ export interface DeleteOptions {
   /** Seconds. */
   gracePeriodSeconds?: number;
   propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+  /** Validates and admits, deletes nothing. */
+  dryRun?: boolean;
   signal?: AbortSignal;
 }
 
@@ -355,15 +357,18 @@ export class ApiServerClient implements KubeClient, WatchClient {
   }
 
   async delete(resource: Resource, key: ObjectKey, options: DeleteOptions = {}): Promise<boolean> {
-    const { uid, gracePeriodSeconds, propagationPolicy, signal } = options;
+    const { uid, gracePeriodSeconds, propagationPolicy, dryRun = false, signal } = options;
     try {
       await this.#call({
         verb: 'delete',
         method: 'DELETE',
         path: objectPath(resource, key),
+        // The body alone counts; the query says it to whoever reads a log.
+        query: { dryRun: dryRun ? 'All' : undefined },
         body: {
           apiVersion: 'v1',
           kind: 'DeleteOptions',
+          ...(dryRun && { dryRun: ['All'] }),
           ...(uid !== undefined && { preconditions: { uid } }),
           ...(gracePeriodSeconds !== undefined && { gracePeriodSeconds }),
           ...(propagationPolicy !== undefined && { propagationPolicy }),

@@ -37,6 +37,8 @@ export interface ControllerMetrics {
 
 export interface ControllerOptions {
   reconciler: Reconciler;
+  /** Whether a key is this controller's business; default: all are. */
+  accepts?: (key: string) => boolean;
   workers: number;
   metrics: ControllerMetrics;
   logger: Logger;
@@ -75,7 +77,7 @@ export class Controller {
 
   /** Something that concerns the key has changed. Only a controller that runs takes note. */
   enqueue(key: string): void {
-    this.#queue?.add(key);
+    if (this.#accepts(key)) this.#queue?.add(key);
   }
 
   /**
@@ -83,12 +85,12 @@ export class Controller {
    * waits for its next one, or each try would be the cause of another.
    */
   enqueueEcho(key: string): void {
-    this.#queue?.addUnlessFailing(key);
+    if (this.#accepts(key)) this.#queue?.addUnlessFailing(key);
   }
 
   /** As `enqueue`, when the time has come. */
   enqueueAfter(key: string, delayMs: number): void {
-    this.#queue?.addAfter(key, delayMs);
+    if (this.#accepts(key)) this.#queue?.addAfter(key, delayMs);
   }
 
   /**
@@ -102,7 +104,7 @@ export class Controller {
     const { shutdownMs = 5_000, workers, logger, reconciler } = this.#options;
     const queue = this.#newQueue();
     this.#queue = queue;
-    for (const key of keys) queue.add(key);
+    for (const key of keys) if (this.#accepts(key)) queue.add(key);
     const cut = new AbortController();
     const running = Promise.all(
       Array.from({ length: workers }, () => this.#work(queue, signal, cut.signal)),
@@ -116,6 +118,10 @@ export class Controller {
       controller: reconciler.name,
       keys: [...this.#inFlight].slice(0, 10),
     });
+  }
+
+  #accepts(key: string): boolean {
+    return this.#options.accepts?.(key) ?? true;
   }
 
   #newQueue(): WorkQueue {

@@ -22,6 +22,7 @@ export async function installGuardrails(controlPlane: ControlPlane): Promise<str
   await apply('-f', file('operator/namespace.yaml'), '-f', file('operator/service-account.yaml'));
   await apply('-k', file('crds'));
   await apply('-k', file('rbac'));
+  await apply('-k', file('probe'));
   await kubectlOk(controlPlane, [
     'wait',
     '--for=condition=Established',

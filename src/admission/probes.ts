@@ -1,0 +1,336 @@
+import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
+import type { KubeObject } from '../api/objects.ts';
+import { apiVersionOf, resources, type Resource } from '../api/resources.ts';
+import {
+  pauses,
+  projectWorkload,
+  workloadKinds,
+  workloadResources,
+  type WorkloadKind,
+} from '../api/workload.ts';
+import { policyName } from './policies.ts';
+
+/**
+ * What stands in the probe's namespace for good, each for a fence of its own: where two policies
+ * refuse the same request, the API server names any one of them.
+ */
+export const canary = {
+  /** An engaged KillSwitch, and what runs as the ServiceAccount of this name. */
+  killSwitch: 'canary',
+  /** A Workflow that is engaged by annotation, which nobody latches. */
+  workflow: 'canary-workflow',
+  /** An AutomationIdentity, in the same way. */
+  identity: 'canary-identity',
+} as const;
+
+/** The ServiceAccounts that the fences of the canaries stop. A pod needs one to be refused by us. */
+export const canaryServiceAccounts: readonly string[] = Object.values(canary);
+
+/** A write that is only ever sent as a dry run, in the probe's namespace or to that itself. */
+export type ProbeRequest = { resource: Resource } & (
+  | { verb: 'create'; object: KubeObject }
+  | { verb: 'patch'; name: string; patch: object }
+  | { verb: 'delete'; name: string }
+);
+
+/** A policy that refuses each of the requests. */
+export interface Denial {
+  kind: 'Denial';
+  requests: readonly ProbeRequest[];
+  /** Part of the policy's own sentence: that it can't be evaluated is refused in others. */
+  says: string;
+  /** Name of a policy that leaves this one nothing to refuse, wherever it is served. */
+  behind?: string;
+}
+
+/** A policy that changes the object in each of the requests. */
+export interface Mutation {
+  kind: 'Mutation';
+  requests: readonly ProbeRequest[];
+  /** Whether the answer is as the policy makes it. */
+  shows: (answer: KubeObject) => boolean;
+  /** Name of the policy that refuses what this one leaves unchanged. */
+  twin: string;
+}
+
+/** No harmless request reaches it: what is stored is compared with what was installed. */
+export interface Comparison {
+  kind: 'Comparison';
+  /** Why, in one sentence. */
+  reason: string;
+}
+
+/** How it is found out whether a policy is in force. */
+export type PolicyProbe = Denial | Mutation | Comparison;
+
+/** The pod spec that Pod Security `restricted` lets pass, so that our own policy has to answer. */
+function podSpec(serviceAccountName: string, restartPolicy = 'Always'): object {
+  return {
+    serviceAccountName,
+    restartPolicy,
+    automountServiceAccountToken: false,
+    securityContext: {
+      runAsNonRoot: true,
+      runAsUser: 65_532,
+      seccompProfile: { type: 'RuntimeDefault' },
+    },
+    containers: [
+      {
+        name: 'probe',
+        image: 'probe.invalid/never-started:1',
+        securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
+      },
+    ],
+  };
+}
+
+function objectOf(resource: Resource, fields: object, metadata: object = {}): KubeObject {
+  return {
+    apiVersion: apiVersionOf(resource),
+    kind: resource.kind,
+    metadata: { name: 'probe', namespace: PROBE_NAMESPACE, ...metadata },
+    ...fields,
+  };
+}
+
+function create(resource: Resource, fields: object, metadata?: object): ProbeRequest {
+  return { verb: 'create', resource, object: objectOf(resource, fields, metadata) };
+}
+
+function workload(kind: WorkloadKind): object {
+  const labels = { app: 'probe' };
+  const template = { metadata: { labels }, spec: podSpec(canary.killSwitch) };
+  const runs = { template: { spec: podSpec(canary.killSwitch, 'Never') } };
+  const selector = { matchLabels: labels };
+  switch (kind) {
+    case 'Deployment':
+    case 'ReplicaSet':
+      return { spec: { replicas: 1, selector, template } };
+    case 'StatefulSet':
+      return { spec: { replicas: 1, serviceName: 'probe', selector, template } };
+    case 'DaemonSet':
+      return { spec: { selector, template } };
+    case 'Job':
+      return { spec: runs };
+    case 'CronJob':
+      return { spec: { schedule: '0 0 1 1 *', jobTemplate: { spec: runs } } };
+  }
+}
+
+const { killSwitches, workflows, automationIdentities, namespaces } = resources;
+const { pods, secrets, serviceAccounts } = resources;
+
+const unengaged = { [annotation.killSwitch]: null };
+const workflowSpec = { targets: [{ group: 'apps', kind: 'Deployment', name: 'probe' }] };
+const byAnnotation =
+  'The operator may not ask for a release, so kill-switch-release answers first.';
+
+const ofKillSwitch: Record<string, PolicyProbe> = {
+  'kill-switch-stamp': {
+    kind: 'Mutation',
+    requests: [create(killSwitches, { spec: { workflow: 'probe', reason: 'probe' } })],
+    shows: (answer) => (fieldsOf(answer, 'spec')['engagedBy'] ?? '') !== '',
+    twin: 'kill-switch-create',
+  },
+  'kill-switch-create': {
+    kind: 'Denial',
+    requests: [
+      create(
+        killSwitches,
+        { spec: { workflow: 'probe', reason: 'probe', engagedBy: 'probe' } },
+        { labels: { [label.releasing]: 'true' } },
+      ),
+    ],
+    says: 'a new kill switch is engaged',
+  },
+  'kill-switch-release-stamp': compared('Without it kill-switch-release refuses every release.'),
+  'kill-switch-release-unstamp': compared(
+    'Without it kill-switch-release refuses to withdraw a release.',
+  ),
+  'kill-switch-release': {
+    kind: 'Denial',
+    requests: [annotate(killSwitches, canary.killSwitch, { [annotation.release]: 'probe' })],
+    says: 'release',
+  },
+  'kill-switch-release-blocked-by-workflow': compared(byAnnotation),
+  'kill-switch-release-blocked-by-identity': compared(byAnnotation),
+  'kill-switch-release-blocked-by-namespace': compared(byAnnotation),
+  'kill-switch-delete': {
+    kind: 'Denial',
+    requests: [{ verb: 'delete', resource: killSwitches, name: canary.killSwitch }],
+    says: 'is not deleted but released',
+  },
+  ...Object.fromEntries(
+    ['', '-by-workflow', '-by-identity'].map((suffix) => [
+      `kill-switch-namespace${suffix}`,
+      compared('The namespace of the probe can be deleted, so that everything can be uninstalled.'),
+    ]),
+  ),
+};
+
+/** A new Workflow and a new AutomationIdentity, with these labels and annotations. */
+function carriers(metadata: object): ProbeRequest[] {
+  return [
+    create(workflows, { spec: workflowSpec }, metadata),
+    create(automationIdentities, { spec: {} }, metadata),
+  ];
+}
+
+const ofAnnotation: Record<string, PolicyProbe> = {
+  'engaging-mark': {
+    kind: 'Mutation',
+    requests: [
+      ...carriers({ annotations: { [annotation.killSwitch]: 'probe' } }),
+      annotate(namespaces, PROBE_NAMESPACE, { [annotation.killSwitch]: 'probe' }),
+    ],
+    shows: ({ metadata }) => metadata.labels?.[label.engaged] === 'true',
+    twin: 'engaging-marks',
+  },
+  'engaging-unmark': {
+    kind: 'Mutation',
+    requests: carriers({ labels: { [label.engaged]: 'true' } }),
+    shows: ({ metadata }) => metadata.labels?.[label.engaged] === undefined,
+    twin: 'engaging-marks',
+  },
+  'engaging-marks': {
+    kind: 'Denial',
+    requests: [
+      ...carriers({ annotations: { [annotation.killSwitch]: 'off' } }),
+      annotate(namespaces, PROBE_NAMESPACE, { [annotation.killSwitch]: 'off' }),
+    ],
+    says: 'write the reason',
+  },
+  'engaging-unlatched': {
+    kind: 'Denial',
+    requests: [
+      annotate(workflows, canary.workflow, unengaged),
+      annotate(automationIdentities, canary.identity, unengaged),
+    ],
+    says: 'no KillSwitch stands for it yet',
+  },
+  'engaging-delete': {
+    kind: 'Denial',
+    requests: [
+      { verb: 'delete', resource: workflows, name: canary.workflow },
+      { verb: 'delete', resource: automationIdentities, name: canary.identity },
+    ],
+    says: 'is engaged; release it first',
+  },
+};
+
+const openToken =
+  'Were the fence open, even the dry run of a TokenRequest would be answered with a token.';
+const wholeNamespace =
+  'It takes a namespace that is stopped as a whole, in which no other fence could be told from it.';
+
+/** @param serviceAccountName whom this fence alone stops */
+function fence(suffix: string, serviceAccountName: string): Record<string, PolicyProbe> {
+  return {
+    [`fence-pods${suffix}`]: {
+      kind: 'Denial',
+      requests: [create(pods, { spec: podSpec(serviceAccountName) })],
+      says: 'kill switch: ',
+    },
+    [`fence-tokens${suffix}`]: compared(openToken),
+    [`fence-token-secrets${suffix}`]: {
+      kind: 'Denial',
+      requests: [
+        create(
+          secrets,
+          { type: 'kubernetes.io/service-account-token' },
+          { annotations: { 'kubernetes.io/service-account.name': serviceAccountName } },
+        ),
+      ],
+      says: 'kill switch: ',
+    },
+  };
+}
+
+const ofFences: Record<string, PolicyProbe> = {
+  ...fence('', canary.killSwitch),
+  ...fence('-by-workflow', canary.workflow),
+  ...fence('-by-identity', canary.identity),
+  'fence-pods-by-namespace': compared(wholeNamespace),
+  'fence-tokens-by-namespace': compared(wholeNamespace),
+  'fence-token-secrets-by-namespace': compared(wholeNamespace),
+  'fence-service-accounts': {
+    kind: 'Denial',
+    requests: [create(serviceAccounts, {}, { name: canary.killSwitch })],
+    says: 'kill switch: ',
+  },
+  'fence-bindings': compared(wholeNamespace),
+  'fence-bindings-by-namespace': compared(wholeNamespace),
+};
+
+const ofWorkloads: Record<string, PolicyProbe> = {
+  ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
+  'hold-statefulsets': compared('It takes a StatefulSet that has pods.'),
+  'scale-statefulsets': compared('It takes a StatefulSet that has pods.'),
+};
+
+function ofWorkload(kind: WorkloadKind): [string, PolicyProbe][] {
+  const resource = workloadResources[kind];
+  const { plural } = resource;
+  const requests = [create(resource, workload(kind))];
+  return [
+    [
+      `freeze-${plural}`,
+      {
+        kind: 'Mutation',
+        requests,
+        shows: (answer) => projectWorkload(kind, answer).isPaused && isMarked(kind, answer),
+        twin: `frozen-${plural}`,
+      },
+    ],
+    [
+      `frozen-${plural}`,
+      { kind: 'Denial', requests, says: 'kill switch: ', behind: `freeze-${plural}` },
+    ],
+    [`warn-${plural}`, compared('It refuses nothing, and only tells whoever writes.')],
+    [`thaw-${plural}`, compared('It acts during a release alone, which waits for it.')],
+  ];
+}
+
+function isMarked(kind: WorkloadKind, { metadata }: KubeObject): boolean {
+  const { annotations = {} } = metadata;
+  const marks = [pauses[kind].restore, ...(kind === 'Job' ? [annotation.bornSuspended] : [])];
+  return marks.some((mark) => annotations[mark] !== undefined);
+}
+
+/**
+ * Of every policy, by its name, how the standing probe finds out whether it is in force. None of
+ * these requests would start or mint anything if it were not.
+ */
+export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
+  Object.entries({ ...ofKillSwitch, ...ofAnnotation, ...ofFences, ...ofWorkloads }).map(
+    ([name, probe]) => [policyName(name), withFullNames(probe)],
+  ),
+);
+
+function withFullNames(probe: PolicyProbe): PolicyProbe {
+  switch (probe.kind) {
+    case 'Denial':
+      return probe.behind === undefined ? probe : { ...probe, behind: policyName(probe.behind) };
+    case 'Mutation':
+      return { ...probe, twin: policyName(probe.twin) };
+    case 'Comparison':
+      return probe;
+  }
+}
+
+function annotate(
+  resource: Resource,
+  name: string,
+  annotations: Record<string, string | null>,
+): ProbeRequest {
+  return { verb: 'patch', resource, name, patch: { metadata: { annotations } } };
+}
+
+function compared(reason: string): Comparison {
+  return { kind: 'Comparison', reason };
+}
+
+function fieldsOf(object: KubeObject, field: string): Record<string, unknown> {
+  const value: unknown = Reflect.get(object, field);
+  return typeof value === 'object' && value !== null ? { ...value } : {};
+}
