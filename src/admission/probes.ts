@@ -208,6 +208,9 @@ const ofAnnotation: Record<string, PolicyProbe> = {
     ],
     says: 'no KillSwitch stands for it yet',
   },
+  'engaging-subresources': compared(
+    'It takes a right to the status of Namespaces, which the operator has no use for.',
+  ),
   'engaging-delete': {
     kind: 'Denial',
     requests: [
