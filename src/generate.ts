@@ -15,6 +15,7 @@ import { apiReference } from './api/reference.ts';
 import { configurationReference } from './config.ts';
 import { rbacManifests, roles } from './install/manifests.ts';
 import { alertGroups, prometheusRule } from './install/alerts.ts';
+import { flowControlManifests } from './install/flow-control.ts';
 import { probeManifests } from './install/probe.ts';
 import { metricsReference } from './observability/metrics.ts';
 
@@ -65,6 +66,8 @@ function generatedFiles(): Map<string, string> {
   files.set(`${chart}/roles.yaml`, yaml(roles));
   files.set('config/probe/probe.yaml', yaml(...probeManifests()));
   files.set(`${chart}/probe.yaml`, yaml(probeManifests()));
+  files.set('config/flow-control/flow-control.yaml', yaml(...flowControlManifests()));
+  files.set(`${chart}/flow-control.yaml`, yaml(flowControlManifests()));
   files.set('config/prometheus/rules.yaml', yaml({ groups: alertGroups }));
   files.set('config/prometheus/prometheus-rule.yaml', yaml(prometheusRule()));
   files.set(`${chart}/alerts.yaml`, yaml({ groups: alertGroups }));

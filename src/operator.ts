@@ -143,6 +143,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       randomBytes,
     }),
     accepts: isNotOfProbe,
+    behind: killSwitch,
     workers: config.workers,
     shutdownMs: config.shutdownTimeoutMs,
     metrics,
@@ -164,6 +165,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       clock,
     }),
     accepts: isNotOfProbe,
+    behind: killSwitch,
     workers: config.workers,
     shutdownMs: config.shutdownTimeoutMs,
     metrics,
@@ -217,7 +219,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metricsPort: config.metricsPort,
     healthPort: config.healthPort,
     live: () => staleCaches(caches, config.watchStaleAfterMs),
-    ready: () => unsyncedCaches(caches),
+    ready: () => unreadyCaches(caches),
     logger,
   });
 
@@ -486,8 +488,10 @@ function staleCaches({ all }: Caches, limitMs: number): string[] {
     .map(({ resource }) => `nothing heard of ${resource.plural} for too long`);
 }
 
-function unsyncedCaches({ all }: Caches): string[] {
-  return all
-    .filter(({ hasSynced }) => !hasSynced)
-    .map(({ resource }) => `${resource.plural} are not listed yet`);
+function unreadyCaches({ all }: Caches): string[] {
+  return all.flatMap(({ resource: { plural }, hasSynced, isForbidden }) => {
+    // What is known grows old, and nothing of it can be told from what is true.
+    if (isForbidden) return [`the API server forbids to list or watch ${plural}`];
+    return hasSynced ? [] : [`${plural} are not listed yet`];
+  });
 }

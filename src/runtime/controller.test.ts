@@ -98,6 +98,55 @@ function never(): Promise<ReconcileResult> {
   return new Promise(() => undefined);
 }
 
+describe('a controller behind a lane', () => {
+  test('begins nothing while that is busy, and goes on as soon as it is not', async () => {
+    const lane = controllerOf(() => lasting(400), { workers: 1 });
+    const behind = controllerOf(succeed, { behind: lane });
+    void run(lane, ['kill/1']);
+    void run(behind, ['other/1', 'other/2']);
+    await time.advance(1_000);
+    expect(started).toEqual([
+      { key: 'kill/1', at: 0 },
+      { key: 'other/1', at: 400 },
+      { key: 'other/2', at: 400 },
+    ]);
+  });
+
+  test('is slowed down by one that never ends, and not stopped', async () => {
+    const lane = controllerOf(never, { workers: 1, shutdownMs: 0 });
+    const behind = controllerOf(succeed, { behind: lane, workers: 1 });
+    void run(lane, ['kill/1']);
+    void run(behind, ['other/1', 'other/2']);
+    await time.advance(2_500);
+    expect(started.slice(1)).toEqual([
+      { key: 'other/1', at: 1_000 },
+      { key: 'other/2', at: 2_000 },
+    ]);
+  });
+
+  test('does not wait for what is only delayed', async () => {
+    const lane = controllerOf(() => Promise.resolve({ requeueAfterMs: 60_000 }), { workers: 1 });
+    const behind = controllerOf(succeed, { behind: lane });
+    void run(lane, ['kill/1']);
+    await time.advance(10);
+    void run(behind, ['other/1']);
+    await time.advance(10);
+    expect(started.at(-1)).toEqual({ key: 'other/1', at: 10 });
+  });
+});
+
+describe('a controller that accepts some keys', () => {
+  test('takes note of no others', async () => {
+    const controller = controllerOf(succeed, { accepts: (key) => key !== 'probe/a' });
+    void run(controller, ['probe/a', 'ns/a']);
+    controller.enqueue('probe/a');
+    controller.enqueueEcho('probe/a');
+    controller.enqueueAfter('probe/a', 1);
+    await time.advance(10);
+    expect(started.map(({ key }) => key)).toEqual(['ns/a']);
+  });
+});
+
 describe('Controller', () => {
   test('reconciles each key once, with a correlation ID of its own in every log record', async () => {
     const controller = controllerOf(

@@ -35,11 +35,23 @@ export interface ControllerMetrics {
   observeQueueLatency(controller: string, seconds: number): void;
 }
 
+/**
+ * Work that goes before that of others in this process. Others begin nothing new while it is under
+ * way, since they would share its processor; but they never wait longer than a moment for it, so
+ * that a lane that is always busy slows them down and doesn't stop them.
+ */
+export interface Lane {
+  /** Resolves when nothing is under way, or after the time at the latest. */
+  clear(limitMs: number): Promise<void>;
+}
+
 export interface ControllerOptions {
   reconciler: Reconciler;
   /** Whether a key is this controller's business; default: all are. */
   accepts?: (key: string) => boolean;
   workers: number;
+  /** Whose work comes first: see {@link Lane}. */
+  behind?: Lane;
   metrics: ControllerMetrics;
   logger: Logger;
   /** Time that work in flight gets at a shutdown; default 5 s. */
@@ -53,6 +65,8 @@ export interface ControllerOptions {
 
 /** Time that a reconcile gets to end once its signal has aborted. */
 const noticeMs = 250;
+/** How long one reconcile gives way to a lane. */
+const givesWayMs = 1_000;
 /** When to look again at a key that a reconcile of an earlier run still has. */
 const occupiedMs = 1_000;
 
@@ -61,7 +75,7 @@ const occupiedMs = 1_000;
  * by itself, ever less often, and holds up no other. It may run again after a run has ended: a
  * replica can lead more than once.
  */
-export class Controller {
+export class Controller implements Lane {
   readonly #options: ControllerOptions;
   readonly #timers: Timers;
   readonly #uuid: () => string;
@@ -91,6 +105,21 @@ export class Controller {
   /** As `enqueue`, when the time has come. */
   enqueueAfter(key: string, delayMs: number): void {
     if (this.#accepts(key)) this.#queue?.addAfter(key, delayMs);
+  }
+
+  clear(limitMs: number): Promise<void> {
+    const queue = this.#queue;
+    if (queue === undefined || queue.isIdle) return Promise.resolve();
+    return new Promise((resolve) => {
+      const forget = queue.whenIdle(() => {
+        cancel();
+        resolve();
+      });
+      const cancel = this.#timers.set(() => {
+        forget();
+        resolve();
+      }, limitMs);
+    });
   }
 
   /**
@@ -140,6 +169,8 @@ export class Controller {
     for (;;) {
       const key = await queue.take();
       if (key === undefined || stop.aborted) return;
+      await this.#options.behind?.clear(givesWayMs);
+      if (stop.aborted) return queue.done(key);
       if (this.#inFlight.has(key)) {
         queue.addAfter(key, occupiedMs);
       } else {

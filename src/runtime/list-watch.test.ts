@@ -287,6 +287,23 @@ describe('faults of the list', () => {
     expect(one.pauses.every((pause) => pause >= 800)).toBe(true);
   });
 
+  test.each(['list', 'watch'] as const)(
+    'a %s without the right to: says so until it is allowed',
+    async (verb) => {
+      server.faults.next(verb, { kind: 'status', status: 403 }, 2);
+      const seen: boolean[] = [];
+      const one = start({
+        sleep: () => {
+          seen.push(one.listWatch.isForbidden);
+          return new Promise((resolve) => setImmediate(resolve));
+        },
+      });
+      await waitFor('the refusals', () => seen.length >= 2);
+      expect(seen.slice(0, 2)).toEqual([true, true]);
+      await waitFor('the right', () => !one.listWatch.isForbidden);
+    },
+  );
+
   test('backoff grows from 0.8 s to 30 s, with jitter, and no further', async () => {
     server.faults.next('list', { kind: 'status', status: 404 }, 12);
     const latest = start({ random: () => 0.999_999 });

@@ -29,6 +29,8 @@ export interface Informer<T> {
    * Of a kind to which nothing happens, that may be as old as `inactivityMs` at any time.
    */
   readonly stalenessMs: number;
+  /** The API server refused the last list or watch for want of rights (401, 403). */
+  readonly isForbidden: boolean;
 }
 
 /** Why a watch ended. */
@@ -148,6 +150,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
   /** The version after which a line made no sense. */
   #malformedAfter: string | undefined;
   #lastSignOfLife: number;
+  #isForbidden = false;
 
   constructor(options: ListWatchOptions<T>) {
     this.resource = options.resource;
@@ -175,6 +178,10 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
 
   get stalenessMs(): number {
     return this.#clock() - this.#lastSignOfLife;
+  }
+
+  get isForbidden(): boolean {
+    return this.#isForbidden;
   }
 
   whenSynced(): Promise<void> {
@@ -237,7 +244,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
       this.#replace(listed, kept);
       this.#resourceVersion = resourceVersion;
       this.#malformedAfter = undefined;
-      this.#lastSignOfLife = this.#clock();
+      this.#noteLife();
       if (!this.#hasSynced) {
         this.#hasSynced = true;
         this.#synced.resolve();
@@ -245,6 +252,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
       return 0;
     } catch (error) {
       if (signal.aborted) return 0;
+      this.#isForbidden = endOf(error, false) === 'forbidden';
       this.#log.warn('list failed, will be tried again', describe(error));
       return this.#pauseAfter(error);
     }
@@ -262,7 +270,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
     let isAlive = false;
     const noteLife = (): void => {
       isAlive = true;
-      this.#lastSignOfLife = this.#clock();
+      this.#noteLife();
     };
     let failure: unknown;
     try {
@@ -293,6 +301,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
 
     const lasted = this.#clock() - started;
     const end = endOf(failure, lasted < minWatchMs);
+    this.#isForbidden = end === 'forbidden';
     metrics.watchRestarted(this.resource.kind, end);
     const isOrdinary = end === 'timeout' || end === 'inactive';
     this.#log[isOrdinary ? 'debug' : 'info']('watch ended, will be restarted', {
@@ -309,6 +318,11 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
       if (retryAfterOf(failure) === 0) return 0;
     }
     return this.#pauseAfter(failure);
+  }
+
+  #noteLife(): void {
+    this.#lastSignOfLife = this.#clock();
+    this.#isForbidden = false;
   }
 
   #reasonToRelist(end: WatchEnd, failure: unknown): RelistReason | undefined {

@@ -52,6 +52,7 @@ class TestInformer implements Informer<KubeObject> {
   readonly store = new ObjectStore<KubeObject>();
   readonly hasSynced = true;
   readonly stalenessMs = 0;
+  readonly isForbidden = false;
   readonly #listeners: ((change: Change<KubeObject>) => void)[] = [];
 
   constructor(resource: Resource) {

@@ -52,7 +52,8 @@ export class WorkQueue {
   readonly #delayed = new Map<string, { at: number; cancel: () => void }>();
   readonly #failures = new Map<string, number>();
   readonly #takers: ((key: string | undefined) => void)[] = [];
-  readonly #idle: (() => void)[] = [];
+  readonly #drained: (() => void)[] = [];
+  readonly #idle = new Set<() => void>();
   #isShutDown = false;
 
   constructor(options: WorkQueueOptions = {}) {
@@ -66,6 +67,11 @@ export class WorkQueue {
   /** Keys that wait for a worker; not those that are delayed or being worked on. */
   get depth(): number {
     return this.#waiting.size;
+  }
+
+  /** Nothing waits for a worker, and nothing is in work. */
+  get isIdle(): boolean {
+    return this.#waiting.size === 0 && this.#processing.size === 0;
   }
 
   add(key: string): void {
@@ -146,7 +152,8 @@ export class WorkQueue {
     const hasEcho = this.#echoes.delete(key);
     if (this.#again.delete(key)) this.add(key);
     else if (hasEcho) this.addUnlessFailing(key);
-    if (this.#processing.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
+    if (this.#processing.size === 0) for (const resolve of this.#drained.splice(0)) resolve();
+    this.#tellIdle();
   }
 
   /** Hands out nothing more, forgets what waits; keys in work may still be finished. */
@@ -159,12 +166,31 @@ export class WorkQueue {
     this.#failures.clear();
     this.#metrics?.setDepth(0);
     for (const resolve of this.#takers.splice(0)) resolve(undefined);
+    this.#tellIdle();
   }
 
   /** Resolves when no key is in work. */
   drained(): Promise<void> {
     if (this.#processing.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#idle.push(resolve));
+    return new Promise((resolve) => this.#drained.push(resolve));
+  }
+
+  /**
+   * Calls back once, when nothing waits for a worker and nothing is in work; what is delayed may be.
+   *
+   * @returns calls back no more
+   */
+  whenIdle(callback: () => void): () => void {
+    this.#idle.add(callback);
+    this.#tellIdle();
+    return () => void this.#idle.delete(callback);
+  }
+
+  #tellIdle(): void {
+    if (!this.isIdle) return;
+    const callbacks = [...this.#idle];
+    this.#idle.clear();
+    for (const callback of callbacks) callback();
   }
 
   #hand(): void {

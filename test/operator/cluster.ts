@@ -23,6 +23,7 @@ export async function installGuardrails(controlPlane: ControlPlane): Promise<str
   await apply('-k', file('crds'));
   await apply('-k', file('rbac'));
   await apply('-k', file('probe'));
+  await apply('-k', file('flow-control'));
   await kubectlOk(controlPlane, [
     'wait',
     '--for=condition=Established',
