@@ -104,5 +104,6 @@ function schema(
 }
 
 function object(kind: string, name: string, spec: object): KubeObject {
-  return { apiVersion, kind, metadata: { name, labels }, ...{ spec } };
+  const manifest = { apiVersion, kind, metadata: { name, labels }, spec };
+  return manifest;
 }

@@ -16,6 +16,8 @@ const operatorUser = 'system:serviceaccount:automation-guardrails:automation-gua
 let controlPlane: ControlPlane;
 let operator: OperatorProcess;
 let installed: AdmissionObject[] = [];
+/** Of the canary, before anything was done. */
+let firstUid: string | undefined;
 
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
@@ -42,6 +44,16 @@ async function conditions(): Promise<Condition[]> {
     namespace,
   );
   return canary?.status?.conditions ?? [];
+}
+
+async function canaryUid(): Promise<string | undefined> {
+  const canary = await getObject<{ metadata: { uid: string } }>(
+    controlPlane,
+    'ksw',
+    'canary',
+    namespace,
+  );
+  return canary?.metadata.uid;
 }
 
 /** Waits until a condition of the canary stands as expected; its message. */
@@ -92,6 +104,7 @@ async function remove({ kind, metadata }: AdmissionObject): Promise<void> {
 describe('the standing probe', () => {
   it('proves every policy, on a KillSwitch that stands for good', async () => {
     await canarySays('FenceInForce', 'True');
+    firstUid = await canaryUid();
     await canarySays('PoliciesIntact', 'True');
     const values = await gauge('fence_in_force');
     const policies = installed.filter(({ kind }) => !kind.endsWith('Binding'));
@@ -248,32 +261,22 @@ describe('an edit that the probe does not feel', () => {
 });
 
 describe('the canary', () => {
+  it('is the one of the beginning: what was asked of it was never done', async () => {
+    expect(await canaryUid()).toBe(firstUid);
+  });
+
   it('is put back after somebody released it by force', async () => {
-    const before = await getObject<{ metadata: { uid: string } }>(
-      controlPlane,
-      'ksw',
-      'canary',
-      namespace,
-    );
     const bob = { as: 'bob', asGroups: ['system:masters'] };
-    await kubectlOk(
-      controlPlane,
-      ['annotate', 'ksw/canary', `-n=${namespace}`, 'automationguardrails.dev/release=away'],
-      bob,
-    );
-    await kubectlOk(
-      controlPlane,
-      ['label', 'ksw/canary', `-n=${namespace}`, 'automationguardrails.dev/releasing=true'],
-      bob,
-    );
+    const marks = [
+      ['annotate', 'automationguardrails.dev/release=away'],
+      ['label', 'automationguardrails.dev/releasing=true'],
+    ] as const;
+    for (const [verb, mark] of marks) {
+      await kubectlOk(controlPlane, [verb, 'ksw/canary', `-n=${namespace}`, mark], bob);
+    }
     await waitFor('another canary', async () => {
-      const now = await getObject<{ metadata: { uid: string } }>(
-        controlPlane,
-        'ksw',
-        'canary',
-        namespace,
-      );
-      return now !== undefined && now.metadata.uid !== before?.metadata.uid;
+      const uid = await canaryUid();
+      return uid !== undefined && uid !== firstUid;
     });
     await canarySays('FenceInForce', 'True');
   });
