@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { loadAll } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseCatalogue } from '../../src/guardrails/kill-switch/catalogue.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { findHelm } from '../install/helm.ts';
@@ -115,6 +116,62 @@ describe('the kustomization and the chart', () => {
     ]);
     const { output } = await run(helm, ['template', 'x', chart, '--kube-version=1.36.3']);
     expect(deploymentOf(objectsOf(output))).toEqual(deploymentOf(objectsOf(kustomized)));
+  });
+});
+
+describe("the administrator's catalogue in the chart", () => {
+  const robot = {
+    group: 'example.com',
+    version: 'v1',
+    kind: 'Robot',
+    plural: 'robots',
+    serviceAccountPath: 'spec.template.spec.serviceAccountName',
+    path: 'spec.mode',
+    pausedValue: 'Off',
+  };
+
+  it('is what the operator reads, with the rights that it needs and no more', async () => {
+    const args = ['template', 'x', chart, '--kube-version=1.36.3'];
+    const { code, output } = await run(helm, [
+      ...args,
+      `--set-json=catalogue=${JSON.stringify([robot])}`,
+    ]);
+    expect(code, output).toBe(0);
+    const all = objectsOf(output);
+    const find = (kind: string, name: string): Manifest | undefined =>
+      all.find((manifest) => manifest.kind === kind && manifest.metadata.name === name);
+    const { data } = find('ConfigMap', 'automation-guardrails-catalogue') as unknown as {
+      data: Record<string, string>;
+    };
+    const [kind] = parseCatalogue('catalogue.yaml', data['catalogue.yaml'] ?? '');
+    expect(kind?.paused).toBe('Off');
+    expect(find('ClusterRole', 'automation-guardrails-catalogue')?.['rules']).toEqual([
+      { apiGroups: ['example.com'], resources: ['robots'], verbs: ['get', 'list', 'patch'] },
+    ]);
+    const { spec } = find('Deployment', 'automation-guardrails') as unknown as {
+      spec: {
+        template: {
+          spec: {
+            volumes: object[];
+            containers: { env: { name: string; value?: string }[]; volumeMounts: object[] }[];
+          };
+        };
+      };
+    };
+    const { volumes, containers } = spec.template.spec;
+    expect(volumes).toEqual([
+      { name: 'catalogue', configMap: { name: 'automation-guardrails-catalogue' } },
+    ]);
+    const [container] = containers;
+    expect(container?.volumeMounts).toEqual([
+      { name: 'catalogue', mountPath: '/etc/automation-guardrails', readOnly: true },
+    ]);
+    expect(container?.env).toContainEqual({
+      name: 'AUTOMATION_GUARDRAILS_CATALOGUE',
+      value: '/etc/automation-guardrails/catalogue.yaml',
+    });
+    const without = await run(helm, args);
+    expect(without.output).not.toContain('automation-guardrails-catalogue');
   });
 });
 

@@ -654,6 +654,8 @@ describe('a StatefulSet that deletes its volumes when it is scaled down', () => 
 
     await kill(namespace);
     await podsRun(namespace, 0);
+    // Its removal wakes the controller, which has backed off by the release.
+    expect((await live(store)).metadata.annotations).toHaveProperty([`${guardrails}/touch`]);
     for (const args of [
       ['scale', 'statefulset/store', '--replicas=0'],
       ['scale', 'statefulset/store', '--replicas=1'],
