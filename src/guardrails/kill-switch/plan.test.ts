@@ -4,7 +4,12 @@ import { annotation, label, stoppedSelector } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { Pod } from '../../api/objects.ts';
 import type { Workflow } from '../../api/workflow.ts';
-import { projectWorkload, type Workload, type WorkloadKind } from '../../api/workload.ts';
+import {
+  isFollower,
+  projectWorkload,
+  type Workload,
+  type WorkloadKind,
+} from '../../api/workload.ts';
 import {
   freezeNonce,
   graceOf,
@@ -12,6 +17,7 @@ import {
   isPausable,
   isRestored,
   isToBeDeleted,
+  isToBeTouched,
   latchOf,
   phaseOf,
   releaseFindings,
@@ -155,6 +161,47 @@ describe('isPausable', () => {
       status: { conditions: [{ type: 'Complete', status: 'True' }] },
     } as never);
     expect(isPausable(finished)).toBe(false);
+  });
+});
+
+describe('isToBeTouched', () => {
+  const set = (annotations: Record<string, string> = {}, replicas = 2): Workload =>
+    workload(
+      'StatefulSet',
+      { replicas, persistentVolumeClaimRetentionPolicy: { whenScaled: 'Delete' } },
+      annotations,
+    );
+
+  it.each([
+    ['what can be paused', workload('Deployment', { replicas: 1 }), true],
+    ['what is paused', workload('Deployment', { replicas: 0 }), false],
+    ['what is stopped by its pods alone', set(), true],
+    ['the same, once', set({ [annotation.touch]: 'uid-1' }), false],
+    ['the same, after another kill', set({ [annotation.touch]: 'uid-0' }), true],
+    ['the same without pods', set({}, 0), false],
+  ])('%s', (_, of, expected) => {
+    expect(isToBeTouched(killSwitch(), of)).toBe(expected);
+  });
+});
+
+describe('isFollower', () => {
+  const owned = (kind: WorkloadKind, controller: boolean): Workload =>
+    projectWorkload(kind, {
+      metadata: {
+        name: 'w',
+        ownerReferences: [
+          { apiVersion: 'apps/v1', kind: 'Deployment', name: 'w', uid: 'd-1', controller },
+        ],
+      },
+    });
+
+  it.each([
+    ['a ReplicaSet of a Deployment', owned('ReplicaSet', true), true],
+    ['one that somebody owns and nobody controls', owned('ReplicaSet', false), false],
+    ['one of its own', workload('ReplicaSet', {}), false],
+    ['a run of a CronJob', owned('Job', true), false],
+  ])('%s', (_, of, expected) => {
+    expect(isFollower(of)).toBe(expected);
   });
 });
 
