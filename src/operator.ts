@@ -111,6 +111,13 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workflows: caches.workflows.store,
       identities: caches.identities.store,
       namespaces: caches.namespaces.store,
+      ladder: {
+        workflows: caches.workflows.store,
+        identities: caches.identities.store,
+        serviceAccounts: caches.serviceAccounts.store,
+        roleBindings: caches.roleBindings.store,
+        networkPolicies: caches.networkPolicies.store,
+      },
       workloads,
       pods: caches.pods.store,
       foreignKinds: [...foreignKinds, ...catalogue],
@@ -406,6 +413,15 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
         controller.enqueue(keyOf(killSwitch));
       }
     }
+  });
+  for (const cache of [caches.identities, caches.serviceAccounts, caches.roleBindings]) {
+    cache.onChange(({ object: { metadata } }: Change<KubeObject>) =>
+      enqueueCovering(metadata.namespace ?? '', metadata.name),
+    );
+  }
+  caches.networkPolicies.onChange(({ object: { metadata } }) => {
+    const workflow = metadata.labels?.[label.workflow];
+    if (workflow !== undefined) enqueueCovering(metadata.namespace ?? '', workflow);
   });
   for (const cache of caches.workloads) {
     cache.onChange(({ object }) =>

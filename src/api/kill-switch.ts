@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { conditionsSchema, count, dnsLabel, generation, sentence, rules } from './fields.ts';
+import { conditionsSchema, count, dnsLabel, generation, rules, sentence, time } from './fields.ts';
 import type { KubeObject } from './objects.ts';
 
 export const killSwitchSpecSchema = z
@@ -39,13 +39,16 @@ export const killSwitchSpecSchema = z
 
 export type KillSwitchSpec = z.infer<typeof killSwitchSpecSchema>;
 
+/** Entries of `status.remaining`. */
+export const maxRemaining = 32;
+
 export const killSwitchStatusSchema = z
   .object({
     observedGeneration: generation('`metadata.generation` that the status speaks of.'),
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`, and the rungs of the ladder: `Fenced` (admission refuses whatever would start), `Paused` (workloads were told to stop) and `PodsGone` (no pod is left).',
+        'The rungs of the ladder: `Fenced` (admission refuses whatever would start), `PermissionsRevoked`, `Paused` (workloads were told to stop), `PodsGone` (no pod is left), `SecretsWithdrawn`, `IdentityRevoked` (the ServiceAccount is deleted), `TokensRevoked` (the API server accepts none of its tokens any more) and `EgressClosed`; `Effective` says that all of them were verified, and `Ready` follows it.',
     }),
     workloads: z
       .object({
@@ -58,10 +61,31 @@ export const killSwitchStatusSchema = z
       .object({ remaining: count('Pods of the identity that are still there.') })
       .exactOptional()
       .meta({ description: 'The pods, counted.' }),
+    remaining: z
+      .array(
+        z
+          .object({
+            what: z.string().max(512).meta({ description: 'What it is.' }),
+            until: time(
+              'When it ends by itself; absent where that isn’t known, or never.',
+            ).exactOptional(),
+          })
+          .meta({ description: 'Something of the automation that can still be used.' }),
+      )
+      .max(maxRemaining)
+      .exactOptional()
+      .meta({
+        description:
+          'What is left of the automation and stays valid, the first 32; absent where nothing is.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
   })
   .meta({ description: 'How far the stop, or the release, has come. Written by the operator.' });
 
 export type KillSwitchStatus = z.infer<typeof killSwitchStatusSchema>;
+
+/** Something of the automation that can still be used. */
+export type Remaining = NonNullable<KillSwitchStatus['remaining']>[number];
 
 /** Name of the KillSwitch that stops a whole namespace; no Workflow can have it. */
 export const wholeNamespaceName = 'namespace';

@@ -129,6 +129,11 @@ export const kinds: readonly KindDefinition[] = [
       { name: 'Engaged-By', type: 'string', jsonPath: '.spec.engagedBy', description: 'By whom.' },
       conditionColumn('Fenced', 'Fenced', 'Admission refuses whatever would start.'),
       conditionColumn('Pods-Gone', 'PodsGone', 'No pod is left.'),
+      conditionColumn(
+        'Effective',
+        'Effective',
+        'Everything was verified, and nothing stays valid.',
+      ),
       conditionColumn('Ready', 'Ready', 'The stop is complete.'),
       ageColumn,
     ],

@@ -69,6 +69,11 @@ export const annotation = {
   breakGlass: `${GROUP}/break-glass`,
   /** On a KillSwitch, in dry-run requests only: asks the fence whether it is in force. */
   probe: `${GROUP}/probe`,
+  /**
+   * On a KillSwitch: what others had on the ServiceAccounts that it deleted, and release puts back;
+   * JSON, written by the operator alone.
+   */
+  restoreServiceAccount: `${GROUP}/restore-service-account`,
   /** On a paused workload: the replicas that release puts back. */
   restoreReplicas: `${GROUP}/restore-replicas`,
   /** On a paused workload: the `suspend` that release puts back. */

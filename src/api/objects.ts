@@ -56,6 +56,24 @@ export interface Namespace extends KubeObject {
 
 export interface ServiceAccount extends KubeObject {
   automountServiceAccountToken?: boolean;
+  imagePullSecrets?: { name?: string }[];
+}
+
+/** Asks the API server what somebody may do; it has no name, and nothing is stored. */
+export interface SubjectAccessReview extends KubeObject {
+  spec: {
+    user: string;
+    groups: string[];
+    resourceAttributes: {
+      namespace: string;
+      verb: string;
+      group: string;
+      resource: string;
+      subresource?: string;
+      name?: string;
+    };
+  };
+  status?: { allowed?: boolean };
 }
 
 export interface PolicyRule {
@@ -111,7 +129,7 @@ export interface PodTemplate {
 
 export interface Pod extends KubeObject {
   spec?: { serviceAccountName?: string; nodeName?: string; terminationGracePeriodSeconds?: number };
-  status?: { phase?: string };
+  status?: { phase?: string; reason?: string };
 }
 
 export interface Lease extends KubeObject {

@@ -8,6 +8,7 @@ import type {
   RoleBinding,
   Secret,
   ServiceAccount,
+  SubjectAccessReview,
 } from './objects.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { KillSwitch } from './kill-switch.ts';
@@ -73,6 +74,13 @@ export const resources = {
   replicaSets: resource('apps', 'v1', 'ReplicaSet', 'replicasets'),
   jobs: resource('batch', 'v1', 'Job', 'jobs'),
   cronJobs: resource('batch', 'v1', 'CronJob', 'cronjobs'),
+  subjectAccessReviews: resource<SubjectAccessReview>(
+    'authorization.k8s.io',
+    'v1',
+    'SubjectAccessReview',
+    'subjectaccessreviews',
+    false,
+  ),
   leases: resource<Lease>('coordination.k8s.io', 'v1', 'Lease', 'leases'),
   events: resource('events.k8s.io', 'v1', 'Event', 'events'),
   validatingPolicies: admission('ValidatingAdmissionPolicy', 'validatingadmissionpolicies'),

@@ -143,6 +143,25 @@ describe('kill', () => {
     expect(out.match(/fenced/g)).toHaveLength(1);
   });
 
+  it('ends where only others can do more, and says what stays valid, with a non-zero exit code', async () => {
+    server.put(resources.killSwitches, {
+      metadata: { name: 'invoice', namespace: 'finance' },
+      spec: { workflow: 'invoice', reason: 'runaway' },
+      status: {
+        conditions: [
+          { type: 'Fenced', status: 'True', message: 'fenced' },
+          { type: 'TokensRevoked', status: 'False', message: 'tokens live', reason: 'X' },
+          { type: 'Ready', status: 'False', message: 'x', reason: 'SomethingRemains' },
+        ],
+        remaining: [{ what: 'Tokens of invoice', until: '2030-01-01T00:00:00Z' }],
+      },
+    } as never);
+    const { code, err } = await cli('kill', 'invoice', '--reason=runaway');
+    expect(code).toBe(1);
+    expect(err).toContain('Tokens of invoice, until 2030-01-01T00:00:00Z');
+    expect(err).toContain('TokensRevoked      tokens live');
+  });
+
   it('says that it is not stopped in time, with a non-zero exit code', async () => {
     const { code, err } = await cli('kill', 'invoice', '--reason=runaway', '--timeout=0.01');
     expect(code).toBe(1);

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { dump } from 'js-yaml';
 import { policyName } from '../admission/policies.ts';
 import { annotation, label } from '../api/names.ts';
-import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
+import { wholeNamespaceName, type KillSwitch, type Remaining } from '../api/kill-switch.ts';
 import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
@@ -224,27 +224,41 @@ async function kill(session: Session, name: string): Promise<number> {
   if (!flags.wait) return exit.ok;
   let missing = ['No operator has worked on it yet.'];
   const reached = new Set<string>();
+  let remaining: readonly Remaining[] | undefined;
   const done = await follow(session, async () => {
     const killSwitch = await client.get(resources.killSwitches, { namespace, name });
     if (killSwitch === undefined) throw new Error('The KillSwitch is gone: it was released.');
     const conditions = killSwitch.status?.conditions ?? [];
     if (conditions.length > 0) {
       missing = conditions
-        .filter(({ type, status: is }) => is !== 'True' && type !== 'Ready')
-        .map(({ type, message }) => `${type.padEnd(9)} ${message}`);
+        .filter(({ type, status: is }) => is !== 'True' && !['Effective', 'Ready'].includes(type))
+        .map(({ type, message }) => `${type.padEnd(rungWidth)} ${message}`);
     }
     for (const condition of conditions) {
       if (condition.status !== 'True' || reached.has(condition.type)) continue;
       reached.add(condition.type);
-      stdout(`  ${condition.type.padEnd(9)} ${condition.message}`);
+      stdout(`  ${condition.type.padEnd(rungWidth)} ${condition.message}`);
     }
-    return reached.has('Ready');
+    remaining = conditions.some(({ reason: why }) => why === 'SomethingRemains')
+      ? (killSwitch.status?.remaining ?? [])
+      : undefined;
+    return reached.has('Ready') || remaining !== undefined;
   });
-  if (done) return exit.ok;
-  session.stderr('Not stopped in time. What is missing:');
+  if (done && remaining === undefined) return exit.ok;
+  if (done) {
+    session.stderr('Stopped, as far as the operator can. What stays valid:');
+    for (const { what, until } of remaining ?? []) {
+      session.stderr(`  ${what}${until === undefined ? '' : `, until ${until}`}`);
+    }
+  } else {
+    session.stderr('Not stopped in time. What is missing:');
+  }
   for (const line of missing) session.stderr(`  ${line}`);
   return exit.failed;
 }
+
+/** Of the longest name of a rung. */
+const rungWidth = 'PermissionsRevoked'.length;
 
 /** A user who may not look, but engage, isn't kept from engaging. */
 async function mayExist(client: KubeClient, namespace: string, name: string): Promise<boolean> {

@@ -188,24 +188,133 @@ describe('AutomationIdentityController', () => {
     expect(conditions()).toEqual(['Ready False SpecMalformed', 'Held True SpecMalformed']);
   });
 
-  it('is not ready while killed, and gives nothing back before the release', async () => {
-    declare(complete);
-    await settle();
-    client.put(resources.killSwitches, {
-      metadata: key,
-      spec: { workflow: 'poster', reason: 'runs amok' },
-    });
+  const engaged = { metadata: key, spec: { workflow: 'poster', reason: 'runs amok' } };
+  const releasing = {
+    ...engaged,
+    metadata: {
+      ...key,
+      labels: { [label.releasing]: 'true' },
+      annotations: {
+        [annotation.restoreServiceAccount]: JSON.stringify({
+          poster: { annotations: { 'cloud.example/role': 'r' }, imagePullSecrets: [{ name: 'p' }] },
+        }),
+      },
+    },
+  };
+  const takeAway = (): void => {
     client.remove(resources.serviceAccounts, key);
     client.remove(resources.roleBindings, key);
+  };
+
+  it('is not ready while killed, gives nothing back, and withdraws its credentials', async () => {
+    declare(complete);
+    await settle();
+    client.put(resources.killSwitches, engaged);
+    takeAway();
     await settle();
     expect(conditions()).toEqual(['Ready False KillSwitchEngaged', 'Held False Complete']);
     expect(identity().status?.conditions?.[0]?.message).toContain('runs amok');
-    expect(standing()).toEqual(['Role', 'RoleBinding', 'Secret']);
+    expect(standing()).toEqual(['Role', 'RoleBinding']);
+    expect(identity().status?.secrets).toEqual([
+      { name: 'erp', secretName: 'aid.poster.erp', lastRotationTime: '2026-05-01T00:00:00Z' },
+    ]);
 
     client.remove(resources.killSwitches, key);
     await settle();
     expect(standing()).toEqual(everything);
     expect(conditions()).toEqual(provisioned);
+  });
+
+  it('comes back during the release, with what others had on its ServiceAccount', async () => {
+    declare(complete);
+    await settle();
+    client.put(resources.killSwitches, engaged);
+    takeAway();
+    await settle();
+    client.put(resources.killSwitches, releasing);
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(conditions()).toEqual(provisioned);
+    expect(client.find(resources.serviceAccounts, key)).toMatchObject({
+      automountServiceAccountToken: false,
+      imagePullSecrets: [{ name: 'p' }],
+      metadata: { annotations: { 'cloud.example/role': 'r' } },
+    });
+    const secret = client.find(resources.secrets, { namespace: 'billing', name: 'aid.poster.erp' });
+    expect(secret?.metadata.annotations?.[annotation.consumersRestarted]).toBe('1');
+
+    client.remove(resources.killSwitches, key);
+    client.writes.length = 0;
+    await settle();
+    expect(client.writes).toEqual([]);
+  });
+
+  it('stays away during the release as long as the fence stands', async () => {
+    declare(complete);
+    await settle();
+    client.put(resources.killSwitches, engaged);
+    takeAway();
+    await settle();
+    const fenced = {
+      type: 'Fenced',
+      status: 'True',
+      reason: 'Lifting',
+      message: '',
+      lastTransitionTime: '2026-05-01T00:00:00Z',
+    } as const;
+    client.put(resources.killSwitches, { ...releasing, status: { conditions: [fenced] } });
+    await settle();
+    expect(standing()).toEqual(['Role', 'RoleBinding']);
+    expect(client.all(resources.roleBindings)[0]?.metadata.name).toBe('poster.identity');
+  });
+
+  it('has its mark back while killed, where somebody took it', async () => {
+    declare(complete);
+    await settle();
+    const { annotations } = releasing.metadata;
+    client.put(resources.killSwitches, { ...engaged, metadata: { ...key, annotations } });
+    takeAway();
+    client.remove(resources.roleBindings, { namespace: 'billing', name: 'poster.identity' });
+    await settle();
+    expect(standing()).toEqual(['Role', 'RoleBinding']);
+  });
+
+  it('comes back while held as far as its ServiceAccount, which was there', async () => {
+    declare(complete);
+    await settle();
+    client.put(resources.killSwitches, engaged);
+    takeAway();
+    declare({ ...complete, purpose: '' });
+    await settle();
+    client.put(resources.killSwitches, releasing);
+    await settle();
+    expect(standing()).toEqual(['ServiceAccount', 'Role', 'RoleBinding']);
+  });
+
+  it('keeps what it has where the namespace is not guarded, and the kill takes nothing', async () => {
+    declare(complete);
+    await settle();
+    client.put(resources.namespaces, { metadata: { name: 'billing' } });
+    client.put(resources.killSwitches, engaged);
+    await settle();
+    expect(standing()).toEqual(everything);
+  });
+
+  it('asks the API server whether it was killed before it makes what is gone', async () => {
+    declare(complete);
+    await settle();
+    const asked: string[] = [];
+    const get = client.get.bind(client);
+    client.get = (resource, at) => {
+      if (resource.kind === 'KillSwitch') asked.push(at.name);
+      return get(resource, at);
+    };
+    takeAway();
+    await reconcile();
+    expect(asked).toEqual(['poster', 'namespace']);
+    asked.length = 0;
+    await reconcile();
+    expect(asked).toEqual([]);
   });
 
   it('names a foreign object, touches nothing of it, and looks again', async () => {

@@ -4,7 +4,7 @@ import type {
   AutomationIdentityStatus,
 } from '../api/automation-identity.ts';
 import { conditionsFrom } from '../api/conditions.ts';
-import type { KillSwitch } from '../api/kill-switch.ts';
+import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import { API_VERSION } from '../api/names.ts';
 import {
   keyOf,
@@ -19,18 +19,20 @@ import { resources } from '../api/resources.ts';
 import type { Workload } from '../api/workload.ts';
 import type { RandomBytes } from '../guardrails/credentials/generate.ts';
 import { CredentialKeeper, type CredentialsOutcome } from '../guardrails/credentials/keeper.ts';
-import { applyIdentity } from '../guardrails/identity/apply.ts';
+import { applyIdentity, disownKept } from '../guardrails/identity/apply.ts';
 import { identityFindings, transitionsOf } from '../guardrails/identity/findings.ts';
+import { keptFor, type KeptServiceAccount } from '../guardrails/identity/kept.ts';
 import {
   childMetadata,
   markNameOf,
   planIdentity,
+  planKilled,
   readSpec,
   whatIsMissing,
   type IdentityChildren,
 } from '../guardrails/identity/plan.ts';
 import { heldReason, type Problem } from '../guardrails/requirements.ts';
-import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -109,14 +111,20 @@ interface Observation {
   /** `undefined` where it can't be read: then nothing is changed. */
   spec: AutomationIdentitySpec | undefined;
   missing: readonly Problem[];
+  /** Engaged, or being released. */
   killSwitch: KillSwitch | undefined;
+  /** The kill switch holds: what it takes away isn't put back. */
+  isStopped: boolean;
+  /** What others had on the ServiceAccount that a kill deleted. */
+  kept: KeptServiceAccount | undefined;
   children: IdentityChildren;
 }
 
 /**
  * Gives each AutomationIdentity its ServiceAccount, its permissions and its credentials, and says
- * in its status whether it has them. While something is missing, or its kill switch is engaged,
- * nothing is granted that doesn't stand yet.
+ * in its status whether it has them. While something is missing, nothing is granted that doesn't
+ * stand yet. While its kill switch holds nothing is granted at all, and what that took away comes
+ * back with the release.
  */
 export class AutomationIdentityController implements Reconciler {
   readonly name = 'automation-identity';
@@ -136,7 +144,7 @@ export class AutomationIdentityController implements Reconciler {
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
-    const observation = this.#observe(key);
+    const observation = await this.#observe(key, context.signal);
     if (observation === undefined) {
       this.#forget(key);
       return {};
@@ -163,7 +171,7 @@ export class AutomationIdentityController implements Reconciler {
     return this.#nextLook(problems, hasSecrets, credentials.result?.dueAt);
   }
 
-  #observe(key: string): Observation | undefined {
+  async #observe(key: string, signal: AbortSignal): Promise<Observation | undefined> {
     const options = this.#options;
     const identity = options.identities.get(key);
     if (identity === undefined || identity.metadata.deletionTimestamp !== undefined) {
@@ -176,28 +184,78 @@ export class AutomationIdentityController implements Reconciler {
     const ours = <T extends KubeObject>(child: T | undefined): T | undefined =>
       child !== undefined && controllerOf(child)?.uid === identity.metadata.uid ? child : undefined;
     const read = readSpec(identity);
+    const children = {
+      mark: ours(options.roleBindings.get(`${namespaceName}/${markNameOf(name)}`)),
+      serviceAccount: ours(options.serviceAccounts.get(key)),
+      role: ours(options.roles.get(key)),
+      roleBinding: ours(options.roleBindings.get(key)),
+    };
+    const spec = 'spec' in read ? read.spec : undefined;
+    const isComplete =
+      children.serviceAccount !== undefined &&
+      (children.roleBinding !== undefined || (spec?.permissions ?? []).length === 0);
+    const killSwitches = isComplete
+      ? options.killSwitches
+      : await this.#killSwitchesOver(key, signal);
+    const killSwitch = killSwitchOver(killSwitches, key);
     return {
       identity,
-      spec: 'spec' in read ? read.spec : undefined,
+      spec,
       missing: whatIsMissing({ identity, namespace }),
-      killSwitch: killSwitchOver(options.killSwitches, key),
-      children: {
-        mark: ours(options.roleBindings.get(`${namespaceName}/${markNameOf(name)}`)),
-        serviceAccount: ours(options.serviceAccounts.get(key)),
-        role: ours(options.roles.get(key)),
-        roleBinding: ours(options.roleBindings.get(key)),
-      },
+      killSwitch,
+      isStopped: killSwitch !== undefined && !isLifted(killSwitch),
+      kept:
+        killSwitch === undefined
+          ? undefined
+          : keptFor(
+              name,
+              keysOver(key).map((one) => killSwitches.get(one)),
+            ),
+      children,
     };
   }
 
-  #keepPermissions(
+  /**
+   * What was taken away may be seen before the KillSwitch that took it, each by a watch of its own:
+   * before something is made, the API server is asked.
+   */
+  async #killSwitchesOver(
+    key: string,
+    signal: AbortSignal,
+  ): Promise<Pick<ReadStore<KillSwitch>, 'get'>> {
+    const { client, killSwitches } = this.#options;
+    const found = await Promise.all(
+      keysOver(key).map(async (one) => {
+        const cached = killSwitches.get(one);
+        const { namespace = '', name } = splitKey(one);
+        const live =
+          cached ?? (await client.get(resources.killSwitches, { namespace, name }, { signal }));
+        return [one, live] as const;
+      }),
+    );
+    return new Map(found);
+  }
+
+  async #keepPermissions(
     observation: Observation,
     spec: AutomationIdentitySpec,
     { signal }: ReconcileContext,
   ): Promise<Problem[]> {
-    const { identity, children } = observation;
-    const plan = planIdentity(identity, spec, children, isWithheld(observation));
-    return applyIdentity(plan, children, { applier: this.#options.applier, signal });
+    const { identity, children, isStopped } = observation;
+    const { applier, client } = this.#options;
+    if (isTakenAway(observation)) {
+      const { mark } = children;
+      // Nothing was taken: the ServiceAccount may be somebody else's, which is never marked.
+      if (observation.kept === undefined) return [];
+      return await applyIdentity(planKilled(identity), { mark }, { applier, signal });
+    }
+    const kept = isStopped ? undefined : observation.kept;
+    const plan = planIdentity(identity, spec, children, isWithheld(observation), kept);
+    const problems = await applyIdentity(plan, children, { applier, signal });
+    if (kept !== undefined && children.serviceAccount === undefined) {
+      await disownKept(client, plan.serviceAccount, kept, signal);
+    }
+    return problems;
   }
 
   #keepCredentials(
@@ -207,6 +265,9 @@ export class AutomationIdentityController implements Reconciler {
   ): Promise<CredentialsOutcome> {
     const { events } = this.#options;
     const { identity, killSwitch } = observation;
+    if (isTakenAway(observation)) {
+      return this.#credentials.withdraw(identity, spec.secrets ?? [], { signal, log });
+    }
     return this.#credentials.keep({
       identity,
       credentials: spec.secrets ?? [],
@@ -226,7 +287,8 @@ export class AutomationIdentityController implements Reconciler {
     { signal }: ReconcileContext,
   ): Promise<void> {
     const { statusWriter, events, metrics, clock } = this.#options;
-    const { identity, missing, killSwitch } = observation;
+    const { identity, missing, isStopped } = observation;
+    const killSwitch = isStopped ? observation.killSwitch : undefined;
     const { generation } = identity.metadata;
     const findings = identityFindings({ killSwitch, missing, problems });
     const previous = identity.status?.conditions;
@@ -282,8 +344,21 @@ const unwatchedMs = 60_000;
 const unwatchedReasons = new Set(['ForeignObject', 'PermissionsNotGrantable']);
 const soonestMs = 1_000;
 
-function isWithheld({ missing, killSwitch }: Observation): boolean {
-  return missing.length > 0 || killSwitch !== undefined;
+function isWithheld({ missing, isStopped }: Observation): boolean {
+  return missing.length > 0 || isStopped;
+}
+
+/**
+ * Whether the kill takes away what the identity has. In a namespace that isn't guarded it doesn't,
+ * and then nothing is granted but what stands.
+ */
+function isTakenAway({ missing, isStopped }: Observation): boolean {
+  return isStopped && !missing.some(({ reason }) => reason === 'NamespaceNotGuarded');
+}
+
+/** Keys of the KillSwitches that can stop an identity: its own, and its namespace's. */
+function keysOver(key: string): string[] {
+  return [key, `${splitKey(key).namespace ?? ''}/${wholeNamespaceName}`];
 }
 
 async function attempt<T>(

@@ -47,6 +47,12 @@ it('every reason of a condition and of an event is documented, and none that is 
     'Contested',
     'FenceInForce',
     'PoliciesIntact',
+    'PermissionsRevoked',
+    'SecretsWithdrawn',
+    'IdentityRevoked',
+    'TokensRevoked',
+    'EgressClosed',
+    'Effective',
   ];
   const inCode = await reasonsInCode();
   expect(inCode.size).toBeGreaterThan(30);

@@ -1,6 +1,11 @@
 import { conditionsFrom, isTrue, type Finding } from '../api/conditions.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
-import { wholeNamespaceName, type KillSwitch, type KillSwitchStatus } from '../api/kill-switch.ts';
+import {
+  maxRemaining,
+  wholeNamespaceName,
+  type KillSwitch,
+  type KillSwitchStatus,
+} from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
@@ -8,6 +13,7 @@ import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { Contests } from '../guardrails/kill-switch/contested.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
+import { Ladder, type Climb, type LadderStores } from '../guardrails/kill-switch/ladder.ts';
 import {
   covers,
   isBare,
@@ -37,6 +43,8 @@ import {
 } from '../guardrails/kill-switch/foreign-kinds.ts';
 import { ownersOf, poke } from '../guardrails/kill-switch/pokes.ts';
 import { listHeldWorkloads, restoreWorkload } from '../guardrails/kill-switch/restore.ts';
+import { awaitIdentities, handOverKept } from '../guardrails/kill-switch/return.ts';
+import { remainingPods } from '../guardrails/kill-switch/rungs.ts';
 import { deletePods, listLivePods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
@@ -74,6 +82,7 @@ export interface KillSwitchControllerOptions {
   workflows: ReadStore<Workflow>;
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
+  ladder: LadderStores;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
@@ -90,19 +99,26 @@ export interface KillSwitchControllerOptions {
 
 /**
  * Stops and releases, one key (`namespace/name` of a KillSwitch) at a time: latch, prove the fence,
- * pause workloads, delete pods; on release lift the fence, prove that, put everything back, delete
- * the KillSwitch last. Every step is a function of what stands in the API, so it runs on every
- * replica without leadership, and a repeat or a crash changes nothing.
+ * pause workloads, delete pods, take away what else could be used; on release lift the fence, prove
+ * that, wait for the identities, put workloads back, delete the KillSwitch last. Every step is a
+ * function of what stands in the API, so it runs on every replica without leadership, and a repeat
+ * or a crash changes nothing.
  */
 export class KillSwitchController implements Reconciler {
   readonly name = 'kill-switch';
   readonly #options: KillSwitchControllerOptions;
-  /** By key, of engaged ones. */
   readonly #contests: Contests;
+  /** By key, of engaged ones. */
   readonly #foreign = new Map<string, ForeignLook>();
+  readonly #ladder: Ladder;
 
   constructor(options: KillSwitchControllerOptions) {
     this.#options = options;
+    this.#ladder = new Ladder({
+      client: options.client,
+      stores: options.ladder,
+      clock: options.clock,
+    });
     this.#contests = new Contests({
       clock: options.clock,
       onPausedAgain: (kind) => options.metrics.countContestedWrite(kind),
@@ -162,7 +178,8 @@ export class KillSwitchController implements Reconciler {
       this.#isGuarded(killSwitch) &&
       isTrue(killSwitch.status?.conditions, 'Contested') === (status === 'True') &&
       !workloads.some(isPausable) &&
-      !this.#podsOf(killSwitch).some(isLive)
+      !this.#podsOf(killSwitch).some(isLive) &&
+      this.#ladder.isQuiet(killSwitch)
     );
   }
 
@@ -192,7 +209,7 @@ export class KillSwitchController implements Reconciler {
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
-    const { client, parallelism, podGraceSeconds } = this.#options;
+    const { client, clock, parallelism, podGraceSeconds } = this.#options;
     const { signal } = context;
     const { namespace = '' } = killSwitch.metadata;
     const contests = this.#contests;
@@ -203,7 +220,8 @@ export class KillSwitchController implements Reconciler {
       const workloads = this.#workloadsOf(killSwitch);
       const pods = this.#podsOf(killSwitch).filter(isLive);
       const unguarded = { namespace, guarded, fence: 'Allowed', workloads, pods } as const;
-      await this.#report(context, killSwitch, stopFindings(unguarded), {
+      const findings = stopFindings({ ...unguarded, rungs: [], now: clock() });
+      await this.#report(context, killSwitch, findings, {
         workloads: countsOf(workloads),
         pods: { remaining: pods.length },
       });
@@ -212,8 +230,10 @@ export class KillSwitchController implements Reconciler {
 
     // Other projects' kinds may be slow to list; nothing waits for that.
     const lookingAtForeign = this.#stopForeign(killSwitch, context);
+    const probing = probeFence(client, killSwitch, signal);
+    const climbing = this.#ladder.climb(killSwitch, probing, context);
     const [fence, paused] = await Promise.all([
-      probeFence(client, killSwitch, signal),
+      probing,
       pauseWorkloads(killSwitch, this.#workloadsOf(killSwitch), stopOptions),
       this.#markLatched(engaging, context),
     ]);
@@ -232,21 +252,46 @@ export class KillSwitchController implements Reconciler {
     this.#announceBarePods(killSwitch, deleted);
     const foreign = await lookingAtForeign;
 
-    const progress = { namespace, guarded, fence, workloads, pods, foreign };
-    const findings = [contests.finding(workloads), ...stopFindings(progress)];
-    await this.#report(context, killSwitch, findings, {
+    const climb = await climbing;
+    const progress = { namespace, guarded, fence, workloads, pods, foreign, now: clock() };
+    const findings = [
+      contests.finding(workloads),
+      ...stopFindings({ ...progress, rungs: climb.findings }),
+    ];
+    const left = [...remainingPods(pods ?? []), ...climb.remaining].slice(0, maxRemaining);
+    await this.#report(context, climb.killSwitch, findings, {
       workloads: countsOf(workloads, foreign),
       pods: { remaining: pods?.length ?? 0 },
+      ...(left.length > 0 && { remaining: left }),
     });
+    this.#warnOfLoss(climb);
     assertAllDone(paused, 'pause workloads');
     assertAllDone(deleted, 'delete pods');
+    assertAllDone(
+      climb.errors.map((error) => ({ item: killSwitch, error })),
+      'take away what could be used',
+    );
     const ready = findings.some(({ type, status }) => type === 'Ready' && status === 'True');
     if (ready) return { requeueAfterMs: fenceCheckMs };
     // A fence that isn't proven or a workload that isn't paused was met by an API server that
     // lags; pods that end wake the key by themselves.
     const isLagging =
-      fence !== 'Denied' || workloads.some(isPausable) || foreign.running.length > 0;
-    return isLagging ? { retry: true } : { requeueAfterMs: podsCheckMs };
+      fence !== 'Denied' ||
+      workloads.some(isPausable) ||
+      foreign.running.length > 0 ||
+      climb.isLagging;
+    if (isLagging || pods === undefined) return { retry: true };
+    const lookAgainMs = pods.length > 0 || !isQuiet(foreign) ? podsCheckMs : fenceCheckMs;
+    return { requeueAfterMs: Math.min(lookAgainMs, climb.dueMs ?? lookAgainMs) };
+  }
+
+  #warnOfLoss({ killSwitch, cut }: Climb): void {
+    if (cut.length === 0) return;
+    this.#options.events.warning(
+      source(resources.killSwitches, killSwitch),
+      'NotKept',
+      `What others had on these ServiceAccounts is too much to be kept, and doesn't come back with the release: ${some(cut)}.`,
+    );
   }
 
   /** `undefined` where the API server doesn't answer: unknown is never gone. */
@@ -376,12 +421,25 @@ export class KillSwitchController implements Reconciler {
     }
 
     const lifted = (await probeFence(client, releasing, signal)) === 'Allowed';
-    const held = await listHeldWorkloads(client, releasing, signal);
     if (!lifted) {
-      const findings = releaseFindings({ lifted, releasedBy, waiting: held.map(nameOf) });
+      const findings = releaseFindings({ lifted, releasedBy, waiting: [] });
       await this.#report(context, releasing, findings, {});
       return { retry: true };
     }
+    const listed = await client.list(resources.killSwitches, { namespace, signal });
+    const others = listed.filter(({ metadata }) => metadata.name !== name);
+    const awaited = await awaitIdentities(releasing, this.#identitiesOf(releasing), others, {
+      client,
+      now: clock(),
+      signal,
+    });
+    if (awaited.length > 0) {
+      const findings = releaseFindings({ lifted, releasedBy, awaited, waiting: [] });
+      await this.#report(context, releasing, findings, {});
+      // An identity that changes wakes the key by itself.
+      return { requeueAfterMs: identityCheckMs };
+    }
+    const held = await listHeldWorkloads(client, releasing, signal);
 
     const outcomes = await forEachBounded(held, parallelism, (workload) =>
       restoreWorkload(releasing, workload, { client, now: clock(), signal }),
@@ -412,6 +470,7 @@ export class KillSwitchController implements Reconciler {
     }
     await this.#pokeOwners([...this.#workloadsOf(releasing), ...foreign.objects], context);
 
+    await handOverKept(releasing, others, { client, signal });
     const isOurs = await client.delete(
       resources.killSwitches,
       { namespace, name },
@@ -501,7 +560,7 @@ export class KillSwitchController implements Reconciler {
     { log }: ReconcileContext,
     killSwitch: KillSwitch,
     findings: readonly Finding[],
-    counts: Pick<KillSwitchStatus, 'workloads' | 'pods'>,
+    counts: Pick<KillSwitchStatus, 'workloads' | 'pods' | 'remaining'>,
   ): Promise<void> {
     const { statusWriter, clock, events, metrics } = this.#options;
     const previous = killSwitch.status?.conditions;
@@ -555,6 +614,13 @@ export class KillSwitchController implements Reconciler {
 
   #podsOf(killSwitch: KillSwitch): readonly Pod[] {
     return this.#options.pods.byIndex(...coveredBy(killSwitch));
+  }
+
+  #identitiesOf({ metadata: { namespace = '' }, spec }: KillSwitch): readonly AutomationIdentity[] {
+    const { identities } = this.#options.ladder;
+    if (spec.workflow === undefined) return identities.byIndex('namespace', namespace);
+    const identity = identities.get(`${namespace}/${spec.workflow}`);
+    return identity === undefined ? [] : [identity];
   }
 
   /** What can carry the annotation that this KillSwitch latches, as the caches know it. */
@@ -622,6 +688,8 @@ const fenceCheckMs = 60_000;
 const foreignCheckMs = 50_000;
 /** While pods end, in case that the event of the last one is lost. */
 const podsCheckMs = 5000;
+/** While a release waits for an identity, in case that an event is lost. */
+const identityCheckMs = 2000;
 
 function countsOf(
   workloads: readonly Workload[],

@@ -5,7 +5,7 @@ import { annotation } from '../api/names.ts';
 import type { Condition, KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
-import { isEngaging, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
+import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
   heldFinding,
   heldReason,
@@ -107,11 +107,20 @@ function targetRunsAsAnother({ workflow, targets }: WorkflowView): Problem | und
 
 /** Whether nothing may be granted now that isn't there yet. */
 export function isWithheld(view: WorkflowView, missing: readonly Problem[]): boolean {
-  return (
-    missing.length > 0 ||
-    isIdentityPending(view) ||
-    phaseOf(view.killSwitch, carriersOf(view)) !== 'Idle'
-  );
+  return missing.length > 0 || isIdentityPending(view) || isKilled(view);
+}
+
+/** Whether a kill switch holds: engaged, or not lifted yet. */
+function isKilled(view: WorkflowView): boolean {
+  const { killSwitch } = view;
+  const phase = phaseOf(killSwitch, carriersOf(view));
+  if (phase !== 'Release') return phase !== 'Idle';
+  return killSwitch !== undefined && !isLifted(killSwitch);
+}
+
+/** Whether its egress is closed: a KillSwitch holds, and not the annotation alone. */
+export function isEgressClosed(view: WorkflowView): boolean {
+  return view.killSwitch !== undefined && isKilled(view) && isGuarded(view.namespace);
 }
 
 /**

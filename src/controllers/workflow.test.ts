@@ -482,7 +482,7 @@ describe('a stopped Workflow', () => {
     cluster.events.length = 0;
   });
 
-  it('says who stopped it, when and why, and gets nothing new', async () => {
+  it('says who stopped it, when and why, and reaches nothing any more', async () => {
     cluster.engage();
     cluster.identify(condition('Ready', 'False', 'KillSwitchEngaged'));
     cluster.declare({
@@ -498,8 +498,20 @@ describe('a stopped Workflow', () => {
     expect(cluster.condition('Stopped')).toMatchObject({ status: 'True', ...why });
     expect(cluster.condition('Ready')).toMatchObject({ status: 'False', ...why });
     expect(cluster.condition('Held')?.status).toBe('False');
+    expect(cluster.rules).toEqual([0]);
+    expect(cluster.events).toEqual([
+      expect.stringContaining('Normal EgressChanged'),
+      'Warning KillSwitchEngaged: Engaged by alice: posts twice',
+    ]);
+  });
+
+  it('has its egress back as soon as the fence is lifted', async () => {
+    cluster.engage();
+    await cluster.reconcile();
+    cluster.engage({ labels: { [label.releasing]: 'true' } });
+    await cluster.reconcile();
     expect(cluster.rules).toEqual([2]);
-    expect(cluster.events).toEqual(['Warning KillSwitchEngaged: Engaged by alice: posts twice']);
+    expect(cluster.condition('Stopped')?.reason).toBe('Releasing');
   });
 
   it('is stopped by the annotation alone', async () => {
@@ -517,7 +529,7 @@ describe('a stopped Workflow', () => {
     cluster.engage();
     cluster.events.length = 0;
     await cluster.reconcile();
-    expect(cluster.events).toEqual([]);
+    expect(cluster.events).toEqual([expect.stringContaining('Normal EgressChanged')]);
   });
 
   it('stays stopped while it is being released', async () => {
@@ -538,7 +550,10 @@ describe('a stopped Workflow', () => {
     cluster.events.length = 0;
     await cluster.reconcile();
     expect(cluster.condition('Stopped')).toMatchObject({ status: 'False', reason: 'NotEngaged' });
-    expect(cluster.events).toEqual([expect.stringContaining('Normal Ready')]);
+    expect(cluster.events).toEqual([
+      expect.stringContaining('Normal EgressChanged'),
+      expect.stringContaining('Normal Ready'),
+    ]);
   });
 
   it('has its counts written once a second at most', async () => {

@@ -28,6 +28,7 @@ import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
 import { heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
 import {
+  isEgressClosed,
   isWithheld,
   transitionsOf,
   whatIsMissing,
@@ -247,6 +248,7 @@ export class WorkflowController implements Reconciler {
       workloads: [...targets.workloads, ...targets.runs.filter(hasOwnPodLabels)],
       live: policies,
       isWithheld: isWithheld(observation, missing),
+      isClosed: isEgressClosed(observation),
       isGuarded: isGuarded(namespace),
     });
     const serviceAccountName = workflow.metadata.name;

@@ -60,6 +60,8 @@ export const operatorRole: RoleDefinition = {
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
     // By name only: without list and watch, the operator's token is no key to all Secrets at once.
     rule(['get', 'create', 'patch', 'delete'], resources.secrets),
+    // Whether a killed identity is still allowed something.
+    rule(['create'], resources.subjectAccessReviews),
     rule([...read, 'patch', 'delete'], resources.pods),
     rule(
       [...read, 'patch'],

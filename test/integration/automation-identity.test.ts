@@ -607,9 +607,14 @@ describe('a generated secret', () => {
 describe('a killed AutomationIdentity', () => {
   const namespace = 'killed';
 
-  it('is not ready, and gets nothing back that is taken from it', async () => {
+  it('is not ready, loses its credentials, and gets nothing back that is taken from it', async () => {
     await declare(namespace, complete);
     await ready(namespace, 'Provisioned');
+    const secrets = async (): Promise<string[]> =>
+      (await listObjects<Secret>(controlPlane, 'secrets', namespace)).map(
+        ({ metadata }) => metadata.name,
+      );
+    expect(await secrets()).not.toEqual([]);
     await controlPlane.apply([
       {
         apiVersion: 'automationguardrails.dev/v1alpha1',
@@ -625,10 +630,8 @@ describe('a killed AutomationIdentity', () => {
     await kubectlOk(controlPlane, ['delete', 'rolebinding', name, `-n=${namespace}`]);
     const asked = [`-n=${namespace}`, `${annotation.rotate}=during-the-kill`];
     await kubectlOk(controlPlane, ['annotate', 'aid', name, ...asked]);
-    await waitFor('the rotation, which goes on', async () => {
-      const identity = await get<AutomationIdentity>('aid', namespace);
-      return identity?.status?.lastHandledRotation === 'during-the-kill';
-    });
+    await waitFor('its credentials to be withdrawn', async () => (await secrets()).length === 0);
+    operator.enqueue(`${namespace}/${name}`);
     expect(await get('rolebinding', namespace)).toBeUndefined();
     expect(await canI(namespace, 'list', 'configmaps')).toBe(false);
   });

@@ -658,10 +658,13 @@ describe('kubectl', () => {
     const [killHeader, killRow] = await show('ksw', 'engaged', [
       condition('Ready', 'False', 'Stopping'),
       condition('Fenced', 'True', 'Probed'),
-      condition('PodsGone', 'Unknown', 'NodeUnreachable'),
+      condition('PodsGone', 'Unknown', 'NodeSilent'),
+      condition('Effective', 'Unknown', 'Unverified'),
     ]);
-    expect(killHeader).toBe('NAME|WORKFLOW|REASON|ENGAGED-BY|FENCED|PODS-GONE|READY|AGE');
-    expect(killRow).toMatch(/^engaged\|engaged\|Posts twice.\|operator\|True\|Unknown\|False\|\d+/);
+    expect(killHeader).toBe('NAME|WORKFLOW|REASON|ENGAGED-BY|FENCED|PODS-GONE|EFFECTIVE|READY|AGE');
+    expect(killRow).toMatch(
+      /^engaged\|engaged\|Posts twice.\|operator\|True\|Unknown\|Unknown\|False\|\d+/,
+    );
   });
 });
 

@@ -145,7 +145,10 @@ async function kill(namespace: string, name = 'invoice'): Promise<void> {
       spec: { ...subject, reason: 'runaway' },
     }),
   });
-  await waitForCondition(controlPlane, { kind: 'ksw', name, namespace }, 'Ready');
+  // Its ServiceAccount is no identity's, so the kill is never effective as a whole.
+  for (const rung of ['Paused', 'PodsGone']) {
+    await waitForCondition(controlPlane, { kind: 'ksw', name, namespace }, rung);
+  }
 }
 
 async function release(namespace: string, name = 'invoice'): Promise<void> {

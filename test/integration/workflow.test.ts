@@ -531,7 +531,7 @@ describe('a Workflow that is held', () => {
 describe('a Workflow that is stopped', () => {
   const namespace = 'stopped';
 
-  it('says who stopped it and why', async () => {
+  it('says who stopped it and why, and reaches nothing any more', async () => {
     await provision(namespace);
     await kubectlOk(controlPlane, ['create', '-f', '-'], {
       input: JSON.stringify({
@@ -549,6 +549,9 @@ describe('a Workflow that is stopped', () => {
     expect(await becomes(namespace, 'Ready', 'False')).toMatchObject({
       reason: 'KillSwitchEngaged',
     });
-    await settles(namespace, ['nightly', 'web'], [erp, database, archive]);
+    await waitFor('its policies to be closed', async () => {
+      const policies = await Promise.all(['nightly', 'web'].map((app) => policyOf(namespace, app)));
+      return policies.every(({ spec }) => (spec.egress ?? []).length === 0);
+    });
   });
 });

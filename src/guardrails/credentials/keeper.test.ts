@@ -288,6 +288,29 @@ describe('CredentialKeeper', () => {
     expect(bench.restartedAt('poster')).toBeDefined();
   });
 
+  it('restarts nobody for the value that a release makes, where all start anew', async () => {
+    bench.addConsumer('poster', { serviceAccountName: 'poster' });
+    await bench.settle();
+    bench.now += hour;
+    bench.client.remove(resources.secrets, secretKey);
+    bench.isKilled = true;
+    await bench.settle();
+    bench.isKilled = false;
+    bench.now += hour;
+    await bench.settle();
+    expect(bench.restartedAt('poster')).toBeUndefined();
+  });
+
+  it('restarts whoever held the value that a release replaces, and was not stopped', async () => {
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.now += hour;
+    bench.client.remove(resources.secrets, secretKey);
+    bench.isKilled = true;
+    await bench.settle();
+    expect(bench.restartedAt('reader')).toBeDefined();
+  });
+
   it('reports consumers that can’t be restarted, and goes on trying', async () => {
     bench.addConsumer('reader');
     await bench.settle();

@@ -16,6 +16,7 @@ import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import { needsRestart, restart } from './consumers.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
+import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
   planCredential,
   rotationNonce,
@@ -129,6 +130,37 @@ export class CredentialKeeper {
     };
   }
 
+  /**
+   * While killed: every Secret is deleted, also one that came into being just before. Their state
+   * stays in status, so that the release makes successors of them and not first values.
+   *
+   * @throws ApiError for what a retry may cure; its message never comes from a Secret
+   */
+  async withdraw(
+    identity: AutomationIdentity,
+    credentials: readonly GeneratedSecret[],
+    { signal, log }: Pick<KeepCredentials, 'signal' | 'log'>,
+  ): Promise<CredentialsOutcome> {
+    const { client } = this.#options;
+    const names = credentialSecretsOf(
+      identity,
+      credentials.map(({ name }) => name),
+    );
+    const { withdrawn } = await withdrawSecrets(identity, names, { client, signal });
+    if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
+    return {
+      problems: [],
+      secrets: (identity.status?.secrets ?? []).map(({ name, secretName, lastRotationTime }) => ({
+        name,
+        secretName,
+        ...(lastRotationTime !== undefined && { lastRotationTime }),
+      })),
+      lastHandledRotation: identity.status?.lastHandledRotation,
+      dueAt: undefined,
+      oldestRotatedAt: undefined,
+    };
+  }
+
   async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
     const { identity, isWithheld, signal } = request;
     const { client, clock } = this.#options;
@@ -169,8 +201,9 @@ export class CredentialKeeper {
     step: Exclude<CredentialStep, { action: 'None' }>,
     credential: GeneratedSecret,
     name: string,
-    { identity, childMetadata, notify, signal, log }: KeepCredentials,
+    request: KeepCredentials,
   ): Promise<Secret> {
+    const { identity, childMetadata, notify, signal, log } = request;
     const { client, clock, countRotation, randomBytes } = this.#options;
     const { namespace = '' } = identity.metadata;
     const patch = (body: object): Promise<Secret> =>
@@ -178,6 +211,7 @@ export class CredentialKeeper {
 
     if (step.action === 'Create') {
       const publication = publicationOf(credential, { ...step, publishedAt: clock() });
+      publication.isComplete ||= step.rotation > 0 && this.#startsEverybodyAnew(name, request);
       const value = generateValue(credential, randomBytes);
       const created = await client.create(
         resources.secrets,
@@ -215,6 +249,17 @@ export class CredentialKeeper {
       message: `Secret ${name} has a new value: ${causeSentences[cause]}.`,
     });
     return rotated;
+  }
+
+  /** While a kill is being released, no pod of the identity has been left to hold a value. */
+  #startsEverybodyAnew(secretName: string, { identity, isKilled }: KeepCredentials): boolean {
+    const { namespace = '', name } = identity.metadata;
+    return (
+      isKilled &&
+      this.#options.workloads
+        .byIndex('secret', `${namespace}/${secretName}`)
+        .every(({ serviceAccountName }) => serviceAccountName === name)
+    );
   }
 
   /**

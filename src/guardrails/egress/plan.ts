@@ -17,6 +17,8 @@ export interface EgressRequest {
   live: readonly NetworkPolicy[];
   /** Nothing is granted that isn't there yet. */
   isWithheld: boolean;
+  /** Its kill switch is engaged: nothing is allowed, not even DNS, and no policy goes. */
+  isClosed?: boolean;
   /** The namespace is guarded; in another one, nothing is created. */
   isGuarded: boolean;
 }
@@ -49,8 +51,8 @@ const maxPolicies = 256;
  * none is removed (within bounds): without its policy a pod may reach everything.
  */
 export function planEgress(request: EgressRequest): EgressPlan {
-  const { workflow, entries, workloads, live, isWithheld, isGuarded } = request;
-  const wanted = rulesOf(entries);
+  const { workflow, entries, workloads, live, isWithheld, isClosed = false, isGuarded } = request;
+  const wanted = isClosed ? [] : rulesOf(entries);
   const standing = new Map(live.map((policy) => [policy.metadata.name, policy]));
 
   const policies: PlannedPolicy[] = [];
@@ -67,10 +69,11 @@ export function planEgress(request: EgressRequest): EgressPlan {
     const selector = normalSelector(policy.spec.podSelector);
     return { desired: policyOf(workflow, policy.metadata.name, selector, rules), live: policy };
   });
-  const kept = isWithheld
-    ? // Somebody emptied a selector of ours: now it is for pods that were never meant.
-      obsolete.filter(({ desired }) => namesPods(desired.spec.podSelector)).slice(0, maxPolicies)
-    : [];
+  const kept =
+    isWithheld || isClosed
+      ? // Somebody emptied a selector of ours: now it is for pods that were never meant.
+        obsolete.filter(({ desired }) => namesPods(desired.spec.podSelector)).slice(0, maxPolicies)
+      : [];
   return {
     policies: [
       ...policies.filter((policy) => policy.live === undefined),
@@ -79,6 +82,17 @@ export function planEgress(request: EgressRequest): EgressPlan {
     ],
     obsolete: obsolete.filter((policy) => !kept.includes(policy)),
   };
+}
+
+/** The same policies, for the same pods, that allow nothing. */
+export function closedPolicies(
+  workflow: Workflow,
+  live: readonly NetworkPolicy[],
+): PlannedPolicy[] {
+  return live.map((policy) => ({
+    desired: policyOf(workflow, policy.metadata.name, normalSelector(policy.spec.podSelector), []),
+    live: policy,
+  }));
 }
 
 /** What has to be put right before the targets' pods can be given their egress. */

@@ -1,9 +1,12 @@
 import { resources } from '../../api/resources.ts';
-import type { KubeObject, Role } from '../../api/objects.ts';
-import type { Resource } from '../../api/resources.ts';
+import { apiVersionOf, type Resource } from '../../api/resources.ts';
+import type { KubeObject, Role, ServiceAccount } from '../../api/objects.ts';
+import { FIELD_MANAGER } from '../../api/names.ts';
 import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
+import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { Problem } from '../requirements.ts';
+import type { KeptServiceAccount } from './kept.ts';
 import type { IdentityChildren, IdentityPlan } from './plan.ts';
 import { areCovered, intersectRules } from './rules.ts';
 
@@ -81,6 +84,47 @@ export async function applyIdentity(
 
   const bindingProblem = await ensure(resources.roleBindings, plan.roleBinding, live.roleBinding);
   return [roleProblem, bindingProblem].flatMap((problem) => problem ?? []);
+}
+
+/**
+ * Gives up the fields that a release put back for others: they are owned by whoever writes them
+ * next, without a conflict. Until then the operator keeps what it sets itself.
+ */
+export async function disownKept(
+  client: Pick<KubeClient, 'get' | 'mergePatch'>,
+  planned: ServiceAccount | undefined,
+  kept: KeptServiceAccount,
+  signal: AbortSignal,
+): Promise<void> {
+  if (planned === undefined || Object.keys(kept).length === 0) return;
+  const { namespace = '', name, labels = {}, ownerReferences = [] } = planned.metadata;
+  const key = { namespace, name };
+  const live = await client.get(resources.serviceAccounts, key, { signal });
+  const { uid, resourceVersion, ownerReferences: owners = [] } = live?.metadata ?? {};
+  if (!owners.some((owner) => ownerReferences.some((ours) => ours.uid === owner.uid))) return;
+  const own = Object.keys(labels).filter((label) => kept.labels?.[label] === undefined);
+  const owned = {
+    'f:automountServiceAccountToken': {},
+    'f:metadata': {
+      'f:labels': Object.fromEntries(own.map((label) => [`f:${label}`, {}])),
+      'f:ownerReferences': Object.fromEntries(
+        ownerReferences.map((owner) => [`k:${JSON.stringify({ uid: owner.uid })}`, {}]),
+      ),
+    },
+  };
+  const entry = {
+    manager: FIELD_MANAGER,
+    operation: 'Update',
+    apiVersion: apiVersionOf(resources.serviceAccounts),
+    fieldsType: 'FieldsV1',
+    fieldsV1: owned,
+  };
+  await client.mergePatch(
+    resources.serviceAccounts,
+    key,
+    { metadata: { uid, resourceVersion, managedFields: [entry] } },
+    { signal },
+  );
 }
 
 /**

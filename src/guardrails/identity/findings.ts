@@ -11,6 +11,7 @@ import {
 
 /** What is known of an identity after a look at all its guardrails. */
 export interface IdentityVerdict {
+  /** Engaged, or its fence isn't lifted yet. */
   killSwitch: KillSwitch | undefined;
   missing: readonly Problem[];
   /** Whatever else keeps it from being ready, the most important first. */

@@ -18,6 +18,7 @@ import {
   ownerMissing,
   type Problem,
 } from '../requirements.ts';
+import type { KeptServiceAccount } from './kept.ts';
 import { intersectRules, rulesOf } from './rules.ts';
 
 /**
@@ -112,6 +113,9 @@ export interface IdentityPlan {
 /**
  * A ServiceAccount whose token no pod mounts unasked, one Role, one RoleBinding.
  *
+ * A kill deletes the ServiceAccount. The release makes it anew, with what others had on it; also
+ * while withheld, since it grants nothing and was there.
+ *
  * While `withheld`, nothing is granted that doesn't stand yet, and permissions only shrink. A
  * binding never stands without the ServiceAccount, since whoever created one of that name would
  * inherit it. The mark that makes it known to admission only restricts: once it stands, it stays
@@ -122,9 +126,11 @@ export function planIdentity(
   spec: AutomationIdentitySpec,
   live: IdentityChildren,
   withheld: boolean,
+  kept?: KeptServiceAccount,
 ): IdentityPlan {
   const metadata = childMetadata(identity, identity.metadata.name);
-  const hasAccount = !withheld || live.serviceAccount !== undefined;
+  const restored = live.serviceAccount === undefined ? kept : undefined;
+  const hasAccount = !withheld || live.serviceAccount !== undefined || restored !== undefined;
 
   const wanted = rulesOf(spec.permissions ?? []);
   const rules = withheld ? intersectRules(wanted, live.role?.rules ?? []) : wanted;
@@ -135,7 +141,7 @@ export function planIdentity(
 
   return {
     ...((hasAccount || live.mark !== undefined) && { mark: markOf(identity) }),
-    ...(hasAccount && { serviceAccount: { metadata, automountServiceAccountToken: false } }),
+    ...(hasAccount && { serviceAccount: serviceAccountOf(metadata, restored) }),
     ...(hasRole && { role: { metadata, rules } }),
     ...(hasBinding && {
       roleBinding: roleBindingOf(metadata, { kind: 'Role', name: metadata.name }, identity),
@@ -147,9 +153,29 @@ export function planIdentity(
   };
 }
 
+/** While killed, an identity has nothing but its mark: it only restricts. */
+export function planKilled(identity: AutomationIdentity): IdentityPlan {
+  return { mark: markOf(identity), remove: { roleBinding: false, role: false } };
+}
+
 function markOf(identity: AutomationIdentity): RoleBinding {
   const metadata = childMetadata(identity, markNameOf(identity.metadata.name));
   return roleBindingOf(metadata, { kind: 'ClusterRole', name: identityRole }, identity);
+}
+
+function serviceAccountOf(
+  metadata: ObjectMeta,
+  { labels, annotations, imagePullSecrets }: KeptServiceAccount = {},
+): ServiceAccount {
+  return {
+    metadata: {
+      ...metadata,
+      labels: { ...labels, ...metadata.labels },
+      ...(annotations !== undefined && { annotations }),
+    },
+    automountServiceAccountToken: false,
+    ...(imagePullSecrets !== undefined && { imagePullSecrets }),
+  };
 }
 
 function roleBindingOf(

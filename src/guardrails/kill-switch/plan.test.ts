@@ -335,6 +335,8 @@ describe('stopFindings', () => {
     fence: 'Denied',
     workloads: [],
     pods: [],
+    rungs: [],
+    now: 0,
   } as const;
   const ready = (progress: Parameters<typeof stopFindings>[0]): string | undefined =>
     stopFindings(progress).find(({ type }) => type === 'Ready')?.status;

@@ -1,9 +1,10 @@
-import { type Finding } from '../../api/conditions.ts';
+import { isTrue, type Finding } from '../../api/conditions.ts';
 import { annotation, label } from '../../api/names.ts';
 import { wholeNamespaceName, type KillSwitch } from '../../api/kill-switch.ts';
 import { splitKey, type KubeObject, type Pod } from '../../api/objects.ts';
 import { pauses, type Workload } from '../../api/workload.ts';
 import type { ReadStore } from '../../runtime/store.ts';
+import { effectiveFindings, isUnanswered } from './rungs.ts';
 
 /**
  * What the kill switch of one Workflow, or of a namespace, is doing. It is a function of what stands in the API alone,
@@ -92,6 +93,14 @@ export function killSwitchOver(
   const { namespace = '' } = splitKey(key);
   const both = [killSwitches.get(key), killSwitches.get(`${namespace}/${wholeNamespaceName}`)];
   return both.find((one) => one !== undefined && !isReleasing(one)) ?? both[0] ?? both[1];
+}
+
+/**
+ * Whether what a KillSwitch took away is put back by now: it is being released, and nothing says
+ * that the fence still stands, which would refuse it.
+ */
+export function isLifted(killSwitch: KillSwitch): boolean {
+  return isReleasing(killSwitch) && !isTrue(killSwitch.status?.conditions, 'Fenced');
 }
 
 /** Whether the fence of a KillSwitch is being lifted, or is lifted. */
@@ -232,32 +241,21 @@ export interface StopProgress {
     /** Why a kind could not be listed, one sentence each. */
     unlisted: readonly string[];
   };
+  /** The rungs after these, as conditions. */
+  rungs: readonly Finding[];
+  /** Milliseconds since the epoch. */
+  now: number;
 }
 
-/** The rungs of the ladder as conditions, `Ready` last. */
+/** The rungs of the ladder as conditions, then `Effective`, and `Ready` last. */
 export function stopFindings(progress: StopProgress): Finding[] {
-  const fenced = fencedFinding(progress);
-  const paused = pausedFinding(progress);
-  const podsGone = podsGoneFinding(progress.pods);
-  const open = [fenced, paused, podsGone].filter(({ status }) => status !== 'True');
-  return [
-    fenced,
-    paused,
-    podsGone,
-    open.length === 0
-      ? {
-          type: 'Ready',
-          status: 'True',
-          reason: 'Stopped',
-          message: 'Nothing of this automation runs, and nothing of it can start.',
-        }
-      : {
-          type: 'Ready',
-          status: 'False',
-          reason: 'Stopping',
-          message: open.map(({ message }) => message).join(' '),
-        },
+  const rungs = [
+    fencedFinding(progress),
+    pausedFinding(progress),
+    podsGoneFinding(progress),
+    ...progress.rungs,
   ];
+  return [...rungs, ...effectiveFindings(rungs)];
 }
 
 function fencedFinding({ namespace, guarded, fence }: StopProgress): Finding {
@@ -324,13 +322,22 @@ function pausedFinding({ workloads, foreign }: StopProgress): Finding {
   };
 }
 
-function podsGoneFinding(pods: readonly Pod[] | undefined): Finding {
+function podsGoneFinding({ pods, now }: StopProgress): Finding {
   if (pods === undefined) {
     return {
       type: 'PodsGone',
       status: 'Unknown',
       reason: 'PodsNotListed',
       message: "The pods couldn't be listed; it is tried again.",
+    };
+  }
+  const unanswered = pods.filter((pod) => isUnanswered(pod, now));
+  if (unanswered.length > 0 && unanswered.length === pods.length) {
+    return {
+      type: 'PodsGone',
+      status: 'Unknown',
+      reason: 'NodeSilent',
+      message: `Nobody answers for ${unanswered.length} pods that were told to go: ${some(unanswered.map(nameOf))}. Look at their nodes; a process on one that is cut off may still run.`,
     };
   }
   return pods.length === 0
@@ -346,6 +353,8 @@ function podsGoneFinding(pods: readonly Pod[] | undefined): Finding {
 export interface ReleaseProgress {
   lifted: boolean;
   releasedBy: string;
+  /** What of the identities has to be back before workloads start, in sentences. */
+  awaited?: readonly string[];
   /** Kind and name of the workloads that still have to be put back. */
   waiting: readonly string[];
 }
@@ -353,9 +362,12 @@ export interface ReleaseProgress {
 /** Conditions of a KillSwitch that is being released; it is deleted when nothing waits. */
 export function releaseFindings(progress: ReleaseProgress): Finding[] {
   const by = `Release asked for by ${progress.releasedBy}.`;
-  const message = progress.lifted
-    ? `${by} ${progress.waiting.length} workloads still have to be put back${progress.waiting.length > 0 ? `: ${some(progress.waiting)}` : ''}.`
-    : `${by} Waiting until the fence is lifted on the API server.`;
+  const { awaited = [] } = progress;
+  const message = !progress.lifted
+    ? `${by} Waiting until the fence is lifted on the API server.`
+    : awaited.length > 0
+      ? `${by} ${awaited.slice(0, 5).join(' ')}`
+      : `${by} ${progress.waiting.length} workloads still have to be put back${progress.waiting.length > 0 ? `: ${some(progress.waiting)}` : ''}.`;
   return [
     {
       type: 'Fenced',

@@ -3,7 +3,7 @@ import type { KubeObject, Pod } from '../../api/objects.ts';
 /** Keeps of a pod what stopping it needs; a cluster's pods are all cached, so this stays small. */
 export function projectPod(object: KubeObject): Pod {
   const { metadata, spec, status } = object as Pod;
-  const phase = status?.phase;
+  const { phase, reason } = status ?? {};
   const grace = spec?.terminationGracePeriodSeconds;
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
@@ -24,7 +24,7 @@ export function projectPod(object: KubeObject): Pod {
       serviceAccountName: spec?.serviceAccountName ?? 'default',
       ...(grace !== undefined && { terminationGracePeriodSeconds: grace }),
     },
-    ...(phase !== undefined && { status: { phase } }),
+    ...(phase !== undefined && { status: { phase, ...(reason !== undefined && { reason }) } }),
   };
 }
 

@@ -1,0 +1,314 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { conditionsFrom } from '../../api/conditions.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import { keyOf, type KubeObject, type ObjectMeta } from '../../api/objects.ts';
+import { resources, type Resource } from '../../api/resources.ts';
+import { silentLogger } from '../../observability/logger.ts';
+import type { WriteOptions } from '../../runtime/client.ts';
+import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../api/names.ts';
+import { dnsRule } from '../egress/rules.ts';
+import { MemoryClient } from '../identity/memory-client.testing.ts';
+import { Ladder, type Climb } from './ladder.ts';
+import type { FenceAnswer } from './plan.ts';
+import { tokensDieMs } from './rungs.ts';
+
+const namespace = 'billing';
+const secretName = secretNameOf('poster', 'erp');
+
+/** Answers access reviews, and counts what it is asked. */
+class ReviewingClient extends MemoryClient {
+  readonly allowed = new Set<string>();
+  reads = 0;
+  reviews = 0;
+
+  override async get<T extends KubeObject>(
+    ...args: Parameters<MemoryClient['get']>
+  ): Promise<T | undefined> {
+    this.reads++;
+    return (await super.get(...args)) as T | undefined;
+  }
+
+  override async list<T extends KubeObject>(resource: Resource<T>): Promise<T[]> {
+    this.reads++;
+    return super.list(resource);
+  }
+
+  override async create<T extends KubeObject>(
+    resource: Resource<T>,
+    body: T,
+    _options?: WriteOptions,
+  ): Promise<T> {
+    if (resource.kind !== 'SubjectAccessReview') return super.create(resource, body);
+    this.reviews++;
+    const review = body as unknown as {
+      spec: { user: string; resourceAttributes: { verb: string } };
+    };
+    const { user, resourceAttributes } = review.spec;
+    return { ...body, status: { allowed: this.allowed.has(`${user} ${resourceAttributes.verb}`) } };
+  }
+}
+
+let client: ReviewingClient;
+let now: number;
+let ladder: Ladder;
+
+function child(kind: string, owner: string, uid: string, name = owner): ObjectMeta {
+  const mark = kind === 'Workflow' ? label.workflow : label.identity;
+  return {
+    name,
+    namespace,
+    labels: { [label.managedBy]: MANAGED_BY, [mark]: owner },
+    ownerReferences: [{ apiVersion: API_VERSION, kind, name: owner, uid, controller: true }],
+  };
+}
+
+function provision(name: string): void {
+  const permission = {
+    apiGroups: [''],
+    resources: ['configmaps'],
+    verbs: ['get', 'list'],
+    reason: 'x',
+  };
+  client.put(resources.automationIdentities, {
+    metadata: { name, namespace, uid: `aid-${name}` },
+    spec: { permissions: [permission], secrets: [{ name: 'erp', type: 'Password' }] },
+  });
+  client.put(resources.workflows, {
+    metadata: { name, namespace, uid: `awf-${name}` },
+    spec: { targets: [] },
+  });
+  client.put(resources.serviceAccounts, {
+    metadata: {
+      ...child('AutomationIdentity', name, `aid-${name}`),
+      annotations: { 'cloud.example/role': 'r' },
+    },
+    imagePullSecrets: [{ name: 'registry' }],
+  });
+  client.put(resources.roleBindings, {
+    metadata: child('AutomationIdentity', name, `aid-${name}`),
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+  });
+  client.put(resources.secrets, {
+    metadata: child('AutomationIdentity', name, `aid-${name}`, secretNameOf(name, 'erp')),
+  });
+  client.put(resources.networkPolicies, {
+    metadata: child('Workflow', name, `awf-${name}`, `${name}-egress`),
+    spec: {
+      podSelector: { matchLabels: { app: name } },
+      policyTypes: ['Egress'],
+      egress: [dnsRule],
+    },
+  });
+}
+
+function engage(name: string, isWhole = false): void {
+  client.put(resources.killSwitches, {
+    metadata: { name, namespace, uid: `ksw-${name}` },
+    spec: { ...(isWhole ? { wholeNamespace: true } : { workflow: name }), reason: 'runs amok' },
+  });
+}
+
+beforeEach(() => {
+  now = Date.parse('2026-05-01T00:00:00Z');
+  client = new ReviewingClient(() => now);
+  const byNamespace = { namespace: ({ metadata }: KubeObject) => [metadata.namespace ?? ''] };
+  ladder = new Ladder({
+    client,
+    clock: () => now,
+    stores: {
+      workflows: client.storeOf(resources.workflows, byNamespace),
+      identities: client.storeOf(resources.automationIdentities, byNamespace),
+      serviceAccounts: client.storeOf(resources.serviceAccounts),
+      roleBindings: client.storeOf(resources.roleBindings),
+      networkPolicies: client.storeOf(resources.networkPolicies, {
+        workflow: ({ metadata }) => [`${namespace}/${metadata.labels?.[label.workflow] ?? ''}`],
+      }),
+    },
+  });
+  provision('poster');
+  engage('poster');
+});
+
+const log = silentLogger();
+
+function killSwitch(name = 'poster'): KillSwitch {
+  const found = client.find(resources.killSwitches, { namespace, name });
+  if (found === undefined) throw new Error('no KillSwitch');
+  return found;
+}
+
+/** One look, reported as the controller does. */
+async function climb(name = 'poster', answer: FenceAnswer = 'Denied'): Promise<Climb> {
+  const { signal } = new AbortController();
+  const result = await ladder.climb(killSwitch(name), Promise.resolve(answer), { signal, log });
+  const fenced = {
+    type: 'Fenced',
+    status: answer === 'Denied' ? 'True' : 'False',
+    reason: 'X',
+    message: '',
+  } as const;
+  const previous = killSwitch(name).status?.conditions;
+  const conditions = conditionsFrom([fenced, ...result.findings], previous, 1, now);
+  client.put(resources.killSwitches, {
+    ...killSwitch(name),
+    status: { conditions, remaining: [...result.remaining] },
+  });
+  return result;
+}
+
+const stateOf = ({ findings }: Climb): string[] =>
+  findings.map(({ type, status, reason }) => `${type} ${status} ${reason}`);
+
+const reached = [
+  'PermissionsRevoked True Revoked',
+  'SecretsWithdrawn True Withdrawn',
+  'IdentityRevoked True AccountDeleted',
+  'TokensRevoked True TokensDead',
+  'EgressClosed True Closed',
+];
+
+function standing(): string[] {
+  const kinds = [resources.serviceAccounts, resources.roleBindings, resources.secrets];
+  return kinds.flatMap((resource) => client.all<KubeObject>(resource)).map((one) => keyOf(one));
+}
+
+describe('one look', () => {
+  it('takes everything away, and keeps what others had', async () => {
+    const first = await climb();
+    expect(standing()).toEqual([]);
+    expect(client.all(resources.networkPolicies)[0]?.spec.egress).toEqual([]);
+    expect(stateOf(first)).toEqual(reached.with(3, 'TokensRevoked False Expiring'));
+    expect(first.dueMs).toBe(tokensDieMs);
+    expect(first.remaining).toEqual([
+      { what: expect.stringContaining('Tokens'), until: '2026-05-01T00:00:12Z' },
+    ]);
+    expect(killSwitch().metadata.annotations?.[annotation.restoreServiceAccount]).toBe(
+      '{"poster":{"annotations":{"cloud.example/role":"r"},"imagePullSecrets":[{"name":"registry"}]}}',
+    );
+    now += tokensDieMs;
+    expect(stateOf(await climb())).toEqual(reached);
+    expect(ladder.isQuiet(killSwitch())).toBe(true);
+  });
+
+  it('writes down what undo needs before it acts', async () => {
+    await climb();
+    const order = client.writes.map(({ verb, kind }) => `${verb} ${kind}`);
+    expect(order.indexOf('patch KillSwitch')).toBeLessThan(order.indexOf('delete ServiceAccount'));
+  });
+
+  it('asks for nothing again that was verified', async () => {
+    await climb();
+    now += tokensDieMs;
+    await climb();
+    client.writes.length = client.reads = client.reviews = 0;
+    expect(stateOf(await climb())).toEqual(reached);
+    expect([client.writes.length, client.reads, client.reviews]).toEqual([0, 0, 0]);
+  });
+
+  it('takes again what shows up again', async () => {
+    await climb();
+    provision('poster');
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
+    await climb();
+    expect(standing()).toEqual([`${namespace}/${secretName}`]);
+    expect(client.all(resources.networkPolicies)[0]?.spec.egress).toEqual([]);
+  });
+
+  it('verifies all of it anew after the fence was lost', async () => {
+    await climb();
+    provision('poster');
+    await climb('poster', 'Allowed');
+    await climb();
+    expect(standing()).toEqual([]);
+  });
+
+  it.each(['Allowed', 'Unknown'] as const)(
+    'takes all but the ServiceAccount while the fence is not proven (%s)',
+    async (answer) => {
+      const result = await climb('poster', answer);
+      expect(standing()).toEqual([`${namespace}/poster`]);
+      expect(stateOf(result)[2]).toBe('IdentityRevoked False WaitingForFence');
+      expect(stateOf(result)[3]).toBe('TokensRevoked False IdentityStands');
+      expect(result.isLagging).toBe(true);
+    },
+  );
+
+  it.each(['RoleBinding', 'Secret', 'ServiceAccount', 'KillSwitch', 'NetworkPolicy'])(
+    'does the rest where a write of a %s fails, says so, and goes on next time',
+    async (kind) => {
+      client.beforeWrite = (write) => {
+        if (write.kind === kind) throw new Error('etcd is slow');
+      };
+      const result = await climb();
+      expect(result.errors).toHaveLength(1);
+      const open = stateOf(result).filter((text) => !text.includes(' True '));
+      expect(open).toContainEqual(expect.stringMatching(/ Unknown NotVerified$/));
+      client.beforeWrite = () => undefined;
+      await climb();
+      now += tokensDieMs;
+      expect(stateOf(await climb())).toEqual(reached);
+      expect(killSwitch().metadata.annotations?.[annotation.restoreServiceAccount]).toContain(
+        'cloud.example/role',
+      );
+    },
+  );
+});
+
+describe('what is not ours', () => {
+  it('is left alone and named', async () => {
+    for (const resource of [resources.serviceAccounts, resources.secrets] as Resource[]) {
+      for (const { metadata } of client.all(resource)) {
+        const { name } = metadata;
+        client.remove(resource, metadata);
+        client.put(resource, { metadata: { name, namespace } });
+      }
+    }
+    const result = await climb();
+    expect(standing()).toEqual([`${namespace}/poster`, `${namespace}/${secretName}`]);
+    expect(stateOf(result).slice(1, 4)).toEqual([
+      'SecretsWithdrawn False ForeignObject',
+      'IdentityRevoked False ForeignObject',
+      'TokensRevoked False ForeignObject',
+    ]);
+    expect(result.remaining.map(({ what }) => what)).toEqual([
+      expect.stringContaining(`Secret ${secretName}`),
+      expect.stringContaining('Tokens of ServiceAccount poster'),
+    ]);
+    expect(result.errors).toEqual([]);
+  });
+
+  it('but grants it something is named once the authorizer had time, and asked for now and then', async () => {
+    client.allowed.add(`system:serviceaccount:${namespace}:poster list`);
+    expect(stateOf(await climb())[0]).toBe('PermissionsRevoked False Revoking');
+    now += 6_000;
+    const named = await climb();
+    expect(stateOf(named)[0]).toBe('PermissionsRevoked False GrantedElsewhere');
+    expect(named.findings[0]?.message).toContain('poster: list configmaps');
+    client.reviews = 0;
+    now += 1_000;
+    const again = await climb();
+    expect(client.reviews).toBe(0);
+    expect(again.dueMs).toBeLessThanOrEqual(9_000);
+    expect(again.remaining.map(({ what }) => what)).toEqual(
+      named.remaining.map(({ what }) => what),
+    );
+    now += 10_000;
+    client.allowed.clear();
+    expect(stateOf(await climb())[0]).toBe('PermissionsRevoked True Revoked');
+  });
+});
+
+describe('a whole namespace', () => {
+  it('loses what each of its automations has', async () => {
+    provision('importer');
+    client.put(resources.serviceAccounts, { metadata: { name: 'default', namespace } });
+    engage('namespace', true);
+    await climb('namespace');
+    expect(standing()).toEqual([`${namespace}/default`]);
+    expect(
+      client.all(resources.networkPolicies).every(({ spec }) => spec.egress?.length === 0),
+    ).toBe(true);
+    const kept = killSwitch('namespace').metadata.annotations?.[annotation.restoreServiceAccount];
+    expect(Object.keys(JSON.parse(kept ?? '{}') as object)).toEqual(['importer', 'poster']);
+  });
+});

@@ -1,0 +1,400 @@
+import type { AutomationIdentity } from '../../api/automation-identity.ts';
+import { isTrue, type Finding } from '../../api/conditions.ts';
+import { maxRemaining, type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
+import { annotation } from '../../api/names.ts';
+import {
+  keyOf,
+  type Condition,
+  type NetworkPolicy,
+  type RoleBinding,
+  type ServiceAccount,
+} from '../../api/objects.ts';
+import { resources } from '../../api/resources.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import { Applier, controllerOf } from '../../runtime/applier.ts';
+import type { KubeClient } from '../../runtime/client.ts';
+import type { ReconcileContext } from '../../runtime/controller.ts';
+import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
+import type { ReadStore } from '../../runtime/store.ts';
+import { credentialSecretsOf, withdrawSecrets } from '../credentials/withdraw.ts';
+import { closeEgress, isClosed } from '../egress/close.ts';
+import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
+import { readSpec } from '../identity/plan.ts';
+import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
+import type { FenceAnswer } from './plan.ts';
+import {
+  egressRung,
+  identityRung,
+  notVerified,
+  permissionsRung,
+  secretsRung,
+  tokensRung,
+  type Rung,
+} from './rungs.ts';
+
+/** What the API server knows of automations, as caches hold it. */
+export interface LadderStores {
+  /** Indexed by `namespace`. */
+  workflows: ReadStore<Workflow>;
+  /** Indexed by `namespace`. */
+  identities: ReadStore<AutomationIdentity>;
+  /** Managed ones. */
+  serviceAccounts: Pick<ReadStore<ServiceAccount>, 'get'>;
+  /** Managed ones. */
+  roleBindings: Pick<ReadStore<RoleBinding>, 'get'>;
+  /** Managed ones, indexed by `workflow`. */
+  networkPolicies: Pick<ReadStore<NetworkPolicy>, 'byIndex'>;
+}
+
+export interface LadderOptions {
+  client: KubeClient;
+  stores: LadderStores;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+}
+
+/** How far one look has brought the rungs after Fenced, Paused and PodsGone. */
+export interface Climb {
+  /** PermissionsRevoked, SecretsWithdrawn, IdentityRevoked, TokensRevoked, EgressClosed. */
+  findings: readonly Finding[];
+  remaining: readonly Remaining[];
+  /** As the API server has it after the look: what undo needs may have been written to it. */
+  killSwitch: KillSwitch;
+  /** Milliseconds from now at which to look again, though nothing happens. */
+  dueMs: number | undefined;
+  /** An answer of the API server lags behind what was done. */
+  isLagging: boolean;
+  /** What a retry may cure. */
+  errors: readonly unknown[];
+  /** Names of ServiceAccounts of which not everything that others had on them could be kept. */
+  cut: readonly string[];
+}
+
+/** Identities and policies worked on at a time. */
+const parallelism = 8;
+/** What others grant is asked for again after this time at the earliest. */
+const reviewAgainMs = 10_000;
+/** Kills whose last review is remembered. */
+const maxReviewed = 1_000;
+
+/**
+ * Takes from a killed automation what it could still be used with: its permissions, its Secrets,
+ * its ServiceAccount with all tokens, its egress. Each rung goes by itself, at the same time as the
+ * others; only the ServiceAccount waits until the fence is proven, since nobody may make another of
+ * its name. What has been verified and shows no change in the caches isn't asked for again.
+ */
+export class Ladder {
+  readonly #options: LadderOptions;
+  readonly #applier: Applier;
+  /** By UID of the KillSwitch; milliseconds since the epoch. */
+  readonly #reviewedAt = new Map<string, number>();
+
+  constructor(options: LadderOptions) {
+    this.#options = options;
+    this.#applier = new Applier({ client: options.client });
+  }
+
+  /** Whether the caches show nothing that a rung would have to take away. */
+  isQuiet(killSwitch: KillSwitch): boolean {
+    return (
+      !this.#subjectsOf(killSwitch).some(
+        (subject) => this.#hasAccount(subject) || this.#isBound(subject),
+      ) && !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow))
+    );
+  }
+
+  /**
+   * One look at all rungs. Never throws.
+   *
+   * @param killSwitch as the API server has it
+   * @param fence answer of the fence, when it comes
+   */
+  async climb(
+    killSwitch: KillSwitch,
+    fence: Promise<FenceAnswer>,
+    { signal, log }: Pick<ReconcileContext, 'signal' | 'log'>,
+  ): Promise<Climb> {
+    const look = new Look(killSwitch, signal);
+    const subjects = this.#subjectsOf(killSwitch);
+    const [permissions, secrets, identity, egress] = await Promise.all([
+      look.rung('PermissionsRevoked', !subjects.some((subject) => this.#isBound(subject)), () =>
+        this.#revokePermissions(look, subjects),
+      ),
+      look.rung('SecretsWithdrawn', true, () => this.#withdrawSecrets(look, subjects)),
+      look.rung('IdentityRevoked', !subjects.some((subject) => this.#hasAccount(subject)), () =>
+        this.#revokeAccounts(look, subjects, fence),
+      ),
+      look.rung(
+        'EgressClosed',
+        !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)),
+        () => this.#closeEgress(look),
+      ),
+    ]);
+    const tokens = tokensRung(
+      identity,
+      look.conditionOf('IdentityRevoked'),
+      look.foreignAccounts,
+      this.#options.clock(),
+    );
+    if (look.done.length > 0) log.info('Kill switch took away', { taken: look.done });
+    const rungs = [permissions, secrets, identity, tokens, egress];
+    return {
+      findings: rungs.map(({ finding }) => finding),
+      remaining: rungs.flatMap(({ remaining }) => remaining).slice(0, maxRemaining),
+      killSwitch: look.killSwitch,
+      dueMs: earliest(tokens.dueMs, look.dueMs),
+      isLagging: rungs.some(({ finding }) => lagging.has(finding.reason)),
+      errors: look.errors,
+      cut: look.cut,
+    };
+  }
+
+  async #revokePermissions(look: Look, subjects: readonly Subject[]): Promise<Rung> {
+    const { client, clock } = this.#options;
+    const { signal, killSwitch } = look;
+    const { uid = '' } = killSwitch.metadata;
+    const standing = look.conditionOf('PermissionsRevoked');
+    const isKnown = standing?.reason === 'GrantedElsewhere';
+    const waitMs = (this.#reviewedAt.get(uid) ?? -Infinity) + reviewAgainMs - clock();
+    if (isKnown && waitMs > 0) {
+      look.dueMs = Math.min(waitMs, reviewAgainMs);
+      return { finding: findingOf(standing), remaining: look.remainingOf('Permissions of ') };
+    }
+    const outcomes = await forEachBounded(subjects, parallelism, (subject) =>
+      revokePermissions(subject, { client, signal }),
+    );
+    assertAllDone(outcomes, 'revoke permissions');
+    if (this.#reviewedAt.size >= maxReviewed) this.#reviewedAt.clear();
+    this.#reviewedAt.set(uid, clock());
+    const views = outcomes.flatMap((outcome) =>
+      'result' in outcome ? [{ subject: outcome.item.name, allowed: outcome.result.allowed }] : [],
+    );
+    for (const outcome of outcomes) {
+      if ('result' in outcome && outcome.result.wasBound) {
+        look.done.push(`RoleBinding ${outcome.item.name}`);
+      }
+    }
+    return permissionsRung(views, standing, clock());
+  }
+
+  async #withdrawSecrets(look: Look, subjects: readonly Subject[]): Promise<Rung> {
+    const { client } = this.#options;
+    const { signal } = look;
+    const identities = subjects.flatMap(({ identity }) => identity ?? []);
+    const outcomes = await forEachBounded(identities, parallelism, (identity) =>
+      withdrawSecrets(identity, secretsOf(identity), { client, signal }),
+    );
+    assertAllDone(outcomes, 'withdraw credentials');
+    const results = outcomes.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    look.done.push(
+      ...results.flatMap(({ withdrawn }) => withdrawn.map((name) => `Secret ${name}`)),
+    );
+    return secretsRung(results.flatMap(({ foreign }) => foreign));
+  }
+
+  async #revokeAccounts(
+    look: Look,
+    subjects: readonly Subject[],
+    fence: Promise<FenceAnswer>,
+  ): Promise<Rung> {
+    const { client } = this.#options;
+    const { signal } = look;
+    const found = await forEachBounded(subjects, parallelism, ({ namespace, name }) =>
+      client.get(resources.serviceAccounts, { namespace, name }, { signal }),
+    );
+    assertAllDone(found, 'look for ServiceAccounts');
+    const standing = found.flatMap((outcome) =>
+      'result' in outcome && outcome.result !== undefined
+        ? [{ subject: outcome.item, live: outcome.result }]
+        : [],
+    );
+    const ours = standing.filter(({ subject, live }) => isOf(subject, live));
+    const isFenced = ours.length === 0 || (await fence) === 'Denied';
+    if (isFenced) await this.#keep(look, ours);
+    const outcomes = await forEachBounded(isFenced ? standing : [], parallelism, (one) =>
+      revokeAccount(one.subject, one.live, { client, signal }),
+    );
+    assertAllDone(outcomes, 'delete ServiceAccounts');
+    const named = (state: string): string[] =>
+      outcomes.flatMap((outcome) =>
+        'result' in outcome && outcome.result === state ? [outcome.item.subject.name] : [],
+      );
+    look.done.push(...named('Gone').map((name) => `ServiceAccount ${name}`));
+    look.foreignAccounts = named('Foreign');
+    return identityRung({
+      foreign: look.foreignAccounts,
+      deleting: named('Deleting'),
+      waiting: isFenced ? [] : ours.map(({ subject }) => subject.name),
+    });
+  }
+
+  /** Writes down what others have on the ServiceAccounts, before they go. */
+  async #keep(
+    look: Look,
+    accounts: readonly { subject: Subject; live: ServiceAccount }[],
+  ): Promise<void> {
+    const { killSwitch, signal } = look;
+    const before = killSwitch.metadata.annotations?.[annotation.restoreServiceAccount];
+    const kept: KeptServiceAccounts = {
+      ...readKept(killSwitch),
+      ...Object.fromEntries(accounts.map(({ subject, live }) => [subject.name, keptOf(live)])),
+    };
+    const { text, cut } = writeKept(kept);
+    look.cut = cut;
+    if (accounts.length === 0 || text === before) return;
+    look.killSwitch = await writeAnnotation(this.#options.client, killSwitch, text, signal);
+  }
+
+  async #closeEgress(look: Look): Promise<Rung> {
+    const { client } = this.#options;
+    const { signal, killSwitch } = look;
+    const { namespace = '' } = killSwitch.metadata;
+    const workflows = this.#workflowsOf(killSwitch);
+    if (workflows.length === 0) return egressRung(0);
+    const policies = await client.list(resources.networkPolicies, { namespace, signal });
+    const outcomes = await forEachBounded(workflows, parallelism, async (workflow) => {
+      const ours = policies.filter((policy) => controllerOf(policy)?.uid === workflow.metadata.uid);
+      const applier = this.#applier;
+      const changed = await closeEgress(workflow, ours, { applier, signal });
+      return { count: ours.length, changed };
+    });
+    assertAllDone(outcomes, 'close egress');
+    const results = outcomes.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    look.done.push(...results.flatMap(({ changed }) => changed.map((name) => `egress of ${name}`)));
+    return egressRung(results.reduce((sum, { count }) => sum + count, 0));
+  }
+
+  #workflowsOf({ metadata, spec }: KillSwitch): readonly Workflow[] {
+    const { workflows } = this.#options.stores;
+    const { namespace = '' } = metadata;
+    if (spec.workflow === undefined) return workflows.byIndex('namespace', namespace);
+    const workflow = workflows.get(`${namespace}/${spec.workflow}`);
+    return workflow === undefined ? [] : [workflow];
+  }
+
+  /**
+   * Of a whole namespace, all that an AutomationIdentity or a Workflow speaks of; other
+   * ServiceAccounts are no automation's.
+   */
+  #subjectsOf(killSwitch: KillSwitch): readonly Subject[] {
+    const { identities } = this.#options.stores;
+    const { namespace = '' } = killSwitch.metadata;
+    const { workflow } = killSwitch.spec;
+    const names =
+      workflow === undefined
+        ? [...identities.byIndex('namespace', namespace), ...this.#workflowsOf(killSwitch)].map(
+            ({ metadata }) => metadata.name,
+          )
+        : [workflow];
+    return [...new Set(names)].map((name) => ({
+      namespace,
+      name,
+      identity: identities.get(`${namespace}/${name}`),
+    }));
+  }
+
+  #hasAccount(subject: Subject): boolean {
+    const { serviceAccounts } = this.#options.stores;
+    return isOf(subject, serviceAccounts.get(`${subject.namespace}/${subject.name}`));
+  }
+
+  #isBound(subject: Subject): boolean {
+    const { roleBindings } = this.#options.stores;
+    return isOf(subject, roleBindings.get(`${subject.namespace}/${subject.name}`));
+  }
+
+  #isOpen(workflow: Workflow): boolean {
+    return this.#options.stores.networkPolicies
+      .byIndex('workflow', keyOf(workflow))
+      .some((policy) => controllerOf(policy)?.uid === workflow.metadata.uid && !isClosed(policy));
+  }
+}
+
+/** Reasons of rungs that an API server which lags keeps open. */
+const lagging: ReadonlySet<string> = new Set(['Revoking', 'WaitingForFence', 'AccountDeleting']);
+
+/** What one look finds and does. */
+class Look {
+  killSwitch: KillSwitch;
+  readonly signal: AbortSignal;
+  readonly errors: unknown[] = [];
+  /** What was taken away, for the log. */
+  readonly done: string[] = [];
+  foreignAccounts: readonly string[] = [];
+  cut: readonly string[] = [];
+  /** Milliseconds from now at which something is to be asked again. */
+  dueMs: number | undefined;
+  readonly #conditions: readonly Condition[];
+
+  constructor(killSwitch: KillSwitch, signal: AbortSignal) {
+    this.killSwitch = killSwitch;
+    this.signal = signal;
+    this.#conditions = killSwitch.status?.conditions ?? [];
+  }
+
+  conditionOf(type: string): Condition | undefined {
+    return this.#conditions.find((condition) => condition.type === type);
+  }
+
+  remainingOf(prefix: string): Remaining[] {
+    return (this.killSwitch.status?.remaining ?? []).filter(({ what }) => what.startsWith(prefix));
+  }
+
+  /**
+   * A rung that was reached under a proven fence stays so until something of it shows up again.
+   *
+   * @param isQuiet the caches show nothing against it
+   */
+  async rung(type: string, isQuiet: boolean, take: () => Promise<Rung>): Promise<Rung> {
+    const standing = this.conditionOf(type);
+    if (isQuiet && standing?.status === 'True' && isTrue(this.#conditions, 'Fenced')) {
+      return { finding: findingOf(standing), remaining: [] };
+    }
+    try {
+      return await take();
+    } catch (error) {
+      this.errors.push(error);
+      return notVerified(type, error);
+    }
+  }
+}
+
+function earliest(...times: readonly (number | undefined)[]): number | undefined {
+  const known = times.filter((time) => time !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+}
+
+function findingOf({ type, status, reason, message }: Condition): Finding {
+  return { type, status, reason, message };
+}
+
+/** Names of the Secrets that an identity's credentials are in. */
+export function secretsOf(identity: AutomationIdentity): string[] {
+  const read = readSpec(identity);
+  const declared = 'spec' in read ? (read.spec.secrets ?? []) : [];
+  return credentialSecretsOf(
+    identity,
+    declared.map(({ name }) => name),
+  );
+}
+
+/** On exactly the version that it was computed from. */
+export function writeAnnotation(
+  client: KubeClient,
+  { metadata: { namespace = '', name, uid, resourceVersion } }: KillSwitch,
+  text: string | undefined,
+  signal: AbortSignal,
+): Promise<KillSwitch> {
+  return client.mergePatch(
+    resources.killSwitches,
+    { namespace, name },
+    {
+      metadata: {
+        uid,
+        resourceVersion,
+        annotations: { [annotation.restoreServiceAccount]: text ?? null },
+      },
+    },
+    { signal },
+  );
+}
