@@ -4,7 +4,8 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { BinariesMissingError, builtFrom, findBinaries } from './binaries.ts';
+import { ProgramsMissingError } from '../go-programs.ts';
+import { builtFrom, findBinaries } from './binaries.ts';
 import { isRunning } from './process.ts';
 import { waitFor } from './wait.ts';
 
@@ -104,7 +105,7 @@ describe('findBinaries', () => {
 
   test('without Go, names the ways out', async () => {
     const search = findBinaries({ log, env });
-    await expect(search).rejects.toThrow(BinariesMissingError);
+    await expect(search).rejects.toThrow(ProgramsMissingError);
     await expect(search).rejects.toThrow(/install Go 1\.\d+ or later.*KUBEBUILDER_ASSETS.*kubectl/);
     expect(lines).toEqual([]);
     expect(await cacheEntries()).toEqual([]);

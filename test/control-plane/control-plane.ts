@@ -107,7 +107,7 @@ const STOP_GRACE_MS = 10_000;
  * the cluster works: nodes ready, default ServiceAccount there. It ends with this process, however
  * that ends.
  *
- * @throws BinariesMissingError where there is nothing to start and nothing to build it with
+ * @throws ProgramsMissingError where there is nothing to start and nothing to build it with
  * @throws Error with the end of the culprit's log when a component doesn't become ready
  */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
@@ -659,7 +659,7 @@ function request(
  * A port that was free a moment ago. It is below the range that systems take the ports of outgoing
  * connections from: no such connection can take it while the API server restarts.
  */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   return waitFor('a free port', async () => {
     const port = randomInt(20_000, 30_000);
     const server = createServer();

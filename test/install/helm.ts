@@ -1,44 +1,21 @@
-import { execFile, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { access, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
-import os from 'node:os';
+import { spawn } from 'node:child_process';
 import path from 'node:path';
-import { promisify } from 'node:util';
 import type { ControlPlane } from '../control-plane/control-plane.ts';
+import { builtPrograms } from '../go-programs.ts';
 
-const run = promisify(execFile);
-const module = path.join(import.meta.dirname, 'helm');
-
-/** Helm, from the cache or built with Go (about 2 minutes on 2 cores, once). @returns its path */
+/** Helm, from the cache or built with Go. @returns its path */
 export async function findHelm(log: (line: string) => void): Promise<string> {
-  const sums = await readFile(path.join(module, 'go.sum'));
-  const key = createHash('sha256').update(sums).update(`${os.platform()} ${os.arch()}`);
-  const base = process.env['XDG_CACHE_HOME'] || path.join(os.homedir(), '.cache');
-  const parent = path.join(base, 'automation-guardrails', 'helm');
-  const folder = path.join(parent, key.digest('hex').slice(0, 16));
-  const helm = path.join(folder, 'helm');
-  if (await exists(helm)) return helm;
-
-  log('Building Helm with Go: about 2 minutes on 2 cores, once.');
-  await mkdir(parent, { recursive: true });
-  const building = await mkdtemp(`${folder}.building-`);
-  const started = performance.now();
-  const progress = setInterval(() => {
-    log(`  ${Math.round((performance.now() - started) / 1000)} s`);
-  }, 10_000);
-  try {
-    await run('go', ['install', '-trimpath', '-ldflags', '-s -w', 'tool'], {
-      cwd: module,
-      env: { ...process.env, GOBIN: building, CGO_ENABLED: '0', GOTOOLCHAIN: 'local' },
-    });
-    await rename(building, folder).catch(async (error: unknown) => {
-      if (!(await exists(helm))) throw error;
-    });
-    return helm;
-  } finally {
-    clearInterval(progress);
-    await rm(building, { recursive: true, force: true });
-  }
+  const folder = await builtPrograms(
+    {
+      title: 'Helm',
+      module: path.join(import.meta.dirname, 'helm'),
+      cache: 'helm',
+      duration: 'about 2 minutes on 2 cores',
+      programs: ['helm'],
+    },
+    { log },
+  );
+  return path.join(folder, 'helm');
 }
 
 /**
@@ -63,11 +40,4 @@ export function runHelm(
     child.once('error', reject);
     child.once('close', (code) => resolve({ code: code ?? 1, output }));
   });
-}
-
-async function exists(file: string): Promise<boolean> {
-  return access(file).then(
-    () => true,
-    () => false,
-  );
 }
