@@ -84,6 +84,17 @@ async function waitUntilFenceIsActive(controlPlane: ControlPlane): Promise<void>
   await controlPlane.kubectl(['delete', 'namespace', namespace, '--wait=false']);
 }
 
+/** Applies files with CustomResourceDefinitions, and waits until they are served. */
+export async function applyCrds(controlPlane: ControlPlane, files: string[]): Promise<void> {
+  const args = files.flatMap((file) => ['-f', file]);
+  await kubectlOk(controlPlane, ['apply', '--server-side', ...args]);
+  // kubectl itself fails where an object has no conditions yet.
+  await waitFor('CustomResourceDefinitions to be served', async () => {
+    await kubectlOk(controlPlane, ['wait', '--for=condition=Established', ...args]);
+    return true;
+  });
+}
+
 /** Runs kubectl. @returns what it printed @throws Error with its message when it fails */
 export async function kubectlOk(
   controlPlane: ControlPlane,
