@@ -228,10 +228,13 @@ export class KillSwitchController implements Reconciler {
       return {};
     }
 
-    // Other projects' kinds may be slow to list; nothing waits for that.
-    const lookingAtForeign = this.#stopForeign(killSwitch, context);
     const probing = probeFence(client, killSwitch, signal);
-    const climbing = this.#ladder.climb(killSwitch, probing, context);
+    // Pausing and pods wait for none of it; a failure is met where they are awaited.
+    const beside = Promise.all([
+      this.#stopForeign(killSwitch, context),
+      this.#ladder.climb(killSwitch, probing, context),
+    ]);
+    beside.catch(() => undefined);
     const [fence, paused] = await Promise.all([
       probing,
       pauseWorkloads(killSwitch, this.#workloadsOf(killSwitch), stopOptions),
@@ -250,9 +253,7 @@ export class KillSwitchController implements Reconciler {
     const pods = await this.#remainingPods(killSwitch, context);
     const deleted = await deletePods(pods ?? [], stopOptions);
     this.#announceBarePods(killSwitch, deleted);
-    const foreign = await lookingAtForeign;
-
-    const climb = await climbing;
+    const [foreign, climb] = await beside;
     const progress = { namespace, guarded, fence, workloads, pods, foreign, now: clock() };
     const findings = [
       contests.finding(workloads),
