@@ -351,6 +351,27 @@ describe('stopFindings', () => {
     expect(ready({ ...stopped, pods: undefined })).toBe('False');
   });
 
+  it('never takes a pod for gone that nobody answers for', () => {
+    const silent: Pod = {
+      metadata: { name: 'silent', deletionTimestamp: '2026-05-01T00:00:00Z' },
+    };
+    const now = Date.parse('2026-05-01T00:01:00Z');
+    const told = (pods: readonly Pod[]): string[] =>
+      stopFindings({ ...stopped, pods, now })
+        .filter(({ type }) => ['PodsGone', 'Effective', 'Ready'].includes(type))
+        .map(({ status, reason }) => `${status} ${reason}`);
+    expect(told([silent])).toEqual([
+      'Unknown NodeSilent',
+      'Unknown Unverified',
+      'False Unverified',
+    ]);
+    expect(told([silent, pod])).toEqual([
+      'False PodsTerminating',
+      'False Stopping',
+      'False Stopping',
+    ]);
+  });
+
   it('stays short at any number of pods', () => {
     const pods = Array.from({ length: 5000 }, (_, n): Pod => ({ metadata: { name: `pod-${n}` } }));
     const podsGone = stopFindings({ ...stopped, pods }).find(({ type }) => type === 'PodsGone');
