@@ -66,11 +66,14 @@ const release: Act = {
       `-n=${namespace}`,
       `${annotationKey}-`,
     ]);
-    await kubectlOk(
-      controlPlane,
-      ['annotate', 'ksw/invoice', `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
-      { as: 'bob', asGroups: ['system:masters'] },
-    );
+    // Refused until the API server's own watch has seen the annotation go.
+    await waitFor('the release to be accepted', async () => {
+      const { code } = await controlPlane.kubectl(
+        ['annotate', 'ksw/invoice', `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
+        { as: 'bob', asGroups: ['system:masters'] },
+      );
+      return code === 0;
+    });
   },
   isDone: async (namespace) => {
     await waitFor(
