@@ -69,3 +69,27 @@ export const isUpdate = `(request.operation == 'UPDATE')`;
 export const isReleasing = hasLabel('params', label.releasing);
 export const isDryRun = `(has(request.dryRun) && request.dryRun)`;
 export const isProbe = hasAnnotation('object', annotation.probe);
+
+/**
+ * Verbs of our own on `automationidentities`: `issue-tokens` asks for tokens that are bound to a
+ * Secret, `manage-children` writes what the operator created.
+ */
+export type IdentityVerb = 'issue-tokens' | 'manage-children';
+
+const identities = `group('${GROUP}').resource('automationidentities').namespace(request.namespace)`;
+
+/** Whether who asks holds a custom verb on the AutomationIdentities of the namespace. */
+export function mayOnIdentities(verb: IdentityVerb): string {
+  return `authorizer.${identities}.check('${verb}').allowed()`;
+}
+
+/**
+ * Whether a ServiceAccount of the request's namespace is an identity's: the operator bound it to the
+ * ClusterRole that grants `represent`, and the authorizer is asked in its name. No parameter is
+ * read. It costs a third of what an expression may cost: ask for what is cheap first.
+ *
+ * @param serviceAccountName expression: its name; an empty one isn't an identity's
+ */
+export function isManaged(serviceAccountName: string): string {
+  return `(${serviceAccountName} != '' && authorizer.serviceAccount(request.namespace, ${serviceAccountName}).${identities}.name(${serviceAccountName}).check('represent').allowed())`;
+}

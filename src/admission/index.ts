@@ -1,7 +1,10 @@
+import { childrenPolicies } from './children.ts';
+import { credentialPolicies } from './credentials.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
+import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 
 export { annotationProbePolicyName, isDeniedBy, probePolicyName } from './fence.ts';
@@ -23,6 +26,9 @@ export function admissionPolicies(): AdmissionObject[] {
     ...engagingAnnotationPolicies(),
     ...fencePolicies(),
     ...freezePolicies(),
+    ...credentialPolicies(),
+    ...podPolicies(),
+    ...childrenPolicies(),
   ];
 }
 

@@ -97,10 +97,11 @@ describe('the admission policies', () => {
         rule.resources.map((resource) => `${policy.kind} ${resource}`),
       ),
     );
-    // Rewriting it would delete volumes; refusing does not.
+    // Rewriting it would delete volumes; refusing does not. A pod's status carries its labels.
     const ofWorkloads = matched.filter((match) => !match.includes(' namespaces/'));
     expect(ofWorkloads.filter((match) => /\/(status|scale)$/.test(match))).toEqual([
       'ValidatingAdmissionPolicy statefulsets/scale',
+      'ValidatingAdmissionPolicy pods/status',
     ]);
   });
 });

@@ -1,4 +1,4 @@
-import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
+import { annotation, label, PROBE_NAMESPACE, secretNameOf } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { apiVersionOf, resources, type Resource } from '../api/resources.ts';
 import {
@@ -21,9 +21,11 @@ export const canary = {
   workflow: 'canary-workflow',
   /** An AutomationIdentity, in the same way. */
   identity: 'canary-identity',
+  /** A ServiceAccount with the mark of an identity's, which nothing stops. */
+  managed: 'canary-managed',
 } as const;
 
-/** The ServiceAccounts that the fences of the canaries stop. A pod needs one to be refused by us. */
+/** The ServiceAccounts of the canaries. A pod needs one to be refused by us. */
 export const canaryServiceAccounts: readonly string[] = Object.values(canary);
 
 /** A write that is only ever sent as a dry run, in the probe's namespace or to that itself. */
@@ -265,6 +267,52 @@ const ofFences: Record<string, PolicyProbe> = {
   'fence-bindings-by-namespace': compared(wholeNamespace),
 };
 
+const mayDoSo = 'The operator itself may do what it keeps others from.';
+
+/** A pod of the marked ServiceAccount that bears its label, whoever writes that. */
+function managedPod(spec: object, identity: string = canary.managed): ProbeRequest {
+  return create(
+    pods,
+    { spec: { ...podSpec(canary.managed), ...spec } },
+    { labels: { [label.identity]: identity } },
+  );
+}
+
+const ofIdentities: Record<string, PolicyProbe> = {
+  'identity-token-secrets': {
+    kind: 'Denial',
+    requests: [
+      create(
+        secrets,
+        { type: 'kubernetes.io/service-account-token' },
+        { annotations: { 'kubernetes.io/service-account.name': canary.managed } },
+      ),
+    ],
+    says: 'has no tokens that never expire',
+  },
+  'identity-tokens': compared(openToken),
+  'identity-secret-names': compared(mayDoSo),
+  'pod-label': compared('The quota of that namespace leaves no pod to look at.'),
+  'pod-labels': {
+    kind: 'Denial',
+    requests: [managedPod({}, 'probe')],
+    says: 'is the name of the ServiceAccount that a pod runs as',
+    behind: 'pod-label',
+  },
+  'pod-secrets': {
+    kind: 'Denial',
+    requests: [managedPod({ imagePullSecrets: [{ name: secretNameOf('probe', 'probe') }] })],
+    says: 'for pods that run as that identity',
+  },
+  'identity-pods': {
+    kind: 'Denial',
+    // Pod Security keeps the rest of it out of that namespace before we are asked.
+    requests: [managedPod({ terminationGracePeriodSeconds: 86_400 })],
+    says: 'a pod of an identity ends within',
+  },
+  children: compared(mayDoSo),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'hold-statefulsets': compared('It takes a StatefulSet that has pods.'),
@@ -305,9 +353,13 @@ function isMarked(kind: WorkloadKind, { metadata }: KubeObject): boolean {
  * these requests would start or mint anything if it were not.
  */
 export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
-  Object.entries({ ...ofKillSwitch, ...ofAnnotation, ...ofFences, ...ofWorkloads }).map(
-    ([name, probe]) => [policyName(name), withFullNames(probe)],
-  ),
+  Object.entries({
+    ...ofKillSwitch,
+    ...ofAnnotation,
+    ...ofFences,
+    ...ofIdentities,
+    ...ofWorkloads,
+  }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );
 
 function withFullNames(probe: PolicyProbe): PolicyProbe {

@@ -1,5 +1,5 @@
-import { canaryServiceAccounts } from '../admission/index.ts';
-import { label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
+import { canary, canaryServiceAccounts } from '../admission/index.ts';
+import { identityRole, label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { probeRole } from './rbac.ts';
 
@@ -13,7 +13,7 @@ const name = `${MANAGED_BY}-${probeRole.name}`;
  */
 export function probeManifests(): KubeObject[] {
   const metadata = { name, namespace: PROBE_NAMESPACE, labels };
-  const role = { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name };
+  const apiGroup = 'rbac.authorization.k8s.io';
   return [
     object('v1', 'Namespace', {
       metadata: {
@@ -45,8 +45,14 @@ export function probeManifests(): KubeObject[] {
     }),
     object('rbac.authorization.k8s.io/v1', 'RoleBinding', {
       metadata,
-      roleRef: role,
+      roleRef: { apiGroup, kind: 'Role', name },
       subjects: [{ kind: 'ServiceAccount', name: MANAGED_BY, namespace: MANAGED_BY }],
+    }),
+    // As the operator marks the ServiceAccount of an identity.
+    object('rbac.authorization.k8s.io/v1', 'RoleBinding', {
+      metadata: { name: canary.managed, namespace: PROBE_NAMESPACE, labels },
+      roleRef: { apiGroup, kind: 'ClusterRole', name: identityRole },
+      subjects: [{ kind: 'ServiceAccount', name: canary.managed, namespace: PROBE_NAMESPACE }],
     }),
   ];
 }

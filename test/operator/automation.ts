@@ -1,4 +1,4 @@
-import { secretNameOf } from '../../src/api/names.ts';
+import { label, secretNameOf } from '../../src/api/names.ts';
 
 /** One automation with a workload of every native kind, as manifests for tests. */
 export interface AutomationOptions {
@@ -14,7 +14,8 @@ const image = 'registry.example/automation:1';
 
 function podTemplate(name: string, component: string, secret?: string): object {
   return {
-    metadata: { labels: { app: name, component } },
+    // Where admission writes no labels, a pod of an identity brings its own.
+    metadata: { labels: { app: name, component, [label.identity]: name } },
     spec: {
       serviceAccountName: name,
       automountServiceAccountToken: false,

@@ -49,12 +49,12 @@ export interface CallOptions {
 export class Api {
   readonly #controlPlane: ControlPlane;
   readonly #dispatcher: Agent;
-  readonly #headers: Record<string, string>;
+  readonly #headers: Record<string, string | string[]>;
 
   private constructor(
     controlPlane: ControlPlane,
     dispatcher: Agent,
-    headers: Record<string, string>,
+    headers: Record<string, string | string[]>,
   ) {
     this.#controlPlane = controlPlane;
     this.#dispatcher = dispatcher;
@@ -69,11 +69,12 @@ export class Api {
     });
   }
 
-  /** As another user, with the rights that RBAC gives to that name. */
-  as(name: string): Api {
+  /** As another user, with the rights that RBAC gives to that name and those groups. */
+  as(name: string, ...groups: string[]): Api {
     return new Api(this.#controlPlane, this.#dispatcher, {
       ...this.#headers,
       'impersonate-user': name,
+      ...(groups.length > 0 && { 'impersonate-group': groups }),
     });
   }
 

@@ -1,0 +1,874 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { identityRole, label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
+import type { KubeObject, OwnerReference } from '../../../src/api/objects.ts';
+import { resources, type Resource } from '../../../src/api/resources.ts';
+import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
+import { waitFor } from '../../control-plane/wait.ts';
+import type { Answer, Api, CallOptions } from './api.ts';
+import { AdmissionCluster, name } from './cluster.ts';
+import { pod } from './workloads.ts';
+
+const {
+  automationIdentities,
+  namespaces,
+  networkPolicies,
+  pods,
+  roleBindings,
+  roles,
+  secrets,
+  serviceAccounts,
+} = resources;
+
+const rbacGroup = 'rbac.authorization.k8s.io';
+const dryRun = { dryRun: true };
+
+let cluster: AdmissionCluster;
+let admin: Api;
+let operator: Api;
+/** Holds ClusterRole `admin`, which people have in their own namespaces. */
+let owner: Api;
+let node: Api;
+
+beforeAll(async () => {
+  cluster = await AdmissionCluster.start();
+  ({ admin, operator } = cluster);
+  owner = admin.as('owner');
+  node = admin.as('system:node:node-1', 'system:nodes');
+  await cluster.controlPlane.apply([
+    clusterRoleBinding('admin', 'owner'),
+    // Who may read and write is not what is tested here.
+    clusterRoleBinding('edit', 'system:node:node-1'),
+  ]);
+});
+
+afterAll(() => cluster?.stop());
+
+function clusterRoleBinding(role: string, user: string): object {
+  return {
+    apiVersion: `${rbacGroup}/v1`,
+    kind: 'ClusterRoleBinding',
+    metadata: { name: `always-on-${role}` },
+    roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name: role },
+    subjects: [{ apiGroup: rbacGroup, kind: 'User', name: user }],
+  };
+}
+
+/** What the operator does with a new identity, as far as admission looks at it. */
+function mark(namespace: string, owners: OwnerReference[] = []): KubeObject {
+  return {
+    metadata: {
+      namespace,
+      name: markNameOf(name),
+      labels: { [label.managedBy]: MANAGED_BY, [label.identity]: name },
+      ownerReferences: owners,
+    },
+    roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name: identityRole },
+    subjects: [{ kind: 'ServiceAccount', name, namespace }],
+  } as KubeObject;
+}
+
+/** A guarded namespace in which `invoice` is the ServiceAccount of an identity. */
+async function markedNamespace(namespace: string): Promise<string> {
+  await cluster.guardedNamespace(namespace);
+  expect((await operator.create(roleBindings, mark(namespace))).message).toBe('');
+  await waitFor('the mark to be known', async () => {
+    const { status } = await admin.create(pods, podWith(namespace, { hostNetwork: true }), dryRun);
+    return status === 403;
+  });
+  return namespace;
+}
+
+/** A pod of `invoice`, with further fields of its spec and of its first container. */
+function podWith(
+  namespace: string,
+  spec: object,
+  container: object = {},
+  account: string = name,
+): KubeObject {
+  const base = pod(namespace, 'work', account) as KubeObject & {
+    spec: { containers: object[] };
+  };
+  const [first] = base.spec.containers;
+  return {
+    ...base,
+    spec: { ...base.spec, containers: [{ ...first, ...container }], ...spec },
+  } as KubeObject;
+}
+
+function tokenSecret(namespace: string, account: string, secret = 'token'): KubeObject {
+  return {
+    metadata: {
+      namespace,
+      name: secret,
+      annotations: { 'kubernetes.io/service-account.name': account },
+    },
+    type: 'kubernetes.io/service-account-token',
+  } as KubeObject;
+}
+
+const ephemeral: CallOptions = { subresource: 'ephemeralcontainers' };
+
+function debug(api: Api, namespace: string, of: string, container: object): Promise<Answer> {
+  const added = {
+    name: 'debug',
+    image: 'registry.example/debug:1',
+    terminationMessagePolicy: 'File',
+    imagePullPolicy: 'Always',
+    ...container,
+  };
+  const patch = { spec: { ephemeralContainers: [added] } };
+  return api.merge(pods, { namespace, name: of }, patch, { ...ephemeral, ...dryRun });
+}
+
+describe('the mark of an identity', () => {
+  const namespace = 'marks';
+
+  beforeAll(() => markedNamespace(namespace));
+
+  it('is given by nobody who doesn’t hold what it stands for', async () => {
+    const { metadata, ...rest } = mark(namespace);
+    const unlabelled = { metadata: { namespace, name: 'mine' }, ...rest };
+    expect((await owner.create(roleBindings, unlabelled)).message).toContain(
+      'attempting to grant RBAC permissions not currently held',
+    );
+    expect(
+      (await owner.create(roleBindings, { metadata: { ...metadata, name: 'x' }, ...rest })).status,
+    ).toBe(403);
+  });
+
+  it('is that of one ServiceAccount in one namespace', async () => {
+    const hostNetwork = { hostNetwork: true };
+    const elsewhere = await cluster.guardedNamespace('marks-elsewhere');
+    const answers = await Promise.all([
+      admin.create(pods, podWith(namespace, hostNetwork), dryRun),
+      admin.create(pods, podWith(namespace, hostNetwork, {}, 'other'), dryRun),
+      admin.create(pods, podWith(namespace, hostNetwork, {}, 'default'), dryRun),
+      admin.create(pods, podWith(elsewhere, hostNetwork), dryRun),
+    ]);
+    expect(answers.map(({ status }) => status)).toEqual([403, 201, 201, 201]);
+  });
+
+  it('is none of a ServiceAccount that doesn’t exist', async () => {
+    const { message } = await owner.create(secrets, tokenSecret(namespace, 'nobody'), dryRun);
+    expect(message).toBe('');
+  });
+
+  it('holds while its ServiceAccount is gone', async () => {
+    const other = await markedNamespace('marks-kept');
+    await admin.delete(serviceAccounts, { namespace: other, name });
+    expect((await owner.create(secrets, tokenSecret(other, name), dryRun)).status).toBe(403);
+  });
+});
+
+describe('a Secret that asks for a token', () => {
+  const namespace = 'token-secrets';
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    await owner.create(secrets, tokenSecret(namespace, name, 'earlier'));
+    await markedNamespace(namespace);
+  });
+
+  it('is refused for an identity, whoever asks, and says what to do instead', async () => {
+    for (const api of [owner, operator, admin]) {
+      const { status, message } = await api.create(secrets, tokenSecret(namespace, name));
+      expect(status).toBe(403);
+      expect(message).toContain(
+        'the ServiceAccount invoice is that of an AutomationIdentity, and has no tokens that never expire: run in a pod with serviceAccountName: invoice',
+      );
+    }
+  });
+
+  it('is not turned into one for an identity', async () => {
+    const secret = tokenSecret(namespace, 'other', 'turned');
+    expect((await owner.create(secrets, secret)).message).toBe('');
+    const annotations = { 'kubernetes.io/service-account.name': name };
+    const { status } = await owner.annotate(secrets, { namespace, name: 'turned' }, annotations);
+    expect(status).toBe(403);
+  });
+
+  it('is left to be labelled and deleted where it stands already', async () => {
+    const earlier = { namespace, name: 'earlier' };
+    const labelled = await owner.merge(secrets, earlier, { metadata: { labels: { a: 'b' } } });
+    expect(labelled.message).toBe('');
+    expect((await owner.delete(secrets, earlier)).status).toBe(200);
+  });
+
+  it('is no business of ours for another ServiceAccount, nor is another type', async () => {
+    const plain = {
+      ...tokenSecret(namespace, name, 'plain'),
+      type: 'Opaque',
+    } as KubeObject;
+    for (const secret of [tokenSecret(namespace, 'default', 'own'), plain]) {
+      expect((await owner.create(secrets, secret)).message).toBe('');
+    }
+  });
+});
+
+describe('a request for a token', () => {
+  const namespace = 'token-requests';
+
+  beforeAll(async () => {
+    await markedNamespace(namespace);
+    await admin.create(pods, pod(namespace, 'running'));
+    await admin.create(secrets, { metadata: { namespace, name: 'bound' } });
+  });
+
+  function ask(
+    api: Api,
+    spec: { kind?: string; seconds?: number },
+    account: string = name,
+  ): Promise<Answer> {
+    const { kind, seconds } = spec;
+    const bound = kind === 'Pod' ? 'running' : 'bound';
+    return api.create(
+      serviceAccounts,
+      {
+        metadata: { namespace, name: account },
+        spec: {
+          ...(kind !== undefined && {
+            boundObjectRef: { apiVersion: 'v1', kind, name: bound },
+          }),
+          ...(seconds !== undefined && { expirationSeconds: seconds }),
+        },
+      } as KubeObject,
+      { subresource: 'token' },
+    );
+  }
+
+  it('is answered to the kubelet, for the pod, and as long as it asks by itself', async () => {
+    for (const seconds of [600, 3600, 3607]) {
+      const { object, message } = await ask(node, { kind: 'Pod', seconds });
+      expect(message).toBe('');
+      expect(object.status?.token).toBeDefined();
+    }
+    expect((await ask(node, { kind: 'Pod' })).message).toBe('');
+  });
+
+  it('is answered to who issues tokens, bound to a Secret', async () => {
+    expect((await ask(admin, { kind: 'Secret' })).message).toBe('');
+    expect((await ask(admin, { kind: 'Secret', seconds: 3600 })).message).toBe('');
+  });
+
+  it.each([
+    ['unbound', {}],
+    ['bound to a pod, from elsewhere', { kind: 'Pod' }],
+    ['bound to a Secret', { kind: 'Secret' }],
+  ])('is refused to anybody else: %s', async (_, spec) => {
+    const { status, message } = await ask(owner, spec);
+    expect(status).toBe(403);
+    expect(message).toContain(
+      'the ServiceAccount invoice is that of an AutomationIdentity: its tokens are bound to a pod or a Secret and requested by the node or the operator. Run in a pod with serviceAccountName: invoice',
+    );
+  });
+
+  it.each([
+    ['unbound, even from who issues tokens', () => ask(admin, {})],
+    ['unbound, from a node', () => ask(node, {})],
+    ['bound to a Secret, from a node', () => ask(node, { kind: 'Secret' })],
+    ['from who calls himself a node', () => ask(admin.as('system:node:node-1'), { kind: 'Pod' })],
+  ])('is refused %s', async (_, request) => {
+    expect((await request()).message).toContain('is that of an AutomationIdentity');
+  });
+
+  it.each([
+    ['from a node', () => ask(node, { kind: 'Pod', seconds: 3608 }), 3608],
+    ['from who issues tokens', () => ask(admin, { kind: 'Secret', seconds: 3607 }), 3607],
+  ])('for longer than an hour is refused %s', async (_, request, seconds) => {
+    expect((await request()).message).toContain(
+      `tokens of the AutomationIdentity invoice live at most 3600 s, and ${seconds} s were asked for`,
+    );
+  });
+
+  it('is no business of ours for another ServiceAccount', async () => {
+    expect((await ask(owner, { seconds: 86_400 }, 'other')).message).toBe('');
+  });
+});
+
+describe('a Secret named as generated ones are', () => {
+  const namespace = 'names';
+
+  beforeAll(() => cluster.guardedNamespace(namespace));
+
+  it.each([secretNameOf(name, 'erp'), 'aid.', 'aid.x'])(
+    'is not created by others: %s',
+    async (secret) => {
+      const { status, message } = await owner.create(secrets, {
+        metadata: { namespace, name: secret },
+      });
+      expect(status).toBe(secret === 'aid.' ? 422 : 403);
+      if (secret !== 'aid.') expect(message).toContain('names that begin with aid. are those of');
+    },
+  );
+
+  it('is not created by a generated name either', async () => {
+    const metadata = { namespace, generateName: 'aid.x.' };
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the API server names it
+    const { message } = await owner.create(secrets, { metadata } as unknown as KubeObject);
+    expect(message).toContain('names that begin with aid. are those of');
+  });
+
+  it('is created by the operator', async () => {
+    const { message } = await operator.create(secrets, {
+      metadata: { namespace, name: secretNameOf(name, 'erp') },
+    });
+    expect(message).toBe('');
+  });
+
+  it.each(['a.b.c', 'aide.x.y', 'x.aid.y'])(
+    'is anybody’s with another beginning: %s',
+    async (secret) => {
+      const { message } = await owner.create(secrets, { metadata: { namespace, name: secret } });
+      expect(message).toBe('');
+    },
+  );
+});
+
+describe('a Secret of an identity', () => {
+  const namespace = 'pod-secrets';
+  const foreign = secretNameOf('other', 'erp');
+  const env = (secret: string): object => ({
+    env: [
+      { name: 'A', value: 'a' },
+      { name: 'P', valueFrom: { secretKeyRef: { name: secret, key: 'password' } } },
+    ],
+  });
+  const envFrom = (secret: string): object => ({
+    envFrom: [{ configMapRef: { name: 'a' } }, { secretRef: { name: secret } }],
+  });
+  const volume = (source: object): object => ({
+    volumes: [
+      { name: 'first', emptyDir: {} },
+      { name: 'credential', ...source },
+    ],
+  });
+  const container = (fields: object): object => ({
+    name: 'second',
+    image: 'registry.example/automation:1',
+    ...fields,
+  });
+  /** By where the Secret is named: whole spec, or fields of the first container. */
+  const references: [string, (secret: string) => { spec?: object; container?: object }][] = [
+    ['env', (secret) => ({ container: env(secret) })],
+    ['envFrom', (secret) => ({ container: envFrom(secret) })],
+    [
+      'env of an init container',
+      (secret) => ({ spec: { initContainers: [container(env(secret))] } }),
+    ],
+    [
+      'envFrom of an init container',
+      (secret) => ({ spec: { initContainers: [container(envFrom(secret))] } }),
+    ],
+    [
+      'imagePullSecrets',
+      (secret) => ({ spec: { imagePullSecrets: [{ name: 'a' }, { name: secret }] } }),
+    ],
+    ['secret', (secretName) => ({ spec: volume({ secret: { secretName } }) })],
+    [
+      'projected',
+      (secret) => ({
+        spec: volume({
+          projected: { sources: [{ configMap: { name: 'a' } }, { secret: { name: secret } }] },
+        }),
+      }),
+    ],
+    [
+      'csi',
+      (secret) => ({
+        spec: volume({ csi: { driver: 'd.example', nodePublishSecretRef: { name: secret } } }),
+      }),
+    ],
+    [
+      'azureFile',
+      (secretName) => ({ spec: volume({ azureFile: { secretName, shareName: 's' } }) }),
+    ],
+    [
+      'cephfs',
+      (secret) => ({ spec: volume({ cephfs: { monitors: ['m'], secretRef: { name: secret } } }) }),
+    ],
+    [
+      'cinder',
+      (secret) => ({ spec: volume({ cinder: { volumeID: 'v', secretRef: { name: secret } } }) }),
+    ],
+    [
+      'flexVolume',
+      (secret) => ({
+        spec: volume({ flexVolume: { driver: 'd/x', secretRef: { name: secret } } }),
+      }),
+    ],
+    [
+      'iscsi',
+      (secret) => ({
+        spec: volume({
+          iscsi: {
+            targetPortal: '1.2.3.4',
+            iqn: 'iqn.2001-04.com.example:storage.disk1',
+            lun: 0,
+            chapAuthSession: true,
+            secretRef: { name: secret },
+          },
+        }),
+      }),
+    ],
+    [
+      'rbd',
+      (secret) => ({
+        spec: volume({ rbd: { monitors: ['m'], image: 'i', secretRef: { name: secret } } }),
+      }),
+    ],
+    [
+      'scaleIO',
+      (secret) => ({
+        spec: volume({
+          scaleIO: { gateway: 'g', system: 's', volumeName: 'v', secretRef: { name: secret } },
+        }),
+      }),
+    ],
+    [
+      'storageos',
+      (secret) => ({
+        spec: volume({
+          storageos: { volumeName: 'v', volumeNamespace: 'n', secretRef: { name: secret } },
+        }),
+      }),
+    ],
+  ];
+
+  beforeAll(() => markedNamespace(namespace));
+
+  function create(
+    reference: (secret: string) => { spec?: object; container?: object },
+    secret: string,
+    account?: string,
+  ): Promise<Answer> {
+    const { spec = {}, container: fields } = reference(secret);
+    return admin.create(pods, podWith(namespace, spec, fields, account), dryRun);
+  }
+
+  it.each(references)('is used by pods of that identity alone: %s', async (_, reference) => {
+    for (const account of [name, 'default']) {
+      const { status, message } = await create(reference, foreign, account);
+      expect(status).toBe(403);
+      expect(message).toMatch(
+        /(container (main|second)|volume credential|imagePullSecret aid\.other\.erp): a Secret aid\.IDENTITY\.NAME is for pods that run as that identity/,
+      );
+      expect(message).toContain(`this one runs as ${account}`);
+    }
+    expect((await create(reference, foreign, 'other')).message).toBe('');
+  });
+
+  it.each(references)('and other Secrets by anybody: %s', async (_, reference) => {
+    for (const secret of ['erp', 'a.b.c', 'other.erp', 'aide.other.erp']) {
+      expect((await create(reference, secret)).message).toBe('');
+    }
+  });
+
+  it('is told by its whole name', async () => {
+    // `invoice` is the beginning of another identity's name.
+    const [, reference] = references[0] ?? [];
+    if (reference === undefined) throw new Error('no reference');
+    for (const secret of ['aid.invoice-2.erp', 'aid.invoice', 'aid.', 'aid.x']) {
+      expect((await create(reference, secret)).status).toBe(secret === 'aid.' ? 422 : 403);
+    }
+  });
+
+  it('is not reached by an ephemeral container', async () => {
+    for (const [account, expected] of [
+      ['default', 403],
+      ['other', 200],
+    ] as const) {
+      expect((await admin.create(pods, pod(namespace, account, account))).message).toBe('');
+      for (const fields of [env(foreign), envFrom(foreign)]) {
+        expect((await debug(admin, namespace, account, fields)).status).toBe(expected);
+      }
+      expect((await debug(admin, namespace, account, env('erp'))).message).toBe('');
+    }
+  });
+
+  it('is looked for in large pods too', async () => {
+    const many = Array.from({ length: 2_000 }, (_, index) => ({
+      name: `V${index}`,
+      valueFrom: { secretKeyRef: { name: `secret-${index}`, key: 'password' } },
+    }));
+    expect((await create(() => ({ container: { env: many } }), 'a')).message).toBe('');
+    const last = { name: 'LAST', valueFrom: { secretKeyRef: { name: foreign, key: 'k' } } };
+    const { message } = await create(() => ({ container: { env: [...many, last] } }), 'a');
+    expect(message).toContain('container main: a Secret aid.IDENTITY.NAME');
+  });
+});
+
+describe('a pod of an identity', () => {
+  const namespace = 'inside';
+
+  beforeAll(() => markedNamespace(namespace));
+
+  const host = 'a pod of an identity has no hostNetwork, hostPID or hostIPC';
+  const privileged = 'a pod of an identity has no privileged container';
+  const isPrivileged = { securityContext: { privileged: true } };
+  const second = { name: 'second', image: 'registry.example/automation:1', ...isPrivileged };
+  const token = (expirationSeconds: number): object => ({
+    volumes: [
+      {
+        name: 'token',
+        projected: { sources: [{ serviceAccountToken: { path: 'token', expirationSeconds } }] },
+      },
+    ],
+  });
+  const hostProcess = { windowsOptions: { hostProcess: true } };
+  const windows = { os: { name: 'windows' }, hostNetwork: true };
+
+  it.each<[string, object, object, string]>([
+    ['hostNetwork', { hostNetwork: true }, {}, host],
+    ['hostPID', { hostPID: true }, {}, host],
+    ['hostIPC', { hostIPC: true }, {}, host],
+    [
+      'hostPath',
+      { volumes: [{ name: 'root', hostPath: { path: '/' } }] },
+      {},
+      'a pod of an identity has no hostPath volume',
+    ],
+    ['a privileged container', {}, isPrivileged, privileged],
+    ['a privileged init container', { initContainers: [second] }, {}, privileged],
+    ['a Windows host process', { ...windows, securityContext: hostProcess }, {}, privileged],
+    ['one as a container', windows, { securityContext: hostProcess }, privileged],
+    [
+      'a long grace period',
+      { terminationGracePeriodSeconds: 301 },
+      {},
+      'a pod of an identity ends within 300 s, so that stopping it does',
+    ],
+    ['a long token', token(3608), {}, 'tokens of an identity live at most 3600 s'],
+  ])('has no %s', async (_, spec, container, expected) => {
+    const { status, message } = await admin.create(
+      pods,
+      podWith(namespace, spec, container),
+      dryRun,
+    );
+    expect(status).toBe(403);
+    const refusals = [message];
+    if (spec === windows || 'os' in spec) {
+      // A host process uses the host's network: that is refused first.
+      refusals.push(host);
+    }
+    expect(refusals.some((text) => text.includes(expected)) || message.includes(host)).toBe(true);
+    const other = await admin.create(pods, podWith(namespace, spec, container, 'other'), dryRun);
+    expect(other.message).toBe('');
+  });
+
+  it('has no privileged ephemeral container', async () => {
+    for (const [account, expected] of [
+      [name, 403],
+      ['other', 200],
+    ] as const) {
+      expect((await admin.create(pods, pod(namespace, account, account))).message).toBe('');
+      expect((await debug(admin, namespace, account, isPrivileged)).status).toBe(expected);
+      expect((await debug(admin, namespace, account, {})).message).toBe('');
+    }
+  });
+
+  it('has everything else', async () => {
+    const spec = {
+      ...token(3600),
+      terminationGracePeriodSeconds: 300,
+      securityContext: { runAsNonRoot: true },
+      initContainers: [{ ...second, securityContext: { privileged: false } }],
+    };
+    expect((await admin.create(pods, podWith(namespace, spec), dryRun)).message).toBe('');
+  });
+});
+
+describe('labels of pods', () => {
+  const namespace = 'labels';
+  const { identity } = label;
+
+  beforeAll(() => markedNamespace(namespace));
+
+  function labelsOf({ object }: Answer): Record<string, string> {
+    return object.metadata.labels ?? {};
+  }
+
+  it('say whom a pod runs as, whatever it says itself', async () => {
+    for (const account of [name, 'other', 'default']) {
+      const base = pod(namespace, account, account);
+      base.metadata.labels = { [identity]: 'somebody', app: 'a' };
+      expect(labelsOf(await admin.create(pods, base))).toEqual({ [identity]: account, app: 'a' });
+    }
+  });
+
+  it('are left out where they can’t be written', async () => {
+    const account = `long-${'x'.repeat(60)}`;
+    await admin.create(serviceAccounts, { metadata: { namespace, name: account } });
+    const { object, message } = await admin.create(pods, pod(namespace, 'long', account), dryRun);
+    expect(message).toBe('');
+    expect(object.metadata.labels).toBeUndefined();
+  });
+
+  it.each<[string, CallOptions]>([
+    ['', {}],
+    [' by a write of its status', { subresource: 'status' }],
+  ])('don’t change%s', async (_, options) => {
+    const target = { namespace, name };
+    for (const labels of [
+      { [identity]: 'other' },
+      { [identity]: null },
+      { 'automationguardrails.dev/workflow': 'x' },
+    ]) {
+      const { status, message } = await admin.merge(
+        pods,
+        target,
+        { metadata: { labels } },
+        options,
+      );
+      expect(status).toBe(403);
+      expect(message).toContain("automationguardrails.dev/ don't change");
+    }
+    const own = { metadata: { labels: { app: `b${options.subresource ?? ''}` } } };
+    expect((await admin.merge(pods, target, own, options)).message).toBe('');
+  });
+});
+
+describe('what the operator created', () => {
+  const namespace = 'children';
+  const children: [Resource, KubeObject, object][] = [];
+  const metadata = (): KubeObject['metadata'] => ({
+    namespace,
+    name: 'child',
+    labels: { [label.managedBy]: MANAGED_BY, [label.identity]: name },
+  });
+  const kinds: [string, Resource, object, object][] = [
+    ['ServiceAccount', serviceAccounts, {}, { automountServiceAccountToken: true }],
+    ['Secret', secrets, { data: { password: 'eA==' } }, { data: { password: 'eQ==' } }],
+    [
+      'Role',
+      roles,
+      { rules: [] },
+      { rules: [{ apiGroups: [''], resources: ['pods'], verbs: ['get'] }] },
+    ],
+    [
+      'RoleBinding',
+      roleBindings,
+      { roleRef: { apiGroup: rbacGroup, kind: 'Role', name: 'child' } },
+      { subjects: [{ kind: 'ServiceAccount', name: 'default', namespace }] },
+    ],
+    [
+      'NetworkPolicy',
+      networkPolicies,
+      { spec: { podSelector: {}, policyTypes: ['Egress'] } },
+      { spec: { egress: [{}] } },
+    ],
+  ];
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    for (const [, resource, body] of kinds) {
+      const object = { metadata: metadata(), ...body } as KubeObject;
+      expect((await operator.create(resource, object)).message).toBe('');
+      children.push([resource, object, body]);
+    }
+  });
+
+  const target = { namespace, name: 'child' };
+  const kept =
+    'the operator made this and keeps it as it is; change what it is made from instead: kubectl edit aid invoice -n children';
+
+  it.each(kinds)('is not created by others: %s', async (_, resource, body) => {
+    const object = { metadata: { ...metadata(), name: 'forged' }, ...body } as KubeObject;
+    const { status, message } = await owner.create(resource, object);
+    expect(status).toBe(403);
+    expect(message).toContain(
+      'the label app.kubernetes.io/managed-by: automation-guardrails is for what the operator creates: leave it out',
+    );
+    const own = { metadata: { namespace, name: 'own' }, ...body } as KubeObject;
+    expect((await owner.create(resource, own)).message).toBe('');
+    const claimed = await owner.merge(
+      resource,
+      { namespace, name: 'own' },
+      { metadata: { labels: { [label.managedBy]: MANAGED_BY } } },
+    );
+    expect(claimed.message).toContain('is for what the operator creates');
+    expect((await owner.delete(resource, { namespace, name: 'own' })).status).toBe(200);
+  });
+
+  it.each(kinds)('is not changed by others: %s', async (_, resource, __, change) => {
+    const labels = { labels: { [label.managedBy]: null } };
+    for (const patch of [
+      change,
+      { metadata: labels },
+      { metadata: labels, ...change },
+      { metadata: { labels: { a: 'b' } } },
+      { metadata: { ownerReferences: [{ apiVersion: 'v1', kind: 'Pod', name: 'x', uid: 'x' }] } },
+      { metadata: { finalizers: ['example.com/stay'] } },
+      { metadata: { annotations: { 'automationguardrails.dev/rotation': '7' } } },
+    ]) {
+      const { status, message } = await owner.merge(resource, target, patch);
+      expect(status, JSON.stringify(patch)).toBe(403);
+      expect(message).toContain(kept);
+    }
+  });
+
+  it.each(kinds)('is written back as it is by anybody: %s', async (_, resource) => {
+    const { object } = await admin.get(resource, target);
+    const again = await owner.replace(resource, object);
+    expect(again.message).toBe('');
+    expect(again.object.metadata.resourceVersion).toBe(object.metadata.resourceVersion);
+    expect((await owner.merge(resource, target, {})).message).toBe('');
+  });
+
+  it.each(kinds)(
+    'is changed and migrated by the operator and the cluster: %s',
+    async (_, resource) => {
+      const users = [
+        operator,
+        admin.as('system:serviceaccount:kube-system:generic-garbage-collector'),
+        admin.as('system:serviceaccount:kube-system:storage-version-migrator-controller'),
+        admin.as('system:kube-controller-manager'),
+      ];
+      await cluster.controlPlane.apply([
+        {
+          apiVersion: `${rbacGroup}/v1`,
+          kind: 'ClusterRoleBinding',
+          metadata: { name: 'always-on-writers' },
+          roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name: 'admin' },
+          subjects: [
+            { kind: 'ServiceAccount', namespace: 'kube-system', name: 'generic-garbage-collector' },
+            {
+              kind: 'ServiceAccount',
+              namespace: 'kube-system',
+              name: 'storage-version-migrator-controller',
+            },
+            { apiGroup: rbacGroup, kind: 'User', name: 'system:kube-controller-manager' },
+          ],
+        },
+      ]);
+      for (const [index, api] of users.entries()) {
+        await waitFor('the writer to be allowed', async () => {
+          const patch = { metadata: { labels: { writer: String(index) } } };
+          return (await api.merge(resource, target, patch)).status === 200;
+        });
+      }
+    },
+  );
+
+  it('takes annotations and imagePullSecrets of others on a ServiceAccount', async () => {
+    const cloud = { metadata: { annotations: { 'eks.amazonaws.com/role-arn': 'arn:x' } } };
+    const pull = { imagePullSecrets: [{ name: 'registry' }] };
+    for (const patch of [
+      cloud,
+      pull,
+      { metadata: { annotations: { 'eks.amazonaws.com/role-arn': null } } },
+    ]) {
+      expect((await owner.merge(serviceAccounts, target, patch)).message).toBe('');
+    }
+    const both = { ...cloud, automountServiceAccountToken: true };
+    expect((await owner.merge(serviceAccounts, target, both)).message).toContain(kept);
+    for (const resource of [secrets, roles, roleBindings, networkPolicies]) {
+      expect((await owner.merge(resource, target, cloud)).message).toContain(kept);
+    }
+  });
+
+  it.each(kinds)('is not deleted by others: %s', async (_, resource) => {
+    const { status, message } = await owner.delete(resource, target);
+    expect(status).toBe(403);
+    expect(message).toContain(kept);
+    const { code } = await cluster.controlPlane.kubectl([
+      ...['delete', resource.plural, '--all', `-n=${namespace}`, '--as=owner', '--wait=false'],
+    ]);
+    expect(code).not.toBe(0);
+    expect((await admin.get(resource, target)).status).toBe(200);
+    expect((await operator.delete(resource, target)).status).toBe(200);
+  });
+});
+
+describe('the cluster’s own controllers', () => {
+  const kinds: [Resource, object][] = [
+    [serviceAccounts, {}],
+    [secrets, {}],
+    [roles, { rules: [] }],
+    [networkPolicies, { spec: { podSelector: {}, policyTypes: ['Egress'] } }],
+  ];
+
+  async function automation(namespace: string): Promise<void> {
+    await cluster.guardedNamespace(namespace);
+    await admin.delete(serviceAccounts, { namespace, name });
+    const identity = await admin.create(automationIdentities, {
+      metadata: { namespace, name },
+      spec: { purpose: 'posts invoices' },
+    } as KubeObject);
+    expect(identity.message).toBe('');
+    const metadata = childMetadata({ metadata: identity.object.metadata, spec: {} }, name);
+    for (const [resource, body] of kinds) {
+      expect((await operator.create(resource, { metadata, ...body } as KubeObject)).message).toBe(
+        '',
+      );
+    }
+    const binding = mark(namespace, metadata.ownerReferences);
+    expect((await operator.create(roleBindings, binding)).message).toBe('');
+  }
+
+  async function gone(namespace: string): Promise<void> {
+    await waitFor('all of it to be gone', async () => {
+      const found = await Promise.all([
+        ...kinds.map(([resource]) => admin.get(resource, { namespace, name })),
+        admin.get(roleBindings, { namespace, name: markNameOf(name) }),
+      ]);
+      return found.every(({ status }) => status === 404);
+    });
+  }
+
+  it.each(['Background', 'Foreground'])(
+    'collect what an identity leaves behind: %s',
+    async (policy) => {
+      const namespace = `collected-${policy.toLowerCase()}`;
+      await automation(namespace);
+      const { code, stderr } = await cluster.controlPlane.kubectl([
+        ...['delete', 'aid', name, `-n=${namespace}`, `--cascade=${policy.toLowerCase()}`],
+      ]);
+      expect(code, stderr).toBe(0);
+      await gone(namespace);
+    },
+  );
+
+  it('release what an identity leaves behind, where that is asked for', async () => {
+    const namespace = 'orphaned';
+    await automation(namespace);
+    const { code, stderr } = await cluster.controlPlane.kubectl([
+      ...['delete', 'aid', name, `-n=${namespace}`, '--cascade=orphan'],
+    ]);
+    expect(code, stderr).toBe(0);
+    await waitFor('its children to be released', async () => {
+      const { object } = await admin.get(serviceAccounts, { namespace, name });
+      return object.metadata.ownerReferences === undefined;
+    });
+  });
+
+  it('delete a namespace with an automation in it', async () => {
+    const namespace = 'deleted';
+    await automation(namespace);
+    await waitFor('the mark to be known', async () => {
+      const { status } = await admin.create(pods, podWith(namespace, { hostPID: true }), dryRun);
+      return status === 403;
+    });
+    expect((await admin.create(pods, pod(namespace, 'running'))).message).toBe('');
+    expect((await admin.delete(namespaces, { name: namespace })).status).toBe(200);
+    await waitFor(
+      'the namespace to be gone',
+      async () => (await admin.get(namespaces, { name: namespace })).status === 404,
+      { timeoutMs: 60_000 },
+    );
+  });
+});
+
+describe('in a namespace that isn’t guarded', () => {
+  it('none of this holds', async () => {
+    const namespace = await cluster.namespace('unguarded');
+    const answers = [
+      await admin.create(pods, podWith(namespace, { hostNetwork: true }), dryRun),
+      await owner.create(secrets, { metadata: { namespace, name: 'aid.x.y' } }),
+      await owner.create(serviceAccounts, {
+        metadata: { namespace, name: 'x', labels: { [label.managedBy]: MANAGED_BY } },
+      }),
+    ];
+    expect(answers.map(({ message }) => message)).toEqual(['', '', '']);
+    expect(answers[0]?.object.metadata.labels).toBeUndefined();
+  });
+});
