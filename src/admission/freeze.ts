@@ -186,6 +186,7 @@ const { isEngaged, explanation } = killSwitchFence;
 export function freezePolicies(): AdmissionObject[] {
   return [
     ...frozenKinds.flatMap((kind) => [...freeze(kind), ...keepFrozen(kind), ...warn(kind)]),
+    ...keepInStatus(),
     ...holdVolumes(),
     ...refuseFewerReplicas(),
     ...frozenKinds.flatMap(thaw),
@@ -250,6 +251,28 @@ function keepFrozen(kind: FrozenKind): AdmissionObject[] {
         expression: `!${stayedPaused} || (${expression})`,
         message,
       })),
+    ],
+  });
+}
+
+/**
+ * The API server takes annotations from a request of the status too, where whoever writes a status
+ * has no business with ours. It holds at any time: a parameter would cost each status more.
+ */
+function keepInStatus(): AdmissionObject[] {
+  const names = [
+    ...new Set(frozenKinds.map(({ pause }) => pause.restore)),
+    annotation.bornSuspended,
+  ];
+  return validating({
+    name: 'frozen-status',
+    description: 'What release puts back is not changed through the status of a workload.',
+    rules: frozenKinds.map(({ resource }) => rule(resource, ['UPDATE'], 'status')),
+    validations: [
+      {
+        expression: names.map((name) => `!${changesAnnotation(name)}`).join(' && '),
+        message: `${names.join(', ')} hold what release puts back; they aren't changed through the status`,
+      },
     ],
   });
 }

@@ -45,6 +45,16 @@ export interface CallOptions {
   subresource?: string;
 }
 
+export interface RawRequest {
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  /** Path and query. */
+  url: string;
+  body?: object;
+  /** Content type of the body. */
+  type?: string;
+  dryRun?: boolean;
+}
+
 /** The API server as one user sees it. Never throws for an answer. */
 export class Api {
   readonly #controlPlane: ControlPlane;
@@ -76,6 +86,16 @@ export class Api {
       'impersonate-user': name,
       ...(groups.length > 0 && { 'impersonate-group': groups }),
     });
+  }
+
+  /** As who holds a token. */
+  with(token: string): Api {
+    return new Api(this.#controlPlane, this.#dispatcher, { authorization: `Bearer ${token}` });
+  }
+
+  /** Any request: for what the other methods have no name for. */
+  send({ method, url, body, type, dryRun = false }: RawRequest): Promise<Answer> {
+    return this.#call(method, url, { dryRun }, body, type);
   }
 
   close(): Promise<void> {
@@ -137,7 +157,7 @@ export class Api {
   }
 
   async #call(
-    method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE',
+    method: RawRequest['method'],
     url: string,
     { dryRun = false }: CallOptions = {},
     body?: object,
@@ -157,16 +177,23 @@ export class Api {
   }
 }
 
-async function bodyOf(body: { json(): Promise<unknown> }): Promise<Stored> {
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the API server's word is taken
-  return (await body.json()) as Stored;
+async function bodyOf(body: { text(): Promise<string> }): Promise<Stored> {
+  const text = await body.text();
+  try {
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the API server's word is taken
+    return JSON.parse(text) as Stored;
+  } catch {
+    // What answers behind a proxy, or before the API itself, speaks plain text.
+    return { metadata: { name: '' }, message: text };
+  }
 }
 
 function typeOf(resource: Resource): { apiVersion: string; kind: string } {
   return { apiVersion: apiVersionOf(resource), kind: resource.kind };
 }
 
-function path(
+/** Path of a collection, an object or its subresource. */
+export function path(
   { group, version, plural, namespaced }: Resource,
   { namespace, name }: Partial<ObjectName>,
   { subresource }: CallOptions = {},
