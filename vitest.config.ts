@@ -4,6 +4,7 @@ import { defineConfig } from 'vitest/config';
  * unit: pure logic and contract tests, beside the code.
  * integration: behaviour on the real control plane; one file at a time, two cores are few.
  * exhaustive: every crash point, long runs; a command of their own (`npm run test:exhaustive`).
+ * peers: beside the real Flux and Argo CD, which are built first; `npm run test:peers`.
  */
 export default defineConfig({
   test: {
@@ -30,6 +31,15 @@ export default defineConfig({
           include: ['test/exhaustive/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 1_800_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'peers',
+          include: ['test/peers/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 900_000,
           hookTimeout: 180_000,
         },
       },

@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { findBinaries, findBinariesOf } from './control-plane/binaries.ts';
 import { findHelm } from './install/helm.ts';
+import { findArgoCd, findFlux } from './peers/programs.ts';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const bin = path.join(root, 'node_modules', '.bin');
@@ -54,13 +55,18 @@ async function runCheck({ name, command }: Check): Promise<Totals> {
 }
 
 /** What takes minutes on a new machine is built here, and not within the time of a test. */
-async function buildPrograms(): Promise<Totals> {
-  console.log('\n── programs: control plane and Helm');
+async function buildPrograms(projects: readonly string[]): Promise<Totals> {
+  const needsPeers = projects.includes('peers');
+  console.log(`\n── programs: control plane and Helm${needsPeers ? ', Flux and Argo CD' : ''}`);
   const log = (line: string): void => console.log(line);
   try {
     await findBinaries({ log });
     await findBinariesOf('1.35', { log });
     await findHelm(log);
+    if (needsPeers) {
+      await findFlux(log);
+      await findArgoCd(log);
+    }
     console.log('── programs: ok');
     return { passed: 1, failed: 0 };
   } catch (error) {
@@ -108,7 +114,7 @@ if (values.project === undefined) {
   for (const check of checks) add(await runCheck(check));
 }
 const projects = values.project ?? ['unit', 'integration'];
-if (projects.some((project) => project !== 'unit')) add(await buildPrograms());
+if (projects.some((project) => project !== 'unit')) add(await buildPrograms(projects));
 for (const project of projects) add(await runProject(project));
 
 process.exitCode = totals.failed > 0 || totals.passed === 0 ? 1 : 0;

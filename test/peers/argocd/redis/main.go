@@ -1,0 +1,21 @@
+// Command redis serves the Redis protocol on the loopback address that is its argument: the cache
+// that Argo CD needs, in memory, by the library that Argo CD's own tests use.
+package main
+
+import (
+	"log"
+	"os"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		log.Fatal("usage: redis ADDRESS")
+	}
+	server := miniredis.NewMiniRedis()
+	if err := server.StartAddr(os.Args[1]); err != nil {
+		log.Fatal(err)
+	}
+	select {}
+}
