@@ -155,3 +155,8 @@ export function splitKey(key: string): { namespace?: string; name: string } {
   const slash = key.indexOf('/');
   return slash < 0 ? { name: key } : { namespace: key.slice(0, slash), name: key.slice(slash + 1) };
 }
+
+/** Asks the API server who it takes the asker for. */
+export interface SelfSubjectReview extends KubeObject {
+  status?: { userInfo?: { username?: string } };
+}

@@ -7,6 +7,7 @@ import type {
   Role,
   RoleBinding,
   Secret,
+  SelfSubjectReview,
   ServiceAccount,
   SubjectAccessReview,
 } from './objects.ts';
@@ -82,6 +83,13 @@ export const resources = {
     false,
   ),
   leases: resource<Lease>('coordination.k8s.io', 'v1', 'Lease', 'leases'),
+  selfSubjectReviews: resource<SelfSubjectReview>(
+    'authentication.k8s.io',
+    'v1',
+    'SelfSubjectReview',
+    'selfsubjectreviews',
+    false,
+  ),
   events: resource('events.k8s.io', 'v1', 'Event', 'events'),
   validatingPolicies: admission('ValidatingAdmissionPolicy', 'validatingadmissionpolicies'),
   validatingBindings: admission(

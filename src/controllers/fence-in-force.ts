@@ -10,7 +10,7 @@ import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
-import type { KubeObject } from '../api/objects.ts';
+import type { KubeObject, ObjectMeta, SelfSubjectReview } from '../api/objects.ts';
 import { apiVersionOf, resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { askPolicy } from '../guardrails/fence-in-force/ask.ts';
@@ -141,25 +141,33 @@ export class FenceInForceController implements Reconciler {
 
   async #keepCarriers(signal: AbortSignal): Promise<void> {
     const { client, workflows, identities } = this.#options;
-    const metadata = {
-      namespace: PROBE_NAMESPACE,
-      annotations: { [annotation.killSwitch]: engagement },
-    };
     if (workflows.get(`${PROBE_NAMESPACE}/${canary.workflow}`) === undefined) {
+      const metadata = await this.#engagedMetadata(canary.workflow, signal);
       const targets = [{ group: 'apps', kind: 'Deployment', name: canary.workflow }] as const;
-      const workflow: Workflow = {
-        metadata: { ...metadata, name: canary.workflow },
-        spec: { targets: [...targets] },
-      };
+      const workflow: Workflow = { metadata, spec: { targets: [...targets] } };
       await ignoringExisting(client.create(resources.workflows, workflow, { signal }));
     }
     if (identities.get(`${PROBE_NAMESPACE}/${canary.identity}`) === undefined) {
-      const identity: AutomationIdentity = {
-        metadata: { ...metadata, name: canary.identity },
-        spec: {},
-      };
+      const metadata = await this.#engagedMetadata(canary.identity, signal);
+      const identity: AutomationIdentity = { metadata, spec: {} };
       await ignoringExisting(client.create(resources.automationIdentities, identity, { signal }));
     }
+  }
+
+  /** With the marks that admission adds where it rewrites requests, and demands elsewhere. */
+  async #engagedMetadata(name: string, signal: AbortSignal): Promise<ObjectMeta> {
+    const { selfSubjectReviews } = resources;
+    const question: SelfSubjectReview = { metadata: { name: '' } };
+    const review = await this.#options.client.create(selfSubjectReviews, question, { signal });
+    return {
+      name,
+      namespace: PROBE_NAMESPACE,
+      labels: { [label.engaged]: 'true' },
+      annotations: {
+        [annotation.killSwitch]: engagement,
+        [annotation.killSwitchEngagedBy]: review.status?.userInfo?.username ?? '',
+      },
+    };
   }
 
   async #keepKillSwitch(signal: AbortSignal): Promise<KillSwitch | undefined> {

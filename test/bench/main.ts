@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util';
 import { benchFence } from './fence.ts';
 import { benchDefaultLimits, benchKill } from './kill.ts';
+import { benchLane } from './lane.ts';
 import { benchMemory } from './memory.ts';
 import { reportTo } from './report.ts';
 import { benchRestart } from './restart.ts';
@@ -13,7 +14,7 @@ const { values } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     /** Sections, separated by commas. */
-    only: { type: 'string', default: 'kill,fence,restart,memory' },
+    only: { type: 'string', default: 'kill,lane,fence,restart,memory' },
     rounds: { type: 'string', default: '3' },
     sizes: { type: 'string', default: '1,100,1000' },
     workflows: { type: 'string', default: '5000' },
@@ -29,6 +30,7 @@ const sections: Record<string, () => Promise<void>> = {
   kill: () => benchKill(report, { sizes, rounds }),
   /** Takes minutes for itself: only by name. */
   limits: () => benchDefaultLimits(report, Math.max(...sizes)),
+  lane: () => benchLane(report, { workflows, rounds }),
   fence: () => benchFence(report, { workflows, rounds: 5 * rounds }),
   restart: () => benchRestart(report, Number(values.restarts)),
   memory: () => benchMemory(report, Math.min(1000, workflows)),

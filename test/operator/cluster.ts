@@ -37,16 +37,25 @@ export async function installGuardrails(controlPlane: ControlPlane): Promise<str
   return operatorKubeconfig(controlPlane);
 }
 
-async function operatorKubeconfig(controlPlane: ControlPlane): Promise<string> {
+function operatorKubeconfig(controlPlane: ControlPlane): Promise<string> {
+  const account = { namespace: operatorNamespace, name: 'automation-guardrails' };
+  return serviceAccountKubeconfig(controlPlane, account);
+}
+
+/** @returns path of a kubeconfig with the rights of a ServiceAccount, for a day */
+export async function serviceAccountKubeconfig(
+  controlPlane: ControlPlane,
+  { namespace, name }: { namespace: string; name: string },
+): Promise<string> {
   const token = await kubectlOk(controlPlane, [
     'create',
     'token',
-    'automation-guardrails',
-    `-n=${operatorNamespace}`,
+    name,
+    `-n=${namespace}`,
     '--duration=24h',
   ]);
   const config = await readFile(controlPlane.kubeconfigPath, 'utf8');
-  const target = path.join(controlPlane.dataDir, 'operator-kubeconfig.yaml');
+  const target = path.join(controlPlane.dataDir, `${namespace}.${name}-kubeconfig.yaml`);
   await writeFile(target, config.replaceAll(controlPlane.adminToken, token.trim()), {
     mode: 0o600,
   });

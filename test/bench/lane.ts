@@ -1,0 +1,174 @@
+import { resources } from '../../src/api/resources.ts';
+import { ApiServerClient } from '../../src/runtime/client.ts';
+import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { kubectlOk, serviceAccountKubeconfig } from '../operator/cluster.ts';
+import type { OperatorProcess } from '../operator/operator-process.ts';
+import { BenchCluster, namesOf, type Deployment } from './cluster.ts';
+import { median, type Report } from './report.ts';
+
+const namespace = 'lane';
+const workflow = 'bench';
+const targets = 100;
+
+/**
+ * Time until a kill has told 100 workloads to stop: while the operator has nothing else to do, with
+ * thousands of other reconciles queued, and while another client floods the API server, with the
+ * priority level for kills and without it.
+ */
+export async function benchLane(
+  report: Report,
+  { workflows, rounds }: { workflows: number; rounds: number },
+): Promise<void> {
+  // Few seats, so that a flood from this one machine fills them.
+  const apiServerArgs = ['--max-requests-inflight=40', '--max-mutating-requests-inflight=20'];
+  await using cluster = await BenchCluster.start(report, { apiServerArgs });
+  // Deployments get no pods: what is measured is the operator.
+  await cluster.controlPlane.stopComponent('controllerManager');
+  await cluster.createNamespace(namespace);
+  await cluster.createNamespace('others');
+  const operator = await cluster.startOperator();
+  await cluster.createWorkflows(namespace, [workflow], { identities: true });
+  await cluster.createDeployments(namespace, namesOf('target', targets), workflow);
+  await kubectlOk(cluster.controlPlane, [
+    'create',
+    'clusterrolebinding',
+    'flood',
+    '--clusterrole=automation-guardrails-viewer',
+    '--serviceaccount=others:default',
+  ]);
+  await cluster.createWorkflows('others', namesOf('other', workflows), { identities: true });
+  await untilQuiet(operator);
+
+  const times = { idle: [] as number[], queued: [] as number[] };
+  for (let round = 1; round <= rounds; round++) {
+    report.progress(`lane, round ${round} of ${rounds}`);
+    times.idle.push(await kill(cluster));
+    // Every Workflow and identity of a namespace depends on that: all are queued at once.
+    await queueAll(cluster, operator, round);
+    times.queued.push(await kill(cluster));
+    await untilQuiet(operator);
+  }
+  const what = `${workflows} Workflows and identities queued`;
+  report.figure('told to stop, operator idle', median(times.idle), 'ms', rounds);
+  report.figure(`told to stop, ${what}`, median(times.queued), 'ms', rounds);
+  report.figure(
+    `told to stop, ${what} / idle`,
+    median(times.queued) / median(times.idle),
+    'ratio',
+    rounds,
+  );
+
+  const flooded = { with: [] as number[], without: [] as number[] };
+  for (let round = 1; round <= rounds; round++) {
+    report.progress(`flood, round ${round} of ${rounds}`);
+    flooded.with.push(await withFlood(cluster, () => kill(cluster)));
+    await kubectlOk(cluster.controlPlane, ['delete', '-k', 'config/flow-control']);
+    flooded.without.push(await withFlood(cluster, () => kill(cluster)));
+    await kubectlOk(cluster.controlPlane, ['apply', '-k', 'config/flow-control']);
+  }
+  report.figure('told to stop, API server flooded', median(flooded.with), 'ms', rounds);
+  report.figure(
+    'told to stop, API server flooded, no level for kills',
+    median(flooded.without),
+    'ms',
+    rounds,
+  );
+}
+
+/** Milliseconds from the request that engages until a watch has seen every target at 0; releases. */
+async function kill(cluster: BenchCluster): Promise<number> {
+  const { client } = cluster;
+  const { resourceVersion } = await client.listPage(resources.deployments, { namespace });
+  const ended = new AbortController();
+  const stopped = new Set<string>();
+  const started = performance.now();
+  const seen = (async (): Promise<number> => {
+    for await (const { object } of client.watch(resources.deployments, {
+      namespace,
+      resourceVersion,
+      timeoutSeconds: 600,
+      signal: ended.signal,
+    })) {
+      const { metadata, spec } = object as Deployment;
+      if (spec.replicas === 0) stopped.add(metadata.name);
+      if (stopped.size === targets) return performance.now() - started;
+    }
+    throw new Error(`the watch ended with ${stopped.size} of ${targets} stopped`);
+  })();
+  try {
+    await cluster.engageByAnnotation(namespace, workflow);
+    const time = await seen;
+    await cluster.release(namespace, workflow);
+    return time;
+  } finally {
+    ended.abort();
+  }
+}
+
+async function depth(operator: OperatorProcess): Promise<number> {
+  const text = await (await fetch(operator.metricsUrl())).text();
+  const lines = text.matchAll(/^automation_guardrails_workqueue_depth\{[^}]*\} (\d+)$/gm);
+  return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
+}
+
+async function untilQuiet(operator: OperatorProcess): Promise<void> {
+  let quiet = 0;
+  await waitFor(
+    'the queues to be empty',
+    async () => {
+      quiet = (await depth(operator)) === 0 ? quiet + 1 : 0;
+      return quiet >= 5;
+    },
+    { timeoutMs: 900_000, intervalMs: 500 },
+  );
+}
+
+async function queueAll(
+  { client }: BenchCluster,
+  operator: OperatorProcess,
+  round: number,
+): Promise<void> {
+  const labels = { 'example.com/round': String(round) };
+  await client.mergePatch(resources.namespaces, { name: 'others' }, { metadata: { labels } });
+  await waitFor('the queues to be full', async () => (await depth(operator)) > 100, {
+    intervalMs: 0,
+  });
+}
+
+/** While another ServiceAccount lists all that there is, as fast as it can. */
+async function withFlood(cluster: BenchCluster, act: () => Promise<number>): Promise<number> {
+  const ended = new AbortController();
+  const kubeConfig = new PooledKubeConfig().load({
+    kubeconfig: await serviceAccountKubeconfig(cluster.controlPlane, {
+      namespace: 'others',
+      name: 'default',
+    }),
+  });
+  const flooder = new ApiServerClient({
+    kubeConfig,
+    userAgent: 'flood',
+    connections: 200,
+    timeoutMs: 60_000,
+  });
+  const floods = Array.from({ length: 200 }, async () => {
+    while (!ended.signal.aborted) {
+      try {
+        await flooder.listPage(resources.workflows, {
+          namespace: 'others',
+          signal: ended.signal,
+          limit: 0,
+        });
+      } catch {
+        // Turned away: that is what a flood meets.
+      }
+    }
+  });
+  try {
+    return await act();
+  } finally {
+    ended.abort();
+    await Promise.all(floods);
+    await kubeConfig.closeConnections();
+  }
+}
