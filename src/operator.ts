@@ -34,6 +34,12 @@ import {
 } from './controllers/workflow.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { StoredPolicies } from './guardrails/fence-in-force/stored-policies.ts';
+import { Mutation } from './guardrails/kill-switch/mutation.ts';
+import {
+  adaptivePausing,
+  pausingByAdmission,
+  pausingByPatch,
+} from './guardrails/kill-switch/pausing.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
 import { EventRecorder } from './observability/events.ts';
@@ -101,9 +107,21 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   const caches = createCaches({ client, logger, metrics });
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
 
+  const mutation = new Mutation({
+    client: killClient,
+    logger,
+    metrics,
+    namespace: config.operatorNamespace,
+  });
   const killSwitch = new Controller({
     reconciler: new KillSwitchController({
       client: killClient,
+      pausing: adaptivePausing({
+        byAdmission: pausingByAdmission(killClient),
+        byPatch: pausingByPatch(killClient),
+        mutation,
+      }),
+      pausesByPatch: () => mutation.isInForce === false,
       statusWriter: new StatusWriter({ client: killClient }),
       events,
       metrics,
@@ -263,6 +281,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           if (!signal.aborted) {
             logger.info('Caches synced');
             await Promise.all([
+              mutation.run(signal, mutationCheckMs),
               killSwitch.run(signal, killSwitchKeys(caches)),
               config.leaderElect
                 ? elector.run(signal, { onStartedLeading: (until) => led(until) })
@@ -280,6 +299,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     ],
   });
 }
+
+/** How often it is asked whether admission rewrites requests: a cluster is upgraded under us. */
+const mutationCheckMs = 60_000;
 
 function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();

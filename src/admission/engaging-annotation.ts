@@ -3,6 +3,7 @@ import { annotation, label } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import {
   annotationOf,
+  brief,
   changesAnnotation,
   hasAnnotation,
   hasLabel,
@@ -107,6 +108,11 @@ function unmark(): AdmissionObject[] {
 function validateMarks(): AdmissionObject[] {
   const reason = annotationOf('object', killSwitch);
   const { object, killSwitch: released } = named('object');
+  // In a shell, between single quotes, in JSON.
+  const quoted = (text: string): string =>
+    `${brief(text)}.replace('\\\\', '\\\\\\\\').replace('"', '\\\\"').replace("'", "'\\\\''")`;
+  const marks = `${isEngaging} ? '{"labels":{"${label.engaged}":"true"},"annotations":{"${killSwitch}":"' + ${quoted(reason)} + '","${killSwitchEngagedBy}":"' + ${quoted(stamp)} + '"}}' : '{"labels":{"${label.engaged}":null,"${label.latched}":null},"annotations":{"${killSwitch}":null,"${killSwitchEngagedBy}":null}}'`;
+  const byHand = `'leave it alone or, where admission writes nothing, write all of it in one request: kubectl patch ' + ${object} + " --type=merge -p '{\\"metadata\\":" + (${marks}) + "}'"`;
   const latchedBefore = `(${isUpdate} && ${hasLabel('oldObject', label.latched)})`;
   return validating({
     name: 'engaging-marks',
@@ -128,10 +134,12 @@ function validateMarks(): AdmissionObject[] {
       {
         expression: `${isEngaging} ? ${labelOf('object', label.engaged)} == 'true' : !${hasLabel('object', label.engaged)}`,
         message: 'the label engaged follows the annotation kill-switch; leave it alone',
+        messageExpression: `'the label engaged follows the annotation kill-switch; ' + ${byHand}`,
       },
       {
         expression: `${isEngaging} ? ${annotationOf('object', killSwitchEngagedBy)} == ${stamp} : !${hasAnnotation('object', killSwitchEngagedBy)}`,
         message: 'kill-switch-engaged-by is stamped by admission; leave it alone',
+        messageExpression: `'kill-switch-engaged-by is stamped by admission; ' + ${byHand}`,
       },
       {
         expression: `${isEngaging} ? (${hasLabel('object', label.latched)} == ${latchedBefore} || ${mayOnKillSwitch('latch', killSwitchName)}) : !${hasLabel('object', label.latched)}`,

@@ -29,6 +29,8 @@ interface FrozenKind {
   frozen: Mutation;
   /** Puts the kept value back. */
   thawed: Mutation;
+  /** What a person writes where admission writes nothing. */
+  byHand: string;
   /** Expression: whether it is one to be paused by itself. */
   isIndependent?: (of: string) => string;
   /** What else has to stand while the kill switch is engaged. */
@@ -50,6 +52,7 @@ const byReplicas = {
   frozen: configuration(
     `Object{metadata: Object.metadata{annotations: {'${annotation.restoreReplicas}': has(object.spec.replicas) ? string(object.spec.replicas) : '1'}}, spec: Object.spec{replicas: 0}}`,
   ),
+  byHand: 'spec.replicas: 0',
   thawed: configuration(
     `Object{spec: Object.spec{replicas: int(${annotationOf('object', annotation.restoreReplicas)})}}`,
   ),
@@ -61,6 +64,7 @@ const bySuspend = {
   runs: '!(has(object.spec.suspend) && object.spec.suspend)',
   isPaused: (of: string): string => `(has(${of}.spec.suspend) && ${of}.spec.suspend)`,
   frozen: configuration(keepAndSuspend),
+  byHand: 'spec.suspend: true',
   thawed: configuration(
     `Object{spec: Object.spec{suspend: ${annotationOf('object', annotation.restoreSuspend)} == 'true'}}`,
   ),
@@ -94,6 +98,7 @@ const daemonSets: FrozenKind = {
   podSpec: template,
   runs: `!${isStopped('object')}`,
   isPaused: isStopped,
+  byHand: `spec.template.spec.nodeSelector: {${stoppedSelector}: "true"}`,
   // An entry of a map that counts as one value can't be applied; a patch sets it.
   frozen: {
     patchType: 'JSONPatch',
@@ -242,7 +247,12 @@ function keepFrozen(kind: FrozenKind): AdmissionObject[] {
     parameter,
     conditions: { mine: `${mine} || (${isUpdate} && ${isMine(kind, 'oldObject')})` },
     validations: [
-      { ...refuse(killSwitchFence), expression: `!(${isEngaged}) || !${mine} || !(${runs})` },
+      {
+        ...refuse(killSwitchFence),
+        expression: `!(${isEngaged}) || !${mine} || !(${runs})`,
+        // Who reads it met no policy that rewrites: none is installed, or something undid it.
+        messageExpression: `${explanation} + '; or write it paused: ${kind.byHand}'`,
+      },
       ...whileEngaged.map(({ expression, message }) => ({
         expression: `!(${isEngaged}) || (${expression})`,
         message,

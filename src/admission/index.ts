@@ -8,6 +8,12 @@ import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 
 export { annotationProbePolicyName, isDeniedBy, probePolicyName } from './fence.ts';
+export {
+  isUnstamped,
+  killSwitchCreationPolicyName,
+  releaseStampPolicyName,
+} from './kill-switch.ts';
+export { isRefusedBy, policyName } from './policies.ts';
 export type { AdmissionObject } from './policies.ts';
 export {
   canary,

@@ -16,7 +16,9 @@ import {
   user,
 } from './cel.ts';
 import {
+  isRefusedBy,
   mutating,
+  policyName,
   rule,
   validating,
   type AdmissionObject,
@@ -36,6 +38,26 @@ export function killSwitchPolicies(): AdmissionObject[] {
     ...protectFromDeletion(),
     ...protectGuardedNamespace(),
   ];
+}
+
+/** The policy that refuses a KillSwitch without the stamp of who engages. */
+export const killSwitchCreationPolicyName = policyName('kill-switch-create');
+
+/** The policy that refuses the wish for release without the stamp of who asks. */
+export const releaseStampPolicyName = policyName('kill-switch-release');
+
+const unstamped = {
+  engagedBy: 'engagedBy is the authenticated user',
+  releasedBy: 'released-by is stamped by admission',
+};
+
+/**
+ * Whether a message of the API server says that this policy refused a request for want of the
+ * stamp, which admission gives where it rewrites.
+ */
+export function isUnstamped(message: string, policy: string): boolean {
+  const refusals = Object.values(unstamped).map((text) => `denied request: ${text}`);
+  return isRefusedBy(message, policy) && refusals.some((text) => message.includes(text));
 }
 
 const asksRelease = `(${hasAnnotation('object', annotation.release)} && ${changesAnnotation(annotation.release)})`;
@@ -76,7 +98,8 @@ function validateCreation(): AdmissionObject[] {
     validations: [
       {
         expression: `(has(object.spec.engagedBy) && object.spec.engagedBy == ${user}) || (${isLatched})`,
-        message: 'engagedBy is the authenticated user, stamped by admission; leave it out',
+        message: `${unstamped.engagedBy}, stamped by admission; leave it out`,
+        messageExpression: `'${unstamped.engagedBy}: write spec.engagedBy: ' + ${user} + ', or leave it out where admission stamps it (kubectl guardrails kill does either)'`,
       },
       {
         expression: [`!${hasLabel('object', label.releasing)}`, ...marks].join(' && '),
@@ -122,6 +145,8 @@ function unstampReleaser(): AdmissionObject[] {
 
 function validateRelease(): AdmissionObject[] {
   const { release, releasedBy, breakGlass } = annotation;
+  const inThisKillSwitch = `'kubectl annotate ksw ' + object.metadata.name + ' -n ' + object.metadata.namespace`;
+  const byHand = `variables.isAsked ? ${inThisKillSwitch} + ' ${release}=TEXT ${releasedBy}=' + ${user} : ${inThisKillSwitch} + ' ${release}- ${releasedBy}-'`;
   const asks: Validation[] = [
     {
       expression: `!variables.asks || ${annotationOf('object', release)}.trim() != ''`,
@@ -166,7 +191,8 @@ function validateRelease(): AdmissionObject[] {
     },
     {
       expression: `variables.asks ? ${annotationOf('object', releasedBy)} == ${user} : variables.withdraws ? !${hasAnnotation('object', releasedBy)} : !${changesAnnotation(releasedBy)}`,
-      message: 'released-by is stamped by admission; leave it alone',
+      message: `${unstamped.releasedBy}; leave it alone`,
+      messageExpression: `'${unstamped.releasedBy} or, where admission writes nothing, set by who asks in the same request: ' + (${byHand})`,
     },
   ];
   const lifts: Validation[] = [

@@ -100,6 +100,11 @@ export function policyName(name: string): string {
   return `${MANAGED_BY}-${name}`;
 }
 
+/** Whether a message of the API server says that this policy refused the request. */
+export function isRefusedBy(message: string, policy: string): boolean {
+  return message.includes(`ValidatingAdmissionPolicy '${policy}'`);
+}
+
 /**
  * Rule for a resource or one of its subresources. It names the version that the expressions are
  * written for: requests through another version are converted to it (`matchPolicy: Equivalent`,

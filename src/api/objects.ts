@@ -24,7 +24,12 @@ export interface ObjectMeta {
   annotations?: Record<string, string>;
   ownerReferences?: OwnerReference[];
   finalizers?: string[];
-  managedFields?: { manager?: string; operation?: string; subresource?: string }[];
+  managedFields?: {
+    manager?: string;
+    operation?: string;
+    subresource?: string;
+    fieldsV1?: object;
+  }[];
 }
 
 export interface KubeObject {

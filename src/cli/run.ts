@@ -1,13 +1,19 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { dump } from 'js-yaml';
-import { policyName } from '../admission/policies.ts';
+import {
+  isUnstamped,
+  killSwitchCreationPolicyName,
+  policyName,
+  releaseStampPolicyName,
+} from '../admission/index.ts';
 import { annotation, label } from '../api/names.ts';
 import { wholeNamespaceName, type KillSwitch, type Remaining } from '../api/kill-switch.ts';
 import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { isEngaging, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import { prunePolicies, uninstallPolicies, type RetirementOptions } from '../install/retirement.ts';
 import { ApiServerClient, type KubeClient } from '../runtime/client.ts';
 import { ApiError, isAlreadyExists } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
@@ -27,6 +33,10 @@ Usage:
   kubectl guardrails kill NAME --reason TEXT      engage the kill switch of Workflow NAME
   kubectl guardrails release NAME --reason TEXT   ask for its release (not by who engaged it)
   kubectl guardrails status [NAME]                what is engaged, and how far
+  kubectl guardrails prune                        after an upgrade: take away the admission
+                                                  policies that an earlier version left
+  kubectl guardrails uninstall                    take away all admission policies, which comes
+                                                  before everything else of an uninstallation
 
 With --whole-namespace instead of NAME, kill and release mean everything in the namespace.
 
@@ -35,7 +45,8 @@ Options:
   -A, --all-namespaces   status of all namespaces
       --reason TEXT      why; kept in the KillSwitch and in the events
       --wait=false       don't wait until it is done
-      --force            kill: also where there is no Workflow of that name
+      --force            kill: also where there is no Workflow of that name;
+                         uninstall: also while a kill switch is engaged, which opens it
       --whole-namespace  everything that runs in the namespace
       --break-glass      release: alone, and without an operator; takes the verb break-glass
       --timeout 60       seconds to wait
@@ -94,6 +105,12 @@ export async function run(options: RunOptions): Promise<number> {
         return await release(session, required(name, 'release NAME --reason TEXT'));
       case 'status':
         return await status(session, name);
+      case 'prune':
+        await prunePolicies(retirement(session, name));
+        return exit.ok;
+      case 'uninstall':
+        await uninstallPolicies(retirement(session, name), session.flags);
+        return exit.ok;
       default:
         throw new UsageError(`unknown command: ${command}`);
     }
@@ -193,6 +210,14 @@ function reasonOf({ reason }: Flags, form: string): string {
   return reason;
 }
 
+function retirement(
+  { client, stdout, flags }: Session,
+  name: string | undefined,
+): RetirementOptions {
+  if (name !== undefined) throw new UsageError(`unexpected argument: ${name}`);
+  return { client, log: stdout, timeoutMs: flags.timeoutMs };
+}
+
 async function kill(session: Session, name: string): Promise<number> {
   const { client, flags, stdout } = session;
   const { namespace } = flags;
@@ -205,10 +230,13 @@ async function kill(session: Session, name: string): Promise<number> {
     return exit.failed;
   }
   try {
-    await client.create(resources.killSwitches, {
-      metadata: { namespace, name },
-      spec: { ...(isWhole ? { wholeNamespace: true } : { workflow: name }), reason },
-    });
+    const spec = { ...(isWhole ? { wholeNamespace: true } : { workflow: name }), reason };
+    await stamped(client, killSwitchCreationPolicyName, (engagedBy) =>
+      client.create(resources.killSwitches, {
+        metadata: { namespace, name },
+        spec: { ...spec, ...(engagedBy !== undefined && { engagedBy }) },
+      }),
+    );
     stdout(`Kill switch engaged for ${namespace}/${name}.`);
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
@@ -259,6 +287,24 @@ async function kill(session: Session, name: string): Promise<number> {
 
 /** Of the longest name of a rung. */
 const rungWidth = 'PermissionsRevoked'.length;
+
+/**
+ * A write that admission stamps with who makes it. Where admission rewrites nothing it is refused
+ * without the stamp, and made again with the name that the API server knows the user by.
+ */
+async function stamped(
+  client: KubeClient,
+  policy: string,
+  write: (userName: string | undefined) => Promise<unknown>,
+): Promise<void> {
+  try {
+    await write(undefined);
+  } catch (error) {
+    if (!(error instanceof ApiError && isUnstamped(error.message, policy))) throw error;
+    const review = await client.create(resources.selfSubjectReviews, { metadata: { name: '' } });
+    await write(review.status?.userInfo?.username);
+  }
+}
 
 /** A user who may not look, but engage, isn't kept from engaging. */
 async function mayExist(client: KubeClient, namespace: string, name: string): Promise<boolean> {
@@ -323,10 +369,21 @@ async function askForRelease(
   const deadline = performance.now() + Math.min(flags.timeoutMs, 10_000);
   for (;;) {
     try {
-      await client.mergePatch(
-        resources.killSwitches,
-        { namespace, name },
-        { metadata: { uid, annotations, labels } },
+      await stamped(client, releaseStampPolicyName, (releasedBy) =>
+        client.mergePatch(
+          resources.killSwitches,
+          { namespace, name },
+          {
+            metadata: {
+              uid,
+              annotations: {
+                ...annotations,
+                ...(releasedBy !== undefined && { [annotation.releasedBy]: releasedBy }),
+              },
+              labels,
+            },
+          },
+        ),
       );
       return;
     } catch (error) {

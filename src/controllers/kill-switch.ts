@@ -43,6 +43,7 @@ import {
 } from '../guardrails/kill-switch/foreign-kinds.ts';
 import { ownersOf, poke } from '../guardrails/kill-switch/pokes.ts';
 import { listHeldWorkloads, restoreWorkload } from '../guardrails/kill-switch/restore.ts';
+import type { Pausing } from '../guardrails/kill-switch/pausing.ts';
 import { awaitIdentities, handOverKept } from '../guardrails/kill-switch/return.ts';
 import { remainingPods } from '../guardrails/kill-switch/rungs.ts';
 import { deletePods, listLivePods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
@@ -87,6 +88,9 @@ export interface KillSwitchControllerOptions {
   workloads: IndexedStore<Workload>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   pods: IndexedStore<Pod>;
+  pausing: Pausing;
+  /** Whether workloads are paused by patch, because admission rewrites nothing. */
+  pausesByPatch: () => boolean;
   /** Kinds of other projects that are paused as well. */
   foreignKinds: readonly ForeignKind[];
   /** Requests in flight at a time, for one kill. */
@@ -209,11 +213,11 @@ export class KillSwitchController implements Reconciler {
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
-    const { client, clock, parallelism, podGraceSeconds } = this.#options;
+    const { client, clock, pausing, parallelism, podGraceSeconds } = this.#options;
     const { signal } = context;
     const { namespace = '' } = killSwitch.metadata;
     const contests = this.#contests;
-    const stopOptions = { client, parallelism, podGraceSeconds, contests, signal };
+    const stopOptions = { client, pausing, parallelism, podGraceSeconds, contests, signal };
     const guarded = this.#isGuarded(killSwitch);
     if (!guarded) {
       // Without a fence whatever is deleted comes back: nothing would be stopped, only disturbed.
@@ -254,7 +258,8 @@ export class KillSwitchController implements Reconciler {
     const deleted = await deletePods(pods ?? [], stopOptions);
     this.#announceBarePods(killSwitch, deleted);
     const [foreign, climb] = await beside;
-    const progress = { namespace, guarded, fence, workloads, pods, foreign, now: clock() };
+    const byPatch = this.#options.pausesByPatch();
+    const progress = { namespace, guarded, fence, byPatch, workloads, pods, foreign, now: clock() };
     const findings = [
       contests.finding(workloads),
       ...stopFindings({ ...progress, rungs: climb.findings }),
@@ -404,7 +409,7 @@ export class KillSwitchController implements Reconciler {
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
-    const { client, clock, events, parallelism } = this.#options;
+    const { client, clock, events, parallelism, pausing } = this.#options;
     const { signal } = context;
     const { namespace = '', name, uid = '', resourceVersion } = killSwitch.metadata;
     const { annotations = {} } = killSwitch.metadata;
@@ -443,7 +448,7 @@ export class KillSwitchController implements Reconciler {
     const held = await listHeldWorkloads(client, releasing, signal);
 
     const outcomes = await forEachBounded(held, parallelism, (workload) =>
-      restoreWorkload(releasing, workload, { client, now: clock(), signal }),
+      restoreWorkload(releasing, workload, { client, pausing, now: clock(), signal }),
     );
     const unrestorable = outcomes.flatMap((outcome) =>
       'result' in outcome && outcome.result.state === 'Unrestorable'

@@ -99,6 +99,12 @@ const definitions = {
     help: '1 where an admission policy or its binding differs from what this version installs, else 0. Reported by the leader.',
     labels: { policy: 'name of the policy' },
   },
+  admissionMutation: {
+    type: 'gauge',
+    name: 'admission_mutation',
+    help: '1 where admission rewrites requests, so that writes of a stopped automation are stored paused; 0 where it only refuses them, and the operator pauses by patch: MutatingAdmissionPolicy v1 is not served (before Kubernetes 1.36), or its policies are not installed. Absent until the API server has answered.',
+    labels: {},
+  },
   stopDuration: {
     type: 'histogram',
     name: 'kill_switch_stop_duration_seconds',
@@ -224,6 +230,7 @@ export class Metrics {
   readonly #relists = this.#counter(definitions.relists);
   readonly #fenceInForce = this.#gauge(definitions.fenceInForce);
   readonly #policyEdited = this.#gauge(definitions.policyEdited);
+  readonly #admissionMutation = this.#gauge(definitions.admissionMutation);
   readonly #stopDuration = this.#histogram(definitions.stopDuration);
   readonly #brokenGlass = this.#counter(definitions.brokenGlass);
   readonly #contestedWrites = this.#counter(definitions.contestedWrites);
@@ -242,6 +249,8 @@ export class Metrics {
       gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
     );
     this.#gauge(definitions.buildInfo).set({ version, node_version: process.version }, 1);
+    // Without a value it would say 0 before anybody was asked.
+    this.#admissionMutation.remove();
     // A counter that isn't there yet hides its first increase from `increase()`.
     for (const result of ['success', 'error']) this.#rotations.inc({ result }, 0);
     collectDefaultMetrics({ register: this.registry });
@@ -302,6 +311,11 @@ export class Metrics {
   /** Reports from now on what these say when metrics are collected. */
   observe(sources: MetricsSources): void {
     this.#sources = sources;
+  }
+
+  /** Whether admission rewrites requests. */
+  setAdmissionMutation(isInForce: boolean): void {
+    this.#admissionMutation.set(isInForce ? 1 : 0);
   }
 
   /** Seconds from the engagement of a kill switch until a rung of the ladder was reached. */

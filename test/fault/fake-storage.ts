@@ -237,7 +237,11 @@ function applyOperation(
   value: unknown,
   path: string,
 ): void {
-  if (op === 'test' && !isDeepStrictEqual(child(parent, field, path), value)) {
+  if (op === 'test') {
+    // As in the API server, `null` tests that there is nothing.
+    const isAbsent = isRecord(parent) && !(field in parent);
+    if (isAbsent && value === null) return;
+    if (isDeepStrictEqual(child(parent, field, path), value)) return;
     throw invalid(`test of ${path} failed`);
   }
   if (op === 'replace' || op === 'remove') child(parent, field, path);
@@ -254,8 +258,9 @@ function applyOperation(
 }
 
 function child(parent: unknown, field: string, path: string): unknown {
-  const value: unknown = isRecord(parent) || Array.isArray(parent) ? Reflect.get(parent, field) : 0;
-  if (value === undefined || value === 0) throw invalid(`${path} leads nowhere`);
+  const isContainer = isRecord(parent) || Array.isArray(parent);
+  const value: unknown = isContainer ? Reflect.get(parent, field) : undefined;
+  if (value === undefined) throw invalid(`${path} leads nowhere`);
   return value;
 }
 

@@ -19,17 +19,17 @@ export async function findHelm(log: (line: string) => void): Promise<string> {
 }
 
 /**
- * Runs Helm against a control plane, from the root of the repository.
+ * Runs a program, such as Helm, against a control plane, from the root of the repository.
  *
  * @returns its exit code, and what it printed to either stream
  */
-export function runHelm(
-  helm: string,
+export function runProgram(
+  program: string,
   { kubeconfigPath }: Pick<ControlPlane, 'kubeconfigPath'>,
   args: readonly string[],
 ): Promise<{ code: number; output: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(helm, args, {
+    const child = spawn(program, args, {
       cwd: path.dirname(path.dirname(import.meta.dirname)),
       env: { ...process.env, KUBECONFIG: kubeconfigPath },
     });

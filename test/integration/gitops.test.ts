@@ -10,7 +10,7 @@ import {
   type KubectlResult,
 } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { findHelm, runHelm } from '../install/helm.ts';
+import { findHelm, runProgram } from '../install/helm.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import {
   getObject,
@@ -311,7 +311,7 @@ describe('a kill, and Helm', () => {
     const chart = path.join(controlPlane.dataDir, 'chart');
     await writeChart(chart, namespace);
     const sets = Object.entries(values).map(([key, value]) => `--set=${key}=${value}`);
-    const { code, output } = await runHelm(helm, controlPlane, [
+    const { code, output } = await runProgram(helm, controlPlane, [
       'upgrade',
       '--install',
       helmRelease,

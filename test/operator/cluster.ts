@@ -13,9 +13,13 @@ const operatorNamespace = 'automation-guardrails';
 /**
  * Installs everything but the operator's own Deployment, and waits until it is in force.
  *
+ * @param options `mutation: false` for a Kubernetes that serves no MutatingAdmissionPolicy
  * @returns path of a kubeconfig with the operator's own ServiceAccount, and so with its rights only
  */
-export async function installGuardrails(controlPlane: ControlPlane): Promise<string> {
+export async function installGuardrails(
+  controlPlane: ControlPlane,
+  { mutation = true }: { mutation?: boolean } = {},
+): Promise<string> {
   const apply = (...args: string[]): Promise<string> =>
     kubectlOk(controlPlane, ['apply', '--server-side', ...args]);
   const file = (name: string): string => path.join(root, 'config', name);
@@ -32,8 +36,8 @@ export async function installGuardrails(controlPlane: ControlPlane): Promise<str
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',
   ]);
-  await apply('-k', file('admission'));
-  await waitUntilFenceIsActive(controlPlane);
+  await apply('-k', file(mutation ? 'admission' : 'admission/validating'));
+  await waitUntilFenceIsActive(controlPlane, mutation);
   return operatorKubeconfig(controlPlane);
 }
 
@@ -63,7 +67,10 @@ export async function serviceAccountKubeconfig(
 }
 
 /** A policy that was just created is compiled about a second later: ask until it answers. */
-async function waitUntilFenceIsActive(controlPlane: ControlPlane): Promise<void> {
+async function waitUntilFenceIsActive(
+  controlPlane: ControlPlane,
+  mutation: boolean,
+): Promise<void> {
   const namespace = 'admission-warm-up';
   await controlPlane.apply([
     {
@@ -73,9 +80,9 @@ async function waitUntilFenceIsActive(controlPlane: ControlPlane): Promise<void>
     },
   ]);
   await waitFor(
-    'the stamp of the admission policies',
+    'the answer of the admission policies',
     async () => {
-      const { stdout } = await controlPlane.kubectl(
+      const { stdout, stderr } = await controlPlane.kubectl(
         ['create', '--dry-run=server', '-o=jsonpath={.spec.engagedBy}', '-f', '-'],
         {
           input: JSON.stringify({
@@ -86,7 +93,7 @@ async function waitUntilFenceIsActive(controlPlane: ControlPlane): Promise<void>
           }),
         },
       );
-      return stdout === 'admin';
+      return mutation ? stdout === 'admin' : stderr.includes('engagedBy is the authenticated user');
     },
     { timeoutMs: 60_000 },
   );

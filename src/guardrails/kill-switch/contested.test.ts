@@ -4,6 +4,7 @@ import { annotation } from '../../api/names.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { projectWorkload, type Workload } from '../../api/workload.ts';
 import { Contests, ownerOfPause } from './contested.ts';
+import type { Paused } from './pausing.ts';
 
 interface Entry {
   manager: string;
@@ -52,16 +53,21 @@ function contests(): {
     memory,
     writes,
     wake: (version) =>
-      memory.told(running(version), deployment(version + 1, 'u1', [scaledBy('autoscaler')])),
+      memory.told(
+        running(version),
+        answer(deployment(version + 1, 'u1', [scaledBy('autoscaler')])),
+      ),
     pass: (ms) => (now += ms),
   };
 }
+
+const answer = (stored: KubeObject): Paused => ({ stored, found: stored });
 
 describe('contests', () => {
   it('lets what was never paused be paused at once, and remembers nothing of it', () => {
     const { memory, writes } = contests();
     const never = { ...running(1), metadata: { ...running(1).metadata, annotations: {} } };
-    for (let i = 0; i < 10; i++) memory.told(never, deployment(2));
+    for (let i = 0; i < 10; i++) memory.told(never, answer(deployment(2)));
     expect(memory.isDue(never)).toBe(true);
     expect(memory.finding([never])).toMatchObject({ status: 'False', reason: 'NotContested' });
     expect(writes).toEqual([]);
@@ -122,7 +128,7 @@ describe('contests', () => {
     for (const workload of [...all, ...all, ...all, ...all].toSorted((a, b) =>
       a.metadata.uid.localeCompare(b.metadata.uid),
     )) {
-      memory.told(workload, deployment(2, workload.metadata.uid));
+      memory.told(workload, answer(deployment(2, workload.metadata.uid)));
     }
     const { message } = memory.finding(all);
     expect(message).toContain('and 5 more');

@@ -1,6 +1,7 @@
 import type { Finding } from '../../api/conditions.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { pauses, type Workload, type WorkloadKind } from '../../api/workload.ts';
+import type { Paused } from './pausing.ts';
 import { restoreOf } from './plan.ts';
 
 /** Who set the field that keeps a workload from starting pods, as `managedFields` tell. */
@@ -69,16 +70,16 @@ export class Contests {
    * A workload was told to stop.
    *
    * @param before as it was found, running
-   * @param stored what the API server answered
+   * @param answer what became of it
    */
-  told(before: Workload, stored: KubeObject): void {
+  told(before: Workload, { stored, found }: Paused): void {
     // What its owner asked for is kept only once it was paused: so somebody woke it since.
     if (restoreOf(before) === undefined) return;
     const { uid } = before.metadata;
     const previous = this.#contestOf(before);
     this.#contests.delete(uid);
     this.#contests.set(uid, {
-      owner: ownerOfPause(before.kind, stored) ?? previous?.owner,
+      owner: ownerOfPause(before.kind, found) ?? previous?.owner,
       count: (previous?.count ?? 0) + 1,
       pausedAt: this.#clock(),
       resourceVersion: stored.metadata.resourceVersion,
@@ -150,6 +151,11 @@ const fieldsOfPause: Record<string, readonly string[]> = {
   [pauses.DaemonSet.restore]: ['f:spec', 'f:template', 'f:spec', 'f:nodeSelector'],
 };
 
+/** Whether the fields of an entry of `managedFields` hold the one by which a kind is paused. */
+export function ownsPause(kind: WorkloadKind, fields: unknown): boolean {
+  return hasPath(fields, fieldsOfPause[pauses[kind].restore] ?? []);
+}
+
 /**
  * The field manager of the field that pauses a kind, the latest where there are several. A write
  * of our own that admission answers with another value doesn't make the field ours, so the answer
@@ -158,11 +164,10 @@ const fieldsOfPause: Record<string, readonly string[]> = {
 export function ownerOfPause(kind: WorkloadKind, object: KubeObject): FieldOwner | undefined {
   const { managedFields } = object.metadata as { managedFields?: unknown };
   if (!Array.isArray(managedFields)) return undefined;
-  const path = fieldsOfPause[pauses[kind].restore] ?? [];
   let latest: { owner: FieldOwner; time: string } | undefined;
   for (const entry of managedFields as unknown[]) {
     const { manager, subresource, time, fieldsV1 } = fieldsOf(entry);
-    if (typeof manager !== 'string' || !hasPath(fieldsV1, path)) continue;
+    if (typeof manager !== 'string' || !ownsPause(kind, fieldsV1)) continue;
     const at = typeof time === 'string' ? time : '';
     // The API server writes times of one form, in UTC and with whole seconds, so text compares.
     if (latest !== undefined && at < latest.time) continue;

@@ -1,4 +1,4 @@
-import { annotation, FIELD_MANAGER } from '../../api/names.ts';
+import { annotation } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
@@ -14,6 +14,7 @@ import {
   type ForeignKind,
   type Scope,
 } from './foreign-kinds.ts';
+import { disownOperations } from './pausing.ts';
 import { freezeNonce } from './plan.ts';
 
 export interface ForeignOptions {
@@ -282,7 +283,7 @@ async function finish(
   let live: KubeObject | undefined = object;
   for (let tries = 0; tries < maxTries; tries++) {
     if (live === undefined || live.metadata.uid !== uid) return true;
-    const further = [...operations(live), ...disown(live)];
+    const further = [...operations(live), ...disownOperations(live)];
     if (further.length === 0) return true;
     const { resourceVersion } = live.metadata;
     const test: JsonPatchOperation = {
@@ -294,19 +295,6 @@ async function finish(
     live = await client.get(kind.resource, { namespace, name }, { signal });
   }
   return false;
-}
-
-/** Takes our own entries out of `managedFields`; the fields then belong to nobody. */
-function disown({ metadata: { managedFields = [] } }: KubeObject): JsonPatchOperation[] {
-  const path = '/metadata/managedFields';
-  const ours = managedFields.flatMap(({ manager, operation, subresource = '' }, index) =>
-    manager === FIELD_MANAGER && operation === 'Update' && subresource === '' ? [index] : [],
-  );
-  // An empty list means "as before", one with an empty entry means none.
-  if (ours.length > 0 && ours.length === managedFields.length) {
-    return [{ op: 'replace', path, value: [{}] }];
-  }
-  return ours.toReversed().map((index) => ({ op: 'remove', path: `${path}/${index}` }));
 }
 
 /** @returns what is stored; `undefined` where a test failed, or the object is gone or changed */

@@ -172,10 +172,19 @@ export function freezeNonce(killSwitch: KillSwitch): string {
 
 /** The touch that asks admission to thaw. It must differ from the one that stands: it counts on. */
 export function thawNonce(killSwitch: KillSwitch, workload: Workload): string {
-  const prefix = `${killSwitch.metadata.uid ?? ''}.release.`;
+  const prefix = thawPrefix(killSwitch);
   const standing = workload.metadata.annotations?.[annotation.touch];
   const count = standing?.startsWith(prefix) ? Number(standing.slice(prefix.length)) : 0;
   return `${prefix}${Number.isSafeInteger(count) ? count + 1 : 1}`;
+}
+
+/** Whether a touch asked admission to thaw. */
+export function isThawNonce(killSwitch: KillSwitch, touch: string | undefined): boolean {
+  return touch?.startsWith(thawPrefix(killSwitch)) === true;
+}
+
+function thawPrefix({ metadata }: KillSwitch): string {
+  return `${metadata.uid ?? ''}.release.`;
 }
 
 /** Whether this kill paused or touched the workload, whoever it runs as by now. */
@@ -229,6 +238,8 @@ export interface StopProgress {
   /** The namespace carries the environment label, so that the policies are bound to it. */
   guarded: boolean;
   fence: FenceAnswer;
+  /** Workloads are paused by patch, because admission rewrites nothing. */
+  byPatch?: boolean;
   /** Every workload that the KillSwitch covers. */
   workloads: readonly Workload[];
   /** Pods that are still there, live ones only; `undefined` where they couldn't be listed. */
@@ -294,7 +305,7 @@ function fencedFinding({ namespace, guarded, fence }: StopProgress): Finding {
   }
 }
 
-function pausedFinding({ workloads, foreign }: StopProgress): Finding {
+function pausedFinding({ workloads, foreign, byPatch = false }: StopProgress): Finding {
   const running = [...workloads.filter(isPausable).map(nameOf), ...(foreign?.running ?? [])];
   const total = workloads.length + (foreign?.total ?? 0);
   if (running.length > 0) {
@@ -318,9 +329,12 @@ function pausedFinding({ workloads, foreign }: StopProgress): Finding {
     type: 'Paused',
     status: 'True',
     reason: 'AllPaused',
-    message: `${total} workloads are covered, none of them active.`,
+    message: `${total} workloads are covered, none of them active.${byPatch ? byPatchNote : ''}`,
   };
 }
+
+const byPatchNote =
+  ' Paused by patch, because admission rewrites nothing here: a write that would start one is refused instead, and what it asked for is not kept.';
 
 function podsGoneFinding({ pods, now }: StopProgress): Finding {
   if (pods === undefined) {

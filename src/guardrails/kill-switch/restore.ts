@@ -1,6 +1,7 @@
 import { annotation } from '../../api/names.ts';
 import { timestamp } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
+import type { KubeObject } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import {
   isFollower,
@@ -11,15 +12,9 @@ import {
 } from '../../api/workload.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
 import { ApiError, isNotFound } from '../../runtime/errors.ts';
-import {
-  covers,
-  isHeldBy,
-  isReleasing,
-  isRestored,
-  restoreOf,
-  thawNonce,
-  type Restore,
-} from './plan.ts';
+import { ownsPause } from './contested.ts';
+import { disownOperations, pointer, type Pausing } from './pausing.ts';
+import { covers, isHeldBy, isReleasing, isRestored, restoreOf, type Restore } from './plan.ts';
 
 /** What became of one workload. */
 export type RestoreResult =
@@ -31,14 +26,14 @@ export type RestoreResult =
 
 export interface RestoreOptions {
   client: KubeClient;
+  pausing: Pausing;
   /** Milliseconds since the epoch. */
   now: number;
   signal: AbortSignal;
 }
 
 /**
- * Puts one workload back. Value first, by a touch that admission answers, so that the field stays
- * with its owner; then, only once the API server's answer shows the value, the annotations that
+ * Puts one workload back. Value first; then, only once the API server's answer shows the value, the annotations that
  * held it are dropped. A crash between the two leaves a workload that runs and is cleaned next
  * time. Every write names the UID and the restore value that it was planned for.
  *
@@ -49,26 +44,37 @@ export async function restoreWorkload(
   held: Workload,
   options: RestoreOptions,
 ): Promise<RestoreResult> {
-  const { client, signal } = options;
+  const { client, pausing, signal } = options;
   const restore = restoreOf(held);
-  let workload = held;
+  let stored: KubeObject | undefined;
   if (restore !== undefined && !isRestored(held, restore)) {
     const why = unrestorable(killSwitch, held, restore);
     if (why !== undefined) return { state: 'Unrestorable', why };
     if (held.kind === 'CronJob') await skipMissedRuns(held, options);
-    const touch: JsonPatchOperation[] = [
-      { op: 'test', path: pointer(restore.annotation), value: restore.text },
-      { op: 'add', path: pointer(annotation.touch), value: thawNonce(killSwitch, held) },
-    ];
-    const thawed = await write(client, held, touch, signal);
+    stored = await write(
+      client,
+      held,
+      [
+        { op: 'test', path: pointer('annotations', restore.annotation), value: restore.text },
+        ...(await pausing.resume(killSwitch, held, restore, signal)),
+      ],
+      signal,
+    );
+    const thawed = stored && projectWorkload(held.kind, stored);
     const after = thawed && restoreOf(thawed);
     if (thawed === undefined || (after !== undefined && !isRestored(thawed, after))) {
       return { state: 'Waiting' };
     }
-    workload = thawed;
   }
-  const cleaned = await write(client, workload, dropOurs(workload), signal);
-  return { state: cleaned === undefined ? 'Waiting' : 'Restored' };
+  stored ??= await client.get(workloadResources[held.kind], held.metadata, { signal });
+  if (stored === undefined) return { state: 'Waiting' };
+  const operations = [
+    ...dropOurs(stored),
+    ...disownOperations(stored, (fields) => ownsPause(held.kind, fields)),
+  ];
+  const isCleaned =
+    operations.length === 0 || (await write(client, held, operations, signal)) !== undefined;
+  return { state: isCleaned ? 'Restored' : 'Waiting' };
 }
 
 function unrestorable(
@@ -131,13 +137,13 @@ const heldAnnotations = [
   annotation.touch,
 ] as const;
 
-function dropOurs({ metadata: { annotations = {} } }: Workload): JsonPatchOperation[] {
+function dropOurs({ metadata: { annotations = {} } }: KubeObject): JsonPatchOperation[] {
   return heldAnnotations.flatMap((name): JsonPatchOperation[] => {
     const value = annotations[name];
     if (value === undefined) return [];
     return [
-      { op: 'test', path: pointer(name), value },
-      { op: 'remove', path: pointer(name) },
+      { op: 'test', path: pointer('annotations', name), value },
+      { op: 'remove', path: pointer('annotations', name) },
     ];
   });
 }
@@ -153,25 +159,18 @@ async function write(
   workload: Workload,
   operations: JsonPatchOperation[],
   signal: AbortSignal,
-): Promise<Workload | undefined> {
-  if (operations.length === 0) return workload;
+): Promise<KubeObject | undefined> {
   const { namespace, name, uid } = workload.metadata;
   try {
-    const stored = await client.jsonPatch(
+    return await client.jsonPatch(
       workloadResources[workload.kind],
       { namespace, name },
       [{ op: 'test', path: '/metadata/uid', value: uid }, ...operations],
       { signal },
     );
-    return projectWorkload(workload.kind, stored);
   } catch (error) {
     if (isNotFound(error)) return undefined;
     if (error instanceof ApiError && [403, 409, 422].includes(error.status)) return undefined;
     throw error;
   }
-}
-
-/** JSON Pointer of an annotation (RFC 6901: `~` and `/` are escaped). */
-function pointer(name: string): string {
-  return `/metadata/annotations/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
 }

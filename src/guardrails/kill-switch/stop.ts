@@ -1,14 +1,13 @@
-import { annotation } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { Pod } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
-import { projectWorkload, workloadResources, type Workload } from '../../api/workload.ts';
+import { projectWorkload, type Workload } from '../../api/workload.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, isNotFound } from '../../runtime/errors.ts';
 import { forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import type { Contests } from './contested.ts';
+import type { Pausing } from './pausing.ts';
 import {
-  freezeNonce,
   graceOf,
   isLive,
   isToBeTouched,
@@ -19,6 +18,7 @@ import {
 
 export interface StopOptions {
   client: KubeClient;
+  pausing: Pausing;
   /** Requests in flight at a time. */
   parallelism: number;
   /** Longest grace that a pod gets, in seconds. */
@@ -29,35 +29,22 @@ export interface StopOptions {
 }
 
 /**
- * Touches every workload, so that admission pauses it and keeps what its owner asked for. The
- * touch carries no resourceVersion: nobody's competing write can make it lose. The answer is what
- * the API server stored; a workload that it still shows running was met by a server whose fence
- * isn't in force yet.
+ * Pauses every workload that would start pods. The answer is what the API server stored; a workload
+ * that it still shows running was met by a server whose fence isn't in force yet.
  */
 export function pauseWorkloads(
   killSwitch: KillSwitch,
   workloads: readonly Workload[],
-  { client, parallelism, contests, signal }: StopOptions,
+  { pausing, parallelism, contests, signal }: StopOptions,
 ): Promise<Outcome<Workload, Workload | undefined>[]> {
-  const patch = { metadata: { annotations: { [annotation.touch]: freezeNonce(killSwitch) } } };
   const due = workloads.filter(
     (workload) => isToBeTouched(killSwitch, workload) && contests.isDue(workload),
   );
   return forEachBounded(due, parallelism, async (workload) => {
-    const { namespace, name } = workload.metadata;
-    try {
-      const stored = await client.mergePatch(
-        workloadResources[workload.kind],
-        { namespace, name },
-        patch,
-        { signal },
-      );
-      contests.told(workload, stored);
-      return projectWorkload(workload.kind, stored);
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
+    const answer = await pausing.pause(killSwitch, workload, signal);
+    if (answer === undefined) return undefined;
+    contests.told(workload, answer);
+    return projectWorkload(workload.kind, answer.stored);
   });
 }
 
