@@ -315,6 +315,7 @@ const ofIdentities: Record<string, PolicyProbe> = {
 
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
+  'frozen-status': compared('It takes a workload that stands there.'),
   'hold-statefulsets': compared('It takes a StatefulSet that has pods.'),
   'scale-statefulsets': compared('It takes a StatefulSet that has pods.'),
 };

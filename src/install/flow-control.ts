@@ -27,13 +27,16 @@ function killRules(): FlowRule[] {
     ...foreignKinds.map(({ resource }) => resource),
   ];
   return [
-    inNamespaces(['get', 'create', 'patch', 'delete'], killSwitches),
+    inNamespaces(['get', 'list', 'create', 'patch', 'delete'], killSwitches),
     inNamespaces(['patch'], { ...killSwitches, plural: `${killSwitches.plural}/status` }),
     inNamespaces(['get', 'patch'], workflows, automationIdentities),
     inNamespaces(['get', 'list', 'patch', 'delete'], pods),
     inNamespaces(['get', 'list', 'patch'], ...workloads),
-    // What a kill takes away.
-    inNamespaces(['delete'], resources.serviceAccounts, resources.secrets, resources.roleBindings),
+    // What a kill takes away, and how it is verified.
+    inNamespaces(['get', 'delete'], resources.serviceAccounts, resources.secrets),
+    inNamespaces(['get', 'delete'], resources.roleBindings),
+    inNamespaces(['list'], resources.networkPolicies),
+    { ...ruleOf(['create'], [resources.subjectAccessReviews]), clusterScope: true },
     { ...ruleOf(['get', 'patch'], [namespaces]), clusterScope: true, namespaces: ['*'] },
   ];
 }

@@ -75,7 +75,12 @@ describe('the requests of the operator', () => {
     ['GET', `${core}/pods?fieldSelector=spec.serviceAccountName%3Dinvoice`],
     ['PATCH', `${core}/pods/work`],
     ['DELETE', `${core}/pods/work`],
+    ['GET', `${ours}/killswitches`],
     ['DELETE', `${core}/serviceaccounts/invoice`],
+    ['GET', `${core}/secrets/aid.invoice.database`],
+    ['DELETE', '/apis/rbac.authorization.k8s.io/v1/namespaces/finance/rolebindings/invoice'],
+    ['GET', '/apis/networking.k8s.io/v1/namespaces/finance/networkpolicies'],
+    ['POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews'],
     ['PATCH', '/api/v1/namespaces/finance'],
   ] as const)('have a level of their own where they kill: %s %s', async (method, path) => {
     expect(await flowOf(method, path)).toBe('automation-guardrails-kill');
@@ -86,7 +91,8 @@ describe('the requests of the operator', () => {
     ['GET', '/apis/automationguardrails.dev/v1alpha1/killswitches?limit=1'],
     ['PATCH', `${ours}/automationworkflows/invoice/status`],
     ['PATCH', `${core}/serviceaccounts/invoice`],
-    ['PATCH', `${core}/secrets/invoice.database`],
+    ['PATCH', `${core}/secrets/aid.invoice.database`],
+    ['PATCH', '/apis/rbac.authorization.k8s.io/v1/namespaces/finance/rolebindings/invoice'],
     ['POST', '/apis/events.k8s.io/v1/namespaces/finance/events'],
     ['GET', '/apis/coordination.k8s.io/v1/namespaces/automation-guardrails/leases/x'],
   ] as const)('have another level for everything else: %s %s', async (method, path) => {

@@ -771,7 +771,12 @@ describe('what the operator created', () => {
     expect(status).toBe(403);
     expect(message).toContain(kept);
     const { code } = await cluster.controlPlane.kubectl([
-      ...['delete', resource.plural, '--all', `-n=${namespace}`, '--as=owner', '--wait=false'],
+      'delete',
+      resource.plural,
+      '--all',
+      `-n=${namespace}`,
+      '--as=owner',
+      '--wait=false',
     ]);
     expect(code).not.toBe(0);
     expect((await admin.get(resource, target)).status).toBe(200);
@@ -797,9 +802,7 @@ describe('the cluster’s own controllers', () => {
     expect(identity.message).toBe('');
     const metadata = childMetadata({ metadata: identity.object.metadata, spec: {} }, name);
     for (const [resource, body] of kinds) {
-      expect((await operator.create(resource, { metadata, ...body } as KubeObject)).message).toBe(
-        '',
-      );
+      expect((await operator.create(resource, { metadata, ...body })).message).toBe('');
     }
     const binding = mark(namespace, metadata.ownerReferences);
     expect((await operator.create(roleBindings, binding)).message).toBe('');
@@ -821,7 +824,11 @@ describe('the cluster’s own controllers', () => {
       const namespace = `collected-${policy.toLowerCase()}`;
       await automation(namespace);
       const { code, stderr } = await cluster.controlPlane.kubectl([
-        ...['delete', 'aid', name, `-n=${namespace}`, `--cascade=${policy.toLowerCase()}`],
+        'delete',
+        'aid',
+        name,
+        `-n=${namespace}`,
+        `--cascade=${policy.toLowerCase()}`,
       ]);
       expect(code, stderr).toBe(0);
       await gone(namespace);
@@ -832,7 +839,11 @@ describe('the cluster’s own controllers', () => {
     const namespace = 'orphaned';
     await automation(namespace);
     const { code, stderr } = await cluster.controlPlane.kubectl([
-      ...['delete', 'aid', name, `-n=${namespace}`, '--cascade=orphan'],
+      'delete',
+      'aid',
+      name,
+      `-n=${namespace}`,
+      '--cascade=orphan',
     ]);
     expect(code, stderr).toBe(0);
     await waitFor('its children to be released', async () => {
