@@ -115,11 +115,10 @@ class Build {
       .update(goMod)
       .update(await readFile(path.join(module, 'go.sum'), 'utf8'))
       .update(`${ldflagsOf(recipe)} ${os.platform()} ${os.arch()}`)
-      .update(files.map(({ module: of, file }) => ` ${of}/${file}`).join(''))
-      .digest('hex')
-      .slice(0, 16);
+      .update(files.map(({ module: of, file }) => ` ${of}/${file}`).join(''));
+    for (const file of await goFilesIn(module)) key.update(await readFile(file));
     const base = env['XDG_CACHE_HOME'] || path.join(os.homedir(), '.cache');
-    const folder = path.join(base, 'automation-guardrails', cache, key);
+    const folder = path.join(base, 'automation-guardrails', cache, key.digest('hex').slice(0, 16));
     return new Build(
       recipe,
       { folder, goVersion: /^go (\d+\.\d+)/m.exec(goMod)?.[1] ?? '' },
@@ -270,6 +269,15 @@ class Build {
     if (Dir !== undefined) return Dir;
     throw new ProgramsMissingError(`Go has no folder for ${module}.`);
   }
+}
+
+/** Programs of the module itself. */
+async function goFilesIn(folder: string): Promise<string[]> {
+  const names = await readdir(folder, { recursive: true });
+  return names
+    .filter((name) => name.endsWith('.go'))
+    .toSorted()
+    .map((name) => path.join(folder, name));
 }
 
 function ldflagsOf({ ldflags = '-s -w' }: Recipe): string {
