@@ -61,7 +61,9 @@ function generatedFiles(): Map<string, string> {
   );
   for (const [part, policies] of Object.entries(admissionParts())) {
     files.set(`config/admission/${part}/policies.yaml`, yaml(...policies));
-    files.set(`${chart}/admission/${part}.yaml`, yaml(...policies));
+    // Helm takes nothing away that a kill may rest on, neither at an upgrade nor at the end.
+    const kept = policies.map((policy) => withAnnotations(policy, keep));
+    files.set(`${chart}/admission/${part}.yaml`, yaml(...kept));
   }
   files.set('config/rbac/roles.yaml', yaml(...rbacManifests()));
   files.set(`${chart}/roles.yaml`, yaml(roles));

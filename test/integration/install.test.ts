@@ -211,7 +211,7 @@ describe('installing with Helm', () => {
     expect(code, output).toBe(0);
   });
 
-  it('installs, upgrades and uninstalls; the CRDs stay', async () => {
+  it('installs, upgrades and uninstalls; CRDs and policies stay until they are taken away', async () => {
     const flags = ['--namespace=guardrails', '--timeout=60s', '--wait'];
     const installed = await run(helm, ['install', 'ag', chart, '--create-namespace', ...flags]);
     expect(installed.code, installed.output).toBe(0);
@@ -230,12 +230,13 @@ describe('installing with Helm', () => {
     expect(removed.code, removed.output).toBe(0);
     const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
     expect(crds).toContain('killswitches.automationguardrails.dev');
-    const policies = await kubectlOk(controlPlane, [
-      'get',
-      'validatingadmissionpolicies',
-      '-o=name',
-    ]);
-    expect(policies).not.toContain('automation-guardrails-');
+    const policies = (): Promise<string> =>
+      kubectlOk(controlPlane, ['get', 'validatingadmissionpolicies', '-o=name']);
+    // A kill that is engaged holds without the operator, too.
+    expect(await policies()).toContain('automation-guardrails-fence-pods');
+    const retired = await run(process.execPath, ['src/cli/main.ts', 'uninstall']);
+    expect(retired.code, retired.output).toBe(0);
+    expect(await policies()).not.toContain('automation-guardrails-');
   });
 });
 

@@ -84,6 +84,9 @@ describe('installing where mutation is not served', () => {
       '--wait',
     ]);
     expect(removed.code, removed.output).toBe(0);
+    const cli = path.join(root, 'src/cli/main.ts');
+    const retired = await runProgram(process.execPath, controlPlane, [cli, 'uninstall']);
+    expect(retired.code, retired.output).toBe(0);
   });
 
   it.each([
