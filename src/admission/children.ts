@@ -1,16 +1,17 @@
 import { GROUP, label, MANAGED_BY } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
-import { labelOf, mayOnIdentities } from './cel.ts';
+import { isUpdate, labelOf, mayOnIdentities } from './cel.ts';
 import { rule, validating, type AdmissionObject, type Operation } from './policies.ts';
 
 const operations: Operation[] = ['CREATE', 'UPDATE', 'DELETE'];
 
-/** Everything that a write of these kinds can change, other than what the API server keeps. */
-const metadataFields = ['labels', 'annotations', 'ownerReferences', 'finalizers'];
-const bodyFields = [
+/** What a write of these kinds can change, other than what the API server keeps by itself. */
+const closedFields = [
+  'metadata.?labels',
+  'metadata.?ownerReferences',
+  'metadata.?finalizers',
   'automountServiceAccountToken',
   'data',
-  'imagePullSecrets',
   'immutable',
   'roleRef',
   'rules',
@@ -20,8 +21,8 @@ const bodyFields = [
   'type',
 ];
 
-/** What others may write on a ServiceAccount: what clouds and registries need there. */
-const openOnServiceAccounts: ReadonlySet<string> = new Set(['annotations', 'imagePullSecrets']);
+/** The rest of it, which others may write on a ServiceAccount: clouds and registries need it there. */
+const openFields = ['metadata.?annotations', 'imagePullSecrets'];
 
 /**
  * What the operator created is written by the operator alone, and by who holds `manage-children`:
@@ -29,21 +30,16 @@ const openOnServiceAccounts: ReadonlySet<string> = new Set(['annotations', 'imag
  * as it is, as the migration of stored versions does.
  */
 export function childrenPolicies(): AdmissionObject[] {
-  const same = (field: string): string => `dyn(object).?${field} == dyn(oldObject).?${field}`;
-  const fields = [...metadataFields.map((field) => `metadata.?${field}`), ...bodyFields];
-  const isOpen = (field: string): boolean =>
-    openOnServiceAccounts.has(field.replace('metadata.?', ''));
-  const ownAnnotations = (of: string): string => `${of}.metadata.?annotations.orValue({})`;
-  const sameAnnotation = `!k.startsWith('${GROUP}/') || ${ownAnnotations('object')}[?k] == ${ownAnnotations('oldObject')}[?k]`;
+  const same = (fields: readonly string[]): string =>
+    fields.map((field) => `dyn(object).?${field} == dyn(oldObject).?${field}`).join(' && ');
+  const annotations = (of: string): string => `${of}.metadata.?annotations.orValue({})`;
+  const isKept = `!k.startsWith('${GROUP}/') || ${annotations('object')}[?k] == ${annotations('oldObject')}[?k]`;
+  const areOursKept = ['object', 'oldObject']
+    .map((of) => `${annotations(of)}.all(k, ${isKept})`)
+    .join(' && ');
   const isServiceAccount = `request.resource.resource == '${resources.serviceAccounts.plural}'`;
-  const allowed: Record<Operation, string> = {
-    CREATE: 'false',
-    UPDATE: [
-      ...fields.filter((field) => !isOpen(field)).map(same),
-      `(${fields.filter(isOpen).map(same).join(' && ')} || (${isServiceAccount} && ${['object', 'oldObject'].map((of) => `${ownAnnotations(of)}.all(k, ${sameAnnotation})`).join(' && ')}))`,
-    ].join(' && '),
-    DELETE: 'namespaceObject.metadata.?deletionTimestamp.hasValue()',
-  };
+  const allowedUpdate = `${same(closedFields)} && (${isServiceAccount} ? ${areOursKept} : ${same(openFields)})`;
+  const allowedDelete = 'namespaceObject.metadata.?deletionTimestamp.hasValue()';
   const { identity, workflow } = label;
   return validating({
     name: 'children',
@@ -59,7 +55,7 @@ export function childrenPolicies(): AdmissionObject[] {
     variables: {
       wasOurs: `request.operation != 'CREATE' && ${labelOf('oldObject', label.managedBy)} == '${MANAGED_BY}'`,
       owner: `${labelOf('oldObject', identity)} != '' ? 'aid ' + ${labelOf('oldObject', identity)} : 'awf ' + ${labelOf('oldObject', workflow)}`,
-      allowed: `request.operation == 'UPDATE' ? (${allowed.UPDATE}) : request.operation == 'DELETE' ? ${allowed.DELETE} : ${allowed.CREATE}`,
+      allowed: `${isUpdate} ? (${allowedUpdate}) : request.operation == 'DELETE' && ${allowedDelete}`,
     },
     validations: [
       {

@@ -139,8 +139,8 @@ function insideNode(): AdmissionObject[] {
   const host = ['hostNetwork', 'hostPID', 'hostIPC']
     .map((field) => `object.spec.?${field}.orValue(false)`)
     .join(' || ');
-  const isPrivileged = (of: string): string =>
-    `(${of}.?securityContext.?privileged.orValue(false) || ${of}.?securityContext.?windowsOptions.?hostProcess.orValue(false))`;
+  // A Windows host process needs hostNetwork, which is refused.
+  const isPrivileged = 'c.?securityContext.?privileged.orValue(false)';
   const asksForLong = `v.?projected.?sources.orValue([]).exists(s, s.?serviceAccountToken.?expirationSeconds.orValue(0) > ${kubeletTokenSeconds})`;
   const refuse = (
     breaks: string,
@@ -169,7 +169,7 @@ function insideNode(): AdmissionObject[] {
         'a pod of an identity has no hostPath volume: use a PersistentVolumeClaim or an emptyDir',
       ),
       refuse(
-        `variables.containers.exists(c, ${isPrivileged('c')}) || (${isCreate} && ${isPrivileged('dyn(object.spec)')})`,
+        `variables.containers.exists(c, ${isPrivileged})`,
         'a pod of an identity has no privileged container: take securityContext.privileged out',
       ),
       refuse(
