@@ -11,6 +11,7 @@ import {
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Workflow } from '../../src/api/workflow.ts';
 import {
+  isFollower,
   projectWorkload,
   workloadKinds,
   workloadResources,
@@ -83,7 +84,9 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- it stores what it projects
     watch(workloadResources[kind] as Resource<Workload>, {
       project: (object) => projectWorkload(kind, object),
-      indexes: { namespace: ({ metadata }) => [metadata.namespace] },
+      indexes: {
+        namespace: (workload) => (isFollower(workload) ? [] : [workload.metadata.namespace]),
+      },
     }),
   );
 
