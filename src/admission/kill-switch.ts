@@ -88,6 +88,7 @@ function validateCreation(): AdmissionObject[] {
     annotation.release,
     annotation.releasedBy,
     annotation.breakGlass,
+    annotation.restoreServiceAccount,
     annotation.probe,
   ].map((name) => `!${hasAnnotation('object', name)}`);
   return validating({
@@ -228,6 +229,16 @@ function validateRelease(): AdmissionObject[] {
       {
         expression: `object.metadata.?finalizers.orValue([]).all(f, f in oldObject.metadata.?finalizers.orValue([])) || ${mayOnKillSwitch('lift')}`,
         message: 'a kill switch has no finalizers: one would keep it in the way of the next kill',
+      },
+      {
+        expression:
+          'object.metadata.?ownerReferences.orValue([]) == oldObject.metadata.?ownerReferences.orValue([])',
+        message:
+          'a kill switch has no owners: the garbage collector would try to delete it with them',
+      },
+      {
+        expression: `!${changesAnnotation(annotation.restoreServiceAccount)} || ${mayOnKillSwitch('lift')}`,
+        message: `${annotation.restoreServiceAccount} is written by the operator alone: what it holds comes back on ServiceAccounts`,
       },
       {
         // Stored, it would make the fence refuse every later write.

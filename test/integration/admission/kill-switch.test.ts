@@ -186,6 +186,19 @@ describe('releasing a kill switch', () => {
     expect(message).toContain('a release needs a reason');
   });
 
+  it('holds what comes back on ServiceAccounts by the word of the operator alone', async () => {
+    const planted = { [annotation.restoreServiceAccount]: '{}' };
+    for (const api of [alice, bob, mallory]) {
+      const { message } = await api.annotate(killSwitches, target, planted);
+      expect(message).toContain('is written by the operator alone');
+    }
+    const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'x', uid: 'x' };
+    const { message } = await mallory.merge(killSwitches, target, {
+      metadata: { ownerReferences: [owner] },
+    });
+    expect(message).toContain('a kill switch has no owners');
+  });
+
   it('is lifted by the operator alone, and not before it was asked for', async () => {
     const patch = { metadata: { labels: { [label.releasing]: 'true' } } };
     for (const api of [alice, bob, mallory]) {
