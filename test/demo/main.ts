@@ -188,7 +188,7 @@ async function story(controlPlane: ControlPlane): Promise<void> {
     const cronJob = await getObject<Workload>(controlPlane, 'cronjob', importer, namespace);
     return deployment?.spec.replicas === 0 && cronJob?.spec.suspend === true;
   });
-  await verify('a new pod of it is refused, with the reason', async () => {
+  await verify('a new pod of it is refused', async () => {
     const securityContext = {
       runAsNonRoot: true,
       runAsUser: 1000,
@@ -205,9 +205,18 @@ async function story(controlPlane: ControlPlane): Promise<void> {
         containers: [{ name: 'main', image: 'registry.example/any:1', securityContext }],
       },
     };
-    const { stderr, code } = await controlPlane.kubectl(['create', '-f', '-'], {
+    const { code } = await controlPlane.kubectl(['create', '-f', '-'], {
       input: JSON.stringify(pod),
     });
+    return code !== 0;
+  });
+  await verify('a ServiceAccount of its name is refused, with the reason', async () => {
+    const { stderr, code } = await controlPlane.kubectl([
+      'create',
+      'serviceaccount',
+      name,
+      `-n=${namespace}`,
+    ]);
     if (code === 0) return false;
     const said = /kill switch: [^\n]*/.exec(stderr)?.[0];
     if (said === undefined) throw new Error(stderr.trim());
