@@ -11,8 +11,8 @@ import { startControlPlane, type ControlPlane } from '../control-plane/control-p
 import { waitFor } from '../control-plane/wait.ts';
 import { runProgram } from '../install/helm.ts';
 import { kubectlOk } from '../operator/cluster.ts';
-import { Api } from './admission/api.ts';
-import { pod } from './admission/workloads.ts';
+import { Api } from '../integration/admission/api.ts';
+import { pod } from '../integration/admission/workloads.ts';
 
 const root = path.dirname(path.dirname(import.meta.dirname));
 const environment = { 'automationguardrails.dev/environment': 'prod' };
