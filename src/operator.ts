@@ -8,9 +8,8 @@ import { label, MANAGED_BY, PROBE_NAMESPACE } from './api/names.ts';
 import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
 import {
-  isFollower,
   ownAnnotations,
-  projectWorkload,
+  workloadCache,
   workloadKinds,
   workloadResources,
   type Workload,
@@ -356,29 +355,11 @@ function createCaches(
     }),
     workloads: workloadKinds.map((kind) =>
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the projection makes it one
-      watch(workloadResources[kind] as Resource<Workload>, {
-        project: (object) => projectWorkload(kind, object),
-        // Those of Deployments, ten for each of them, would be most of what is cached.
-        ...(kind === 'ReplicaSet' && { labelSelector: '!pod-template-hash' }),
-        indexes: {
-          namespace: byWorkload(({ metadata }) => [metadata.namespace]),
-          identity: byWorkload(({ metadata, serviceAccountName }) => [
-            `${metadata.namespace}/${serviceAccountName}`,
-          ]),
-          secret: byWorkload(({ metadata, secretNames }) =>
-            secretNames.map((name) => `${metadata.namespace}/${name}`),
-          ),
-        },
-      }),
+      watch(workloadResources[kind] as Resource<Workload>, workloadCache(kind)),
     ),
   };
   const { workloads, ...others } = caches;
   return { ...caches, all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[] };
-}
-
-/** What merely follows its owner is found by no index. */
-function byWorkload(keysOf: (workload: Workload) => string[]): (workload: Workload) => string[] {
-  return (workload) => (isFollower(workload) ? [] : keysOf(workload));
 }
 
 type Caches = ReturnType<typeof createCaches>;

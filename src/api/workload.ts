@@ -157,6 +157,38 @@ export function isFollower({ kind, metadata }: Workload): boolean {
   );
 }
 
+/** How the workloads of a kind are cached: what is kept of each, and by what it is found. */
+export interface WorkloadCache {
+  project: (object: KubeObject) => Workload;
+  labelSelector?: string;
+  indexes: Record<'namespace' | 'identity' | 'secret', (workload: Workload) => string[]>;
+}
+
+/**
+ * Found by `namespace`, by `identity` (`namespace/serviceAccountName`) and by `secret`
+ * (`namespace/secretName`). What merely follows its owner is found by none of them.
+ */
+export function workloadCache(kind: WorkloadKind): WorkloadCache {
+  const independent =
+    (keysOf: (workload: Workload) => string[]) =>
+    (workload: Workload): string[] =>
+      isFollower(workload) ? [] : keysOf(workload);
+  return {
+    project: (object) => projectWorkload(kind, object),
+    // Those of Deployments, ten for each of them, would be most of what is cached.
+    ...(kind === 'ReplicaSet' && { labelSelector: '!pod-template-hash' }),
+    indexes: {
+      namespace: independent(({ metadata }) => [metadata.namespace]),
+      identity: independent(({ metadata, serviceAccountName }) => [
+        `${metadata.namespace}/${serviceAccountName}`,
+      ]),
+      secret: independent(({ metadata, secretNames }) =>
+        secretNames.map((name) => `${metadata.namespace}/${name}`),
+      ),
+    },
+  };
+}
+
 /** Annotation by which Argo CD knows what it applied. */
 export const argoTracking = 'argocd.argoproj.io/tracking-id';
 

@@ -15,6 +15,7 @@ import { Contests } from '../guardrails/kill-switch/contested.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import { Ladder, type Climb, type LadderStores } from '../guardrails/kill-switch/ladder.ts';
 import {
+  coveredIn,
   covers,
   isBare,
   isEngaging,
@@ -416,7 +417,7 @@ export class KillSwitchController implements Reconciler {
     const releasedBy = annotations[annotation.releasedBy] ?? 'unknown';
 
     let releasing = killSwitch;
-    if (killSwitch.metadata.labels?.[label.releasing] === undefined) {
+    if (!isReleasing(killSwitch)) {
       releasing = await client.mergePatch(
         resources.killSwitches,
         { namespace, name },
@@ -434,7 +435,8 @@ export class KillSwitchController implements Reconciler {
     }
     const listed = await client.list(resources.killSwitches, { namespace, signal });
     const others = listed.filter(({ metadata }) => metadata.name !== name);
-    const awaited = await awaitIdentities(releasing, this.#identitiesOf(releasing), others, {
+    const identities = coveredIn(this.#options.ladder.identities, releasing);
+    const awaited = await awaitIdentities(releasing, identities, others, {
       client,
       now: clock(),
       signal,
@@ -445,7 +447,8 @@ export class KillSwitchController implements Reconciler {
       // An identity that changes wakes the key by itself.
       return { requeueAfterMs: identityCheckMs };
     }
-    const held = await listHeldWorkloads(client, releasing, signal);
+    const engaged = others.filter((other) => !isReleasing(other));
+    const held = await listHeldWorkloads(client, releasing, engaged, signal);
 
     const outcomes = await forEachBounded(held, parallelism, (workload) =>
       restoreWorkload(releasing, workload, { client, pausing, now: clock(), signal }),
@@ -468,7 +471,7 @@ export class KillSwitchController implements Reconciler {
       return { retry: true };
     }
 
-    const foreign = await this.#releaseForeign(releasing, context);
+    const foreign = await this.#releaseForeign(releasing, engaged, context);
     if (foreign.waiting.length > 0) {
       const findings = releaseFindings({ lifted, releasedBy, waiting: foreign.waiting });
       await this.#report(context, releasing, findings, {});
@@ -498,14 +501,11 @@ export class KillSwitchController implements Reconciler {
 
   async #releaseForeign(
     killSwitch: KillSwitch,
+    engaged: readonly KillSwitch[],
     { signal }: ReconcileContext,
   ): Promise<ForeignRelease> {
     const { client, foreignKinds, parallelism } = this.#options;
-    const { namespace = '', uid } = killSwitch.metadata;
-    const all = await client.list(resources.killSwitches, { namespace, signal });
-    const others = all
-      .filter((other) => other.metadata.uid !== uid && !isReleasing(other))
-      .map((other) => this.#scopeOf(other));
+    const others = engaged.map((other) => this.#scopeOf(other));
     return releaseForeign(
       killSwitch,
       this.#scopeOf(killSwitch),
@@ -622,13 +622,6 @@ export class KillSwitchController implements Reconciler {
     return this.#options.pods.byIndex(...coveredBy(killSwitch));
   }
 
-  #identitiesOf({ metadata: { namespace = '' }, spec }: KillSwitch): readonly AutomationIdentity[] {
-    const { identities } = this.#options.ladder;
-    if (spec.workflow === undefined) return identities.byIndex('namespace', namespace);
-    const identity = identities.get(`${namespace}/${spec.workflow}`);
-    return identity === undefined ? [] : [identity];
-  }
-
   /** What can carry the annotation that this KillSwitch latches, as the caches know it. */
   #carriersOf(key: string): readonly KubeObject[] {
     const { workflows, identities, namespaces } = this.#options;
@@ -648,7 +641,6 @@ export class KillSwitchController implements Reconciler {
     engaging: readonly KubeObject[],
     { signal, log }: ReconcileContext,
   ): Promise<void> {
-    const patch = { metadata: { labels: { [label.latched]: 'true' } } };
     const outcomes = await forEachBounded(
       engaging.filter((object) => !isLatched(object)),
       this.#options.parallelism,
@@ -658,7 +650,7 @@ export class KillSwitchController implements Reconciler {
         await this.#options.client.mergePatch(
           resource,
           key,
-          { metadata: { ...patch.metadata, uid } },
+          { metadata: { uid, labels: { [label.latched]: 'true' } } },
           { signal },
         );
       },

@@ -5,7 +5,7 @@ import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
 import { annotation, label, MANAGED_BY, secretNameOf } from '../../src/api/names.ts';
 import { keyOf, type KubeObject, type Role, type Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
-import { projectWorkload, type Workload } from '../../src/api/workload.ts';
+import { projectWorkload, workloadCache, type Workload } from '../../src/api/workload.ts';
 import {
   AutomationIdentityController,
   keysFor,
@@ -78,12 +78,7 @@ async function startOperator(): Promise<RunningOperator> {
     watch(resources.roleBindings, managed),
   ] as const;
   const [serviceAccounts, roles, roleBindings] = children;
-  const workloads = watch<Workload>(workloadResource, {
-    project: (object) => projectWorkload('Deployment', object),
-    indexes: {
-      secret: ({ metadata, secretNames }) => secretNames.map((s) => `${metadata.namespace}/${s}`),
-    },
-  });
+  const workloads = watch<Workload>(workloadResource, workloadCache('Deployment'));
 
   const controller = new Controller({
     reconciler: new AutomationIdentityController({

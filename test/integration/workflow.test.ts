@@ -11,8 +11,7 @@ import {
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Workflow } from '../../src/api/workflow.ts';
 import {
-  isFollower,
-  projectWorkload,
+  workloadCache,
   workloadKinds,
   workloadResources,
   type Workload,
@@ -82,12 +81,7 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
   });
   const workloads = workloadKinds.map((kind) =>
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- it stores what it projects
-    watch(workloadResources[kind] as Resource<Workload>, {
-      project: (object) => projectWorkload(kind, object),
-      indexes: {
-        namespace: (workload) => (isFollower(workload) ? [] : [workload.metadata.namespace]),
-      },
-    }),
+    watch(workloadResources[kind] as Resource<Workload>, workloadCache(kind)),
   );
 
   const reconciler = new WorkflowController({

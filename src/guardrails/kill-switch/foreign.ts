@@ -3,6 +3,7 @@ import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
 import { ApiError, isNotFound } from '../../runtime/errors.ts';
+import { dropAnnotations, patchExactly, pointer } from '../../runtime/json-patch.ts';
 import { forEachBounded } from '../../runtime/parallel.ts';
 import {
   isInScope,
@@ -210,7 +211,7 @@ async function pause(
   const stored = await client.mergePatch(kind.resource, { namespace, name }, patch, { signal });
   const isPaused = pauseValueOf(kind, stored) === kind.paused;
   // Who owns the field would conflict with the next apply of its owner.
-  if (isPaused) await finish({ kind, object: stored }, () => [], { client, signal });
+  if (isPaused) await finish({ kind, object: stored }, [], { client, signal });
   return isPaused;
 }
 
@@ -240,50 +241,41 @@ async function restore(
     if (value === undefined) {
       return { why: `${annotation.restoreValue} isn't a value that was kept` };
     }
-    const path = pointer(kind.path);
-    const written = await write(client, kind, object, signal, [
-      { op: 'test', path: pointer(marks(annotation.restoreValue)), value: text },
+    const path = pointer(...kind.path);
+    const kept = pointer('metadata', 'annotations', annotation.restoreValue);
+    const operations: JsonPatchOperation[] = [
+      { op: 'test', path: kept, value: text },
       { op: 'test', path, value: kind.paused },
       value === null ? { op: 'remove', path } : { op: 'replace', path, value },
-    ]);
+    ];
+    const written = await patchExactly(client, kind.resource, object, operations, signal);
     if (written === undefined || storedValueOf(kind, written) !== value) return 'Waiting';
     stored = written;
   }
-  const isDone = await finish({ kind, object: stored }, dropMarks, options);
+  const isDone = await finish({ kind, object: stored }, keptMarks, options);
   return isDone ? 'Restored' : 'Waiting';
 }
 
-function dropMarks({ metadata: { annotations = {} } }: KubeObject): JsonPatchOperation[] {
-  return [annotation.restoreValue, annotation.touch].flatMap((name): JsonPatchOperation[] => {
-    const value = annotations[name];
-    const path = pointer(marks(name));
-    return value === undefined
-      ? []
-      : [
-          { op: 'test', path, value },
-          { op: 'remove', path },
-        ];
-  });
-}
+const keptMarks = [annotation.restoreValue, annotation.touch] as const;
 
 const maxTries = 5;
 
 /**
- * The last write of a step: gives up what our requests own of an object, together with further
- * operations. It is decided on exactly what is stored, so it is tried again when that changes.
+ * The last write of a step: gives up what our requests own of an object, together with annotations
+ * that are done with. It is decided on exactly what is stored, so it is tried again when that changes.
  *
  * @returns whether it is done, or needless
  */
 async function finish(
   { kind, object }: Member,
-  operations: (object: KubeObject) => JsonPatchOperation[],
+  annotations: readonly string[],
   { client, signal }: Pick<ForeignOptions, 'client' | 'signal'>,
 ): Promise<boolean> {
   const { namespace = '', name, uid } = object.metadata;
   let live: KubeObject | undefined = object;
   for (let tries = 0; tries < maxTries; tries++) {
     if (live === undefined || live.metadata.uid !== uid) return true;
-    const further = [...operations(live), ...disownOperations(live)];
+    const further = [...dropAnnotations(live, annotations), ...disownOperations(live)];
     if (further.length === 0) return true;
     const { resourceVersion } = live.metadata;
     const test: JsonPatchOperation = {
@@ -291,40 +283,12 @@ async function finish(
       path: '/metadata/resourceVersion',
       value: resourceVersion,
     };
-    if ((await write(client, kind, live, signal, [test, ...further])) !== undefined) return true;
+    const operations = [test, ...further];
+    const written = await patchExactly(client, kind.resource, live, operations, signal);
+    if (written !== undefined) return true;
     live = await client.get(kind.resource, { namespace, name }, { signal });
   }
   return false;
-}
-
-/** @returns what is stored; `undefined` where a test failed, or the object is gone or changed */
-async function write(
-  client: KubeClient,
-  { resource }: ForeignKind,
-  { metadata: { namespace = '', name, uid } }: KubeObject,
-  signal: AbortSignal,
-  operations: readonly JsonPatchOperation[],
-): Promise<KubeObject | undefined> {
-  try {
-    return await client.jsonPatch(
-      resource,
-      { namespace, name },
-      [{ op: 'test', path: '/metadata/uid', value: uid }, ...operations],
-      { signal },
-    );
-  } catch (error) {
-    if (error instanceof ApiError && [403, 404, 409, 422].includes(error.status)) return undefined;
-    throw error;
-  }
-}
-
-function marks(name: string): readonly string[] {
-  return ['metadata', 'annotations', name];
-}
-
-/** JSON Pointer (RFC 6901: `~` and `/` are escaped). */
-function pointer(fields: readonly string[]): string {
-  return fields.map((field) => `/${field.replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
 }
 
 function nameOf({ kind, object }: Member): string {

@@ -21,7 +21,7 @@ import { closeEgress, isClosed } from '../egress/close.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
 import { readSpec } from '../identity/plan.ts';
 import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
-import type { FenceAnswer } from './plan.ts';
+import { coveredIn, type FenceAnswer } from './plan.ts';
 import {
   egressRung,
   identityRung,
@@ -264,12 +264,8 @@ export class Ladder {
     return egressRung(results.reduce((sum, { count }) => sum + count, 0));
   }
 
-  #workflowsOf({ metadata, spec }: KillSwitch): readonly Workflow[] {
-    const { workflows } = this.#options.stores;
-    const { namespace = '' } = metadata;
-    if (spec.workflow === undefined) return workflows.byIndex('namespace', namespace);
-    const workflow = workflows.get(`${namespace}/${spec.workflow}`);
-    return workflow === undefined ? [] : [workflow];
+  #workflowsOf(killSwitch: KillSwitch): readonly Workflow[] {
+    return coveredIn(this.#options.stores.workflows, killSwitch);
   }
 
   /**
@@ -282,7 +278,7 @@ export class Ladder {
     const { workflow } = killSwitch.spec;
     const names =
       workflow === undefined
-        ? [...identities.byIndex('namespace', namespace), ...this.#workflowsOf(killSwitch)].map(
+        ? [...coveredIn(identities, killSwitch), ...this.#workflowsOf(killSwitch)].map(
             ({ metadata }) => metadata.name,
           )
         : [workflow];

@@ -10,6 +10,7 @@ import {
 } from '../../api/workload.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict, isNotFound } from '../../runtime/errors.ts';
+import { pointer } from '../../runtime/json-patch.ts';
 import {
   freezeNonce,
   isPausable,
@@ -76,7 +77,7 @@ export function pausingByAdmission(client: KubeClient): Pausing {
     resume: async (killSwitch, workload) => [
       {
         op: 'add',
-        path: pointer('annotations', annotation.touch),
+        path: pointer('metadata', 'annotations', annotation.touch),
         value: thawNonce(killSwitch, workload),
       },
     ],
@@ -220,7 +221,7 @@ function pauseOperations(
 }
 
 const selectorPath = '/spec/template/spec/nodeSelector';
-const stoppedPath = `${selectorPath}/${escaped(stoppedSelector)}`;
+const stoppedPath = `${selectorPath}${pointer(stoppedSelector)}`;
 
 function annotate(
   { annotations }: KubeObject['metadata'],
@@ -234,7 +235,7 @@ function annotate(
   }
   return Object.entries(added).map(([name, value]) => ({
     op: 'add',
-    path: pointer('annotations', name),
+    path: pointer('metadata', 'annotations', name),
     value,
   }));
 }
@@ -290,14 +291,4 @@ export function disownOperations(
     .toReversed()
     .map((index): JsonPatchOperation => ({ op: 'remove', path: `${path}/${index}` }));
   return [...tests, ...removals];
-}
-
-/** JSON Pointer of an entry of a map in the metadata. */
-export function pointer(map: 'annotations', name: string): string {
-  return `/metadata/${map}/${escaped(name)}`;
-}
-
-/** A key as RFC 6901 has it in a path. */
-function escaped(key: string): string {
-  return key.replaceAll('~', '~0').replaceAll('/', '~1');
 }

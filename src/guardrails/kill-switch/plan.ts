@@ -83,6 +83,20 @@ export function covers({ spec }: KillSwitch, serviceAccountName: string): boolea
 }
 
 /**
+ * The Workflows, or AutomationIdentities, that a KillSwitch stops.
+ *
+ * @param store indexed by `namespace`
+ */
+export function coveredIn<T>(
+  store: Pick<ReadStore<T>, 'get' | 'byIndex'>,
+  { metadata: { namespace = '' }, spec }: KillSwitch,
+): readonly T[] {
+  if (spec.workflow === undefined) return store.byIndex('namespace', namespace);
+  const one = store.get(`${namespace}/${spec.workflow}`);
+  return one === undefined ? [] : [one];
+}
+
+/**
  * The KillSwitch that a Workflow or AutomationIdentity (`namespace/name`) is stopped by: its own or
  * its namespace's, and of the two one that isn't being released.
  */

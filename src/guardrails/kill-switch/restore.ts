@@ -10,11 +10,11 @@ import {
   workloadResources,
   type Workload,
 } from '../../api/workload.ts';
-import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
-import { ApiError, isNotFound } from '../../runtime/errors.ts';
+import type { KubeClient } from '../../runtime/client.ts';
+import { dropAnnotations, patchExactly, pointer } from '../../runtime/json-patch.ts';
 import { ownsPause } from './contested.ts';
-import { disownOperations, pointer, type Pausing } from './pausing.ts';
-import { covers, isHeldBy, isReleasing, isRestored, restoreOf, type Restore } from './plan.ts';
+import { disownOperations, type Pausing } from './pausing.ts';
+import { covers, isHeldBy, isRestored, restoreOf, type Restore } from './plan.ts';
 
 /** What became of one workload. */
 export type RestoreResult =
@@ -33,8 +33,8 @@ export interface RestoreOptions {
 }
 
 /**
- * Puts one workload back. Value first; then, only once the API server's answer shows the value, the annotations that
- * held it are dropped. A crash between the two leaves a workload that runs and is cleaned next
+ * Puts one workload back. Value first; then, only once the API server's answer shows the value, the
+ * annotations that held it are dropped. A crash between the two leaves a workload that runs and is cleaned next
  * time. Every write names the UID and the restore value that it was planned for.
  *
  * @param held as {@link listHeldWorkloads} has it
@@ -51,11 +51,16 @@ export async function restoreWorkload(
     const why = unrestorable(killSwitch, held, restore);
     if (why !== undefined) return { state: 'Unrestorable', why };
     if (held.kind === 'CronJob') await skipMissedRuns(held, options);
-    stored = await write(
+    stored = await patchExactly(
       client,
+      workloadResources[held.kind],
       held,
       [
-        { op: 'test', path: pointer('annotations', restore.annotation), value: restore.text },
+        {
+          op: 'test',
+          path: pointer('metadata', 'annotations', restore.annotation),
+          value: restore.text,
+        },
         ...(await pausing.resume(killSwitch, held, restore, signal)),
       ],
       signal,
@@ -69,12 +74,13 @@ export async function restoreWorkload(
   stored ??= await client.get(workloadResources[held.kind], held.metadata, { signal });
   if (stored === undefined) return { state: 'Waiting' };
   const operations = [
-    ...dropOurs(stored),
+    ...dropAnnotations(stored, heldAnnotations),
     ...disownOperations(stored, (fields) => ownsPause(held.kind, fields)),
   ];
-  const isCleaned =
-    operations.length === 0 || (await write(client, held, operations, signal)) !== undefined;
-  return { state: isCleaned ? 'Restored' : 'Waiting' };
+  if (operations.length === 0) return { state: 'Restored' };
+  const resource = workloadResources[held.kind];
+  const cleaned = await patchExactly(client, resource, held, operations, signal);
+  return { state: cleaned === undefined ? 'Waiting' : 'Restored' };
 }
 
 function unrestorable(
@@ -90,27 +96,26 @@ function unrestorable(
 /**
  * Workloads that the kill still holds and no other one covers, as the API server has them now: a
  * cache that lags must not let a release leave one behind, nor wake what another kill has stopped.
+ *
+ * @param engaged the other KillSwitches of the namespace that aren't being released
  */
 export async function listHeldWorkloads(
   client: KubeClient,
   killSwitch: KillSwitch,
+  engaged: readonly KillSwitch[],
   signal: AbortSignal,
 ): Promise<Workload[]> {
-  const { namespace = '', name } = killSwitch.metadata;
-  const killSwitches = client.list(resources.killSwitches, { namespace, signal });
+  const { namespace = '' } = killSwitch.metadata;
   const lists = await Promise.all(
     workloadKinds.map(async (kind) => {
       const objects = await client.list(workloadResources[kind], { namespace, signal });
       return objects.map((object) => projectWorkload(kind, object));
     }),
   );
-  const others = (await killSwitches).filter(
-    (other) => other.metadata.name !== name && !isReleasing(other),
-  );
   return lists
     .flat()
     .filter((workload) => !isFollower(workload) && isHeldBy(killSwitch, workload))
-    .filter((workload) => !others.some((other) => covers(other, workload.serviceAccountName)));
+    .filter((workload) => !engaged.some((other) => covers(other, workload.serviceAccountName)));
 }
 
 /**
@@ -136,41 +141,3 @@ const heldAnnotations = [
   annotation.restoreStopped,
   annotation.touch,
 ] as const;
-
-function dropOurs({ metadata: { annotations = {} } }: KubeObject): JsonPatchOperation[] {
-  return heldAnnotations.flatMap((name): JsonPatchOperation[] => {
-    const value = annotations[name];
-    if (value === undefined) return [];
-    return [
-      { op: 'test', path: pointer('annotations', name), value },
-      { op: 'remove', path: pointer('annotations', name) },
-    ];
-  });
-}
-
-/**
- * One JSON Patch on exactly the object that it was planned for.
- *
- * @returns what the API server stored, or `undefined` where a `test` failed or admission refused:
- * the object changed, or the fence still stands, and the whole step is to be planned again.
- */
-async function write(
-  client: KubeClient,
-  workload: Workload,
-  operations: JsonPatchOperation[],
-  signal: AbortSignal,
-): Promise<KubeObject | undefined> {
-  const { namespace, name, uid } = workload.metadata;
-  try {
-    return await client.jsonPatch(
-      workloadResources[workload.kind],
-      { namespace, name },
-      [{ op: 'test', path: '/metadata/uid', value: uid }, ...operations],
-      { signal },
-    );
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    if (error instanceof ApiError && [403, 409, 422].includes(error.status)) return undefined;
-    throw error;
-  }
-}
