@@ -136,7 +136,9 @@ describe.each(fenceModes)('with no operator running, engaged by $name', (mode) =
         started: [],
       });
       expect(await arena.tokenSecrets()).toEqual([]);
-      expect(await mode.isStanding(cluster, namespace)).toBe(true);
+      await waitFor(`the fence of ${namespace} to answer`, () =>
+        mode.isStanding(cluster, namespace),
+      );
     }
   });
 });
