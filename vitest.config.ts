@@ -8,6 +8,8 @@ import { defineConfig } from 'vitest/config';
  */
 export default defineConfig({
   test: {
+    // Lines of progress as they come, without a frame of vitest's around each.
+    disableConsoleIntercept: true,
     projects: [
       {
         test: {

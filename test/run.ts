@@ -20,6 +20,20 @@ const bin = path.join(root, 'node_modules', '.bin');
 interface Totals {
   passed: number;
   failed: number;
+  /** What failed and how, a line each. */
+  failures: string[];
+}
+
+/** The part of vitest's JSON report that is read here. */
+interface Report {
+  numPassedTests: number;
+  numFailedTests: number;
+  testResults: {
+    name: string;
+    status: string;
+    message: string;
+    assertionResults: { fullName: string; status: string; failureMessages: string[] }[];
+  }[];
 }
 
 interface Check {
@@ -51,7 +65,33 @@ async function runCheck({ name, command }: Check): Promise<Totals> {
   console.log(`\n── ${name}: ${command.join(' ')}`);
   const ok = (await run(command)) === 0;
   console.log(ok ? `── ${name}: ok` : `── ${name}: FAILED`);
-  return { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+  return ok ? passed(1) : failed(name);
+}
+
+function passed(count: number): Totals {
+  return { passed: count, failed: 0, failures: [] };
+}
+
+function failed(what: string, error?: unknown): Totals {
+  const why = error instanceof Error ? `: ${error.message}` : '';
+  return { passed: 0, failed: 1, failures: [`${what}${why}`] };
+}
+
+/** @param folder what a file's name is relative to */
+function failuresOf({ testResults }: Report, folder: string): string[] {
+  return testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const file = path.relative(folder, name);
+    const failing = assertionResults.filter((result) => result.status === 'failed');
+    // A file that doesn't load, or a hook that fails, fails no single test.
+    if (failing.length === 0) return status === 'failed' ? [`${file}: ${firstLine(message)}`] : [];
+    return failing.map(
+      ({ fullName, failureMessages: [why = ''] }) => `${file} ${fullName}: ${firstLine(why)}`,
+    );
+  });
+}
+
+function firstLine(text: string): string {
+  return text.trim().split('\n', 1)[0]?.slice(0, 300) ?? '';
 }
 
 /** What takes minutes on a new machine is built here, and not within the time of a test. */
@@ -68,10 +108,10 @@ async function buildPrograms(projects: readonly string[]): Promise<Totals> {
       await findArgoCd(log);
     }
     console.log('── programs: ok');
-    return { passed: 1, failed: 0 };
+    return passed(1);
   } catch (error) {
     console.error(error);
-    return { passed: 0, failed: 1 };
+    return failed('programs', error);
   }
 }
 
@@ -88,34 +128,32 @@ async function runProject(project: string): Promise<Totals> {
       '--reporter=json',
       `--outputFile.json=${report}`,
     ]);
-    const { numPassedTests, numFailedTests, numFailedTestSuites } = JSON.parse(
-      await readFile(report, 'utf8'),
-    ) as { numPassedTests: number; numFailedTests: number; numFailedTestSuites: number };
-    // A file that doesn't load, or an unhandled error, fails no single test: count it all the same.
-    const failed =
-      numFailedTests > 0 ? numFailedTests : Math.max(numFailedTestSuites, code === 0 ? 0 : 1);
-    return { passed: numPassedTests, failed };
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- written by the program above
+    const result = JSON.parse(await readFile(report, 'utf8')) as Report;
+    const failures = failuresOf(result, root);
+    // An unhandled error fails no test and no file.
+    if (code !== 0 && failures.length === 0) failures.push(`${project}: vitest ended with ${code}`);
+    return { passed: result.numPassedTests, failed: failures.length, failures };
   } catch (error) {
     console.error(error);
-    return { passed: 0, failed: 1 };
+    return failed(project, error);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
 const { values } = parseArgs({ options: { project: { type: 'string', multiple: true } } });
-const totals: Totals = { passed: 0, failed: 0 };
-const add = ({ passed, failed }: Totals): void => {
-  totals.passed += passed;
-  totals.failed += failed;
-};
+const results: Totals[] = [];
 
 if (values.project === undefined) {
-  for (const check of checks) add(await runCheck(check));
+  for (const check of checks) results.push(await runCheck(check));
 }
 const projects = values.project ?? ['unit', 'integration'];
-if (projects.some((project) => project !== 'unit')) add(await buildPrograms(projects));
-for (const project of projects) add(await runProject(project));
+if (projects.some((project) => project !== 'unit')) results.push(await buildPrograms(projects));
+for (const project of projects) results.push(await runProject(project));
 
-process.exitCode = totals.failed > 0 || totals.passed === 0 ? 1 : 0;
-console.log(`\n${totals.passed} passed, ${totals.failed} failed`);
+const sum = (of: 'passed' | 'failed'): number =>
+  results.reduce((total, result) => total + result[of], 0);
+for (const failure of results.flatMap(({ failures }) => failures)) console.log(`FAILED ${failure}`);
+process.exitCode = sum('failed') > 0 || sum('passed') === 0 ? 1 : 0;
+console.log(`\n${sum('passed')} passed, ${sum('failed')} failed`);
