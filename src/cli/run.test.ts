@@ -4,7 +4,7 @@ import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
-import { annotation, label } from '../api/names.ts';
+import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
@@ -248,6 +248,16 @@ describe('status', () => {
       ['invoice', 'bob'],
       ['namespace', 'bob'],
     ]);
+  });
+
+  it('leaves the standing probe out of the view of all namespaces', async () => {
+    server.put(resources.killSwitches, killSwitch);
+    server.put(resources.killSwitches, {
+      ...killSwitch,
+      metadata: { name: 'canary', namespace: PROBE_NAMESPACE },
+    });
+    const { out } = await cli('status', '-A', '-o', 'json');
+    expect((JSON.parse(out) as { name: string }[]).map(({ name }) => name)).toEqual(['invoice']);
   });
 
   it.each(['table', 'json', 'yaml'])('prints %s', async (format) => {

@@ -7,7 +7,7 @@ import {
   policyName,
   releaseStampPolicyName,
 } from '../admission/index.ts';
-import { annotation, label } from '../api/names.ts';
+import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { wholeNamespaceName, type KillSwitch, type Remaining } from '../api/kill-switch.ts';
 import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
@@ -435,7 +435,10 @@ async function status(
     client.list(resources.killSwitches, scope),
   ]);
   const rows = statusRows(workflows, killSwitches).filter(
-    (row) => name === undefined || row.name === name,
+    (row) =>
+      (name === undefined || row.name === name) &&
+      // What stands there is the standing probe's, and concerns nobody in an incident.
+      (!flags.allNamespaces || row.namespace !== PROBE_NAMESPACE),
   );
   if (flags.output === 'json') stdout(JSON.stringify(rows, undefined, 2));
   else if (flags.output === 'yaml') stdout(dump(rows).trimEnd());
