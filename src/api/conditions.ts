@@ -16,7 +16,7 @@ export function conditionsFrom(
   now: number,
 ): Condition[] {
   return findings.map((finding) => {
-    const before = previous?.find(({ type }) => type === finding.type);
+    const before = conditionOf(previous, finding.type);
     return {
       ...finding,
       lastTransitionTime:
@@ -26,11 +26,17 @@ export function conditionsFrom(
   });
 }
 
+/** The condition of that type. */
+export function conditionOf(
+  conditions: readonly Condition[] | undefined,
+  type: string,
+): Condition | undefined {
+  return conditions?.find((condition) => condition.type === type);
+}
+
 /** Whether a condition of that type stands at `True`. */
 export function isTrue(conditions: readonly Condition[] | undefined, type: string): boolean {
-  return (
-    conditions?.some((condition) => condition.type === type && condition.status === 'True') ?? false
-  );
+  return conditionOf(conditions, type)?.status === 'True';
 }
 
 /** RFC 3339 in UTC with whole seconds, as the API server writes `metav1.Time`. */

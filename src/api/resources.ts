@@ -28,7 +28,8 @@ export interface Resource<T extends KubeObject = KubeObject> {
   readonly object?: T;
 }
 
-function resource<T extends KubeObject>(
+/** Of a kind that isn't among {@link resources}, too: another project's. */
+export function defineResource<T extends KubeObject>(
   group: string,
   version: string,
   kind: string,
@@ -39,58 +40,58 @@ function resource<T extends KubeObject>(
 }
 
 function admission(kind: string, plural: string): Resource {
-  return resource('admissionregistration.k8s.io', 'v1', kind, plural, false);
+  return defineResource('admissionregistration.k8s.io', 'v1', kind, plural, false);
 }
 
 export const resources = {
-  workflows: resource<Workflow>(GROUP, VERSION, 'Workflow', 'automationworkflows'),
-  automationIdentities: resource<AutomationIdentity>(
+  workflows: defineResource<Workflow>(GROUP, VERSION, 'Workflow', 'automationworkflows'),
+  automationIdentities: defineResource<AutomationIdentity>(
     GROUP,
     VERSION,
     'AutomationIdentity',
     'automationidentities',
   ),
-  killSwitches: resource<KillSwitch>(GROUP, VERSION, 'KillSwitch', 'killswitches'),
-  namespaces: resource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
-  serviceAccounts: resource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
-  secrets: resource<Secret>('', 'v1', 'Secret', 'secrets'),
-  pods: resource<Pod>('', 'v1', 'Pod', 'pods'),
-  bindings: resource('', 'v1', 'Binding', 'bindings'),
-  roles: resource<Role>('rbac.authorization.k8s.io', 'v1', 'Role', 'roles'),
-  roleBindings: resource<RoleBinding>(
+  killSwitches: defineResource<KillSwitch>(GROUP, VERSION, 'KillSwitch', 'killswitches'),
+  namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
+  serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
+  secrets: defineResource<Secret>('', 'v1', 'Secret', 'secrets'),
+  pods: defineResource<Pod>('', 'v1', 'Pod', 'pods'),
+  bindings: defineResource('', 'v1', 'Binding', 'bindings'),
+  roles: defineResource<Role>('rbac.authorization.k8s.io', 'v1', 'Role', 'roles'),
+  roleBindings: defineResource<RoleBinding>(
     'rbac.authorization.k8s.io',
     'v1',
     'RoleBinding',
     'rolebindings',
   ),
-  networkPolicies: resource<NetworkPolicy>(
+  networkPolicies: defineResource<NetworkPolicy>(
     'networking.k8s.io',
     'v1',
     'NetworkPolicy',
     'networkpolicies',
   ),
-  deployments: resource('apps', 'v1', 'Deployment', 'deployments'),
-  statefulSets: resource('apps', 'v1', 'StatefulSet', 'statefulsets'),
-  daemonSets: resource('apps', 'v1', 'DaemonSet', 'daemonsets'),
-  replicaSets: resource('apps', 'v1', 'ReplicaSet', 'replicasets'),
-  jobs: resource('batch', 'v1', 'Job', 'jobs'),
-  cronJobs: resource('batch', 'v1', 'CronJob', 'cronjobs'),
-  subjectAccessReviews: resource<SubjectAccessReview>(
+  deployments: defineResource('apps', 'v1', 'Deployment', 'deployments'),
+  statefulSets: defineResource('apps', 'v1', 'StatefulSet', 'statefulsets'),
+  daemonSets: defineResource('apps', 'v1', 'DaemonSet', 'daemonsets'),
+  replicaSets: defineResource('apps', 'v1', 'ReplicaSet', 'replicasets'),
+  jobs: defineResource('batch', 'v1', 'Job', 'jobs'),
+  cronJobs: defineResource('batch', 'v1', 'CronJob', 'cronjobs'),
+  subjectAccessReviews: defineResource<SubjectAccessReview>(
     'authorization.k8s.io',
     'v1',
     'SubjectAccessReview',
     'subjectaccessreviews',
     false,
   ),
-  leases: resource<Lease>('coordination.k8s.io', 'v1', 'Lease', 'leases'),
-  selfSubjectReviews: resource<SelfSubjectReview>(
+  leases: defineResource<Lease>('coordination.k8s.io', 'v1', 'Lease', 'leases'),
+  selfSubjectReviews: defineResource<SelfSubjectReview>(
     'authentication.k8s.io',
     'v1',
     'SelfSubjectReview',
     'selfsubjectreviews',
     false,
   ),
-  events: resource('events.k8s.io', 'v1', 'Event', 'events'),
+  events: defineResource('events.k8s.io', 'v1', 'Event', 'events'),
   validatingPolicies: admission('ValidatingAdmissionPolicy', 'validatingadmissionpolicies'),
   validatingBindings: admission(
     'ValidatingAdmissionPolicyBinding',
@@ -103,4 +104,9 @@ export const resources = {
 /** `v1` or `group/version`, as objects carry it. */
 export function apiVersionOf({ group, version }: Resource): string {
   return group === '' ? version : `${group}/${version}`;
+}
+
+/** What an event about an object names. Caches leave its kind out, as items of a list come. */
+export function subjectOf(of: Resource, { metadata }: KubeObject): KubeObject {
+  return { apiVersion: apiVersionOf(of), kind: of.kind, metadata };
 }

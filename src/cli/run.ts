@@ -7,9 +7,9 @@ import {
   policyName,
   releaseStampPolicyName,
 } from '../admission/index.ts';
+import { conditionOf } from '../api/conditions.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { wholeNamespaceName, type KillSwitch, type Remaining } from '../api/kill-switch.ts';
-import type { Condition } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { isEngaging, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
@@ -460,9 +460,9 @@ export function statusRows(
   const rows = [...workflows, ...alone].map((object): StatusRow => {
     const killSwitch = killSwitchOver(engaged, keyOf(object));
     const { namespace = '', name } = object.metadata;
-    const ready = find((killSwitch ?? object).status?.conditions, 'Ready');
+    const ready = conditionOf((killSwitch ?? object).status?.conditions, 'Ready');
     if (killSwitch === undefined) {
-      const held = find(object.status?.conditions, 'Held');
+      const held = conditionOf(object.status?.conditions, 'Held');
       const state =
         held?.status === 'True' ? 'Held' : ready?.status === 'True' ? 'Running' : 'Unknown';
       const message = state === 'Held' ? held?.message : ready?.message;
@@ -491,10 +491,6 @@ export function statusRows(
     (a, b) =>
       rank(a) - rank(b) || `${a.namespace}/${a.name}`.localeCompare(`${b.namespace}/${b.name}`),
   );
-}
-
-function find(conditions: readonly Condition[] | undefined, type: string): Condition | undefined {
-  return conditions?.find((condition) => condition.type === type);
 }
 
 function table(rows: readonly StatusRow[]): string {

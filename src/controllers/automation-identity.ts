@@ -15,7 +15,7 @@ import {
   type RoleBinding,
   type ServiceAccount,
 } from '../api/objects.ts';
-import { resources } from '../api/resources.ts';
+import { resources, subjectOf } from '../api/resources.ts';
 import type { Workload } from '../api/workload.ts';
 import type { RandomBytes } from '../guardrails/credentials/generate.ts';
 import { CredentialKeeper, type CredentialsOutcome } from '../guardrails/credentials/keeper.ts';
@@ -274,7 +274,8 @@ export class AutomationIdentityController implements Reconciler {
       childMetadata: (name) => childMetadata(identity, name),
       isWithheld: isWithheld(observation),
       isKilled: killSwitch !== undefined,
-      notify: ({ type, reason, message }) => events[type](subjectOf(identity), reason, message),
+      notify: ({ type, reason, message }) =>
+        events[type](subjectOf(resources.automationIdentities, identity), reason, message),
       signal,
       log,
     });
@@ -312,7 +313,7 @@ export class AutomationIdentityController implements Reconciler {
       throw error;
     }
     for (const { type, reason, message } of transitionsOf(findings, previous)) {
-      events[type](subjectOf(identity), reason, message);
+      events[type](subjectOf(resources.automationIdentities, identity), reason, message);
     }
   }
 
@@ -374,8 +375,4 @@ async function attempt<T>(
 function applyFailed(error: unknown): Problem {
   const message = error instanceof Error ? error.message : String(error);
   return { reason: 'ApplyFailed', message: `It is tried again: ${message.slice(0, 1024)}` };
-}
-
-function subjectOf({ metadata }: AutomationIdentity): KubeObject {
-  return { apiVersion: API_VERSION, kind: 'AutomationIdentity', metadata };
 }

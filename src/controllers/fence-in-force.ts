@@ -7,11 +7,11 @@ import {
   type PolicyProbe,
 } from '../admission/index.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
-import { conditionsFrom, type Finding } from '../api/conditions.ts';
+import { conditionOf, conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
-import type { KubeObject, ObjectMeta, SelfSubjectReview } from '../api/objects.ts';
-import { apiVersionOf, resources } from '../api/resources.ts';
+import type { ObjectMeta, SelfSubjectReview } from '../api/objects.ts';
+import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { askPolicy } from '../guardrails/fence-in-force/ask.ts';
 import {
@@ -22,6 +22,7 @@ import {
   type PolicyState,
   type StoredPolicies,
 } from '../guardrails/fence-in-force/plan.ts';
+import { isReleasing } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
@@ -244,11 +245,11 @@ export class FenceInForceController implements Reconciler {
     };
     await statusWriter.write(resources.killSwitches, killSwitch, status, signal);
     for (const { type, status: now, reason, message } of conditions) {
-      const before = previous?.find((condition) => condition.type === type);
+      const before = conditionOf(previous, type);
       if (type === 'Ready') continue;
       if (before?.status === now && before.reason === reason && before.message === message)
         continue;
-      const about = source(killSwitch);
+      const about = subjectOf(resources.killSwitches, killSwitch);
       if (now === 'True') {
         log.info('Admission policies are as they should be', { condition: type, detail: message });
         if (before !== undefined && before.status !== now) events.normal(about, type, message);
@@ -281,21 +282,12 @@ function canaryKillSwitch(): KillSwitch {
   };
 }
 
-function isReleasing({ metadata }: KubeObject): boolean {
-  return metadata.labels?.[label.releasing] !== undefined;
-}
-
 async function ignoringExisting(created: Promise<unknown>): Promise<void> {
   try {
     await created;
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
   }
-}
-
-function source({ metadata }: KubeObject): KubeObject {
-  const { killSwitches } = resources;
-  return { apiVersion: apiVersionOf(killSwitches), kind: killSwitches.kind, metadata };
 }
 
 /**

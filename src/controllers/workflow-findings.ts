@@ -1,8 +1,8 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
-import { isTrue, type Finding } from '../api/conditions.ts';
+import { conditionOf, isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation } from '../api/names.ts';
-import type { Condition, KubeObject, Namespace } from '../api/objects.ts';
+import type { KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
@@ -16,6 +16,7 @@ import {
   type Problem,
   type Transition,
 } from '../guardrails/requirements.ts';
+import { clip, some } from '../guardrails/wording.ts';
 import { idOf, type Targets } from './workflow-targets.ts';
 
 /** What is known of a Workflow and of what it depends on. */
@@ -65,23 +66,23 @@ function identityMissing({ workflow, identity }: WorkflowView): Problem | undefi
 }
 
 function identityHeld({ identity, namespace }: WorkflowView): Problem | undefined {
-  const held = conditionOf(identity, 'Held');
+  const held = conditionOf(identity?.status?.conditions, 'Held');
   if (identity === undefined || held?.status !== 'True') return undefined;
   // Said already, of the Workflow itself.
   if (held.reason === 'NamespaceNotGuarded' && !isGuarded(namespace)) return undefined;
   return {
     reason: 'IdentityHeld',
-    message: `AutomationIdentity ${identity.metadata.name} is held: ${clip(held.message)}`,
+    message: `AutomationIdentity ${identity.metadata.name} is held: ${clip(held.message, 1024)}`,
   };
 }
 
 function identityNotReady({ identity }: WorkflowView): Problem | undefined {
-  const ready = conditionOf(identity, 'Ready');
+  const ready = conditionOf(identity?.status?.conditions, 'Ready');
   if (identity === undefined || ready?.status !== 'False') return undefined;
   if (isTrue(identity.status?.conditions, 'Held') || passing.has(ready.reason)) return undefined;
   return {
     reason: 'IdentityNotReady',
-    message: `AutomationIdentity ${identity.metadata.name} isn't ready: ${clip(ready.message)}`,
+    message: `AutomationIdentity ${identity.metadata.name} isn't ready: ${clip(ready.message, 1024)}`,
   };
 }
 
@@ -90,7 +91,7 @@ const passing = new Set(['Provisioning', 'KillSwitchEngaged']);
 
 /** The identity was created just now, and nobody has looked at it yet. */
 export function isIdentityPending({ identity }: WorkflowView): boolean {
-  const ready = conditionOf(identity, 'Ready');
+  const ready = conditionOf(identity?.status?.conditions, 'Ready');
   return identity !== undefined && (ready === undefined || ready.reason === 'Provisioning');
 }
 
@@ -98,7 +99,9 @@ function targetRunsAsAnother({ workflow, targets }: WorkflowView): Problem | und
   const { name } = workflow.metadata;
   const others = targets.workloads.filter(({ serviceAccountName }) => serviceAccountName !== name);
   if (others.length === 0) return undefined;
-  const list = some(others, (target) => `${idOf(target)} (as ${target.serviceAccountName})`);
+  const list = some(
+    others.map((target) => `${idOf(target)} (as ${target.serviceAccountName})`).toSorted(),
+  );
   return {
     reason: 'TargetRunsAsAnother',
     message: `Targets that don't run as the identity: ${list}. Set serviceAccountName: ${name} in their pod templates.`,
@@ -176,13 +179,13 @@ function readyFinding(
 
 function missingTargets({ missing }: Targets): string | undefined {
   if (missing.length === 0) return undefined;
-  return `Targets that don't exist yet: ${some(missing, (target) => target)}.`;
+  return `Targets that don't exist yet: ${some(missing.toSorted())}.`;
 }
 
 function untargetedWorkloads({ workflow, targets }: WorkflowView): string | undefined {
   const { untargeted } = targets;
   if (untargeted.length === 0) return undefined;
-  return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted, idOf)}.`;
+  return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted.map(idOf).toSorted())}.`;
 }
 
 /** What can carry the annotation that stops this Workflow. */
@@ -218,7 +221,7 @@ function stoppedFinding(view: WorkflowView): Finding {
 function engagement({ metadata, spec }: KillSwitch): string {
   const { reason, engagedBy = 'unknown', wholeNamespace = false } = spec;
   const since = metadata.creationTimestamp;
-  return `${wholeNamespace ? 'The whole namespace is stopped. ' : ''}Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason)}".`;
+  return `${wholeNamespace ? 'The whole namespace is stopped. ' : ''}Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason, 1024)}".`;
 }
 
 /** What changed since the conditions that stood before, as events tell it. */
@@ -226,7 +229,7 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
   const previous = view.workflow.status?.conditions;
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
-    const before = previous?.find((condition) => condition.type === type);
+    const before = conditionOf(previous, type);
     if (before?.status === status && before.reason === reason) return [];
     switch (type) {
       case 'Held':
@@ -248,21 +251,4 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return [{ type: 'warning', reason, message }];
     }
   });
-}
-
-/** The first few, so that a message stays readable at any number. */
-function some<T>(items: readonly T[], textOf: (item: T) => string): string {
-  const names = items.map(textOf).toSorted().slice(0, 5).join(', ');
-  return items.length > 5 ? `${names} and ${items.length - 5} more` : names;
-}
-
-function conditionOf(
-  identity: AutomationIdentity | undefined,
-  type: string,
-): Condition | undefined {
-  return identity?.status?.conditions?.find((condition) => condition.type === type);
-}
-
-function clip(text: string): string {
-  return text.length > 1024 ? `${text.slice(0, 1023)}…` : text;
 }

@@ -3,14 +3,8 @@ import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { API_VERSION, label } from '../api/names.ts';
-import {
-  keyOf,
-  splitKey,
-  type KubeObject,
-  type Namespace,
-  type NetworkPolicy,
-} from '../api/objects.ts';
-import { resources } from '../api/resources.ts';
+import { keyOf, splitKey, type Namespace, type NetworkPolicy } from '../api/objects.ts';
+import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
@@ -27,6 +21,7 @@ import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
 import { heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
+import { some } from '../guardrails/wording.ts';
 import {
   isEgressClosed,
   isWithheld,
@@ -256,7 +251,7 @@ export class WorkflowController implements Reconciler {
     const { created, updated, removed } = outcome;
     if (created.length + updated.length + removed.length > 0) {
       log.info('Egress changed', { created, updated, removed });
-      events.normal(subjectOf(workflow), 'EgressChanged', changesOf(outcome));
+      events.normal(subjectOf(resources.workflows, workflow), 'EgressChanged', changesOf(outcome));
     }
     return outcome;
   }
@@ -295,7 +290,7 @@ export class WorkflowController implements Reconciler {
       throw error;
     }
     for (const { type, reason, message } of transitionsOf(observation, findings)) {
-      events[type](subjectOf(workflow), reason, message);
+      events[type](subjectOf(resources.workflows, workflow), reason, message);
     }
     return undefined;
   }
@@ -330,8 +325,7 @@ function countsOf({ workloads, missing }: WorkflowView['targets']): WorkflowStat
 function changesOf({ created, updated, removed }: EgressOutcome): string {
   const parts = Object.entries({ created, updated, removed }).flatMap(([verb, names]) => {
     if (names.length === 0) return [];
-    const more = names.length > 5 ? ` and ${names.length - 5} more` : '';
-    return [`${verb} ${names.slice(0, 5).join(', ')}${more}`];
+    return [`${verb} ${some(names)}`];
   });
   return `NetworkPolicies: ${parts.join('; ')}.`;
 }
@@ -339,8 +333,4 @@ function changesOf({ created, updated, removed }: EgressOutcome): string {
 function applyFailed(error: unknown): Problem {
   const message = error instanceof Error ? error.message : String(error);
   return { reason: 'ApplyFailed', message: `It is tried again: ${message.slice(0, 1024)}` };
-}
-
-function subjectOf({ metadata }: Workflow): KubeObject {
-  return { apiVersion: API_VERSION, kind: 'Workflow', metadata };
 }

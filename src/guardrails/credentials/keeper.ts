@@ -14,6 +14,7 @@ import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import { some } from '../wording.ts';
 import { needsRestart, restart } from './consumers.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
@@ -374,7 +375,7 @@ function reportRestarts(
     notify({
       type: 'normal',
       reason: 'ConsumersRestarted',
-      message: `${done.length} workloads were restarted to read the new value: ${some(done)}.`,
+      message: `${done.length} workloads were restarted to read the new value: ${some(namesOf(done))}.`,
     });
   }
   const failed = restarted.filter((outcome) => 'error' in outcome);
@@ -383,17 +384,12 @@ function reportRestarts(
   log.warn('Consumers of a rotated credential could not be restarted', { error: first.error });
   return {
     reason: 'ConsumersNotRestarted',
-    message: `${failed.length} workloads could not be restarted and may still use the value before: ${some(failed)}.`,
+    message: `${failed.length} workloads could not be restarted and may still use the value before: ${some(namesOf(failed))}.`,
   };
 }
 
-function some(outcomes: readonly Outcome<[Workload, number], boolean>[]): string {
-  const names = outcomes
-    .slice(0, 5)
-    .map(({ item: [{ kind, metadata }] }) => `${kind} ${metadata.name}`);
-  return outcomes.length > 5
-    ? `${names.join(', ')} and ${outcomes.length - 5} more`
-    : names.join(', ');
+function namesOf(outcomes: readonly Outcome<[Workload, number], boolean>[]): string[] {
+  return outcomes.map(({ item: [{ kind, metadata }] }) => `${kind} ${metadata.name}`);
 }
 
 type Problem = CredentialsOutcome['problems'][number];

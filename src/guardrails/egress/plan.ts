@@ -3,6 +3,7 @@ import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
 import type { LabelSelector, NetworkPolicy } from '../../api/objects.ts';
 import type { EgressEntry, Workflow } from '../../api/workflow.ts';
 import type { Problem } from '../requirements.ts';
+import { some } from '../wording.ts';
 import type { Workload } from '../../api/workload.ts';
 import { namesPods, normalSelector, podSelectorOf } from './pod-selector.ts';
 import { alreadyGranted, rulesOf, type EgressRule } from './rules.ts';
@@ -105,11 +106,10 @@ export function whatEgressMisses(workloads: readonly Workload[]): Problem[] {
 function podsNotSelectable(workloads: readonly Workload[]): Problem | undefined {
   const nameless = workloads.filter((workload) => podSelectorOf(workload) === undefined);
   if (nameless.length === 0) return undefined;
-  const names = nameless.slice(0, 5).map(({ kind, metadata }) => `${kind} ${metadata.name}`);
-  const more = nameless.length > 5 ? ` and ${nameless.length - 5} more` : '';
+  const names = nameless.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
   return {
     reason: 'PodsNotSelectable',
-    message: `No policy can select the pods of ${names.join(', ')}${more} without selecting others: give the pod template a label that only its pods have, and whatever has a selector matchLabels in it.`,
+    message: `No policy can select the pods of ${some(names)} without selecting others: give the pod template a label that only its pods have, and whatever has a selector matchLabels in it.`,
   };
 }
 

@@ -1,5 +1,6 @@
 import type { AdmissionObject } from '../../admission/index.ts';
 import type { Finding } from '../../api/conditions.ts';
+import { some } from '../wording.ts';
 
 /** What the standing probe knows of one policy. */
 export interface PolicyState {
@@ -194,10 +195,4 @@ function intactFinding(states: readonly PolicyState[]): Finding {
 
 function whyOf({ name, force }: PolicyState): string {
   return force.kind === 'InForce' ? name : `${name} (${force.why})`;
-}
-
-/** The first few, so that a message stays readable. */
-function some(texts: readonly string[]): string {
-  const named = texts.slice(0, 5).join(', ');
-  return texts.length > 5 ? `${named} and ${texts.length - 5} more` : named;
 }

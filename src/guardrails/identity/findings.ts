@@ -1,4 +1,4 @@
-import { isTrue, type Finding } from '../../api/conditions.ts';
+import { conditionOf, isTrue, type Finding } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { Condition } from '../../api/objects.ts';
 import {
@@ -50,7 +50,7 @@ export function transitionsOf(
 ): Transition[] {
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
-    const before = previous?.find((condition) => condition.type === type);
+    const before = conditionOf(previous, type);
     if (before?.status === status && before.reason === reason) return [];
     if (type === 'Held') {
       if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { GROUP } from '../../api/names.ts';
 import type { KubeObject } from '../../api/objects.ts';
-import type { Resource } from '../../api/resources.ts';
+import { defineResource, type Resource } from '../../api/resources.ts';
 
 /** What a field that pauses can hold; `null` stands for a field that isn't there. */
 export type Scalar = string | number | boolean | null;
@@ -32,10 +32,6 @@ export interface ForeignKind {
   ended?: { at: string; values?: readonly string[] };
 }
 
-function foreign(group: string, version: string, kind: string, plural: string): Resource {
-  return { group, version, kind, plural, namespaced: true };
-}
-
 const kedaPaused = ['metadata', 'annotations', 'autoscaling.keda.sh/paused'] as const;
 
 /**
@@ -53,7 +49,7 @@ const kedaPaused = ['metadata', 'annotations', 'autoscaling.keda.sh/paused'] as 
  */
 export const foreignKinds: readonly ForeignKind[] = [
   {
-    resource: foreign('argoproj.io', 'v1alpha1', 'Rollout', 'rollouts'),
+    resource: defineResource('argoproj.io', 'v1alpha1', 'Rollout', 'rollouts'),
     serviceAccounts: ['spec.template.spec.serviceAccountName'],
     workloads: [{ at: 'spec.workloadRef' }],
     path: ['spec', 'replicas'],
@@ -62,7 +58,7 @@ export const foreignKinds: readonly ForeignKind[] = [
     restorable: true,
   },
   {
-    resource: foreign('argoproj.io', 'v1alpha1', 'CronWorkflow', 'cronworkflows'),
+    resource: defineResource('argoproj.io', 'v1alpha1', 'CronWorkflow', 'cronworkflows'),
     serviceAccounts: [
       'spec.workflowSpec.serviceAccountName',
       'spec.workflowSpec.templates[].serviceAccountName',
@@ -73,7 +69,7 @@ export const foreignKinds: readonly ForeignKind[] = [
     restorable: true,
   },
   {
-    resource: foreign('argoproj.io', 'v1alpha1', 'Workflow', 'workflows'),
+    resource: defineResource('argoproj.io', 'v1alpha1', 'Workflow', 'workflows'),
     serviceAccounts: [
       'spec.serviceAccountName',
       'spec.templates[].serviceAccountName',
@@ -87,7 +83,7 @@ export const foreignKinds: readonly ForeignKind[] = [
     ended: { at: 'status.phase', values: ['Succeeded', 'Failed', 'Error'] },
   },
   {
-    resource: foreign('keda.sh', 'v1alpha1', 'ScaledObject', 'scaledobjects'),
+    resource: defineResource('keda.sh', 'v1alpha1', 'ScaledObject', 'scaledobjects'),
     serviceAccounts: [],
     workloads: [{ at: 'spec.scaleTargetRef', defaultKind: 'Deployment' }],
     path: kedaPaused,
@@ -96,7 +92,7 @@ export const foreignKinds: readonly ForeignKind[] = [
     restorable: true,
   },
   {
-    resource: foreign('keda.sh', 'v1alpha1', 'ScaledJob', 'scaledjobs'),
+    resource: defineResource('keda.sh', 'v1alpha1', 'ScaledJob', 'scaledjobs'),
     serviceAccounts: ['spec.jobTargetRef.template.spec.serviceAccountName'],
     path: kedaPaused,
     paused: 'true',
@@ -104,7 +100,7 @@ export const foreignKinds: readonly ForeignKind[] = [
     restorable: true,
   },
   {
-    resource: foreign('tekton.dev', 'v1', 'PipelineRun', 'pipelineruns'),
+    resource: defineResource('tekton.dev', 'v1', 'PipelineRun', 'pipelineruns'),
     serviceAccounts: [
       'spec.taskRunTemplate.serviceAccountName',
       'spec.taskRunSpecs[].serviceAccountName',
@@ -116,7 +112,7 @@ export const foreignKinds: readonly ForeignKind[] = [
     ended: { at: 'status.completionTime' },
   },
   {
-    resource: foreign('tekton.dev', 'v1', 'TaskRun', 'taskruns'),
+    resource: defineResource('tekton.dev', 'v1', 'TaskRun', 'taskruns'),
     serviceAccounts: ['spec.serviceAccountName'],
     path: ['spec', 'status'],
     paused: 'TaskRunCancelled',
@@ -161,7 +157,7 @@ const catalogueEntry = z
     restorable: z.boolean().default(true),
   })
   .transform(({ group, version, kind, plural, serviceAccountPath, ...entry }): ForeignKind => ({
-    resource: foreign(group, version, kind, plural),
+    resource: defineResource(group, version, kind, plural),
     serviceAccounts: [serviceAccountPath],
     path: entry.path.split('.'),
     paused: entry.pausedValue,

@@ -1,5 +1,5 @@
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
-import { isTrue } from '../../api/conditions.ts';
+import { conditionOf, isTrue } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { annotation } from '../../api/names.ts';
 import type { Condition, KubeObject } from '../../api/objects.ts';
@@ -41,7 +41,7 @@ export function awaitedOf(
 ): string | undefined {
   const { metadata, status } = identity;
   if (metadata.deletionTimestamp !== undefined) return undefined;
-  const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+  const ready = conditionOf(status?.conditions, 'Ready');
   const waiting = (what: string): string =>
     `Waiting for ${what} of AutomationIdentity ${metadata.name}${explained(ready)}.`;
   const isHeld = isTrue(status?.conditions, 'Held');
@@ -111,10 +111,8 @@ export async function awaitIdentities(
 
 /** The lifting of the fence is written down when the first wait is reported. */
 function isRestAwaited({ status }: KillSwitch, now: number): boolean {
-  const lifted = status?.conditions?.find(
-    ({ type, reason }) => type === 'Fenced' && reason === 'Lifted',
-  );
-  return lifted === undefined || now - Date.parse(lifted.lastTransitionTime) < restWaitMs;
+  const fenced = conditionOf(status?.conditions, 'Fenced');
+  return fenced?.reason !== 'Lifted' || now - Date.parse(fenced.lastTransitionTime) < restWaitMs;
 }
 
 function isStillStopped(others: readonly KillSwitch[], name: string): boolean {

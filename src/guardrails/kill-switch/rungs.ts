@@ -1,6 +1,7 @@
 import { timestamp, type Finding } from '../../api/conditions.ts';
 import { maxRemaining, type Remaining } from '../../api/kill-switch.ts';
 import type { Condition, Pod } from '../../api/objects.ts';
+import { clip, some } from '../wording.ts';
 
 /**
  * Time from the end of a ServiceAccount until no API server accepts its tokens: each remembers for
@@ -259,14 +260,4 @@ function verdictOf(known: readonly Finding[]): Pick<Finding, 'status' | 'reason'
   return isBeyondUs
     ? { status: 'False', reason: 'SomethingRemains' }
     : { status: 'False', reason: 'Stopping' };
-}
-
-/** The first few, so that a message stays readable at any number. */
-function some(names: readonly string[]): string {
-  const first = names.slice(0, 5).join(', ');
-  return names.length > 5 ? `${first} and ${names.length - 5} more` : first;
-}
-
-function clip(text: string): string {
-  return text.length > 512 ? `${text.slice(0, 511)}…` : text;
 }
