@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentityMetrics } from '../controllers/automation-identity.ts';
-import type { KillSwitchMetrics } from '../controllers/kill-switch.ts';
+import type { KillSwitchMetrics } from '../controllers/kill-switch-report.ts';
 import type { ClientMetrics } from '../runtime/client.ts';
 import type { ControllerMetrics } from '../runtime/controller.ts';
 import type { ListWatchMetrics } from '../runtime/list-watch.ts';

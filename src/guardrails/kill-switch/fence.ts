@@ -4,7 +4,9 @@ import type { KillSwitch } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
-import type { FenceAnswer } from './plan.ts';
+
+/** Answer of the fence to the probe. */
+export type FenceAnswer = 'Denied' | 'Allowed' | 'Unknown';
 
 /**
  * Asks the API server whether the fence of a KillSwitch stands, by a dry run that the policy which

@@ -1,9 +1,12 @@
 import { annotation } from '../../api/names.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
-import type { KubeObject } from '../../api/objects.ts';
+import { keyOf, type KubeObject } from '../../api/objects.ts';
+import type { Workload } from '../../api/workload.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
+import type { ReconcileContext } from '../../runtime/controller.ts';
 import { ApiError, isNotFound } from '../../runtime/errors.ts';
 import { dropAnnotations, patchExactly, pointer } from '../../runtime/json-patch.ts';
+import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { forEachBounded } from '../../runtime/parallel.ts';
 import {
   isInScope,
@@ -16,15 +19,7 @@ import {
   type Scope,
 } from './foreign-kinds.ts';
 import { disownOperations } from './pausing.ts';
-import { freezeNonce } from './plan.ts';
-
-export interface ForeignOptions {
-  client: KubeClient;
-  kinds: readonly ForeignKind[];
-  /** Requests in flight at a time. */
-  parallelism: number;
-  signal: AbortSignal;
-}
+import { covers, freezeNonce, nameOf as workloadName, runsUnder } from './plan.ts';
 
 /** What became of the workloads of other projects' kinds at a stop. */
 export interface ForeignStop {
@@ -32,8 +27,6 @@ export interface ForeignStop {
   total: number;
   /** Kind and name of those that still run. */
   running: readonly string[];
-  /** Kind and name of those that were stopped now, and that no release puts back. */
-  ended: readonly string[];
   /** Why a kind could not be listed, one sentence each. */
   unlisted: readonly string[];
 }
@@ -46,85 +39,192 @@ export interface ForeignRelease {
   objects: readonly KubeObject[];
 }
 
-/**
- * Pauses what the automation has of other projects' kinds. They aren't cached and no policy
- * freezes them: pods are refused whatever they say, and this spares their controllers the attempt.
- * The value that stood there is kept by the same request that replaces it.
- */
-export async function stopForeign(
-  killSwitch: KillSwitch,
-  scope: Scope,
-  options: ForeignOptions,
-): Promise<ForeignStop> {
-  const { lists, failed } = await listAll(killSwitch, options, ({ labelSelector }) => ({
-    ...(labelSelector !== undefined && { labelSelector }),
-  }));
-  const members = membersOf(lists, scope).filter(({ kind, object }) => !isOver(kind, object));
-  const due = members.filter(({ kind, object }) => pauseValueOf(kind, object) !== kind.paused);
-  const outcomes = await forEachBounded(due, options.parallelism, (member) =>
-    pause(killSwitch, member, options),
-  );
-  const paused = outcomes.filter((outcome) => 'result' in outcome && outcome.result);
-  return {
-    total: members.length,
-    running: outcomes
-      .filter((outcome) => !paused.includes(outcome))
-      .map(({ item }) => nameOf(item)),
-    ended: paused
-      .filter(({ item: { kind, object } }) => keptFor(kind, object) === undefined)
-      .map(({ item }) => nameOf(item)),
-    unlisted: failed.map(unlistedText),
-  };
+/** What was found, and when. */
+interface Look extends ForeignStop {
+  uid: string | undefined;
+  /** Milliseconds since the epoch. */
+  at: number;
 }
 
+export interface ForeignWorkloadsOptions {
+  client: KubeClient;
+  kinds: readonly ForeignKind[];
+  /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
+  workloads: IndexedStore<Workload>;
+  /** Requests in flight at a time. */
+  parallelism: number;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+  /** Told kind and name of those that were stopped just now, and that no release puts back. */
+  onEnded: (killSwitch: KillSwitch, names: readonly string[]) => void;
+}
+
+/** A little below the time between two looks at a settled kill, so that each looks at these too. */
+const lookAgainMs = 50_000;
+
 /**
- * Puts back what this kill paused, one object in two writes: the value, by tests on everything that
- * it was planned for, and then, once the answer shows it, our annotations and our ownership go.
- * Nothing that stands at another value than the paused one is touched, except to clean it.
- *
- * @param isHeldByAnother whether another kill switch stops an object as well
+ * What an automation has of other projects' kinds. They aren't watched, so they are looked at once
+ * a minute, and at every turn where one still runs.
  */
-export async function releaseForeign(
-  killSwitch: KillSwitch,
-  scope: Scope,
-  isHeldByAnother: (kind: ForeignKind, object: KubeObject) => boolean,
-  options: ForeignOptions,
-): Promise<ForeignRelease> {
-  const kinds = options.kinds.filter(({ restorable }) => restorable);
-  const { lists, failed } = await listAll(killSwitch, { ...options, kinds }, () => ({}));
-  // The API server says no for good; whatever else happened may be over the next time.
-  const passing = failed.find(({ error }) => !(error instanceof ApiError && error.status === 403));
-  if (passing !== undefined) throw passing.error;
-  const objects = membersOf(lists, scope);
-  const isMember = new Set(objects.map(({ object }) => object));
-  const held = lists
-    .flatMap(({ kind, items }) => items.map((object): Member => ({ kind, object })))
-    .filter(({ kind, object }) => {
-      const { annotations = {} } = object.metadata;
-      const isOurs = annotations[annotation.touch] === freezeNonce(killSwitch);
-      const isKept = annotations[annotation.restoreValue] !== undefined;
-      return (isOurs || (isKept && isMember.has(object))) && !isHeldByAnother(kind, object);
-    });
-  const outcomes = await forEachBounded(held, options.parallelism, (member) =>
-    restore(member, options),
-  );
-  return {
-    waiting: outcomes.flatMap((outcome) =>
-      'error' in outcome || outcome.result === 'Waiting' ? [nameOf(outcome.item)] : [],
-    ),
-    notRestored: [
-      ...failed.map((failure) => ({
-        name: failure.kind.resource.kind,
-        why: unlistedText(failure),
-      })),
-      ...outcomes.flatMap((outcome) =>
-        'result' in outcome && typeof outcome.result === 'object'
-          ? [{ name: nameOf(outcome.item), why: outcome.result.why }]
-          : [],
+export class ForeignWorkloads {
+  readonly #options: ForeignWorkloadsOptions;
+  /** By key, of engaged ones. */
+  readonly #looks = new Map<string, Look>();
+
+  constructor(options: ForeignWorkloadsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Pauses them. No policy freezes them: pods are refused whatever they say, and this spares their
+   * controllers the attempt. The value that stood there is kept by the same request that replaces
+   * it.
+   */
+  async stop(
+    killSwitch: KillSwitch,
+    { signal, log }: Pick<ReconcileContext, 'signal' | 'log'>,
+  ): Promise<ForeignStop> {
+    const { client, clock, kinds, onEnded, parallelism } = this.#options;
+    const key = keyOf(killSwitch);
+    const { uid } = killSwitch.metadata;
+    const last = this.#looks.get(key);
+    const isFresh = last?.uid === uid && clock() - (last?.at ?? 0) < lookAgainMs;
+    if (last !== undefined && isFresh && last.running.length === 0) return last;
+
+    const { lists, failed } = await this.#listAll(killSwitch, kinds, signal, (kind) =>
+      kind.labelSelector === undefined ? {} : { labelSelector: kind.labelSelector },
+    );
+    const members = membersOf(lists, this.#scopeOf(killSwitch)).filter(
+      ({ kind, object }) => !isOver(kind, object),
+    );
+    const due = members.filter(({ kind, object }) => pauseValueOf(kind, object) !== kind.paused);
+    const outcomes = await forEachBounded(due, parallelism, (member) =>
+      pause(killSwitch, member, { client, signal }),
+    );
+    const paused = outcomes.filter((outcome) => 'result' in outcome && outcome.result);
+    const found: ForeignStop = {
+      total: members.length,
+      running: outcomes
+        .filter((outcome) => !paused.includes(outcome))
+        .map(({ item }) => nameOf(item)),
+      unlisted: failed.map(unlistedText),
+    };
+    this.#looks.set(key, { ...found, uid, at: clock() });
+    if (failed.length > 0) {
+      log.warn('Kinds of other projects could not be listed', { kinds: found.unlisted });
+    }
+    const ended = paused.filter(
+      ({ item: { kind, object } }) => keptFor(kind, object) === undefined,
+    );
+    if (ended.length > 0) {
+      onEnded(
+        killSwitch,
+        ended.map(({ item }) => nameOf(item)),
+      );
+    }
+    return found;
+  }
+
+  /**
+   * Puts back what this kill paused, one object in two writes: the value, by tests on everything
+   * that it was planned for, and then, once the answer shows it, our annotations and our ownership
+   * go. Nothing that stands at another value than the paused one is touched, except to clean it.
+   *
+   * @param engaged the other KillSwitches of the namespace that aren't being released
+   * @throws ApiError for what a retry may cure
+   */
+  async release(
+    killSwitch: KillSwitch,
+    engaged: readonly KillSwitch[],
+    signal: AbortSignal,
+  ): Promise<ForeignRelease> {
+    const { client, parallelism } = this.#options;
+    const kinds = this.#options.kinds.filter(({ restorable }) => restorable);
+    const { lists, failed } = await this.#listAll(killSwitch, kinds, signal, () => ({}));
+    // The API server says no for good; whatever else happened may be over the next time.
+    const passing = failed.find(
+      ({ error }) => !(error instanceof ApiError && error.status === 403),
+    );
+    if (passing !== undefined) throw passing.error;
+    const objects = membersOf(lists, this.#scopeOf(killSwitch));
+    const isMember = new Set(objects.map(({ object }) => object));
+    const others = engaged.map((other) => this.#scopeOf(other));
+    const held = lists
+      .flatMap(({ kind, items }) => items.map((object): Member => ({ kind, object })))
+      .filter(({ kind, object }) => {
+        const { annotations = {} } = object.metadata;
+        const isOurs = annotations[annotation.touch] === freezeNonce(killSwitch);
+        const isKept = annotations[annotation.restoreValue] !== undefined;
+        return (
+          (isOurs || (isKept && isMember.has(object))) &&
+          !others.some((scope) => isInScope(kind, object, scope))
+        );
+      });
+    const outcomes = await forEachBounded(held, parallelism, (member) =>
+      restore(member, { client, signal }),
+    );
+    return {
+      waiting: outcomes.flatMap((outcome) =>
+        'error' in outcome || outcome.result === 'Waiting' ? [nameOf(outcome.item)] : [],
       ),
-    ],
-    objects: objects.map(({ object }) => object),
-  };
+      notRestored: [
+        ...failed.map((failure) => ({
+          name: failure.kind.resource.kind,
+          why: unlistedText(failure),
+        })),
+        ...outcomes.flatMap((outcome) =>
+          'result' in outcome && typeof outcome.result === 'object'
+            ? [{ name: nameOf(outcome.item), why: outcome.result.why }]
+            : [],
+        ),
+      ],
+      objects: objects.map(({ object }) => object),
+    };
+  }
+
+  /** What was found of a KillSwitch (`namespace/name`) holds no more: it is released, or gone. */
+  forget(key: string): void {
+    this.#looks.delete(key);
+  }
+
+  #scopeOf(killSwitch: KillSwitch): Scope {
+    const stopped = new Set(runsUnder(killSwitch, this.#options.workloads).map(workloadName));
+    return {
+      covers: (serviceAccountName) => covers(killSwitch, serviceAccountName),
+      isStopped: (kind, name) => stopped.has(`${kind} ${name}`),
+    };
+  }
+
+  /** A kind that isn't installed has nothing; another error of one kind doesn't keep the others. */
+  async #listAll(
+    { metadata: { namespace = '' } }: KillSwitch,
+    kinds: readonly ForeignKind[],
+    signal: AbortSignal,
+    selector: (kind: ForeignKind) => { labelSelector?: string },
+  ): Promise<{ lists: List[]; failed: Failure[] }> {
+    const { client, parallelism } = this.#options;
+    const outcomes = await forEachBounded(kinds, parallelism, async (kind) => {
+      try {
+        return await client.list(kind.resource, { namespace, signal, ...selector(kind) });
+      } catch (error) {
+        if (isNotFound(error)) return [];
+        throw error;
+      }
+    });
+    return {
+      lists: outcomes.flatMap((outcome) =>
+        'result' in outcome ? [{ kind: outcome.item, items: outcome.result }] : [],
+      ),
+      failed: outcomes.flatMap((outcome) =>
+        'error' in outcome ? [{ kind: outcome.item, error: outcome.error }] : [],
+      ),
+    };
+  }
+}
+
+/** Whether nothing runs any more, as far as every kind could be asked. */
+export function isQuiet({ running, unlisted }: ForeignStop): boolean {
+  return running.length === 0 && unlisted.length === 0;
 }
 
 interface Member {
@@ -137,33 +237,14 @@ interface List {
   items: readonly KubeObject[];
 }
 
+interface Requests {
+  client: KubeClient;
+  signal: AbortSignal;
+}
+
 interface Failure {
   kind: ForeignKind;
   error: unknown;
-}
-
-/** A kind that isn't installed has nothing; another error of one kind doesn't keep the others. */
-async function listAll(
-  { metadata: { namespace = '' } }: KillSwitch,
-  { client, kinds, parallelism, signal }: ForeignOptions,
-  selector: (kind: ForeignKind) => { labelSelector?: string },
-): Promise<{ lists: List[]; failed: Failure[] }> {
-  const outcomes = await forEachBounded(kinds, parallelism, async (kind) => {
-    try {
-      return await client.list(kind.resource, { namespace, signal, ...selector(kind) });
-    } catch (error) {
-      if (isNotFound(error)) return [];
-      throw error;
-    }
-  });
-  return {
-    lists: outcomes.flatMap((outcome) =>
-      'result' in outcome ? [{ kind: outcome.item, items: outcome.result }] : [],
-    ),
-    failed: outcomes.flatMap((outcome) =>
-      'error' in outcome ? [{ kind: outcome.item, error: outcome.error }] : [],
-    ),
-  };
 }
 
 function unlistedText({ kind: { resource }, error }: Failure): string {
@@ -196,7 +277,7 @@ function keptFor(kind: ForeignKind, object: KubeObject): string | undefined {
 async function pause(
   killSwitch: KillSwitch,
   { kind, object }: Member,
-  { client, signal }: ForeignOptions,
+  { client, signal }: Requests,
 ): Promise<boolean> {
   const kept = keptFor(kind, object);
   const annotations =
@@ -229,11 +310,8 @@ function merged(a: object, b: unknown): object {
 
 type Restored = 'Restored' | 'Waiting' | { why: string };
 
-async function restore(
-  { kind, object }: Member,
-  options: Pick<ForeignOptions, 'client' | 'signal'>,
-): Promise<Restored> {
-  const { client, signal } = options;
+async function restore({ kind, object }: Member, requests: Requests): Promise<Restored> {
+  const { client, signal } = requests;
   const text = object.metadata.annotations?.[annotation.restoreValue];
   let stored = object;
   if (text !== undefined && pauseValueOf(kind, object) === kind.paused) {
@@ -252,7 +330,7 @@ async function restore(
     if (written === undefined || storedValueOf(kind, written) !== value) return 'Waiting';
     stored = written;
   }
-  const isDone = await finish({ kind, object: stored }, keptMarks, options);
+  const isDone = await finish({ kind, object: stored }, keptMarks, requests);
   return isDone ? 'Restored' : 'Waiting';
 }
 
@@ -269,7 +347,7 @@ const maxTries = 5;
 async function finish(
   { kind, object }: Member,
   annotations: readonly string[],
-  { client, signal }: Pick<ForeignOptions, 'client' | 'signal'>,
+  { client, signal }: Requests,
 ): Promise<boolean> {
   const { namespace = '', name, uid } = object.metadata;
   let live: KubeObject | undefined = object;

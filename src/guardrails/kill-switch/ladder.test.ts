@@ -9,7 +9,7 @@ import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
 import { Ladder, type Climb } from './ladder.ts';
-import type { FenceAnswer } from './plan.ts';
+import type { FenceAnswer } from './fence.ts';
 import { tokensDieMs } from './rungs.ts';
 
 const namespace = 'billing';

@@ -1,5 +1,5 @@
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
-import { isTrue, type Finding } from '../../api/conditions.ts';
+import { conditionOf, isTrue, type Finding } from '../../api/conditions.ts';
 import { maxRemaining, type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
 import { annotation } from '../../api/names.ts';
 import {
@@ -21,7 +21,8 @@ import { closeEgress, isClosed } from '../egress/close.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
 import { readSpec } from '../identity/plan.ts';
 import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
-import { coveredIn, type FenceAnswer } from './plan.ts';
+import type { FenceAnswer } from './fence.ts';
+import { coveredIn } from './plan.ts';
 import {
   egressRung,
   identityRung,
@@ -329,7 +330,7 @@ class Look {
   }
 
   conditionOf(type: string): Condition | undefined {
-    return this.#conditions.find((condition) => condition.type === type);
+    return conditionOf(this.#conditions, type);
   }
 
   remainingOf(prefix: string): Remaining[] {

@@ -1,10 +1,9 @@
-import { isTrue, type Finding } from '../../api/conditions.ts';
+import { isTrue } from '../../api/conditions.ts';
 import { annotation, label } from '../../api/names.ts';
 import { wholeNamespaceName, type KillSwitch } from '../../api/kill-switch.ts';
 import { splitKey, type KubeObject, type Pod } from '../../api/objects.ts';
 import { pauses, type Workload } from '../../api/workload.ts';
 import type { ReadStore } from '../../runtime/store.ts';
-import { effectiveFindings, isUnanswered } from './rungs.ts';
 
 /**
  * What the kill switch of one Workflow, or of a namespace, is doing. It is a function of what stands in the API alone,
@@ -36,12 +35,18 @@ export function phaseOf(
  * Admission stamps who asks, and refuses who engaged. Where it wasn't in force there is no stamp,
  * and then nobody is known to be a second person.
  */
-function isReleaseAsked({ metadata, spec }: KillSwitch): boolean {
+function isReleaseAsked(killSwitch: KillSwitch): boolean {
+  const { metadata, spec } = killSwitch;
   const { annotations = {} } = metadata;
-  if (isReleasing({ metadata, spec })) return true;
+  if (isReleasing(killSwitch)) return true;
   const by = annotations[annotation.releasedBy];
   if (annotations[annotation.release] === undefined || by === undefined) return false;
   return by !== spec.engagedBy || annotations[annotation.breakGlass] !== undefined;
+}
+
+/** The authenticated user who asked for the release, as admission stamped it. */
+export function releaserOf({ metadata }: KubeObject): string {
+  return metadata.annotations?.[annotation.releasedBy] ?? 'unknown';
 }
 
 /** Whether an object carries the annotation that engages. */
@@ -97,6 +102,20 @@ export function coveredIn<T>(
 }
 
 /**
+ * The workloads, or pods, that a KillSwitch stops.
+ *
+ * @param store indexed by `namespace` and `identity` (`namespace/serviceAccountName`)
+ */
+export function runsUnder<T>(
+  { metadata: { namespace = '' }, spec }: KillSwitch,
+  store: Pick<ReadStore<T>, 'byIndex'>,
+): readonly T[] {
+  return spec.workflow === undefined
+    ? store.byIndex('namespace', namespace)
+    : store.byIndex('identity', `${namespace}/${spec.workflow}`);
+}
+
+/**
  * The KillSwitch that a Workflow or AutomationIdentity (`namespace/name`) is stopped by: its own or
  * its namespace's, and of the two one that isn't being released.
  */
@@ -118,7 +137,7 @@ export function isLifted(killSwitch: KillSwitch): boolean {
 }
 
 /** Whether the fence of a KillSwitch is being lifted, or is lifted. */
-export function isReleasing({ metadata }: KillSwitch): boolean {
+export function isReleasing({ metadata }: KubeObject): boolean {
   return metadata.labels?.[label.releasing] !== undefined;
 }
 
@@ -229,9 +248,6 @@ export function graceOf(pod: Pod, capSeconds: number): number {
   return Math.max(1, Math.min(pod.spec?.terminationGracePeriodSeconds ?? 30, capSeconds));
 }
 
-/** Answer of the fence to the probe. */
-export type FenceAnswer = 'Denied' | 'Allowed' | 'Unknown';
-
 /**
  * Whether a pod still has to be told: to go, or, if it is going with a grace period above the cap,
  * to go sooner; or to lose the finalizer by which it would count as a failure of its Job.
@@ -247,173 +263,7 @@ export function isTracked({ metadata }: Pod): boolean {
   return metadata.finalizers?.includes(jobTrackingFinalizer) === true;
 }
 
-export interface StopProgress {
-  namespace: string;
-  /** The namespace carries the environment label, so that the policies are bound to it. */
-  guarded: boolean;
-  fence: FenceAnswer;
-  /** Workloads are paused by patch, because admission rewrites nothing. */
-  byPatch?: boolean;
-  /** Every workload that the KillSwitch covers. */
-  workloads: readonly Workload[];
-  /** Pods that are still there, live ones only; `undefined` where they couldn't be listed. */
-  pods: readonly Pod[] | undefined;
-  /** What it has of other projects' kinds, beside the workloads. */
-  foreign?: {
-    total: number;
-    /** Kind and name of those that still run. */
-    running: readonly string[];
-    /** Why a kind could not be listed, one sentence each. */
-    unlisted: readonly string[];
-  };
-  /** The rungs after these, as conditions. */
-  rungs: readonly Finding[];
-  /** Milliseconds since the epoch. */
-  now: number;
-}
-
-/** The rungs of the ladder as conditions, then `Effective`, and `Ready` last. */
-export function stopFindings(progress: StopProgress): Finding[] {
-  const rungs = [
-    fencedFinding(progress),
-    pausedFinding(progress),
-    podsGoneFinding(progress),
-    ...progress.rungs,
-  ];
-  return [...rungs, ...effectiveFindings(rungs)];
-}
-
-function fencedFinding({ namespace, guarded, fence }: StopProgress): Finding {
-  if (!guarded) {
-    return {
-      type: 'Fenced',
-      status: 'False',
-      reason: 'NamespaceNotGuarded',
-      message: `No policy denies new pods, because the namespace isn't guarded. To guard it: kubectl label namespace ${namespace} ${label.environment}=prod.`,
-    };
-  }
-  switch (fence) {
-    case 'Denied':
-      return {
-        type: 'Fenced',
-        status: 'True',
-        reason: 'ProbeDenied',
-        message: 'Admission denies new pods and tokens of this automation; proven by a dry run.',
-      };
-    case 'Allowed':
-      return {
-        type: 'Fenced',
-        status: 'False',
-        reason: 'ProbeAllowed',
-        message:
-          'A dry run was not denied: the admission policies are missing or not in force yet. To install them: kubectl apply -k config/admission.',
-      };
-    case 'Unknown':
-      return {
-        type: 'Fenced',
-        status: 'Unknown',
-        reason: 'ProbeFailed',
-        message:
-          'The API server did not answer the dry run that proves the fence; it is tried again.',
-      };
-  }
-}
-
-function pausedFinding({ workloads, foreign, byPatch = false }: StopProgress): Finding {
-  const running = [...workloads.filter(isPausable).map(nameOf), ...(foreign?.running ?? [])];
-  const total = workloads.length + (foreign?.total ?? 0);
-  if (running.length > 0) {
-    return {
-      type: 'Paused',
-      status: 'False',
-      reason: 'Pausing',
-      message: `${running.length} of ${total} workloads still have to be paused: ${some(running)}.`,
-    };
-  }
-  const unlisted = foreign?.unlisted ?? [];
-  if (unlisted.length > 0) {
-    return {
-      type: 'Paused',
-      status: 'Unknown',
-      reason: 'KindsNotListed',
-      message: `No pod of them starts, but whether they are paused isn't known: ${some(unlisted)}.`,
-    };
-  }
-  return {
-    type: 'Paused',
-    status: 'True',
-    reason: 'AllPaused',
-    message: `${total} workloads are covered, none of them active.${byPatch ? byPatchNote : ''}`,
-  };
-}
-
-const byPatchNote =
-  ' Paused by patch, because admission rewrites nothing here: a write that would start one is refused instead, and what it asked for is not kept.';
-
-function podsGoneFinding({ pods, now }: StopProgress): Finding {
-  if (pods === undefined) {
-    return {
-      type: 'PodsGone',
-      status: 'Unknown',
-      reason: 'PodsNotListed',
-      message: "The pods couldn't be listed; it is tried again.",
-    };
-  }
-  const unanswered = pods.filter((pod) => isUnanswered(pod, now));
-  if (unanswered.length > 0 && unanswered.length === pods.length) {
-    return {
-      type: 'PodsGone',
-      status: 'Unknown',
-      reason: 'NodeSilent',
-      message: `Nobody answers for ${unanswered.length} pods that were told to go: ${some(unanswered.map(nameOf))}. Look at their nodes; a process on one that is cut off may still run.`,
-    };
-  }
-  return pods.length === 0
-    ? { type: 'PodsGone', status: 'True', reason: 'NoPodsLeft', message: 'No pod of it is left.' }
-    : {
-        type: 'PodsGone',
-        status: 'False',
-        reason: 'PodsTerminating',
-        message: `${pods.length} pods are still terminating: ${some(pods.map(nameOf))}.`,
-      };
-}
-
-export interface ReleaseProgress {
-  lifted: boolean;
-  releasedBy: string;
-  /** What of the identities has to be back before workloads start, in sentences. */
-  awaited?: readonly string[];
-  /** Kind and name of the workloads that still have to be put back. */
-  waiting: readonly string[];
-}
-
-/** Conditions of a KillSwitch that is being released; it is deleted when nothing waits. */
-export function releaseFindings(progress: ReleaseProgress): Finding[] {
-  const by = `Release asked for by ${progress.releasedBy}.`;
-  const { awaited = [] } = progress;
-  const message = !progress.lifted
-    ? `${by} Waiting until the fence is lifted on the API server.`
-    : awaited.length > 0
-      ? `${by} ${awaited.slice(0, 5).join(' ')}`
-      : `${by} ${progress.waiting.length} workloads still have to be put back${progress.waiting.length > 0 ? `: ${some(progress.waiting)}` : ''}.`;
-  return [
-    {
-      type: 'Fenced',
-      status: progress.lifted ? 'False' : 'True',
-      reason: progress.lifted ? 'Lifted' : 'Lifting',
-      message: progress.lifted ? 'The fence is lifted; proven by a dry run.' : message,
-    },
-    { type: 'Ready', status: 'False', reason: 'Releasing', message },
-  ];
-}
-
 /** Kind and name of an object, or its name alone. */
 export function nameOf({ kind, metadata }: KubeObject): string {
   return kind === undefined ? metadata.name : `${kind} ${metadata.name}`;
-}
-
-/** The first few, so that a message stays readable at any number of objects. */
-export function some(names: readonly string[], most = 5): string {
-  const first = names.slice(0, most).join(', ');
-  return names.length > most ? `${first} and ${names.length - most} more` : first;
 }

@@ -1,22 +1,20 @@
 import type { KubeObject } from '../../api/objects.ts';
 import { timestamp } from '../../api/conditions.ts';
-import type { Resource } from '../../api/resources.ts';
+import { defineResource, type Resource } from '../../api/resources.ts';
 import { argoTracking } from '../../api/workload.ts';
 import type { KubeClient } from '../../runtime/client.ts';
-import { forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import type { ReconcileContext } from '../../runtime/controller.ts';
+import { isNotFound } from '../../runtime/errors.ts';
+import { forEachBounded } from '../../runtime/parallel.ts';
 
-function foreign(group: string, version: string, kind: string, plural: string): Resource {
-  return { group, version, kind, plural, namespaced: true };
-}
-
-const kustomizations = foreign(
+const kustomizations = defineResource(
   'kustomize.toolkit.fluxcd.io',
   'v1',
   'Kustomization',
   'kustomizations',
 );
-const helmReleases = foreign('helm.toolkit.fluxcd.io', 'v2', 'HelmRelease', 'helmreleases');
-const applications = foreign('argoproj.io', 'v1alpha1', 'Application', 'applications');
+const helmReleases = defineResource('helm.toolkit.fluxcd.io', 'v2', 'HelmRelease', 'helmreleases');
+const applications = defineResource('argoproj.io', 'v1alpha1', 'Application', 'applications');
 
 /** Whose reconciliation can be asked for. */
 export const pokedKinds = { kustomizations, helmReleases, applications } as const;
@@ -85,15 +83,24 @@ function isName(text: string | undefined): text is string {
   return text !== undefined && text.length <= 253 && /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/.test(text);
 }
 
+export interface PokeOptions {
+  client: KubeClient;
+  /** Milliseconds since the epoch. */
+  now: number;
+  /** Requests in flight at a time. */
+  parallelism: number;
+}
+
 /**
- * Asks each owner to look again: Argo CD's server-side diff otherwise stays at what it saw during
- * the kill, and Flux waits for its interval. Best effort: nothing depends on the outcome.
+ * Asks whoever applies these objects to look again: Argo CD's server-side diff otherwise stays at
+ * what it saw during the kill, and Flux waits for its interval. Best effort, and never throws:
+ * whoever can't be asked finds out by himself, later.
  */
-export function poke(
-  client: KubeClient,
-  owners: readonly Owner[],
-  { now, parallelism, signal }: { now: number; parallelism: number; signal: AbortSignal },
-): Promise<Outcome<Owner, void>[]> {
+export async function pokeOwners(
+  objects: readonly KubeObject[],
+  { client, now, parallelism }: PokeOptions,
+  { signal, log }: Pick<ReconcileContext, 'signal' | 'log'>,
+): Promise<void> {
   const ask = (
     resource: Resource,
     namespace: string,
@@ -101,7 +108,7 @@ export function poke(
     annotations: Record<string, string>,
   ): Promise<unknown> =>
     client.mergePatch(resource, { namespace, name }, { metadata: { annotations } }, { signal });
-  return forEachBounded(owners, parallelism, async (owner) => {
+  const outcomes = await forEachBounded(ownersOf(objects), parallelism, async (owner) => {
     if (owner.tool === 'Flux') {
       const { resource, namespace, name } = owner;
       await ask(resource, namespace, name, { 'reconcile.fluxcd.io/requestedAt': timestamp(now) });
@@ -117,6 +124,15 @@ export function poke(
       await ask(applications, namespace, name, { 'argocd.argoproj.io/refresh': 'normal' });
     }
   });
+  for (const outcome of outcomes) {
+    if (!('error' in outcome) || isNotFound(outcome.error)) continue;
+    const { tool, name } = outcome.item;
+    log.info('A GitOps tool could not be asked to reconcile', {
+      tool,
+      owner: name,
+      error: outcome.error,
+    });
+  }
 }
 
 interface Application extends KubeObject {

@@ -3,6 +3,7 @@ import type { Pod } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import { projectWorkload, type Workload } from '../../api/workload.ts';
 import type { KubeClient } from '../../runtime/client.ts';
+import type { ReconcileContext } from '../../runtime/controller.ts';
 import { isConflict, isNotFound } from '../../runtime/errors.ts';
 import { forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import type { Contests } from './contested.ts';
@@ -97,8 +98,31 @@ async function dropJobTracking(client: KubeClient, pod: Pod, signal: AbortSignal
   }
 }
 
+/**
+ * Pods of a kill that aren't gone yet: as the cache has them, and where it has none, as the API
+ * server does, since a cache may lag.
+ *
+ * @param cached every pod that the KillSwitch covers
+ * @returns `undefined` where the API server doesn't answer: unknown is never gone
+ */
+export async function findPods(
+  killSwitch: KillSwitch,
+  cached: readonly Pod[],
+  { client, podGraceSeconds }: Pick<StopOptions, 'client' | 'podGraceSeconds'>,
+  { signal, log }: Pick<ReconcileContext, 'signal' | 'log'>,
+): Promise<readonly Pod[] | undefined> {
+  const known = cached.filter((pod) => isLive(pod) || isToBeDeleted(pod, podGraceSeconds));
+  if (known.length > 0) return known;
+  try {
+    return await listLivePods(client, killSwitch, signal);
+  } catch (error) {
+    log.warn('Pods of a kill could not be listed', { error });
+    return undefined;
+  }
+}
+
 /** Live pods that a KillSwitch covers, as the API server has them, not as a cache remembers them. */
-export async function listLivePods(
+async function listLivePods(
   client: KubeClient,
   { metadata, spec }: KillSwitch,
   signal: AbortSignal,
