@@ -5,11 +5,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import {
+  bob,
   getObject,
   installGuardrails,
   kubectlOk,
   listObjects,
   waitForCondition,
+  waitForPods,
+  waitUntilGone,
 } from '../operator/cluster.ts';
 import { foreignCrds, manifestOf, type ForeignCrd } from '../operator/foreign-crds.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
@@ -33,7 +36,6 @@ const catalogue = `
   pausedValue: "Off"
 `;
 
-const bob = { as: 'bob', asGroups: ['system:masters'] };
 const guardrails = 'automationguardrails.dev';
 
 let controlPlane: ControlPlane;
@@ -157,30 +159,11 @@ async function release(namespace: string, name = 'invoice'): Promise<void> {
     ['annotate', 'ksw', name, `-n=${namespace}`, `${guardrails}/release=fixed`],
     bob,
   );
-  await waitFor(
-    'the KillSwitch to be gone',
-    async () => (await getObject(controlPlane, 'ksw', name, namespace)) === undefined,
-    { timeoutMs: 60_000 },
-  );
+  await waitUntilGone(controlPlane, { kind: 'ksw', name, namespace });
 }
 
-async function podsRun(namespace: string, count: number): Promise<void> {
-  await waitFor(
-    `${count} running pods in ${namespace}`,
-    async () => {
-      const pods = await listObjects<{
-        metadata: { deletionTimestamp?: string };
-        status?: { phase?: string };
-      }>(controlPlane, 'pods', namespace);
-      const running = pods.filter(
-        ({ status, metadata }) =>
-          status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
-      );
-      return pods.length === count && running.length === count;
-    },
-    { timeoutMs: 60_000 },
-  );
-}
+const podsRun = (namespace: string, count: number): Promise<void> =>
+  waitForPods(controlPlane, namespace, count);
 
 /** Messages of the events with a reason. */
 async function eventsOf(namespace: string, reason: string): Promise<string> {

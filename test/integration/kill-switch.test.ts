@@ -3,14 +3,21 @@ import { startControlPlane, type ControlPlane } from '../control-plane/control-p
 import { waitFor } from '../control-plane/wait.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import {
+  bob,
   getObject,
   installGuardrails,
   kubectlOk,
   listObjects,
   waitForCondition,
+  waitForPods,
+  waitUntilGone,
 } from '../operator/cluster.ts';
 import { endStateOf } from '../operator/end-state.ts';
-import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import {
+  startOperator,
+  startReplicas,
+  type OperatorProcess,
+} from '../operator/operator-process.ts';
 
 let controlPlane: ControlPlane;
 let kubeconfigPath: string;
@@ -20,10 +27,7 @@ let operators: OperatorProcess[] = [];
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   kubeconfigPath = await installGuardrails(controlPlane);
-  operators = await Promise.all([
-    startOperator({ kubeconfigPath }),
-    startOperator({ kubeconfigPath }),
-  ]);
+  operators = await startReplicas({ kubeconfigPath });
 });
 
 afterAll(async () => {
@@ -31,35 +35,14 @@ afterAll(async () => {
   await controlPlane?.stop();
 });
 
-interface PodObject {
-  metadata: { name: string; deletionTimestamp?: string };
-  status?: { phase?: string };
-}
-
-const bob = { as: 'bob', asGroups: ['system:masters'] };
-
 async function provision(namespace: string): Promise<void> {
   await controlPlane.apply(automation({ namespace }));
   await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
   await podsRun(namespace, automationPods);
 }
 
-async function podsRun(namespace: string, count: number): Promise<void> {
-  await waitFor(
-    `${count} running pods in ${namespace}`,
-    async () => {
-      const pods = await listObjects<PodObject>(controlPlane, 'pods', namespace);
-      return (
-        pods.length === count &&
-        pods.every(
-          ({ status, metadata }) =>
-            status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
-        )
-      );
-    },
-    { timeoutMs: 60_000 },
-  );
-}
+const podsRun = (namespace: string, count: number): Promise<void> =>
+  waitForPods(controlPlane, namespace, count);
 
 const annotate = (kind: string, namespace: string, value: string, who = {}): Promise<string> =>
   kubectlOk(controlPlane, ['annotate', kind, 'invoice', `-n=${namespace}`, value], who);
@@ -72,13 +55,8 @@ async function stopped(namespace: string): Promise<void> {
   await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
 }
 
-async function released(namespace: string): Promise<void> {
-  await waitFor(
-    'the KillSwitch to be gone',
-    async () => (await getObject(controlPlane, 'ksw', 'invoice', namespace)) === undefined,
-    { timeoutMs: 60_000 },
-  );
-}
+const released = (namespace: string, name = 'invoice'): Promise<void> =>
+  waitUntilGone(controlPlane, { kind: 'ksw', name, namespace });
 
 describe('a kill by annotation', () => {
   const namespace = 'by-annotation';
@@ -330,12 +308,6 @@ describe('a kill of a whole namespace', () => {
       ['annotate', 'ksw', name, `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
       bob,
     );
-  const gone = (name: string): Promise<unknown> =>
-    waitFor(
-      `KillSwitch ${name} to be gone`,
-      async () => (await getObject(controlPlane, 'ksw', name, namespace)) === undefined,
-      { timeoutMs: 60_000 },
-    );
 
   it('stops what runs in it as whatever account', async () => {
     await provision(namespace);
@@ -376,13 +348,13 @@ describe('a kill of a whole namespace', () => {
       return code === 0;
     });
     await release('namespace');
-    await gone('namespace');
+    await released(namespace, 'namespace');
     await podsRun(namespace, 2);
     await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
 
     await annotate('awf', namespace, 'automationguardrails.dev/kill-switch-');
     await release('invoice');
-    await gone('invoice');
+    await released(namespace);
     await podsRun(namespace, automationPods + 2);
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
   });

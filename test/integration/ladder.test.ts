@@ -4,26 +4,29 @@ import { startControlPlane, type ControlPlane } from '../control-plane/control-p
 import { waitFor } from '../control-plane/wait.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import {
+  bob,
   getObject,
   installGuardrails,
   kubectlOk,
   listObjects,
   waitForCondition,
+  waitForPods,
+  waitUntilGone,
 } from '../operator/cluster.ts';
-import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import {
+  startOperator,
+  startReplicas,
+  type OperatorProcess,
+} from '../operator/operator-process.ts';
 
 let controlPlane: ControlPlane;
 let kubeconfigPath: string;
-/** Two replicas: the one that doesn't lead works on kills too. */
 let operators: OperatorProcess[] = [];
 
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   kubeconfigPath = await installGuardrails(controlPlane);
-  operators = await Promise.all([
-    startOperator({ kubeconfigPath }),
-    startOperator({ kubeconfigPath }),
-  ]);
+  operators = await startReplicas({ kubeconfigPath });
 });
 
 afterAll(async () => {
@@ -31,7 +34,6 @@ afterAll(async () => {
   await controlPlane?.stop();
 });
 
-const bob = { as: 'bob', asGroups: ['system:masters'] };
 const name = 'invoice';
 
 interface KillSwitchObject {
@@ -46,25 +48,8 @@ async function provision(namespace: string): Promise<void> {
   await podsRun(namespace, automationPods);
 }
 
-async function podsRun(namespace: string, count: number): Promise<void> {
-  await waitFor(
-    `${count} running pods in ${namespace}`,
-    async () => {
-      const pods = await listObjects<{
-        metadata: { deletionTimestamp?: string };
-        status?: { phase?: string };
-      }>(controlPlane, 'pods', namespace);
-      return (
-        pods.length === count &&
-        pods.every(
-          ({ status, metadata }) =>
-            status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
-        )
-      );
-    },
-    { timeoutMs: 60_000 },
-  );
-}
+const podsRun = (namespace: string, count: number): Promise<void> =>
+  waitForPods(controlPlane, namespace, count);
 
 const kill = (namespace: string, spec: object = { workflow: name }): Promise<string> =>
   kubectlOk(controlPlane, ['create', '-f', '-'], {
@@ -83,13 +68,8 @@ const release = (namespace: string, which = name): Promise<string> =>
     bob,
   );
 
-async function released(namespace: string, which = name): Promise<void> {
-  await waitFor(
-    'the KillSwitch to be gone',
-    async () => (await killSwitchOf(namespace, which)) === undefined,
-    { timeoutMs: 60_000 },
-  );
-}
+const released = (namespace: string, which = name): Promise<void> =>
+  waitUntilGone(controlPlane, { kind: 'ksw', name: which, namespace });
 
 const killSwitchOf = (namespace: string, which = name): Promise<KillSwitchObject | undefined> =>
   getObject<KillSwitchObject>(controlPlane, 'ksw', which, namespace);

@@ -175,6 +175,46 @@ export async function waitForCondition(
   );
 }
 
+/** Waits until a namespace has exactly so many pods, all of them running and none about to go. */
+export async function waitForPods(
+  controlPlane: ControlPlane,
+  namespace: string,
+  count: number,
+): Promise<void> {
+  await waitFor(
+    `${count} running pods in ${namespace}`,
+    async () => {
+      const pods = await listObjects<{
+        metadata: { deletionTimestamp?: string };
+        status?: { phase?: string };
+      }>(controlPlane, 'pods', namespace);
+      return (
+        pods.length === count &&
+        pods.every(
+          ({ status, metadata }) =>
+            status?.phase === 'Running' && metadata.deletionTimestamp === undefined,
+        )
+      );
+    },
+    { timeoutMs: 60_000 },
+  );
+}
+
+/** Waits until an object doesn't exist any more. */
+export async function waitUntilGone(
+  controlPlane: ControlPlane,
+  { kind, name, namespace }: { kind: string; name: string; namespace: string },
+): Promise<void> {
+  await waitFor(
+    `${kind} ${namespace}/${name} to be gone`,
+    async () => (await getObject(controlPlane, kind, name, namespace)) === undefined,
+    { timeoutMs: 60_000 },
+  );
+}
+
+/** Somebody else than the administrator who engages, for {@link kubectlOk}: the second person. */
+export const bob: KubectlOptions = { as: 'bob', asGroups: ['system:masters'] };
+
 /** The samples of config/samples, without the KillSwitch, in the order in which they apply. */
 export async function sampleManifests(): Promise<object[]> {
   const folder = path.join(root, 'config/samples');

@@ -98,3 +98,8 @@ export async function startOperator(options: OperatorOptions): Promise<OperatorP
   }
   return operator;
 }
+
+/** Starts two replicas, as installed: the one that doesn't lead works on kills too. */
+export function startReplicas(options: OperatorOptions): Promise<OperatorProcess[]> {
+  return Promise.all([startOperator(options), startOperator(options)]);
+}
