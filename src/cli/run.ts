@@ -15,7 +15,7 @@ import type { Workflow } from '../api/workflow.ts';
 import { isEngaging, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import { prunePolicies, uninstallPolicies, type RetirementOptions } from '../install/retirement.ts';
 import { ApiServerClient, type KubeClient } from '../runtime/client.ts';
-import { ApiError, isAlreadyExists } from '../runtime/errors.ts';
+import { ApiError, isAlreadyExists, messageOf } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
 
 export interface RunOptions {
@@ -115,8 +115,7 @@ export async function run(options: RunOptions): Promise<number> {
         throw new UsageError(`unknown command: ${command}`);
     }
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    options.stderr(`Error: ${message}`);
+    options.stderr(`Error: ${messageOf(error)}`);
     if (!isUsage(error)) return exit.failed;
     options.stderr('Run kubectl guardrails --help for the commands.');
     return exit.usage;

@@ -31,7 +31,7 @@ import {
   whatIsMissing,
   type IdentityChildren,
 } from '../guardrails/identity/plan.ts';
-import { heldReason, type Problem } from '../guardrails/requirements.ts';
+import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, type Applier } from '../runtime/applier.ts';
@@ -370,9 +370,4 @@ async function attempt<T>(
   } catch (error) {
     return { error };
   }
-}
-
-function applyFailed(error: unknown): Problem {
-  const message = error instanceof Error ? error.message : String(error);
-  return { reason: 'ApplyFailed', message: `It is tried again: ${message.slice(0, 1024)}` };
 }

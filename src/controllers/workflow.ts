@@ -20,7 +20,7 @@ import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
-import { heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
+import { applyFailed, heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
 import { some } from '../guardrails/wording.ts';
 import {
   isEgressClosed,
@@ -328,9 +328,4 @@ function changesOf({ created, updated, removed }: EgressOutcome): string {
     return [`${verb} ${some(names)}`];
   });
   return `NetworkPolicies: ${parts.join('; ')}.`;
-}
-
-function applyFailed(error: unknown): Problem {
-  const message = error instanceof Error ? error.message : String(error);
-  return { reason: 'ApplyFailed', message: `It is tried again: ${message.slice(0, 1024)}` };
 }

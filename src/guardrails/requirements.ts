@@ -1,6 +1,7 @@
 import { label } from '../api/names.ts';
 import type { Finding } from '../api/conditions.ts';
 import type { Namespace, ObjectMeta } from '../api/objects.ts';
+import { triedAgain } from './wording.ts';
 
 /**
  * What Workflows and AutomationIdentities have in common: what both need before anything is
@@ -63,6 +64,11 @@ export function sentencesOf(problems: readonly Problem[]): string {
     .map(({ message }) => message)
     .join(' ')
     .slice(0, 8192);
+}
+
+/** Something could not be written, or not be asked. */
+export function applyFailed(error: unknown): Problem {
+  return { reason: 'ApplyFailed', message: triedAgain(error) };
 }
 
 /** The spec may be malformed, so that nothing about its shape can be taken for granted. */

@@ -1,3 +1,5 @@
+import { messageOf } from './errors.ts';
+
 /** What became of one item: its result, or the error that its task threw. */
 export type Outcome<T, R> = { item: T; result: R } | { item: T; error: unknown };
 
@@ -37,6 +39,6 @@ export function assertAllDone(outcomes: readonly Outcome<unknown, unknown>[], wh
   const [first] = errors;
   throw new AggregateError(
     errors.slice(0, 10),
-    `${errors.length} of ${outcomes.length} failed: ${what}: ${first instanceof Error ? first.message : String(first)}`,
+    `${errors.length} of ${outcomes.length} failed: ${what}: ${messageOf(first)}`,
   );
 }

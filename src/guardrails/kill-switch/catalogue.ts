@@ -1,5 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { load } from 'js-yaml';
+import { messageOf } from '../../runtime/errors.ts';
 import { catalogueSchema, type ForeignKind } from './foreign-kinds.ts';
 
 /** The administrator's catalogue can't be used; nothing of it is. */
@@ -21,7 +22,7 @@ const maxBytes = 64 * 1024;
  */
 export async function readCatalogue(file: string): Promise<ForeignKind[]> {
   const { size } = await stat(file).catch((error: unknown) => {
-    throw new CatalogueError(file, [`it can't be read (${messageOf(error)})`]);
+    throw new CatalogueError(file, [`it can't be read (${firstLineOf(error)})`]);
   });
   if (size > maxBytes) throw new CatalogueError(file, [`it has more than ${maxBytes} bytes`]);
   return parseCatalogue(file, await readFile(file, 'utf8'));
@@ -33,7 +34,7 @@ export function parseCatalogue(file: string, text: string): ForeignKind[] {
   try {
     entries = load(text);
   } catch (error) {
-    throw new CatalogueError(file, [`it isn't YAML (${messageOf(error)})`]);
+    throw new CatalogueError(file, [`it isn't YAML (${firstLineOf(error)})`]);
   }
   const { success, data, error } = catalogueSchema.safeParse(entries);
   if (success) return data;
@@ -45,6 +46,6 @@ export function parseCatalogue(file: string, text: string): ForeignKind[] {
   );
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error ? (error.message.split('\n', 1)[0] ?? '') : String(error);
+function firstLineOf(error: unknown): string {
+  return messageOf(error).split('\n', 1)[0] ?? '';
 }

@@ -4,7 +4,7 @@ import { keyOf, type KubeObject } from '../../api/objects.ts';
 import type { Workload } from '../../api/workload.ts';
 import type { JsonPatchOperation, KubeClient } from '../../runtime/client.ts';
 import type { ReconcileContext } from '../../runtime/controller.ts';
-import { ApiError, isNotFound } from '../../runtime/errors.ts';
+import { ApiError, isNotFound, messageOf } from '../../runtime/errors.ts';
 import { dropAnnotations, patchExactly, pointer } from '../../runtime/json-patch.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { forEachBounded } from '../../runtime/parallel.ts';
@@ -248,8 +248,7 @@ interface Failure {
 }
 
 function unlistedText({ kind: { resource }, error }: Failure): string {
-  const text = error instanceof Error ? error.message : String(error);
-  return `${resource.plural}.${resource.group} could not be listed: ${text.slice(0, 256)}`;
+  return `${resource.plural}.${resource.group} could not be listed: ${messageOf(error).slice(0, 256)}`;
 }
 
 /** In the order of the table: what names another workload comes after what can be named. */

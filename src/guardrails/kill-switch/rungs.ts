@@ -1,7 +1,7 @@
 import { timestamp, type Finding } from '../../api/conditions.ts';
 import { maxRemaining, type Remaining } from '../../api/kill-switch.ts';
 import type { Condition, Pod } from '../../api/objects.ts';
-import { clip, some } from '../wording.ts';
+import { clip, some, triedAgain } from '../wording.ts';
 
 /**
  * Time from the end of a ServiceAccount until no API server accepts its tokens: each remembers for
@@ -25,13 +25,12 @@ const beyondUs: ReadonlySet<string> = new Set(['GrantedElsewhere', 'ForeignObjec
 
 /** What could not be asked or done; it is tried again. */
 export function notVerified(type: string, error: unknown): Rung {
-  const why = error instanceof Error ? error.message : String(error);
   return {
     finding: {
       type,
       status: 'Unknown',
       reason: 'NotVerified',
-      message: `It is tried again: ${why.slice(0, 1024)}`,
+      message: triedAgain(error),
     },
     remaining: [],
   };
