@@ -246,6 +246,7 @@ function keepFrozen(kind: FrozenKind): AdmissionObject[] {
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
     conditions: { mine: `${mine} || (${isUpdate} && ${isMine(kind, 'oldObject')})` },
+    isHot: true,
     validations: [
       {
         ...refuse(killSwitchFence),
@@ -287,6 +288,7 @@ function keepInStatus(): AdmissionObject[] {
   });
 }
 
+/** Whoever changes the touch is no person at a keyboard: the operator, for each workload of a kill. */
 function warn(kind: FrozenKind): AdmissionObject[] {
   const { resource } = kind;
   return validating({
@@ -294,7 +296,11 @@ function warn(kind: FrozenKind): AdmissionObject[] {
     description: `Tells whoever writes ${resource.plural} of a stopped automation that nothing of it starts.`,
     rules: [rule(resource, ['CREATE', 'UPDATE'])],
     parameter,
-    conditions: { engaged: isEngaged, mine: isMine(kind, 'object') },
+    conditions: {
+      engaged: isEngaged,
+      mine: isMine(kind, 'object'),
+      byHand: `!(${isUpdate} && ${changesAnnotation(annotation.touch)})`,
+    },
     validations: [
       {
         expression: 'false',

@@ -1,6 +1,8 @@
+import type { KillSwitch } from '../../src/api/kill-switch.ts';
 import { annotation, label } from '../../src/api/names.ts';
 import type { KubeObject } from '../../src/api/objects.ts';
 import { resources } from '../../src/api/resources.ts';
+import { projectWorkload } from '../../src/api/workload.ts';
 import { ApiServerClient } from '../../src/runtime/client.ts';
 import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
@@ -61,13 +63,18 @@ export class BenchCluster implements AsyncDisposable {
     }
   }
 
+  async stopOperator(): Promise<void> {
+    await this.#operator?.stop();
+    this.#operator = undefined;
+  }
+
   async startOperator(): Promise<OperatorProcess> {
     this.#operator = await startOperator({ kubeconfigPath: this.#operatorKubeconfig });
     return this.#operator;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#operator?.stop();
+    await this.stopOperator();
     await this.#kubeConfig.closeConnections();
     await this.controlPlane.stop();
   }
@@ -115,6 +122,39 @@ export class BenchCluster implements AsyncDisposable {
       ),
     );
     assertAllDone(outcomes, 'create Deployments');
+  }
+
+  /** As `kubectl guardrails kill` does. */
+  async engage(namespace: string, name: string): Promise<void> {
+    const killSwitch: KillSwitch = {
+      metadata: { namespace, name },
+      spec: { workflow: name, reason: 'benchmark' },
+    };
+    await this.client.create(resources.killSwitches, killSwitch);
+  }
+
+  /** Waits until a write of a Deployment that runs comes out paused, or doesn't any more. */
+  async untilPausing(namespace: string, name: string, isPausing: boolean): Promise<void> {
+    await waitFor('the policies to have seen it', async () => {
+      const answer = await this.client.mergePatch(
+        resources.deployments,
+        { namespace, name },
+        { spec: { replicas: 1 } },
+        { dryRun: true },
+      );
+      return projectWorkload('Deployment', answer).isPaused === isPausing;
+    });
+  }
+
+  /** Takes a KillSwitch away without an operator. */
+  async breakGlass(namespace: string, name: string): Promise<void> {
+    const annotations = { [annotation.release]: 'next round', [annotation.breakGlass]: 'alone' };
+    const labels = { [label.releasing]: 'true' };
+    const key = { namespace, name };
+    await this.client.mergePatch(resources.killSwitches, key, {
+      metadata: { annotations, labels },
+    });
+    await this.client.delete(resources.killSwitches, key);
   }
 
   async engageByAnnotation(namespace: string, name: string): Promise<void> {
@@ -179,6 +219,8 @@ export function deploymentOf({
       template: {
         metadata: { labels },
         spec: {
+          // Nothing is to be learnt of the scheduler here, whose default limits would take minutes.
+          nodeName: 'node-0',
           serviceAccountName,
           automountServiceAccountToken: false,
           terminationGracePeriodSeconds: 1,

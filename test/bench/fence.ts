@@ -1,5 +1,3 @@
-import { annotation, label } from '../../src/api/names.ts';
-import type { KillSwitch } from '../../src/api/kill-switch.ts';
 import type { Pod } from '../../src/api/objects.ts';
 import { resources } from '../../src/api/resources.ts';
 import { ApiError } from '../../src/runtime/errors.ts';
@@ -78,10 +76,11 @@ export async function benchFence(
 
 /** From before the request that engages until the answer that refuses a pod, in milliseconds. */
 async function fenceLatency(
-  { client }: BenchCluster,
+  cluster: BenchCluster,
   namespace: string,
   round: number,
 ): Promise<number> {
+  const { client } = cluster;
   // Each round has its own, so none has to be released.
   const name = `automation-${round}`;
   await client.create(resources.serviceAccounts, { metadata: { namespace, name } });
@@ -93,12 +92,8 @@ async function fenceLatency(
       containers: [{ name: 'main', image: 'registry.example/automation:1' }],
     },
   } as Pod;
-  const killSwitch: KillSwitch = {
-    metadata: { namespace, name },
-    spec: { workflow: name, reason: 'benchmark' },
-  };
   const started = performance.now();
-  await client.create(resources.killSwitches, killSwitch);
+  await cluster.engage(namespace, name);
   await waitFor(
     'a pod to be refused',
     async () => {
@@ -112,17 +107,7 @@ async function fenceLatency(
     { intervalMs: 0 },
   );
   const latency = performance.now() - started;
-  await client.mergePatch(
-    resources.killSwitches,
-    { namespace, name },
-    {
-      metadata: {
-        annotations: { [annotation.release]: 'next round', [annotation.breakGlass]: 'no operator' },
-        labels: { [label.releasing]: 'true' },
-      },
-    },
-  );
-  await client.delete(resources.killSwitches, { namespace, name });
+  await cluster.breakGlass(namespace, name);
   return latency;
 }
 

@@ -1,3 +1,4 @@
+import { annotation } from '../../src/api/names.ts';
 import { resources } from '../../src/api/resources.ts';
 import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -5,6 +6,7 @@ import { waitForCondition } from '../operator/cluster.ts';
 import { BenchCluster, namesOf, parallelism, type Deployment } from './cluster.ts';
 import { median, type Report } from './report.ts';
 
+const namespace = 'kill';
 const workflow = 'bench';
 
 /** Milliseconds from the beginning of an act. */
@@ -15,71 +17,119 @@ interface Stop {
   gone: number;
 }
 
+interface Way {
+  what: string;
+  /** Before the clock starts. */
+  before?: () => Promise<void>;
+  act: () => Promise<void>;
+  /** Lets the workloads run again. */
+  undo: () => Promise<void>;
+}
+
 /**
- * Time until workloads are told to stop, and until their pods are gone: by the kill switch, by a
- * bare loop of the same writes, and by `kubectl scale`.
+ * Time until workloads are told to stop, and until their pods are gone: by the kill switch, engaged
+ * in both ways; by a bare loop of PATCH; by a bare loop of the operator's own touches, with the
+ * KillSwitch engaged and no operator; and by `kubectl scale`.
  */
 export async function benchKill(
   report: Report,
   { sizes, rounds }: { sizes: readonly number[]; rounds: number },
 ): Promise<void> {
-  await using cluster = await BenchCluster.start(report);
-  await cluster.startOperator();
-  for (const size of sizes) await benchSize(cluster, size, rounds);
+  for (const size of sizes) {
+    // Thousands take minutes each time.
+    await benchSize(report, size, size > 1000 ? 1 : rounds);
+  }
 }
 
-async function benchSize(cluster: BenchCluster, size: number, rounds: number): Promise<void> {
-  const { report, controlPlane } = cluster;
-  const namespace = `kill-${size}`;
+async function benchSize(report: Report, size: number, rounds: number): Promise<void> {
+  await using cluster = await BenchCluster.start(report);
+  await cluster.startOperator();
   const names = namesOf('target', size);
   await prepare(cluster, namespace, names);
 
+  const resume = (): Promise<void> => scaleAll(cluster, namespace, names, 1);
+  const release = (): Promise<void> => cluster.release(namespace, workflow);
   const ways = {
-    loop: { act: () => scaleAll(cluster, namespace, names, 0), stops: [] as Stop[] },
-    kubectl: { act: () => kubectlScale(cluster, namespace), stops: [] as Stop[] },
-    kill: { act: () => cluster.engageByAnnotation(namespace, workflow), stops: [] as Stop[] },
-  };
+    loop: {
+      what: 'bare loop of PATCH',
+      act: () => scaleAll(cluster, namespace, names, 0),
+      undo: resume,
+    },
+    touches: {
+      what: 'bare loop of touches',
+      before: async () => {
+        await cluster.stopOperator();
+        await cluster.engage(namespace, workflow);
+        await cluster.untilPausing(namespace, names[0] ?? '', true);
+      },
+      act: () => touchAll(cluster, names),
+      undo: async () => {
+        await cluster.startOperator();
+        await release();
+      },
+    },
+    kubectl: { what: 'kubectl scale', act: () => kubectlScale(cluster, namespace), undo: resume },
+    annotation: {
+      what: 'kill switch by annotation',
+      act: () => cluster.engageByAnnotation(namespace, workflow),
+      undo: release,
+    },
+    kill: {
+      what: 'kill switch',
+      act: () => cluster.engage(namespace, workflow),
+      undo: release,
+    },
+  } satisfies Record<string, Way>;
+  const stops = new Map<Way, Stop[]>(Object.values(ways).map((way) => [way, []]));
+  const last = Object.values(ways).at(-1);
   for (let round = 1; round <= rounds; round++) {
-    for (const [name, { act, stops }] of Object.entries(ways)) {
-      report.progress(`${size} Deployments, round ${round} of ${rounds}: ${name}`);
-      stops.push(await untilStopped(cluster, namespace, size, act));
-      if (name === 'kill') await cluster.release(namespace, workflow);
-      else await scaleAll(cluster, namespace, names, 1);
+    for (const [way, measured] of stops) {
+      report.progress(`${size} Deployments, round ${round} of ${rounds}: ${way.what}`);
+      await way.before?.();
+      const stop = await untilStopped(cluster, namespace, size, way.act);
+      report.progress(`told ${Math.round(stop.told)} ms, gone ${Math.round(stop.gone)} ms`);
+      measured.push(stop);
+      if (round === rounds && way === last) break;
+      await way.undo();
       await untilRunning(cluster, namespace, size);
     }
   }
-  const told = (way: keyof typeof ways): number => median(ways[way].stops.map((one) => one.told));
-  const gone = (way: keyof typeof ways): number => median(ways[way].stops.map((one) => one.gone));
-  const what = `${size} Deployment${size === 1 ? '' : 's'}`;
-  report.figure(`told to stop, bare loop of PATCH, ${what}`, told('loop'), 'ms', rounds);
-  report.figure(`told to stop, kubectl scale, ${what}`, told('kubectl'), 'ms', rounds);
-  report.figure(`told to stop, kill switch, ${what}`, told('kill'), 'ms', rounds);
-  report.figure(`told to stop, kill / loop, ${what}`, told('kill') / told('loop'), 'ratio', rounds);
-  report.figure(`pods gone, bare loop of PATCH, ${what}`, gone('loop'), 'ms', rounds);
-  report.figure(`pods gone, kubectl scale, ${what}`, gone('kubectl'), 'ms', rounds);
-  report.figure(`pods gone, kill switch, ${what}`, gone('kill'), 'ms', rounds);
-  await controlPlane.kubectl(['delete', 'namespace', namespace, '--wait=false']);
+  const of = (way: Way, what: keyof Stop): number =>
+    median((stops.get(way) ?? []).map((stop) => stop[what]));
+  const targets = `${size} Deployment${size === 1 ? '' : 's'}`;
+  for (const [what, of_] of [
+    ['told to stop', 'told'],
+    ['pods gone', 'gone'],
+  ] as const) {
+    for (const way of Object.values(ways)) {
+      report.figure(`${what}, ${way.what}, ${targets}`, of(way, of_), 'ms', rounds);
+    }
+  }
+  for (const way of [ways.loop, ways.touches]) {
+    const ratio = of(ways.kill, 'told') / of(way, 'told');
+    report.figure(`told to stop, kill switch / ${way.what}, ${targets}`, ratio, 'ratio', rounds);
+  }
 }
 
 /**
  * Time until the pods of `size` workloads are gone when they are only scaled, with the limits that
- * a controller manager has by default.
+ * a controller manager has by default, and by the kill switch beside it.
  */
 export async function benchDefaultLimits(report: Report, size: number): Promise<void> {
-  await using cluster = await BenchCluster.start(report, {});
-  const namespace = `limits-${size}`;
-  const names = namesOf('target', size);
+  await using cluster = await BenchCluster.start(report);
   await cluster.startOperator();
-  await prepare(cluster, namespace, names);
+  const names = namesOf('target', size);
+  for (const place of ['scaled', 'killed']) await prepare(cluster, place, names);
+  await cluster.controlPlane.stopComponent('controllerManager');
+  const defaults = ['--kube-api-qps=20', '--kube-api-burst=30'];
+  await cluster.controlPlane.startComponent('controllerManager', defaults);
   report.progress(`${size} Deployments with default limits: scaling alone`);
-  const scaled = await untilStopped(cluster, namespace, size, () =>
-    scaleAll(cluster, namespace, names, 0),
+  const scaled = await untilStopped(cluster, 'scaled', size, () =>
+    scaleAll(cluster, 'scaled', names, 0),
   );
-  await scaleAll(cluster, namespace, names, 1);
-  await untilRunning(cluster, namespace, size);
   report.progress(`${size} Deployments with default limits: kill switch`);
-  const killed = await untilStopped(cluster, namespace, size, () =>
-    cluster.engageByAnnotation(namespace, workflow),
+  const killed = await untilStopped(cluster, 'killed', size, () =>
+    cluster.engage('killed', workflow),
   );
   const what = `${size} Deployments, default limits`;
   report.figure(`pods gone, scaling alone, ${what}`, scaled.gone, 'ms', 1);
@@ -111,6 +161,15 @@ async function scaleAll(
   assertAllDone(outcomes, 'scale');
 }
 
+/** The writes of the operator, by somebody else: each must come out paused. */
+async function touchAll({ client }: BenchCluster, names: readonly string[]): Promise<void> {
+  const patch = { metadata: { annotations: { [annotation.touch]: 'by-hand' } } };
+  const outcomes = await forEachBounded(names, parallelism, (name) =>
+    client.mergePatch(resources.deployments, { namespace, name }, patch),
+  );
+  assertAllDone(outcomes, 'touch');
+}
+
 async function kubectlScale({ controlPlane }: BenchCluster, namespace: string): Promise<void> {
   const { code, stderr } = await controlPlane.kubectl(
     ['scale', 'deployment', `-n=${namespace}`, `--selector=app=${workflow}`, '--replicas=0'],
@@ -136,7 +195,8 @@ async function untilRunning(
       );
       return running.length === size && pods.length === size;
     },
-    { timeoutMs: 1_200_000, intervalMs: 500 },
+    // Each look lists them all.
+    { timeoutMs: 1_200_000, intervalMs: Math.max(250, size) },
   );
   await waitFor(
     'the operator to have seen it',

@@ -23,10 +23,10 @@ export async function benchLane(
   // Few seats, so that a flood from this one machine fills them.
   const apiServerArgs = ['--max-requests-inflight=40', '--max-mutating-requests-inflight=20'];
   await using cluster = await BenchCluster.start(report, { apiServerArgs });
-  // Deployments get no pods: what is measured is the operator.
-  await cluster.controlPlane.stopComponent('controllerManager');
   await cluster.createNamespace(namespace);
   await cluster.createNamespace('others');
+  // Deployments get no pods: what is measured is the operator.
+  await cluster.controlPlane.stopComponent('controllerManager');
   const operator = await cluster.startOperator();
   await cluster.createWorkflows(namespace, [workflow], { identities: true });
   await cluster.createDeployments(namespace, namesOf('target', targets), workflow);

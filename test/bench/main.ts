@@ -9,6 +9,7 @@ import { benchLane } from './lane.ts';
 import { benchMemory } from './memory.ts';
 import { reportTo } from './report.ts';
 import { benchRestart } from './restart.ts';
+import { benchTouch } from './touch.ts';
 
 const { values } = parseArgs({
   options: {
@@ -30,6 +31,7 @@ const sections: Record<string, () => Promise<void>> = {
   kill: () => benchKill(report, { sizes, rounds }),
   /** Takes minutes for itself: only by name. */
   limits: () => benchDefaultLimits(report, Math.max(...sizes)),
+  touch: () => benchTouch(report, { workloads: Math.min(1000, Math.max(...sizes)), rounds }),
   lane: () => benchLane(report, { workflows, rounds }),
   fence: () => benchFence(report, { workflows, rounds: 5 * rounds }),
   restart: () => benchRestart(report, Number(values.restarts)),

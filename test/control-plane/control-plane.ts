@@ -88,9 +88,10 @@ export interface ControlPlane {
   /**
    * Starts it again with its flags, port and data, and waits until it is ready.
    *
+   * @param flags further ones; they win over its own
    * @throws Error when it already runs, or with the end of its log when it doesn't become ready
    */
-  startComponent(component: Component): Promise<void>;
+  startComponent(component: Component, flags?: readonly string[]): Promise<void>;
   /** Stops the API server and starts it again on the same port, with the same data. */
   restartApiServer(): Promise<void>;
   /** Ends everything that it started, and removes its folder. Idempotent. */
@@ -229,14 +230,14 @@ class LocalControlPlane implements ControlPlane {
     this.#log(`Control plane ready at ${this.server} after ${seconds} s.`);
   }
 
-  async startComponent(component: Component): Promise<void> {
+  async startComponent(component: Component, flags: readonly string[] = []): Promise<void> {
     if (this.#processes.has(component)) throw new Error(`${component} already runs`);
     if (component === 'kwok') await this.#freeNodeLeases();
     const startedAt = Date.now();
     const running = new SupervisedProcess({
       name: component,
       program: this.binaries[component],
-      args: this.#argsOf(component),
+      args: [...this.#argsOf(component), ...flags],
       cwd: this.dataDir,
       env: this.#env(),
       logPath: this.#file(`${component}.log`),

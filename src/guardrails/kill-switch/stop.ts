@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { Pod } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
@@ -11,6 +12,7 @@ import type { Pausing } from './pausing.ts';
 import {
   graceOf,
   isLive,
+  isPausable,
   isToBeTouched,
   isToBeDeleted,
   isTracked,
@@ -29,24 +31,51 @@ export interface StopOptions {
   signal: AbortSignal;
 }
 
+/** How often one workload is touched ahead of the others, and the first pause between. */
+const triesAhead = 5;
+const firstPauseMs = 5;
+/** How long the others wait for it at most. */
+const aheadMs = 250;
+
 /**
  * Pauses every workload that would start pods. The answer is what the API server stored; a workload
- * that it still shows running was met by a server whose fence isn't in force yet.
+ * that it still shows running was met by a server whose fence isn't in force yet. So one workload
+ * goes ahead: while the API server hasn't read the KillSwitch, touching the others would only have
+ * to be done again. They wait for it no longer than a moment, whatever becomes of it.
  */
-export function pauseWorkloads(
+export async function pauseWorkloads(
   killSwitch: KillSwitch,
   workloads: readonly Workload[],
   { pausing, parallelism, contests, signal }: StopOptions,
 ): Promise<Outcome<Workload, Workload | undefined>[]> {
-  const due = workloads.filter(
+  const [first, ...others] = workloads.filter(
     (workload) => isToBeTouched(killSwitch, workload) && contests.isDue(workload),
   );
-  return forEachBounded(due, parallelism, async (workload) => {
-    const answer = await pausing.pause(killSwitch, workload, signal);
-    if (answer === undefined) return undefined;
-    contests.told(workload, answer);
-    return projectWorkload(workload.kind, answer.stored);
-  });
+  if (first === undefined) return [];
+  const pause = async (workload: Workload, tries: number): Promise<Workload | undefined> => {
+    for (let tried = 1; ; tried++) {
+      const answer = await pausing.pause(killSwitch, workload, signal);
+      if (answer === undefined) return undefined;
+      const stored = projectWorkload(workload.kind, answer.stored);
+      if (tried === tries || !isPausable(stored)) {
+        contests.told(workload, answer);
+        return stored;
+      }
+      await delay(firstPauseMs * 2 ** (tried - 1), undefined, { signal });
+    }
+  };
+  const ahead = forEachBounded([first], 1, (workload) => pause(workload, triesAhead));
+  if (others.length > 0) await within(aheadMs, ahead);
+  const outcomes = await forEachBounded(others, parallelism, (workload) => pause(workload, 1));
+  return [...(await ahead), ...outcomes];
+}
+
+/** Resolves when the work is done, or after the time; the work never rejects. */
+async function within(milliseconds: number, work: Promise<unknown>): Promise<void> {
+  const late = Promise.withResolvers<void>();
+  const timer = setTimeout(late.resolve, milliseconds);
+  await Promise.race([work, late.promise]);
+  clearTimeout(timer);
 }
 
 /**
