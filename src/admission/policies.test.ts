@@ -7,6 +7,7 @@ import {
   isDeniedBy,
   probePolicyName,
 } from './index.ts';
+import { validating } from './policies.ts';
 
 const all = admissionPolicies();
 const bindings = all.filter(({ kind }) => kind.endsWith('Binding'));
@@ -106,6 +107,45 @@ describe('the admission policies', () => {
       'ValidatingAdmissionPolicy statefulsets/scale',
       'ValidatingAdmissionPolicy pods/status',
     ]);
+  });
+});
+
+describe('a policy of what is written often', () => {
+  it('passes over what all of its validations admit, by a condition beside its own', () => {
+    const [policy] = validating({
+      name: 'often',
+      description: 'Refuses.',
+      rules: [],
+      conditions: { mine: 'params.a' },
+      isHot: true,
+      validations: [
+        { expression: 'object.a || object.b', message: 'a' },
+        { expression: 'object.c', message: 'c' },
+      ],
+    });
+    expect(policy?.spec.matchConditions).toEqual([
+      { name: 'mine', expression: 'params.a' },
+      { name: 'refused', expression: '!((object.a || object.b) && (object.c))' },
+    ]);
+    expect(policy?.spec.validations).toHaveLength(2);
+  });
+
+  it('is each that meets a touch of a workload', () => {
+    const meetsTouches = policies.filter(
+      (policy) =>
+        policy.kind === 'ValidatingAdmissionPolicy' &&
+        policy.spec.paramKind?.kind === 'KillSwitch' &&
+        rulesOf(policy).some(
+          ({ apiGroups, operations, resources }) =>
+            /^(apps|batch)$/.test(apiGroups.join()) &&
+            operations.includes('UPDATE') &&
+            !resources.join().includes('/'),
+        ),
+    );
+    expect(meetsTouches).toHaveLength(12);
+    for (const { spec } of meetsTouches) {
+      expect(spec.matchConditions?.at(-1)?.name).toMatch(/^(refused|byHand)$/);
+    }
   });
 });
 

@@ -6,7 +6,7 @@ import { waitForCondition } from '../operator/cluster.ts';
 import { BenchCluster, namesOf, parallelism, type Deployment } from './cluster.ts';
 import { median, type Report } from './report.ts';
 
-const namespace = 'kill';
+const home = 'kill';
 const workflow = 'bench';
 
 /** Milliseconds from the beginning of an act. */
@@ -45,22 +45,22 @@ async function benchSize(report: Report, size: number, rounds: number): Promise<
   await using cluster = await BenchCluster.start(report);
   await cluster.startOperator();
   const names = namesOf('target', size);
-  await prepare(cluster, namespace, names);
+  await prepare(cluster, home, names);
 
-  const resume = (): Promise<void> => scaleAll(cluster, namespace, names, 1);
-  const release = (): Promise<void> => cluster.release(namespace, workflow);
+  const resume = (): Promise<void> => scaleAll(cluster, home, names, 1);
+  const release = (): Promise<void> => cluster.release(home, workflow);
   const ways = {
     loop: {
       what: 'bare loop of PATCH',
-      act: () => scaleAll(cluster, namespace, names, 0),
+      act: () => scaleAll(cluster, home, names, 0),
       undo: resume,
     },
     touches: {
       what: 'bare loop of touches',
       before: async () => {
         await cluster.stopOperator();
-        await cluster.engage(namespace, workflow);
-        await cluster.untilPausing(namespace, names[0] ?? '', true);
+        await cluster.engage(home, workflow);
+        await cluster.untilPausing(home, names[0] ?? '', true);
       },
       act: () => touchAll(cluster, names),
       undo: async () => {
@@ -68,15 +68,15 @@ async function benchSize(report: Report, size: number, rounds: number): Promise<
         await release();
       },
     },
-    kubectl: { what: 'kubectl scale', act: () => kubectlScale(cluster, namespace), undo: resume },
+    kubectl: { what: 'kubectl scale', act: () => kubectlScale(cluster, home), undo: resume },
     annotation: {
       what: 'kill switch by annotation',
-      act: () => cluster.engageByAnnotation(namespace, workflow),
+      act: () => cluster.engageByAnnotation(home, workflow),
       undo: release,
     },
     kill: {
       what: 'kill switch',
-      act: () => cluster.engage(namespace, workflow),
+      act: () => cluster.engage(home, workflow),
       undo: release,
     },
   } satisfies Record<string, Way>;
@@ -86,23 +86,23 @@ async function benchSize(report: Report, size: number, rounds: number): Promise<
     for (const [way, measured] of stops) {
       report.progress(`${size} Deployments, round ${round} of ${rounds}: ${way.what}`);
       await way.before?.();
-      const stop = await untilStopped(cluster, namespace, size, way.act);
+      const stop = await untilStopped(cluster, home, size, way.act);
       report.progress(`told ${Math.round(stop.told)} ms, gone ${Math.round(stop.gone)} ms`);
       measured.push(stop);
       if (round === rounds && way === last) break;
       await way.undo();
-      await untilRunning(cluster, namespace, size);
+      await untilRunning(cluster, home, size);
     }
   }
   const of = (way: Way, what: keyof Stop): number =>
     median((stops.get(way) ?? []).map((stop) => stop[what]));
   const targets = `${size} Deployment${size === 1 ? '' : 's'}`;
-  for (const [what, of_] of [
+  for (const [what, until] of [
     ['told to stop', 'told'],
     ['pods gone', 'gone'],
   ] as const) {
     for (const way of Object.values(ways)) {
-      report.figure(`${what}, ${way.what}, ${targets}`, of(way, of_), 'ms', rounds);
+      report.figure(`${what}, ${way.what}, ${targets}`, of(way, until), 'ms', rounds);
     }
   }
   for (const way of [ways.loop, ways.touches]) {
@@ -165,7 +165,7 @@ async function scaleAll(
 async function touchAll({ client }: BenchCluster, names: readonly string[]): Promise<void> {
   const patch = { metadata: { annotations: { [annotation.touch]: 'by-hand' } } };
   const outcomes = await forEachBounded(names, parallelism, (name) =>
-    client.mergePatch(resources.deployments, { namespace, name }, patch),
+    client.mergePatch(resources.deployments, { namespace: home, name }, patch),
   );
   assertAllDone(outcomes, 'touch');
 }

@@ -110,6 +110,7 @@ describe.each(testKinds)('a kill and release of a $resource.kind', (kind) => {
   it('is paused by a touch, which keeps what was asked for and leaves the field with its owner', async () => {
     const touched = await cluster.touch(kind, namespace);
     expect(touched.message).toBe('');
+    expect(touched.warnings).toEqual([]);
     expect(valueOf(kind, touched)).toBe(paused);
     expect(annotationsOf(touched)).toMatchObject({ [restore]: kept });
     expect(ownersOf(kind, touched.object)).toEqual(owners);
