@@ -73,10 +73,10 @@ describe('the admission policies', () => {
   });
 
   it('are installed in two parts, of which one rewrites', () => {
-    const { validating, mutating } = admissionParts();
-    expect([...validating, ...mutating].toSorted(byName)).toEqual(all.toSorted(byName));
+    const { validating: refusing, mutating } = admissionParts();
+    expect([...refusing, ...mutating].toSorted(byName)).toEqual(all.toSorted(byName));
     expect(mutating.every(({ kind }) => kind.startsWith('Mutating'))).toBe(true);
-    expect(validating.every(({ kind }) => kind.startsWith('Validating'))).toBe(true);
+    expect(refusing.every(({ kind }) => kind.startsWith('Validating'))).toBe(true);
   });
 
   it('fail closed, except those that only warn', () => {

@@ -1,9 +1,9 @@
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
 import { annotation, label } from '../../src/api/names.ts';
 import type { KubeObject } from '../../src/api/objects.ts';
-import { resources } from '../../src/api/resources.ts';
+import { resources, type Resource } from '../../src/api/resources.ts';
 import { projectWorkload } from '../../src/api/workload.ts';
-import { ApiServerClient } from '../../src/runtime/client.ts';
+import { ApiServerClient, errorOfEvent, type WatchEvent } from '../../src/runtime/client.ts';
 import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
 import {
@@ -155,6 +155,40 @@ export class BenchCluster implements AsyncDisposable {
       metadata: { annotations, labels },
     });
     await this.client.delete(resources.killSwitches, key);
+  }
+
+  /**
+   * Watches until `size` objects of different names have counted. A watch that the API server ends,
+   * as it does with a reader that lags, goes on where it ended.
+   *
+   * @returns when the last one was seen, as `performance.now()`
+   */
+  async untilSeen(
+    resource: Resource,
+    size: number,
+    {
+      namespace,
+      resourceVersion,
+      signal,
+      counts,
+    }: {
+      namespace: string;
+      resourceVersion: string;
+      signal: AbortSignal;
+      counts: (event: WatchEvent) => boolean;
+    },
+  ): Promise<number> {
+    const seen = new Set<string>();
+    for (let from = resourceVersion; ;) {
+      const options = { namespace, resourceVersion: from, timeoutSeconds: 1200, signal };
+      for await (const event of this.client.watch(resource, options)) {
+        if (event.type === 'ERROR') throw errorOfEvent(event.object);
+        from = event.object.metadata.resourceVersion ?? from;
+        if (event.type === 'BOOKMARK' || !counts(event)) continue;
+        if (seen.add(event.object.metadata.name).size === size) return performance.now();
+      }
+      this.report.progress(`a watch ended with ${seen.size} of ${size}, and goes on`);
+    }
   }
 
   async engageByAnnotation(namespace: string, name: string): Promise<void> {

@@ -127,10 +127,12 @@ export async function benchDefaultLimits(report: Report, size: number): Promise<
   const scaled = await untilStopped(cluster, 'scaled', size, () =>
     scaleAll(cluster, 'scaled', names, 0),
   );
+  report.progress(`told ${Math.round(scaled.told)} ms, gone ${Math.round(scaled.gone)} ms`);
   report.progress(`${size} Deployments with default limits: kill switch`);
   const killed = await untilStopped(cluster, 'killed', size, () =>
     cluster.engage('killed', workflow),
   );
+  report.progress(`told ${Math.round(killed.told)} ms, gone ${Math.round(killed.gone)} ms`);
   const what = `${size} Deployments, default limits`;
   report.figure(`pods gone, scaling alone, ${what}`, scaled.gone, 'ms', 1);
   report.figure(`pods gone, kill switch, ${what}`, killed.gone, 'ms', 1);
@@ -209,37 +211,31 @@ async function untilRunning(
 }
 
 async function untilStopped(
-  { client }: BenchCluster,
+  cluster: BenchCluster,
   namespace: string,
   size: number,
   act: () => Promise<void>,
 ): Promise<Stop> {
+  const { client } = cluster;
   const [deployments, pods] = await Promise.all([
     client.listPage(resources.deployments, { namespace, limit: 1 }),
     client.listPage(resources.pods, { namespace, limit: 1 }),
   ]);
   const ended = new AbortController();
+  const { signal } = ended;
   const started = performance.now();
-  const told = seenAll(size, async (see) => {
-    for await (const { object } of client.watch(resources.deployments, {
-      namespace,
-      resourceVersion: deployments.resourceVersion,
-      timeoutSeconds: 1200,
-      signal: ended.signal,
-    })) {
-      const { metadata, spec } = object as Deployment;
-      if (spec?.replicas === 0 && see(metadata.name)) return;
-    }
+  const told = cluster.untilSeen(resources.deployments, size, {
+    namespace,
+    resourceVersion: deployments.resourceVersion,
+    signal,
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the kind that is watched
+    counts: ({ object }) => (object as Deployment).spec.replicas === 0,
   });
-  const gone = seenAll(size, async (see) => {
-    for await (const { type, object } of client.watch(resources.pods, {
-      namespace,
-      resourceVersion: pods.resourceVersion,
-      timeoutSeconds: 1200,
-      signal: ended.signal,
-    })) {
-      if (type === 'DELETED' && see((object as Deployment).metadata.name)) return;
-    }
+  const gone = cluster.untilSeen(resources.pods, size, {
+    namespace,
+    resourceVersion: pods.resourceVersion,
+    signal,
+    counts: ({ type }) => type === 'DELETED',
   });
   try {
     const [, ...times] = await Promise.all([act(), told, gone]);
@@ -247,15 +243,4 @@ async function untilStopped(
   } finally {
     ended.abort();
   }
-}
-
-/** @returns when the last of `size` different names was seen */
-async function seenAll(
-  size: number,
-  look: (see: (name: string) => boolean) => Promise<void>,
-): Promise<number> {
-  const seen = new Set<string>();
-  await look((name) => seen.add(name).size === size);
-  if (seen.size < size) throw new Error(`the watch ended with ${seen.size} of ${size}`);
-  return performance.now();
 }

@@ -1,10 +1,10 @@
+import { Worker } from 'node:worker_threads';
 import { resources } from '../../src/api/resources.ts';
-import { ApiServerClient } from '../../src/runtime/client.ts';
-import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { kubectlOk, serviceAccountKubeconfig } from '../operator/cluster.ts';
 import type { OperatorProcess } from '../operator/operator-process.ts';
 import { BenchCluster, namesOf, type Deployment } from './cluster.ts';
+import type { Flood } from './flood.ts';
 import { median, type Report } from './report.ts';
 
 const namespace = 'lane';
@@ -81,24 +81,17 @@ async function kill(cluster: BenchCluster): Promise<number> {
   const { client } = cluster;
   const { resourceVersion } = await client.listPage(resources.deployments, { namespace });
   const ended = new AbortController();
-  const stopped = new Set<string>();
   const started = performance.now();
-  const seen = (async (): Promise<number> => {
-    for await (const { object } of client.watch(resources.deployments, {
-      namespace,
-      resourceVersion,
-      timeoutSeconds: 600,
-      signal: ended.signal,
-    })) {
-      const { metadata, spec } = object as Deployment;
-      if (spec.replicas === 0) stopped.add(metadata.name);
-      if (stopped.size === targets) return performance.now() - started;
-    }
-    throw new Error(`the watch ended with ${stopped.size} of ${targets} stopped`);
-  })();
+  const seen = cluster.untilSeen(resources.deployments, targets, {
+    namespace,
+    resourceVersion,
+    signal: ended.signal,
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the kind that is watched
+    counts: ({ object }) => (object as Deployment).spec.replicas === 0,
+  });
   try {
     await cluster.engageByAnnotation(namespace, workflow);
-    const time = await seen;
+    const time = (await seen) - started;
     await cluster.release(namespace, workflow);
     return time;
   } finally {
@@ -136,39 +129,21 @@ async function queueAll(
   });
 }
 
-/** While another ServiceAccount lists all that there is, as fast as it can. */
+/** While another ServiceAccount lists as fast as it can. */
 async function withFlood(cluster: BenchCluster, act: () => Promise<number>): Promise<number> {
-  const ended = new AbortController();
-  const kubeConfig = new PooledKubeConfig().load({
+  const workerData: Flood = {
     kubeconfig: await serviceAccountKubeconfig(cluster.controlPlane, {
       namespace: 'others',
       name: 'default',
     }),
-  });
-  const flooder = new ApiServerClient({
-    kubeConfig,
-    userAgent: 'flood',
+    namespace: 'others',
     connections: 200,
-    timeoutMs: 60_000,
-  });
-  const floods = Array.from({ length: 200 }, async () => {
-    while (!ended.signal.aborted) {
-      try {
-        await flooder.listPage(resources.workflows, {
-          namespace: 'others',
-          signal: ended.signal,
-          limit: 0,
-        });
-      } catch {
-        // Turned away: that is what a flood meets.
-      }
-    }
-  });
+  };
+  // What it reads would hold up the measurement in this thread.
+  const flood = new Worker(new URL('flood.ts', import.meta.url), { workerData });
   try {
     return await act();
   } finally {
-    ended.abort();
-    await Promise.all(floods);
-    await kubeConfig.closeConnections();
+    await flood.terminate();
   }
 }
