@@ -24,12 +24,17 @@ const closedFields = [
 /** The rest of it, which others may write on a ServiceAccount: clouds and registries need it there. */
 const openFields = ['metadata.?annotations', 'imagePullSecrets'];
 
+/** What holds for what the operator creates, and for what it creates that for. */
+export function childrenPolicies(): AdmissionObject[] {
+  return [...keepChildren(), ...keepParents()];
+}
+
 /**
  * What the operator created is written by the operator alone, and by who holds `manage-children`:
  * the garbage collector, by a binding of the installation. What stands already may be written back
  * as it is, as the migration of stored versions does.
  */
-export function childrenPolicies(): AdmissionObject[] {
+function keepChildren(): AdmissionObject[] {
   const same = (fields: readonly string[]): string =>
     fields.map((field) => `dyn(object).?${field} == dyn(oldObject).?${field}`).join(' && ');
   const annotations = (of: string): string => `${of}.metadata.?annotations.orValue({})`;
@@ -62,6 +67,30 @@ export function childrenPolicies(): AdmissionObject[] {
         expression: `variables.allowed || ${mayOnIdentities('manage-children')}`,
         message: `what carries the label ${label.managedBy}: ${MANAGED_BY} is written by the operator alone`,
         messageExpression: `variables.wasOurs ? 'the operator made this and keeps it as it is; change what it is made from instead: kubectl edit ' + variables.owner + ' -n ' + request.namespace : 'the label ${label.managedBy}: ${MANAGED_BY} is for what the operator creates: leave it out'`,
+      },
+    ],
+  });
+}
+
+/**
+ * What is deleted with the policy `Orphan` leaves behind what was made for it, and nobody's: no kill
+ * would find those permissions and Secrets any more.
+ */
+function keepParents(): AdmissionObject[] {
+  const orphans = (of: string): string => `'orphan' in ${of}.metadata.?finalizers.orValue([])`;
+  const asks = `(request.options.?propagationPolicy.orValue('') == 'Orphan' || request.options.?orphanDependents.orValue(false))`;
+  return validating({
+    name: 'children-go',
+    description: 'What the operator created goes together with what it was created for.',
+    rules: [resources.workflows, resources.automationIdentities].map((resource) =>
+      rule(resource, operations),
+    ),
+    everywhere: true,
+    validations: [
+      {
+        expression: `request.operation == 'DELETE' ? !${asks} : !(${orphans('object')}) || (${isUpdate} && ${orphans('oldObject')})`,
+        message:
+          'it is not deleted without what the operator made for it, which no kill switch would find any more: leave --cascade=orphan and the finalizer orphan out',
       },
     ],
   });

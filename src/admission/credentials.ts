@@ -14,7 +14,12 @@ export const kubeletTokenSeconds = 3_607;
 
 /** What holds for the credentials of every identity, engaged or not. */
 export function credentialPolicies(): AdmissionObject[] {
-  return [...refuseTokenSecrets(), ...boundTokens(), ...reserveSecretNames()];
+  return [
+    ...refuseTokenSecrets(),
+    ...boundTokens(),
+    ...reserveSecretNames(),
+    ...reserveAccountNames(),
+  ];
 }
 
 /** A Secret of this type is answered with a token that never expires. */
@@ -85,6 +90,26 @@ function reserveSecretNames(): AdmissionObject[] {
       {
         expression: mayOnIdentities('manage-children'),
         message: `names that begin with ${secretPrefix} are those of credentials that ${MANAGED_BY} generates: choose another one`,
+      },
+    ],
+  });
+}
+
+/**
+ * A kill deletes the ServiceAccount, and its mark stays: until the release has made it anew, another
+ * one of that name would take its place in every binding and pod template.
+ */
+function reserveAccountNames(): AdmissionObject[] {
+  const name = `object.metadata.?name.orValue('')`;
+  return validating({
+    name: 'identity-accounts',
+    description: 'A ServiceAccount of the name of an identity is made by the operator alone.',
+    rules: [rule(resources.serviceAccounts, ['CREATE'])],
+    conditions: { managed: isManaged(name) },
+    validations: [
+      {
+        expression: mayOnIdentities('manage-children'),
+        message: `an AutomationIdentity of this name has its ServiceAccount from ${MANAGED_BY}: choose another name`,
       },
     ],
   });

@@ -161,6 +161,12 @@ const jobs: FrozenKind = {
   frozen: configuration(
     `${isUpdate} ? (${isBornSuspended} ? Object{spec: Object.spec{suspend: true}} : ${keepAndSuspend}) : Object{metadata: Object.metadata{annotations: {'${annotation.bornSuspended}': 'true'}}, spec: Object.spec{suspend: true}}`,
   ),
+  whileEngaged: [
+    {
+      expression: `!${hasAnnotation('object', annotation.restoreSuspend)} || (${isUpdate} && !(${isBornSuspended} && ${changesAnnotation(annotation.restoreSuspend)}))`,
+      message: `created under a kill switch, so that its release lists the Job and doesn't start it: leave ${annotation.restoreSuspend} out`,
+    },
+  ],
   whilePaused: [
     {
       expression: `!${isBornSuspended} || ${hasAnnotation('object', annotation.bornSuspended)} || !${bySuspend.isPaused('object')}`,

@@ -10,7 +10,9 @@ import {
   isPerson,
   isProbe,
   isReleasing,
+  isUpdate,
   labelOf,
+  mayOnIdentities,
   mayOnKillSwitch,
   removeAnnotation,
   user,
@@ -37,6 +39,7 @@ export function killSwitchPolicies(): AdmissionObject[] {
     ...blockReleaseByAnnotation(),
     ...protectFromDeletion(),
     ...protectGuardedNamespace(),
+    ...protectStatus(),
   ];
 }
 
@@ -66,6 +69,23 @@ const withdrawsRelease = `(!${hasAnnotation('object', annotation.release)} && ${
 /** Passed on by the operator: a person never latches, though some hold every verb. */
 const isLatched = `has(object.spec.engagedBy) && object.spec.engagedBy != '' && !${isPerson} && ${mayOnKillSwitch('latch')}`;
 
+/**
+ * Bytes of annotations that others may write. The API server takes 256 KiB of them in all, and one
+ * more would fail: the probe, the wish for release, and what the release puts back.
+ */
+const maxAnnotations = 32_768;
+const maxLabels = 64;
+const noRoom = `a kill switch has at most ${maxAnnotations / 1024} KiB of annotations and ${maxLabels} labels: more would leave no room for what its release needs; leave some out`;
+
+/** Expressions: characters of annotations that aren't the operator's, and the number of labels. */
+function weight(of: string): { annotations: string; labels: string } {
+  const annotations = `${of}.metadata.?annotations.orValue({})`;
+  return {
+    annotations: `${annotations}.map(k, k == '${annotation.restoreServiceAccount}' ? 0 : k.size() + ${of}.metadata.annotations[k].size()).sum()`,
+    labels: `${of}.metadata.?labels.orValue({}).size()`,
+  };
+}
+
 function killSwitches(...operations: Operation[]): [ReturnType<typeof rule>] {
   return [rule(resources.killSwitches, operations)];
 }
@@ -91,6 +111,7 @@ function validateCreation(): AdmissionObject[] {
     annotation.restoreServiceAccount,
     annotation.probe,
   ].map((name) => `!${hasAnnotation('object', name)}`);
+  const { annotations, labels } = weight('object');
   return validating({
     name: 'kill-switch-create',
     description: 'A new KillSwitch is engaged, by the user who asks, and not half-way released.',
@@ -112,6 +133,14 @@ function validateCreation(): AdmissionObject[] {
         expression:
           'object.metadata.?finalizers.orValue([]).size() == 0 && object.metadata.?ownerReferences.orValue([]).size() == 0',
         message: 'a kill switch has no finalizers and no owners; leave them out',
+      },
+      {
+        expression: `${annotations} <= ${maxAnnotations} && ${labels} <= ${maxLabels}`,
+        message: noRoom,
+      },
+      {
+        expression: `request.namespace != '${PROBE_NAMESPACE}' || ${mayOnKillSwitch('latch')}`,
+        message: `the standing probe has the namespace ${PROBE_NAMESPACE} for itself: nothing runs there, and a kill switch would drown its answers`,
       },
     ],
   });
@@ -241,6 +270,16 @@ function validateRelease(): AdmissionObject[] {
         message: `${annotation.restoreServiceAccount} is written by the operator alone: what it holds comes back on ServiceAccounts`,
       },
       {
+        // What already stands there must not lock the object.
+        expression: (['annotations', 'labels'] as const)
+          .map((field) => {
+            const [after, before] = [weight('object')[field], weight('oldObject')[field]];
+            return `(${after} <= ${{ annotations: maxAnnotations, labels: maxLabels }[field]} || ${after} <= ${before})`;
+          })
+          .join(' && '),
+        message: noRoom,
+      },
+      {
         // Stored, it would make the fence refuse every later write.
         expression: `!${isProbe} || ${isDryRun}`,
         message: 'the annotation probe is for dry runs only',
@@ -293,7 +332,13 @@ function blockReleaseByAnnotation(): AdmissionObject[] {
   return [...byObject.flat(), ...byNamespace];
 }
 
+/**
+ * What release puts back is found by the KillSwitch, and in part held by it: whoever deleted one
+ * half-way through its release would leave the rest stopped for good.
+ */
 function protectFromDeletion(): AdmissionObject[] {
+  const isReleased = hasLabel('oldObject', label.releasing);
+  const isGoing = '(namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp))';
   return validating({
     name: 'kill-switch-delete',
     description: 'A KillSwitch is deleted by its release, or together with its namespace.',
@@ -301,10 +346,15 @@ function protectFromDeletion(): AdmissionObject[] {
     everywhere: true,
     validations: [
       {
-        expression: `${hasLabel('oldObject', label.releasing)} || (namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp))`,
+        expression: `${isReleased} || ${isGoing}`,
         message: 'an engaged kill switch is not deleted but released',
         // A request to delete a collection has no name of its own.
         messageExpression: `'an engaged kill switch is not deleted but released: kubectl guardrails release ' + oldObject.metadata.name + ' -n ' + oldObject.metadata.namespace + ' --reason TEXT'`,
+      },
+      {
+        expression: `!${isReleased} || ${isGoing} || ${mayOnKillSwitch('lift', 'oldObject.metadata.name')}`,
+        message:
+          'this kill switch is being released: the operator deletes it once everything is back; leave it alone',
       },
     ],
   });
@@ -318,7 +368,13 @@ function protectFromDeletion(): AdmissionObject[] {
  */
 function protectGuardedNamespace(): AdmissionObject[] {
   const engaged = [
-    { suffix: '', kind: 'KillSwitch', matchLabels: {}, isEngaged: `!${isReleasing}` },
+    // A release puts back by the policies that the label binds.
+    {
+      suffix: '',
+      kind: 'KillSwitch',
+      matchLabels: {},
+      isEngaged: `${isUpdate} || !${isReleasing}`,
+    },
     ...annotated.map(({ suffix, kind }) => ({
       suffix,
       kind,
@@ -353,4 +409,24 @@ function protectGuardedNamespace(): AdmissionObject[] {
       ],
     }),
   );
+}
+
+/**
+ * People read from a status how far a kill is, and the operator which rungs it has proven and which
+ * Secrets it made.
+ */
+function protectStatus(): AdmissionObject[] {
+  const { killSwitches: ofKill, automationIdentities: ofIdentity } = resources;
+  return validating({
+    name: 'kill-switch-status',
+    description: 'How far a kill is, and what an identity has, is said by the operator alone.',
+    rules: [ofKill, ofIdentity].map((resource) => rule(resource, ['UPDATE'], 'status')),
+    everywhere: true,
+    validations: [
+      {
+        expression: `request.resource.resource == '${ofKill.plural}' ? ${mayOnKillSwitch('lift')} : ${mayOnIdentities('manage-children')}`,
+        message: 'the status is written by the operator alone; leave it alone',
+      },
+    ],
+  });
 }

@@ -162,6 +162,7 @@ const ofKillSwitch: Record<string, PolicyProbe> = {
     requests: [{ verb: 'delete', resource: killSwitches, name: canary.killSwitch }],
     says: 'is not deleted but released',
   },
+  'kill-switch-status': compared('The operator itself may do what it keeps others from.'),
   ...Object.fromEntries(
     ['', '-by-workflow', '-by-identity'].map((suffix) => [
       `kill-switch-namespace${suffix}`,
@@ -292,6 +293,7 @@ const ofIdentities: Record<string, PolicyProbe> = {
   },
   'identity-tokens': compared(openToken),
   'identity-secret-names': compared(mayDoSo),
+  'identity-accounts': compared(mayDoSo),
   'pod-label': compared('The quota of that namespace leaves no pod to look at.'),
   'pod-labels': {
     kind: 'Denial',
@@ -311,6 +313,11 @@ const ofIdentities: Record<string, PolicyProbe> = {
     says: 'a pod of an identity ends within',
   },
   children: compared(mayDoSo),
+  'children-go': {
+    kind: 'Denial',
+    requests: carriers({ finalizers: ['orphan'] }),
+    says: 'it is not deleted without what the operator made for it',
+  },
 };
 
 const ofWorkloads: Record<string, PolicyProbe> = {

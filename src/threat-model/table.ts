@@ -354,7 +354,7 @@ export const threats = [
       {
         when: { wholeNamespace: true },
         outcome: 'StartsNothing',
-        why: 'Neither tokens nor pods come of it.',
+        why: 'Neither tokens nor pods come of it; the name of an AutomationIdentity is kept for the operator.',
       },
       {
         when: { byAnnotation: true },
@@ -423,7 +423,7 @@ export const threats = [
     paths: [path(GROUP, ['killswitches'], remove)],
     reach: ['gitops', 'admin'],
     outcome: 'Denied',
-    why: 'It is deleted by its release alone, or together with its namespace.',
+    why: 'It is deleted by its release alone, which the operator ends, or together with its namespace.',
     otherwise: [
       {
         when: { byAnnotation: true },
@@ -492,7 +492,7 @@ export const threats = [
     paths: [path(GROUP, ['killswitches/status'], change)],
     reach: ['gitops', 'admin'],
     outcome: 'StartsNothing',
-    why: "The fence doesn't look at it, and an operator writes it anew.",
+    why: "Who doesn't hold the verb lift is refused. The fence doesn't look at it.",
   },
   {
     id: 'annotation-removal',

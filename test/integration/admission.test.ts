@@ -308,6 +308,15 @@ describe('Jobs under the fence', () => {
     expect(dropped.message).toContain('stays until the release');
   });
 
+  it('bring no value of their own for the release to put back', async () => {
+    const object = manifest({ namespace, name: 'sneaky', value: false });
+    object.metadata = { ...object.metadata, annotations: { [restore]: 'false' } };
+    const sneaky = await git.create(resource, object);
+    expect(sneaky.message).toContain('created under a kill switch');
+    const later = await git.annotate(resource, { namespace, name: 'born' }, { [restore]: 'false' });
+    expect(later.message).toContain('created under a kill switch');
+  });
+
   it('that are created suspended by their owner are not marked', async () => {
     const asleep = await git.create(resource, manifest({ namespace, name: 'asleep', value: true }));
     expect(annotationsOf(asleep)).not.toHaveProperty(annotation.bornSuspended);

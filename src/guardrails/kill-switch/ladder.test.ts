@@ -5,6 +5,7 @@ import { keyOf, type KubeObject, type ObjectMeta } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import { silentLogger } from '../../observability/logger.ts';
 import type { WriteOptions } from '../../runtime/client.ts';
+import { ApiError } from '../../runtime/errors.ts';
 import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../api/names.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
@@ -252,6 +253,17 @@ describe('one look', () => {
       );
     },
   );
+});
+
+it('takes the ServiceAccount where nothing more can be written down, and tells what is lost', async () => {
+  client.beforeWrite = ({ kind }) => {
+    if (kind !== 'KillSwitch') return;
+    throw new ApiError('metadata.annotations: Too long', { status: 422, reason: 'Invalid' });
+  };
+  const result = await climb();
+  expect(standing()).toEqual([]);
+  expect(result.cut).toEqual(['poster']);
+  expect(result.errors).toEqual([]);
 });
 
 describe('what is not ours', () => {

@@ -14,6 +14,7 @@ import type { Workflow } from '../../api/workflow.ts';
 import { Applier, controllerOf } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import type { ReconcileContext } from '../../runtime/controller.ts';
+import { ApiError } from '../../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { ReadStore } from '../../runtime/store.ts';
 import { credentialSecretsOf, withdrawSecrets } from '../credentials/withdraw.ts';
@@ -243,7 +244,13 @@ export class Ladder {
     const { text, cut } = writeKept(kept);
     look.cut = cut;
     if (accounts.length === 0 || text === before) return;
-    look.killSwitch = await writeAnnotation(this.#options.client, killSwitch, text, signal);
+    try {
+      look.killSwitch = await writeAnnotation(this.#options.client, killSwitch, text, signal);
+    } catch (error) {
+      // Somebody else's annotations leave no room: that mustn't keep a ServiceAccount alive.
+      if (!(error instanceof ApiError && error.status === 422)) throw error;
+      look.cut = accounts.map(({ subject }) => subject.name);
+    }
   }
 
   async #closeEgress(look: Look): Promise<Rung> {

@@ -2,9 +2,14 @@ import { describe, expect, it } from 'vitest';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { projectWorkload, type Workload } from '../../api/workload.ts';
+import { resources } from '../../api/resources.ts';
 import type { KubeClient } from '../../runtime/client.ts';
-import type { Paused } from './pausing.ts';
-import { pauseWorkloads } from './stop.ts';
+import { ApiError } from '../../runtime/errors.ts';
+import { MemoryClient } from '../identity/memory-client.testing.ts';
+import { Contests } from './contested.ts';
+import { pausingByAdmission, type Paused } from './pausing.ts';
+import { jobTrackingFinalizer } from './plan.ts';
+import { deletePods, pauseWorkloads } from './stop.ts';
 
 const killSwitch: KillSwitch = {
   metadata: { name: 'invoice', namespace: 'finance', uid: 'kill-1' },
@@ -92,5 +97,31 @@ describe('pausing many workloads', () => {
     });
     const outcomes = await pauseWorkloads(killSwitch, workloads('a', 'b'), options);
     expect(outcomes).toHaveLength(2);
+  });
+});
+
+describe('deleting pods', () => {
+  it('is done for a pod of a Job also where somebody refuses its update, and tells of that', async () => {
+    const client = new MemoryClient(() => 0);
+    const pod = client.put(resources.pods, {
+      metadata: { namespace: 'billing', name: 'run', finalizers: [jobTrackingFinalizer] },
+      spec: { serviceAccountName: 'poster' },
+      status: { phase: 'Running' },
+    });
+    client.beforeWrite = ({ verb }) => {
+      if (verb === 'patch') {
+        throw new ApiError('failed calling webhook', { status: 500, reason: 'InternalError' });
+      }
+    };
+    const [outcome] = await deletePods([pod], {
+      client,
+      pausing: pausingByAdmission(client),
+      parallelism: 1,
+      podGraceSeconds: 30,
+      contests: new Contests({ clock: () => 0 }),
+      signal: new AbortController().signal,
+    });
+    expect(client.writes.map(({ verb, kind }) => `${verb} ${kind}`)).toContain('delete Pod');
+    expect(outcome).toHaveProperty('error');
   });
 });

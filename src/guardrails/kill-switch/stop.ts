@@ -90,13 +90,18 @@ export function deletePods(
   const affected = pods.filter((pod) => isToBeDeleted(pod, podGraceSeconds));
   return forEachBounded(affected, parallelism, async (pod) => {
     const { namespace = '', name, uid = '' } = pod.metadata;
-    if (isTracked(pod)) await dropJobTracking(client, pod, signal);
-    if (!isLive(pod)) return;
-    await client.delete(
-      resources.pods,
-      { namespace, name },
-      { uid, gracePeriodSeconds: graceOf(pod, podGraceSeconds), signal },
-    );
+    try {
+      if (isTracked(pod)) await dropJobTracking(client, pod, signal);
+    } finally {
+      // Somebody's webhook may refuse the update: what runs ends all the same.
+      if (isLive(pod)) {
+        await client.delete(
+          resources.pods,
+          { namespace, name },
+          { uid, gracePeriodSeconds: graceOf(pod, podGraceSeconds), signal },
+        );
+      }
+    }
   });
 }
 

@@ -4,7 +4,7 @@ import type { KubeObject, OwnerReference } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { waitFor } from '../../control-plane/wait.ts';
-import type { Answer, Api, CallOptions } from './api.ts';
+import { path, type Answer, type Api, type CallOptions } from './api.ts';
 import { AdmissionCluster, name } from './cluster.ts';
 import { pod } from './workloads.ts';
 
@@ -157,6 +157,15 @@ describe('the mark of an identity', () => {
     const other = await markedNamespace('marks-kept');
     await admin.delete(serviceAccounts, { namespace: other, name });
     expect((await owner.create(secrets, tokenSecret(other, name), dryRun)).status).toBe(403);
+  });
+
+  it('keeps its name for the operator, while its ServiceAccount is gone', async () => {
+    const account = { metadata: { namespace: 'marks-kept', name } };
+    const { message } = await owner.create(serviceAccounts, account);
+    expect(message).toContain('an AutomationIdentity of this name has its ServiceAccount from');
+    const other = { metadata: { namespace: 'marks-kept', name: 'somebody' } };
+    expect((await owner.create(serviceAccounts, other)).message).toBe('');
+    expect((await operator.create(serviceAccounts, account)).message).toBe('');
   });
 });
 
@@ -825,21 +834,28 @@ describe('the cluster’s own controllers', () => {
     },
   );
 
-  it('release what an identity leaves behind, where that is asked for', async () => {
+  it('are not asked to leave behind what no kill switch would find any more', async () => {
     const namespace = 'orphaned';
     await automation(namespace);
-    const { code, stderr } = await cluster.controlPlane.kubectl([
+    const { stderr } = await cluster.controlPlane.kubectl([
       'delete',
       'aid',
       name,
       `-n=${namespace}`,
       '--cascade=orphan',
     ]);
-    expect(code, stderr).toBe(0);
-    await waitFor('its children to be released', async () => {
-      const { object } = await admin.get(serviceAccounts, { namespace, name });
-      return object.metadata.ownerReferences === undefined;
-    });
+    expect(stderr).toContain('it is not deleted without what the operator made for it');
+    const url = path(automationIdentities, { namespace, name });
+    const old = await admin.send({ method: 'DELETE', url, body: { orphanDependents: true } });
+    expect(old.message).toContain('it is not deleted without');
+    const byFinalizer = await admin.merge(
+      automationIdentities,
+      { namespace, name },
+      { metadata: { finalizers: ['orphan'] } },
+    );
+    expect(byFinalizer.message).toContain('it is not deleted without');
+    expect((await admin.delete(automationIdentities, { namespace, name })).status).toBe(200);
+    await gone(namespace);
   });
 
   it('delete a namespace with an automation in it', async () => {

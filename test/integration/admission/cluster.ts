@@ -267,6 +267,7 @@ function usersAndRoles(): object[] {
           apiGroups: ['automationguardrails.dev'],
           resources: [
             'killswitches',
+            'killswitches/status',
             'automationworkflows',
             'automationworkflows/status',
             'automationidentities',

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { annotationProbePolicyName, isDeniedBy } from '../../../src/admission/index.ts';
 import { policyName } from '../../../src/admission/policies.ts';
 import { wholeNamespaceName, type KillSwitch } from '../../../src/api/kill-switch.ts';
-import { annotation, label } from '../../../src/api/names.ts';
+import { annotation, label, PROBE_NAMESPACE } from '../../../src/api/names.ts';
 import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources } from '../../../src/api/resources.ts';
 import { waitFor } from '../../control-plane/wait.ts';
@@ -108,6 +108,53 @@ describe('engaging a kill switch', () => {
     const planted = { metadata: { ...own, ...metadata }, spec };
     const { message } = await alice.create(killSwitches, planted, { dryRun: true });
     expect(message).toContain('a kill switch has no finalizers and no owners');
+  });
+
+  const filler = { 'example.com/note': 'x'.repeat(40_000) };
+
+  it.each([
+    ['annotations', { annotations: filler }],
+    [
+      'labels',
+      {
+        labels: Object.fromEntries(
+          Array.from({ length: 65 }, (_, n) => [`example.com/l${n}`, 'x']),
+        ),
+      },
+    ],
+  ])('leaves room for what its release needs: %s', async (_, metadata) => {
+    const { metadata: own, spec } = killSwitch('latched', { workflow: 'full' });
+    const full = { metadata: { ...own, name: 'full', ...metadata }, spec };
+    const created = await alice.create(killSwitches, full, { dryRun: true });
+    expect(created.message).toContain('would leave no room for what its release needs');
+    const filled = await mallory.merge(killSwitches, target, { metadata });
+    expect(filled.message).toContain('would leave no room for what its release needs');
+  });
+
+  it('is refused in the namespace of the standing probe', async () => {
+    await cluster.guardedNamespace(PROBE_NAMESPACE);
+    const { message } = await alice.create(killSwitches, killSwitch(PROBE_NAMESPACE));
+    expect(message).toContain('the standing probe has the namespace');
+    const own = await operator.create(killSwitches, killSwitch(PROBE_NAMESPACE), { dryRun: true });
+    expect(own.message).toBe('');
+  });
+
+  it('has a status that nobody but the operator writes', async () => {
+    const conditions = [
+      {
+        type: 'Effective',
+        status: 'True',
+        reason: 'Forged',
+        message: '',
+        lastTransitionTime: '2026-01-01T00:00:00Z',
+      },
+    ];
+    const forged = { status: { conditions } };
+    const options = { subresource: 'status' };
+    const { message } = await mallory.merge(killSwitches, target, forged, options);
+    expect(message).toContain('the status is written by the operator alone');
+    const told = await operator.merge(killSwitches, target, forged, { ...options, dryRun: true });
+    expect(told.message).toBe('');
   });
 
   it('takes no finalizer later on, which would keep it in the way of the next kill', async () => {
@@ -271,6 +318,12 @@ describe('releasing a kill switch', () => {
       metadata: { labels: { [label.releasing]: null } },
     });
     expect(withLabel.message).toContain('written by the operator, or by who breaks the glass');
+    // What is deleted half-way leaves the rest of its workloads stopped.
+    const { message } = await mallory.delete(killSwitches, target);
+    expect(message).toContain('the operator deletes it once everything is back');
+    const unguard = { metadata: { labels: { [label.environment]: null } } };
+    const unguarded = await admin.merge(namespaces, { name: namespace }, unguard);
+    expect(unguarded.message).toContain('neither the namespace nor its label');
     expect((await operator.delete(killSwitches, target)).message).toBe('');
     await waitFor('pods to be admitted again', async () => {
       const { status } = await admin.create(pods, pod(namespace, 'new'));
