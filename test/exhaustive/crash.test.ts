@@ -4,7 +4,7 @@ import { secretNameOf } from '../../src/api/names.ts';
 import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { ApiProxy, type WriteFate } from '../fault/api-proxy.ts';
+import { ApiProxy, type Cut } from '../fault/api-proxy.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import {
   getObject,
@@ -18,8 +18,6 @@ import { startOperator, type OperatorProcess } from '../operator/operator-proces
 
 const annotationKey = 'automationguardrails.dev/kill-switch';
 const operatorArgs = ['--leader-elect=false'];
-
-type Fate = Exclude<WriteFate, 'pass'>;
 
 /** What a person does, and how to see that the operator is done with it. */
 interface Act {
@@ -153,7 +151,7 @@ async function allPodsRun(namespace: string): Promise<void> {
 async function story(
   namespace: string,
   at: number,
-  fate: Fate,
+  fate: Cut,
   expected: readonly Record<string, unknown>[] = [],
 ): Promise<{ states: Record<string, unknown>[]; writes: number[] }> {
   let operator: OperatorProcess | undefined;

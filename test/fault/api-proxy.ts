@@ -21,8 +21,14 @@ export interface ProxiedWrite {
   status?: number;
 }
 
-/** What happens to a write: forwarded, cut off before it reaches the API server, or after it did. */
-export type WriteFate = 'pass' | 'cut-before' | 'cut-after';
+/** Where a connection ends in the middle of a write: before it reaches the API server, or after. */
+export type Cut = 'cut-before' | 'cut-after';
+
+/**
+ * What happens to a write: forwarded; cut off; or pretended: answered as if it were stored,
+ * as by an API server that knows what another one doesn't.
+ */
+export type WriteFate = 'pass' | Cut | 'pretend';
 
 export interface ApiProxyOptions {
   controlPlane: Pick<ControlPlane, 'server' | 'certificateAuthority' | 'dataDir'>;
@@ -30,6 +36,8 @@ export interface ApiProxyOptions {
   kubeconfigPath: string;
   /** Decides over each write; default: pass. Dry runs, Leases and Events are never asked about. */
   onWrite?: (write: ProxiedWrite) => WriteFate;
+  /** Whether a dry run is answered as if nobody refused it; default: never. */
+  onDryRun?: (write: ProxiedWrite) => 'pass' | 'pretend';
   /** Called when a write was cut, at the moment of the cut. */
   onCut?: (write: ProxiedWrite) => void;
 }
@@ -40,17 +48,19 @@ export interface ApiProxyOptions {
  */
 export class ApiProxy {
   readonly writes: ProxiedWrite[] = [];
-  /** Writes that asked for nothing to be stored; they always pass. */
+  /** Writes that asked for nothing to be stored; they are never cut. */
   readonly dryRuns: ProxiedWrite[] = [];
   readonly #options: ApiProxyOptions;
   readonly #server = createServer((incoming, outgoing) => this.#handle(incoming, outgoing));
   readonly #agent: Agent;
   readonly #watches = new Map<ServerResponse, { path: string; answer: IncomingMessage }>();
   onWrite: NonNullable<ApiProxyOptions['onWrite']>;
+  onDryRun: NonNullable<ApiProxyOptions['onDryRun']>;
 
   constructor(options: ApiProxyOptions) {
     this.#options = options;
     this.onWrite = options.onWrite ?? ((): WriteFate => 'pass');
+    this.onDryRun = options.onDryRun ?? ((): 'pass' => 'pass');
     this.#agent = new Agent({ ca: options.controlPlane.certificateAuthority, keepAlive: true });
   }
 
@@ -113,9 +123,11 @@ export class ApiProxy {
     const write: ProxiedWrite = { index: seen.length + 1, method, path: url.pathname };
     seen.push(write);
     if (isDryRun) {
-      this.#forward(incoming, outgoing, (status) => {
+      const answered = (status: number): void => {
         write.status = status;
-      });
+      };
+      if (this.onDryRun(write) === 'pass') this.#forward(incoming, outgoing, answered);
+      else this.#forwardAsRead(incoming, outgoing, answered);
       return;
     }
     const fate = this.onWrite(write);
@@ -124,12 +136,30 @@ export class ApiProxy {
       incoming.destroy();
       return;
     }
+    if (fate === 'pretend') {
+      url.searchParams.set('dryRun', 'All');
+      incoming.url = `${url.pathname}${url.search}`;
+    }
     this.#forward(incoming, outgoing, (status) => {
       write.status = status;
       if (fate !== 'cut-after') return;
       this.#options.onCut?.(write);
       incoming.destroy();
     });
+  }
+
+  /** Answers with the object as it stands. */
+  #forwardAsRead(
+    incoming: IncomingMessage,
+    outgoing: ServerResponse,
+    beforeAnswer: (status: number) => void,
+  ): void {
+    incoming.method = 'GET';
+    incoming.url = new URL(incoming.url ?? '/', 'http://proxy').pathname;
+    delete incoming.headers['content-length'];
+    delete incoming.headers['transfer-encoding'];
+    delete incoming.headers['content-type'];
+    this.#forward(incoming, outgoing, beforeAnswer);
   }
 
   #forward(
@@ -164,6 +194,9 @@ export class ApiProxy {
       request.destroy();
     });
     request.on('error', () => outgoing.destroy());
-    incoming.pipe(request);
+    if (incoming.method === 'GET') {
+      incoming.resume();
+      request.end();
+    } else incoming.pipe(request);
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Installing, upgrading and uninstalling while a cluster is at work: no unrelated write is refused,
- * in guarded namespaces or elsewhere, and no kill that is engaged opens.
+ * Installing, upgrading and uninstalling while a cluster is at work, with namespaces that are guarded
+ * already: no unrelated write is refused, in guarded namespaces or elsewhere, and no kill that is
+ * engaged opens.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
@@ -115,14 +116,7 @@ const cli = (...args: string[]): Promise<{ code: number; output: string }> =>
   runProgram(process.execPath, controlPlane, [path.join(root, 'src/cli/main.ts'), ...args]);
 
 async function applied(...args: string[]): Promise<void> {
-  // The second apply is what the documentation says to do when the first was too fast.
-  await waitFor(
-    'the apply',
-    async () =>
-      (await controlPlane.kubectl(['apply', '--server-side', '--force-conflicts', ...args]))
-        .code === 0,
-    { timeoutMs: 60_000 },
-  );
+  await kubectlOk(controlPlane, ['apply', '--server-side', '--force-conflicts', ...args]);
 }
 
 async function policies(): Promise<string> {
@@ -185,6 +179,11 @@ describe('in the order of the documentation, no unrelated write is refused', () 
       'crd',
       '--all',
     ]);
+    // What the policies take as parameters is served, and read once, before any policy comes.
+    await waitFor(
+      'our kinds to be served',
+      async () => (await controlPlane.kubectl(['get', 'awf,aid,ksw', '-A'])).code === 0,
+    );
     await applied('-k', path.join(root, 'config/operator'));
     await applied('-k', path.join(root, 'config/rbac'));
     await applied('-k', path.join(root, 'config/admission/mutating'));

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { resources } from '../../src/api/resources.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { ApiProxy, type WriteFate } from '../fault/api-proxy.ts';
+import { ApiProxy, type Cut } from '../fault/api-proxy.ts';
 import { Api } from '../integration/admission/api.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import { installGuardrails, listObjects, waitForCondition } from '../operator/cluster.ts';
@@ -56,7 +56,7 @@ class Replica {
   }
 
   /** SIGKILL at one of its next writes. */
-  dieAt(write: number, fate: Exclude<WriteFate, 'pass'>): void {
+  dieAt(write: number, fate: Cut): void {
     const at = this.writes + write;
     this.#proxy.onWrite = ({ index }) => (index === at ? fate : 'pass');
   }
@@ -126,7 +126,7 @@ async function story(
   namespace: string,
   replicas: readonly Replica[],
   dies: number,
-  fate: 'cut-before' | 'cut-after',
+  fate: Cut,
 ): Promise<Story> {
   const invoice = { namespace, name: 'invoice' };
   const [first] = replicas;
