@@ -16,7 +16,10 @@ export type Operation = 'CREATE' | 'UPDATE' | 'DELETE';
 /** Which objects of ours a policy is evaluated with: once for each, in the request's namespace. */
 export interface Parameter {
   kind: 'KillSwitch' | 'Workflow' | 'AutomationIdentity';
-  /** Selected by label, so that the cost grows with what is engaged, not with what exists. */
+  /**
+   * Selected by label, so that the cost grows with what is engaged, not with what exists. An empty
+   * one selects all: for what is seldom written.
+   */
   matchLabels: Record<string, string>;
 }
 
@@ -207,7 +210,10 @@ function bound(policy: PolicyBase): AdmissionSpec {
       // Nothing is engaged in most namespaces: that allows. Parameters that the API server hasn't
       // read yet are another case for it, and refuse.
       paramRef: {
-        selector: { matchLabels: parameter.matchLabels },
+        selector:
+          Object.keys(parameter.matchLabels).length === 0
+            ? {}
+            : { matchLabels: parameter.matchLabels },
         parameterNotFoundAction: 'Allow',
       },
     }),

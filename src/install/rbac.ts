@@ -57,6 +57,8 @@ export const operatorRole: RoleDefinition = {
     rule(read, resources.namespaces),
     rule([...read, 'create', 'patch', 'delete'], resources.serviceAccounts),
     rule([...read, 'create', 'patch', 'delete'], resources.roles, resources.roleBindings),
+    // What others let an identity do.
+    rule(['list', 'watch'], resources.clusterRoles, resources.clusterRoleBindings),
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
     // By name only: without list and watch, the operator's token is no key to all Secrets at once.
     rule(['get', 'create', 'patch', 'delete'], resources.secrets),

@@ -162,7 +162,7 @@ async function problemOf(applied: Promise<unknown>): Promise<Problem | undefined
     if (rules === undefined) throw error;
     return {
       reason: 'PermissionsNotGrantable',
-      message: `The operator doesn't hold these permissions, so it can't grant them: ${rules}. Take them out of spec.permissions, or let an administrator add them to the operator's grantable rules.`,
+      message: `The operator doesn't hold these permissions, so it can't grant them: ${rules}. Take them out of spec.permissions, or let an administrator add them to the chart's value grantable (the ClusterRole automation-guardrails-grantable).`,
     };
   }
 }

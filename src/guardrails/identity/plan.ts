@@ -19,6 +19,7 @@ import {
   type Problem,
 } from '../requirements.ts';
 import type { KeptServiceAccount } from './kept.ts';
+import { withoutRefused } from './refused.ts';
 import { intersectRules, rulesOf } from './rules.ts';
 
 /**
@@ -108,6 +109,8 @@ export interface IdentityPlan {
   roleBinding?: RoleBinding;
   /** Ours, and no longer wanted: the binding goes before the Role that it grants. */
   remove: { roleBinding: boolean; role: boolean };
+  /** Something of the spec is left out. */
+  problem?: Problem;
 }
 
 /**
@@ -132,7 +135,8 @@ export function planIdentity(
   const restored = live.serviceAccount === undefined ? kept : undefined;
   const hasAccount = !withheld || live.serviceAccount !== undefined || restored !== undefined;
 
-  const wanted = rulesOf(spec.permissions ?? []);
+  const { permissions, problem } = withoutRefused(spec.permissions ?? [], identity.metadata.name);
+  const wanted = rulesOf(permissions);
   const rules = withheld ? intersectRules(wanted, live.role?.rules ?? []) : wanted;
   const hasRole = rules.length > 0;
 
@@ -150,6 +154,7 @@ export function planIdentity(
       roleBinding: !hasBinding && live.roleBinding !== undefined,
       role: !hasRole && live.role !== undefined,
     },
+    ...(problem !== undefined && { problem }),
   };
 }
 
