@@ -465,6 +465,9 @@ function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {
 /** Time in which changes of counts are gathered. */
 const countsDelayMs = 1_000;
 
+/** Time after which the API server's own authorizer has heard of a ClusterRole, too. */
+const grantableDelayMs = 1_000;
+
 /** What the leader does. @returns runs it until the signal aborts */
 function wireLed(
   caches: Caches,
@@ -521,6 +524,11 @@ function wireLed(
       else for (const key of keys) workflow.enqueueAfter(key, countsDelayMs);
     });
   }
+  caches.clusterRoles.onChange(({ object }) => {
+    for (const key of identityKeysFor.grantable(object, identities.store)) {
+      identity.enqueueAfter(key, grantableDelayMs);
+    }
+  });
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),

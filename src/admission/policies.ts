@@ -210,10 +210,7 @@ function bound(policy: PolicyBase): AdmissionSpec {
       // Nothing is engaged in most namespaces: that allows. Parameters that the API server hasn't
       // read yet are another case for it, and refuse.
       paramRef: {
-        selector:
-          Object.keys(parameter.matchLabels).length === 0
-            ? {}
-            : { matchLabels: parameter.matchLabels },
+        selector: { matchLabels: parameter.matchLabels },
         parameterNotFoundAction: 'Allow',
       },
     }),

@@ -590,6 +590,28 @@ describe('keysFor', () => {
     expect(of('Group', 'system:authenticated')).toHaveLength(3);
     expect(of('Group', 'people')).toEqual([]);
 
+    const waiting = client.find(resources.automationIdentities, {
+      namespace: 'sales',
+      name: 'seller',
+    })!;
+    client.put(resources.automationIdentities, {
+      ...waiting,
+      status: {
+        conditions: [
+          {
+            type: 'Ready',
+            status: 'False',
+            reason: 'PermissionsNotGrantable',
+            message: '',
+            lastTransitionTime: '2026-05-01T00:00:00Z',
+          },
+        ],
+      },
+    });
+    const grantable = { metadata: { name: 'automation-guardrails-grantable' } };
+    expect(keysFor.grantable(grantable, identities)).toEqual(['sales/seller']);
+    expect(keysFor.grantable({ metadata: { name: 'reader' } }, identities)).toEqual([]);
+
     const reader = { metadata: { name: 'reader' } };
     client.put(
       resources.clusterRoleBindings,

@@ -5,7 +5,7 @@ import type {
 } from '../api/automation-identity.ts';
 import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
-import { API_VERSION } from '../api/names.ts';
+import { API_VERSION, grantableRole } from '../api/names.ts';
 import {
   keyOf,
   splitKey,
@@ -130,6 +130,14 @@ export const keysFor = {
     bindings: Pick<RbacStores, 'roleBindings' | 'clusterRoleBindings'>,
     identities: Identities<AutomationIdentity>,
   ): string[] => identitiesGiven(role, bindings, identities).map(keyOf),
+
+  /** Those that wait for the ClusterRole that says what can be granted at most, where it is that. */
+  grantable: (role: Role, identities: Pick<ReadStore<AutomationIdentity>, 'list'>): string[] =>
+    role.metadata.namespace !== undefined || role.metadata.name !== grantableRole
+      ? []
+      : [...identities.list()]
+          .filter(({ status }) => status?.conditions?.some(({ reason }) => reason === notGrantable))
+          .map(keyOf),
 
   /** A ServiceAccount, Role or RoleBinding, by whom its controller reference names. */
   child: (child: KubeObject): string[] => {
@@ -403,7 +411,8 @@ const excessStates = { True: 'excess', Unknown: 'unknown', False: undefined } as
 const recheckMs = 600_000;
 /** Foreign objects and the operator's own permissions aren't watched either. */
 const unwatchedMs = 60_000;
-const unwatchedReasons = new Set(['ForeignObject', 'PermissionsNotGrantable']);
+const notGrantable = 'PermissionsNotGrantable';
+const unwatchedReasons = new Set(['ForeignObject', notGrantable]);
 const soonestMs = 1_000;
 
 function isWithheld({ missing, isStopped }: Observation): boolean {

@@ -10,6 +10,7 @@ import {
   AutomationIdentityController,
   keysFor,
 } from '../../src/controllers/automation-identity.ts';
+import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { createLogger } from '../../src/observability/logger.ts';
 import { Metrics } from '../../src/observability/metrics.ts';
@@ -75,9 +76,11 @@ async function startOperator(): Promise<RunningOperator> {
   const children = [
     watch(resources.serviceAccounts, managed),
     watch(resources.roles, managed),
-    watch(resources.roleBindings, managed),
+    watch(resources.roleBindings, { ...managed, indexes: bindingIndexes }),
   ] as const;
   const [serviceAccounts, roles, roleBindings] = children;
+  const clusterRoles = watch(resources.clusterRoles);
+  const clusterRoleBindings = watch(resources.clusterRoleBindings, { indexes: bindingIndexes });
   const workloads = watch<Workload>(workloadResource, workloadCache('Deployment'));
 
   const controller = new Controller({
@@ -93,6 +96,8 @@ async function startOperator(): Promise<RunningOperator> {
       serviceAccounts: serviceAccounts.store,
       roles: roles.store,
       roleBindings: roleBindings.store,
+      clusterRoles,
+      clusterRoleBindings,
       workloads: mergeStores([workloads.store]),
       clock,
       randomBytes,

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { identityRole, label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
-import type { KubeObject, OwnerReference } from '../../../src/api/objects.ts';
+import { label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
+import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import type { Answer, Api, CallOptions } from './api.ts';
-import { AdmissionCluster, name } from './cluster.ts';
+import { AdmissionCluster, mark, name } from './cluster.ts';
 import { pod } from './workloads.ts';
 
 const {
@@ -51,20 +51,6 @@ function clusterRoleBinding(role: string, user: string): object {
     roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name: role },
     subjects: [{ apiGroup: rbacGroup, kind: 'User', name: user }],
   };
-}
-
-/** What the operator does with a new identity, as far as admission looks at it. */
-function mark(namespace: string, owners: OwnerReference[] = []): KubeObject {
-  return {
-    metadata: {
-      namespace,
-      name: markNameOf(name),
-      labels: { [label.managedBy]: MANAGED_BY, [label.identity]: name },
-      ownerReferences: owners,
-    },
-    roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name: identityRole },
-    subjects: [{ kind: 'ServiceAccount', name, namespace }],
-  } as KubeObject;
 }
 
 /** A guarded namespace in which `invoice` is the ServiceAccount of an identity. */
