@@ -531,8 +531,8 @@ describe('what others let an identity do', () => {
 
   it('is measured against what may be granted, not against what an old spec asks for', async () => {
     client.put(resources.roleBindings, extra);
-    const everything = { apiGroups: ['*'], resources: ['*'], verbs: ['*'], reason: 'convenience' };
-    declare({ ...complete, permissions: [everything] });
+    const wild = { apiGroups: ['*'], resources: ['*'], verbs: ['*'], reason: 'convenience' };
+    declare({ ...complete, permissions: [wild] });
     await settle();
     expect(excessCondition()).toBe('True GrantedElsewhere');
     expect(conditions()[0]).toBe('Ready False PermissionsRefused');

@@ -3,7 +3,7 @@ import type {
   AutomationIdentitySpec,
   AutomationIdentityStatus,
 } from '../api/automation-identity.ts';
-import { conditionsFrom, type Finding } from '../api/conditions.ts';
+import { conditionOf, conditionsFrom, type Finding } from '../api/conditions.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import { API_VERSION, grantableRole } from '../api/names.ts';
 import {
@@ -367,7 +367,7 @@ export class AutomationIdentityController implements Reconciler {
     const { roles, roleBindings, clusterRoles, clusterRoleBindings } = this.#options;
     const optional = [clusterRoleBindings, clusterRoles];
     if (optional.some(({ hasSynced, isForbidden }) => !hasSynced && !isForbidden)) {
-      return identity.status?.conditions?.find(({ type }) => type === 'ExcessPermissions');
+      return conditionOf(identity.status?.conditions, 'ExcessPermissions');
     }
     const { permissions } = withoutRefused(spec?.permissions ?? [], identity.metadata.name);
     const beyond = excessOf(identity, rulesOf(permissions), {

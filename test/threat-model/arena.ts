@@ -14,7 +14,7 @@ import { path, type Answer, type Api } from '../integration/admission/api.ts';
 import {
   identity,
   killSwitch,
-  mark,
+  markBinding,
   name,
   workflow,
   type AdmissionCluster,
@@ -297,10 +297,10 @@ export class Arena {
     expect(created.map(({ message }) => message).filter((message) => message !== '')).toEqual([]);
     await controlPlane.apply(localManifests(namespace));
     // The operator marked the identity when it made it, and a kill leaves that.
-    expect((await cluster.operator.create(roleBindings, mark(namespace))).message).toBe('');
+    expect((await cluster.operator.create(roleBindings, markBinding(namespace))).message).toBe('');
     await waitFor('the mark to be known', async () => {
       const more = {
-        ...mark(namespace),
+        ...markBinding(namespace),
         metadata: { namespace, name: 'more' },
       };
       const { message } = await admin.create(roleBindings, more, { dryRun: true });

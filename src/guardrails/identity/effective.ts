@@ -58,17 +58,15 @@ export function effectivePermissions(
       through,
       namespace,
       // A request for a URL has no namespace, and no RoleBinding is asked about it.
-      rules:
-        namespace === undefined
-          ? given
-          : given.map(({ nonResourceURLs: _, ...rule }) => rule).filter(isOfResources),
+      rules: namespace === undefined ? given : given.filter(isOfResources),
     });
   }
   return grants.toSorted((a, b) => compare(keyOf(a), keyOf(b)));
 }
 
-function isOfResources({ resources = [] }: PolicyRule): boolean {
-  return resources.length > 0;
+/** The API server takes no rule that is of both. */
+function isOfResources({ nonResourceURLs = [] }: PolicyRule): boolean {
+  return nonResourceURLs.length === 0;
 }
 
 function keyOf({ binding: { kind, namespace = '', name } }: Grant): string {
@@ -100,10 +98,21 @@ const everybodys: readonly PolicyRule[] = [
   },
   {
     nonResourceURLs: [
-      ...['/livez', '/readyz', '/healthz', '/version', '/version/'],
-      ...['/openapi', '/openapi/*', '/api', '/api/*', '/apis', '/apis/*'],
-      ...['/.well-known/openid-configuration', '/.well-known/openid-configuration/'],
-      ...['/openid/v1/jwks', '/openid/v1/jwks/'],
+      '/livez',
+      '/readyz',
+      '/healthz',
+      '/version',
+      '/version/',
+      '/openapi',
+      '/openapi/*',
+      '/api',
+      '/api/*',
+      '/apis',
+      '/apis/*',
+      '/.well-known/openid-configuration',
+      '/.well-known/openid-configuration/',
+      '/openid/v1/jwks',
+      '/openid/v1/jwks/',
     ],
     verbs: ['get'],
   },

@@ -89,8 +89,13 @@ const anyRule: fc.Arbitrary<PolicyRule> = fc.oneof(
 const rules = fc.array(anyRule, { maxLength: 4 });
 
 /** As the API server compares, one combination at a time. */
-function allCombinations(rule: PolicyRule): PolicyRule[] {
-  const { apiGroups = [], resources = [], resourceNames = [], nonResourceURLs = [], verbs } = rule;
+function allCombinations({
+  apiGroups = [],
+  resources = [],
+  resourceNames = [],
+  nonResourceURLs = [],
+  verbs,
+}: PolicyRule): PolicyRule[] {
   const names = resourceNames.length === 0 ? [[]] : resourceNames.map((name) => [name]);
   return verbs.flatMap((verb) => [
     ...apiGroups.flatMap((group) =>

@@ -5,7 +5,7 @@ import { resources, type Resource } from '../../../src/api/resources.ts';
 import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import type { Answer, Api, CallOptions } from './api.ts';
-import { AdmissionCluster, mark, name } from './cluster.ts';
+import { AdmissionCluster, markBinding, name } from './cluster.ts';
 import { pod } from './workloads.ts';
 
 const {
@@ -56,7 +56,7 @@ function clusterRoleBinding(role: string, user: string): object {
 /** A guarded namespace in which `invoice` is the ServiceAccount of an identity. */
 async function markedNamespace(namespace: string): Promise<string> {
   await cluster.guardedNamespace(namespace);
-  expect((await operator.create(roleBindings, mark(namespace))).message).toBe('');
+  expect((await operator.create(roleBindings, markBinding(namespace))).message).toBe('');
   await waitFor('the mark to be known', async () => {
     const { status } = await admin.create(pods, podWith(namespace, { hostNetwork: true }), dryRun);
     return status === 403;
@@ -112,7 +112,7 @@ describe('the mark of an identity', () => {
   beforeAll(() => markedNamespace(namespace));
 
   it('is given by nobody who doesn’t hold what it stands for', async () => {
-    const { metadata, ...rest } = mark(namespace);
+    const { metadata, ...rest } = markBinding(namespace);
     const unlabelled = { metadata: { namespace, name: 'mine' }, ...rest };
     expect((await owner.create(roleBindings, unlabelled)).message).toContain(
       'attempting to grant RBAC permissions not currently held',
@@ -780,7 +780,7 @@ describe('the cluster’s own controllers', () => {
     for (const [resource, body] of kinds) {
       expect((await operator.create(resource, { metadata, ...body })).message).toBe('');
     }
-    const binding = mark(namespace, metadata.ownerReferences);
+    const binding = markBinding(namespace, metadata.ownerReferences);
     expect((await operator.create(roleBindings, binding)).message).toBe('');
   }
 

@@ -243,7 +243,7 @@ export function identity(namespace: string): AutomationIdentity {
 }
 
 /** What the operator does with a new identity, as far as admission looks at it. */
-export function mark(namespace: string, owners: OwnerReference[] = []): RoleBinding {
+export function markBinding(namespace: string, owners: OwnerReference[] = []): RoleBinding {
   return {
     metadata: {
       namespace,

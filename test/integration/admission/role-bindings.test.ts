@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { policyName } from '../../../src/admission/policies.ts';
 import { label, MANAGED_BY } from '../../../src/api/names.ts';
-import type { KubeObject, RoleBinding } from '../../../src/api/objects.ts';
+import type { RoleBinding } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import { forEachBounded } from '../../../src/runtime/parallel.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import type { Api } from './api.ts';
-import { AdmissionCluster, identity, mark, name } from './cluster.ts';
+import { AdmissionCluster, identity, markBinding, name } from './cluster.ts';
 
 const { automationIdentities, roleBindings } = resources;
 const policy = policyName('identity-role-bindings');
@@ -64,7 +64,7 @@ function binding(namespace: string, subjects: Subject[], metadata: object = {}):
 
 /** Makes `invoice` of a namespace an identity, as the operator does. */
 async function identify(namespace: string): Promise<void> {
-  expect((await operator.create(roleBindings, mark(namespace))).message).toBe('');
+  expect((await operator.create(roleBindings, markBinding(namespace))).message).toBe('');
   expect((await admin.create(automationIdentities, identity(namespace))).message).toBe('');
   await waitFor('the identity to be known', async () => {
     const asked = binding(namespace, [account(namespace)]);
@@ -125,7 +125,7 @@ describe('a new RoleBinding in the namespace of an identity', () => {
     });
     const { message } = await owner.create(roleBindings, labelled, dryRun);
     expect(message).toContain(`ValidatingAdmissionPolicy '${policyName('children')}'`);
-    const own = { ...labelled, roleRef: mark(namespace).roleRef };
+    const own = { ...labelled, roleRef: markBinding(namespace).roleRef };
     expect((await operator.create(roleBindings, own, dryRun)).message).toBe('');
   });
 
@@ -227,7 +227,7 @@ describe('in a namespace without an identity, or that isn’t guarded', () => {
   it('everything may be bound', async () => {
     const empty = await cluster.guardedNamespace('bound-empty');
     const unguarded = await cluster.namespace('bound-unguarded');
-    expect((await operator.create(roleBindings, mark(unguarded))).message).toBe('');
+    expect((await operator.create(roleBindings, markBinding(unguarded))).message).toBe('');
     expect((await admin.create(automationIdentities, identity(unguarded))).message).toBe('');
     for (const namespace of [empty, unguarded]) {
       const asked = binding(namespace, [account(namespace), group('system:authenticated')]);
@@ -246,7 +246,7 @@ describe('with 1,000 identities in one namespace', () => {
       async (one) => {
         const object = identity(crowded);
         const metadata = { ...object.metadata, name: one };
-        return admin.create(automationIdentities, { ...object, metadata } as KubeObject);
+        return admin.create(automationIdentities, { ...object, metadata });
       },
     );
     expect(created.every((one) => 'result' in one && one.result.status === 201)).toBe(true);
