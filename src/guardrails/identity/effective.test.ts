@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import type { PolicyRule, Role, RoleBinding } from '../../api/objects.ts';
 import { ObjectStore } from '../../runtime/store.ts';
 import { bindingIndexes, bindingsReaching, projectBinding, projectRole } from './bindings.ts';
-import { effectivePermissions, excess, excessFinding, type Grant } from './effective.ts';
+import { effectivePermissions, excess, excessFinding, excessOf, type Grant } from './effective.ts';
+import { childMetadata } from './plan.ts';
 
 const account = { namespace: 'finance', name: 'poster' };
 const apiGroup = 'rbac.authorization.k8s.io';
@@ -239,6 +240,38 @@ describe('excess', () => {
       ),
     ),
   );
+});
+
+describe('excessOf', () => {
+  const identity = { metadata: { ...account, uid: 'uid-of-poster' }, spec: {} };
+  const own: Subject = { kind: 'ServiceAccount', ...account };
+  const { metadata } = childrenOf('poster');
+  const local = (name: string): RoleBinding =>
+    binding(name, { namespace: 'finance', kind: 'Role', role: 'poster', subjects: [own] });
+
+  function childrenOf(name: string): Pick<RoleBinding, 'metadata'> {
+    return { metadata: childMetadata(identity, name) };
+  }
+
+  it('is none of the own bindings and the own Role, of which a cache may have yesterday’s', () => {
+    const yesterdays = { metadata, rules: [lists] };
+    const made = [
+      { ...local('poster'), metadata },
+      { ...binding('x', { role: 'mark', subjects: [own] }), ...childrenOf('poster.identity') },
+      local('by-somebody-else'),
+    ];
+    expect(excessOf(identity, [], stores(made, [yesterdays]))).toEqual([]);
+  });
+
+  it('is what somebody else’s Role of the same name gives, or a binding that only looks own', () => {
+    const theirs = { metadata: { ...account }, rules: [lists] };
+    const forged = {
+      ...local('poster'),
+      metadata: { ...metadata, ownerReferences: [{ ...metadata.ownerReferences![0]!, uid: 'x' }] },
+    };
+    const found = excessOf(identity, [], stores([forged, local('more')], [theirs]));
+    expect(found.map(({ binding: { name } }) => name)).toEqual(['more', 'poster']);
+  });
 });
 
 describe('excessFinding', () => {
