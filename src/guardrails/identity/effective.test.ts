@@ -260,7 +260,8 @@ describe('excessOf', () => {
       { ...binding('x', { role: 'mark', subjects: [own] }), ...childrenOf('poster.identity') },
       local('by-somebody-else'),
     ];
-    expect(excessOf(identity, [], stores(made, [yesterdays]))).toEqual([]);
+    const marks = { metadata: { name: 'mark' }, rules: [lists] };
+    expect(excessOf(identity, [], stores(made, [yesterdays, marks]))).toEqual([]);
   });
 
   it('is what somebody else’s Role of the same name gives, or a binding that only looks own', () => {
