@@ -194,7 +194,7 @@ describe('a RoleBinding from before the identity', () => {
     expect((await owner.delete(roleBindings, target)).status).toBe(200);
   });
 
-  it('is released and collected by the garbage collector', async () => {
+  it('is released by the garbage collector', async () => {
     const { code, stderr } = await cluster.controlPlane.kubectl([
       'delete',
       'configmap',
