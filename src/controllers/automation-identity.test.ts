@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { AutomationIdentity, AutomationIdentitySpec } from '../api/automation-identity.ts';
-import { annotation, label } from '../api/names.ts';
+import { annotation, grantableRole, label } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
@@ -75,7 +75,15 @@ beforeEach(() => {
   client.put(resources.namespaces, {
     metadata: { name: 'billing', labels: { [label.environment]: 'prod' } },
   });
+  putGrantable(['*']);
 });
+
+function putGrantable(verbs: string[]): void {
+  client.put(resources.clusterRoles, {
+    metadata: { name: grantableRole },
+    rules: [{ apiGroups: ['*'], resources: ['*'], verbs }],
+  });
+}
 
 function optionalCache<T extends KubeObject>(
   resource: Resource<T>,
@@ -386,6 +394,17 @@ describe('AutomationIdentityController', () => {
     expect(events).toEqual(['warning PermissionsNotGrantable']);
   });
 
+  it('grants no more than the installation allows, whatever the operator itself holds', async () => {
+    putGrantable([]);
+    declare({ ...complete, secrets: [] });
+    await reconcile();
+    expect(conditions()[0]).toBe('Ready False PermissionsNotGrantable');
+    expect(client.find(resources.roles, key)).toBeUndefined();
+    putGrantable(['get', 'list']);
+    await settle();
+    expect(client.find(resources.roles, key)).toBeDefined();
+  });
+
   it('keeps credentials rotating while permissions can’t be written', async () => {
     declare(complete);
     await settle();
@@ -590,26 +609,8 @@ describe('keysFor', () => {
     expect(of('Group', 'system:authenticated')).toHaveLength(3);
     expect(of('Group', 'people')).toEqual([]);
 
-    const waiting = client.find(resources.automationIdentities, {
-      namespace: 'sales',
-      name: 'seller',
-    })!;
-    client.put(resources.automationIdentities, {
-      ...waiting,
-      status: {
-        conditions: [
-          {
-            type: 'Ready',
-            status: 'False',
-            reason: 'PermissionsNotGrantable',
-            message: '',
-            lastTransitionTime: '2026-05-01T00:00:00Z',
-          },
-        ],
-      },
-    });
-    const grantable = { metadata: { name: 'automation-guardrails-grantable' } };
-    expect(keysFor.grantable(grantable, identities)).toEqual(['sales/seller']);
+    const grantable = { metadata: { name: grantableRole } };
+    expect(keysFor.grantable(grantable, identities)).toHaveLength([...identities.list()].length);
     expect(keysFor.grantable({ metadata: { name: 'reader' } }, identities)).toEqual([]);
 
     const reader = { metadata: { name: 'reader' } };

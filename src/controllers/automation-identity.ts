@@ -11,6 +11,7 @@ import {
   splitKey,
   type KubeObject,
   type Namespace,
+  type PolicyRule,
   type Role,
   type RoleBinding,
   type ServiceAccount,
@@ -131,13 +132,11 @@ export const keysFor = {
     identities: Identities<AutomationIdentity>,
   ): string[] => identitiesGiven(role, bindings, identities).map(keyOf),
 
-  /** Those that wait for the ClusterRole that says what can be granted at most, where it is that. */
+  /** All, where the ClusterRole is the one that says what can be granted at most. */
   grantable: (role: Role, identities: Pick<ReadStore<AutomationIdentity>, 'list'>): string[] =>
     role.metadata.namespace !== undefined || role.metadata.name !== grantableRole
       ? []
-      : [...identities.list()]
-          .filter(({ status }) => status?.conditions?.some(({ reason }) => reason === notGrantable))
-          .map(keyOf),
+      : [...identities.list()].map(keyOf),
 
   /** A ServiceAccount, Role or RoleBinding, by whom its controller reference names. */
   child: (child: KubeObject): string[] => {
@@ -293,12 +292,22 @@ export class AutomationIdentityController implements Reconciler {
       return await applyIdentity(planKilled(identity), { mark }, { applier, signal });
     }
     const kept = isStopped ? undefined : observation.kept;
-    const plan = planIdentity(identity, spec, children, isWithheld(observation), kept);
+    const plan = planIdentity(identity, spec, children, {
+      withheld: isWithheld(observation),
+      grantable: this.#grantable(),
+      kept,
+    });
     const problems = await applyIdentity(plan, children, { applier, signal });
     if (kept !== undefined && children.serviceAccount === undefined) {
       await disownKept(client, plan.serviceAccount, kept, signal);
     }
-    return [...problems, ...(plan.problem === undefined ? [] : [plan.problem])];
+    return [...problems, ...plan.problems];
+  }
+
+  #grantable(): readonly PolicyRule[] | undefined {
+    const { store, hasSynced, isForbidden } = this.#options.clusterRoles;
+    if (!hasSynced || isForbidden) return undefined;
+    return store.get(grantableRole)?.rules ?? [];
   }
 
   #keepCredentials(
@@ -411,8 +420,7 @@ const excessStates = { True: 'excess', Unknown: 'unknown', False: undefined } as
 const recheckMs = 600_000;
 /** Foreign objects and the operator's own permissions aren't watched either. */
 const unwatchedMs = 60_000;
-const notGrantable = 'PermissionsNotGrantable';
-const unwatchedReasons = new Set(['ForeignObject', notGrantable]);
+const unwatchedReasons = new Set(['ForeignObject', 'PermissionsNotGrantable']);
 const soonestMs = 1_000;
 
 function isWithheld({ missing, isStopped }: Observation): boolean {

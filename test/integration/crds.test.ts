@@ -14,6 +14,7 @@ import {
   allowedOfRefused,
   anyPermission,
   identityName,
+  unlimited,
 } from '../../src/guardrails/identity/permissions.testing.ts';
 import { planIdentity } from '../../src/guardrails/identity/plan.ts';
 import { refusalOf } from '../../src/guardrails/identity/refused.ts';
@@ -461,7 +462,7 @@ describe('permissions', () => {
         accepted += isAccepted ? 1 : 0;
         expect(isAccepted).toBe(refusalOf(one, identityName) === undefined);
         const { metadata, spec } = object as unknown as AutomationIdentity;
-        const { role } = planIdentity({ metadata, spec }, spec, {}, false);
+        const { role } = planIdentity({ metadata, spec }, spec, {}, unlimited);
         expect(role !== undefined).toBe(isAccepted);
         if (isAccepted) expect(allowedOfRefused(role?.rules ?? [])).toEqual([]);
       }),

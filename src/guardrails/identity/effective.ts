@@ -10,7 +10,7 @@ import {
   type RbacStores,
 } from './bindings.ts';
 import { markNameOf } from './plan.ts';
-import { subtractRules } from './rules.ts';
+import { ruleText, subtractRules } from './rules.ts';
 
 /** What one binding lets an account do. */
 export interface Grant {
@@ -218,25 +218,4 @@ function textOf({ binding, role, through, namespace, rules }: Grant): string {
   const [first] = rules;
   const more = rules.length > 1 ? ' and more' : '';
   return `${kind} ${where} (${role.kind} ${role.name}) allows${group}${reach}: ${first === undefined ? '' : ruleText(first)}${more}.`;
-}
-
-/** Items of a list that a message shows. */
-const maxItems = 3;
-
-function ruleText({
-  apiGroups = [],
-  resources = [],
-  resourceNames = [],
-  nonResourceURLs = [],
-  verbs,
-}: PolicyRule): string {
-  if (nonResourceURLs.length > 0) return `${few(verbs)} ${few(nonResourceURLs)}`;
-  const groups = few(apiGroups.filter((group) => group !== ''));
-  const names = resourceNames.length === 0 ? '' : ` named ${few(resourceNames)}`;
-  return `${few(verbs)} ${few(resources)}${groups === '' ? '' : ` of ${groups}`}${names}`;
-}
-
-function few(items: readonly string[]): string {
-  const shown = items.slice(0, maxItems).map((item) => item.slice(0, 80));
-  return `${shown.join(', ')}${items.length > maxItems ? ', …' : ''}`;
 }

@@ -156,3 +156,9 @@ export function allowedOfRefused(rules: readonly PolicyRule[]): Request[] {
     ),
   );
 }
+
+/** Nothing is withheld, and everything can be granted. */
+export const unlimited = {
+  withheld: false,
+  grantable: [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }],
+};

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentity, Permission } from '../../api/automation-identity.ts';
-import { allowedOfRefused, anyPermission, identityName } from './permissions.testing.ts';
+import { allowedOfRefused, anyPermission, identityName, unlimited } from './permissions.testing.ts';
 import { planIdentity } from './plan.ts';
 import { refusalOf } from './refused.ts';
 import { rulesOf } from './rules.ts';
@@ -24,7 +24,7 @@ describe('what no automation is granted', () => {
     let granted = 0;
     fc.assert(
       fc.property(fc.array(anyPermission, { maxLength: 4 }), (permissions) => {
-        const { role } = planIdentity(identity, { permissions }, {}, false);
+        const { role } = planIdentity(identity, { permissions }, {}, unlimited);
         const rules = role?.rules ?? [];
         expect(allowedOfRefused(rules)).toEqual([]);
         granted += rules.length;
@@ -38,15 +38,15 @@ describe('what no automation is granted', () => {
 
   it('does not stand in the way of the others, and is named', () => {
     const everything = { ...sound, verbs: ['*'] };
-    const { role, problem } = planIdentity(
+    const { role, problems } = planIdentity(
       identity,
       { permissions: [everything, sound, { ...sound, resources: ['pods/exec'] }] },
       {},
-      false,
+      unlimited,
     );
     expect(role?.rules).toEqual(rulesOf([sound]));
-    expect(problem).toMatchObject({ reason: 'PermissionsRefused' });
-    expect(problem?.message).toContain("'*', pods/exec");
+    expect(problems).toMatchObject([{ reason: 'PermissionsRefused' }]);
+    expect(problems[0]?.message).toContain("'*', pods/exec");
   });
 
   it.each<[string, Partial<Permission>]>([

@@ -180,3 +180,25 @@ function common(a: readonly string[] = [], b: readonly string[] = []): string[] 
   if (a.includes('*')) return [...b];
   return a.filter((item) => b.includes(item));
 }
+
+/** Items of a list that a message shows. */
+const maxItems = 3;
+
+/** A rule in a few words, such as `get, list configmaps named settings`. */
+export function ruleText({
+  apiGroups = [],
+  resources = [],
+  resourceNames = [],
+  nonResourceURLs = [],
+  verbs,
+}: PolicyRule): string {
+  if (nonResourceURLs.length > 0) return `${few(verbs)} ${few(nonResourceURLs)}`;
+  const groups = few(apiGroups.filter((group) => group !== ''));
+  const names = resourceNames.length === 0 ? '' : ` named ${few(resourceNames)}`;
+  return `${few(verbs)} ${few(resources)}${groups === '' ? '' : ` of ${groups}`}${names}`;
+}
+
+function few(items: readonly string[]): string {
+  const shown = items.slice(0, maxItems).map((item) => item.slice(0, 80));
+  return `${shown.join(', ')}${items.length > maxItems ? ', …' : ''}`;
+}
