@@ -31,6 +31,7 @@ import {
   keysFor as workflowKeysFor,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { StoredPolicies } from './guardrails/fence-in-force/stored-policies.ts';
 import { Mutation } from './guardrails/kill-switch/mutation.ts';
@@ -162,6 +163,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       serviceAccounts: caches.serviceAccounts.store,
       roles: caches.roles.store,
       roleBindings: caches.roleBindings.store,
+      clusterRoles: caches.clusterRoles,
+      clusterRoleBindings: caches.clusterRoleBindings,
       workloads,
       clock,
       randomBytes,
@@ -269,9 +272,11 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         name: 'controllers',
         run: async (signal) => {
           const watching = new AbortController();
-          // Readiness doesn't wait for those of the policies: a kill needs none of them.
+          // Readiness doesn't wait for those that a kill doesn't need.
           const watches = Promise.all(
-            [...caches.all, policies].map((cache) => cache.run(watching.signal)),
+            [...caches.all, ...caches.optional, policies].map((cache) =>
+              cache.run(watching.signal),
+            ),
           );
           const synced = Promise.all(caches.all.map((cache) => cache.whenSynced())).catch(
             () => undefined,
@@ -340,8 +345,11 @@ function createCaches(
       }),
     }),
     serviceAccounts: watch(resources.serviceAccounts, managed),
-    roles: watch(resources.roles, managed),
-    roleBindings: watch(resources.roleBindings, managed),
+    roles: watch(resources.roles, { project: projectRole }),
+    roleBindings: watch(resources.roleBindings, {
+      project: projectBinding,
+      indexes: bindingIndexes,
+    }),
     networkPolicies: watch(resources.networkPolicies, {
       ...managed,
       indexes: { workflow: workflowOf },
@@ -358,8 +366,22 @@ function createCaches(
       watch(workloadResources[kind] as Resource<Workload>, workloadCache(kind)),
     ),
   };
+  // Who may not list these is told what isn't known for it, and works on.
+  const cluster = {
+    clusterRoles: watch(resources.clusterRoles, { project: projectRole, timings: {} }),
+    clusterRoleBindings: watch(resources.clusterRoleBindings, {
+      project: projectBinding,
+      indexes: bindingIndexes,
+      timings: {},
+    }),
+  };
   const { workloads, ...others } = caches;
-  return { ...caches, all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[] };
+  return {
+    ...caches,
+    ...cluster,
+    all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[],
+    optional: Object.values(cluster),
+  };
 }
 
 type Caches = ReturnType<typeof createCaches>;
@@ -443,6 +465,9 @@ function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {
 /** Time in which changes of counts are gathered. */
 const countsDelayMs = 1_000;
 
+/** Time after which the API server's own authorizer has heard of a ClusterRole, too. */
+const grantableDelayMs = 1_000;
+
 /** What the leader does. @returns runs it until the signal aborts */
 function wireLed(
   caches: Caches,
@@ -473,6 +498,22 @@ function wireLed(
   for (const children of [caches.serviceAccounts, caches.roles, caches.roleBindings]) {
     children.onChange(({ object }) => enqueueAll(identity, identityKeysFor.child(object)));
   }
+  const bindings = {
+    roleBindings: caches.roleBindings.store,
+    clusterRoleBindings: caches.clusterRoleBindings.store,
+  };
+  for (const cache of [caches.roleBindings, caches.clusterRoleBindings]) {
+    cache.onChange(({ object, previous }) => {
+      for (const binding of previous === undefined ? [object] : [object, previous]) {
+        enqueueAll(identity, identityKeysFor.binding(binding, identities.store));
+      }
+    });
+  }
+  for (const cache of [caches.roles, caches.clusterRoles]) {
+    cache.onChange(({ object }) =>
+      enqueueAll(identity, identityKeysFor.role(object, bindings, identities.store)),
+    );
+  }
   caches.networkPolicies.onChange(({ object }) =>
     enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
   );
@@ -483,14 +524,41 @@ function wireLed(
       else for (const key of keys) workflow.enqueueAfter(key, countsDelayMs);
     });
   }
+  caches.clusterRoles.onChange(({ object }) => {
+    for (const key of identityKeysFor.grantable(object, identities.store)) {
+      identity.enqueueAfter(key, grantableDelayMs);
+    }
+  });
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
       workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
       fence.run(signal, [fenceInForceKey]),
+      followVisibility(caches, signal, () =>
+        enqueueAll(identity, [...identities.store.list()].map(keyOf)),
+      ),
     ]);
     metrics.forgetObjects();
   };
+}
+
+/** How often it is looked whether optional caches are still, or again, what the API server has. */
+const visibilityCheckMs = 1_000;
+
+/** Calls back each time when what can be seen through the optional caches begins or ends. */
+async function followVisibility(
+  { optional }: Caches,
+  signal: AbortSignal,
+  onChange: () => void,
+): Promise<void> {
+  const look = (): string =>
+    optional.map(({ hasSynced, isForbidden }) => `${hasSynced} ${isForbidden}`).join();
+  for (let known = look(); !signal.aborted;) {
+    await delay(visibilityCheckMs, undefined, { signal }).catch(() => undefined);
+    const now = look();
+    if (now !== known) onChange();
+    known = now;
+  }
 }
 
 function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {

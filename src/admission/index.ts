@@ -6,6 +6,7 @@ import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
+import { roleBindingPolicies } from './role-bindings.ts';
 
 export { annotationProbePolicyName, isDeniedBy, probePolicyName } from './fence.ts';
 export {
@@ -35,6 +36,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...credentialPolicies(),
     ...podPolicies(),
     ...childrenPolicies(),
+    ...roleBindingPolicies(),
   ];
 }
 

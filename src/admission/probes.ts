@@ -1,4 +1,4 @@
-import { annotation, label, PROBE_NAMESPACE, secretNameOf } from '../api/names.ts';
+import { annotation, identityRole, label, PROBE_NAMESPACE, secretNameOf } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { apiVersionOf, resources, type Resource } from '../api/resources.ts';
 import {
@@ -120,7 +120,7 @@ function workload(kind: WorkloadKind): object {
 }
 
 const { killSwitches, workflows, automationIdentities, namespaces } = resources;
-const { pods, secrets, serviceAccounts } = resources;
+const { pods, roleBindings, secrets, serviceAccounts } = resources;
 
 const unengaged = { [annotation.killSwitch]: null };
 const workflowSpec = { targets: [{ group: 'apps', kind: 'Deployment', name: 'probe' }] };
@@ -317,6 +317,23 @@ const ofIdentities: Record<string, PolicyProbe> = {
     kind: 'Denial',
     requests: carriers({ finalizers: ['orphan'] }),
     says: 'it is not deleted without what the operator made for it',
+  },
+  'identity-role-bindings': {
+    kind: 'Denial',
+    requests: [
+      create(roleBindings, {
+        // Nobody gives what he doesn't hold, and the operator holds this one.
+        roleRef: { apiGroup: roleBindings.group, kind: 'ClusterRole', name: identityRole },
+        subjects: [
+          {
+            apiGroup: roleBindings.group,
+            kind: 'Group',
+            name: `system:serviceaccounts:${PROBE_NAMESPACE}`,
+          },
+        ],
+      }),
+    ],
+    says: 'is in its spec.permissions',
   },
 };
 

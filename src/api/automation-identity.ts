@@ -7,9 +7,10 @@ import {
   rules,
   sentence,
   time,
+  type ValidationRule,
 } from './fields.ts';
 import { durationPattern } from './duration.ts';
-import { GROUP } from './names.ts';
+import { GROUP, secretPrefix } from './names.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
 import { scheduleMaxLength, schedulePattern } from './schedule.ts';
@@ -18,7 +19,7 @@ import { scheduleMaxLength, schedulePattern } from './schedule.ts';
  * Subresources by which whoever holds them acts in the place of others: runs commands in their
  * pods, reaches their ports, or mints their tokens.
  */
-const refusedResources = [
+export const refusedResources: readonly string[] = [
   'nodes/proxy',
   'pods/attach',
   'pods/ephemeralcontainers',
@@ -30,14 +31,35 @@ const refusedResources = [
 ];
 
 /** Groups whose objects are the guardrails themselves: an automation may read them, never write. */
-const readOnlyGroups = ['rbac.authorization.k8s.io', 'admissionregistration.k8s.io', GROUP];
+export const readOnlyGroups: readonly string[] = [
+  'rbac.authorization.k8s.io',
+  'admissionregistration.k8s.io',
+  GROUP,
+];
+
+/**
+ * Single resources that are guardrails, by group: the label of its Namespace guards an automation, a
+ * Role can allow to write that one, and NetworkPolicies add up.
+ */
+export const readOnlyResources: Readonly<Record<string, readonly string[]>> = {
+  '': ['namespaces', 'namespaces/status', 'namespaces/finalize'],
+  'networking.k8s.io': ['networkpolicies'],
+};
 
 function list(values: readonly string[]): string {
   return `[${values.map((value) => `'${value}'`).join(', ')}]`;
 }
 
-const namesSecrets =
-  "self.apiGroups.exists(group, group == '') && self.resources.exists(resource, resource == 'secrets')";
+/** Verbs that change nothing. */
+export const readVerbs: readonly string[] = ['get', 'list', 'watch'];
+
+const readsOnly = `self.verbs.all(verb, verb in ${list(readVerbs)})`;
+
+function namesOne(group: string, resources: readonly string[]): string {
+  return `(self.apiGroups.exists(group, group == '${group}') && self.resources.exists(resource, resource in ${list(resources)}))`;
+}
+
+const namesSecrets = namesOne('', ['secrets']);
 
 const permission = z
   .object({
@@ -151,8 +173,15 @@ const permission = z
     description: 'One rule of the Role.',
     ...rules(
       {
-        rule: `!self.apiGroups.exists(group, group in ${list(readOnlyGroups)}) || self.verbs.all(verb, verb in ['get', 'list', 'watch'])`,
+        rule: `!self.apiGroups.exists(group, group in ${list(readOnlyGroups)}) || ${readsOnly}`,
         message: `an automation may only get, list and watch objects of RBAC, of admission and of ${GROUP}: whoever writes them lifts the guardrails; remove the other verbs`,
+      },
+      {
+        rule: `!(${Object.entries(readOnlyResources)
+          .map(([group, resources]) => namesOne(group, resources))
+          .join(' || ')}) || ${readsOnly}`,
+        message:
+          'an automation may only get, list and watch namespaces and networkpolicies: by the label of its Namespace it is guarded, and a NetworkPolicy of its own would add to what it may reach; remove the other verbs, and declare destinations in spec.egress of the Workflow',
       },
       {
         rule: `!(${namesSecrets}) || self.verbs.all(verb, !(verb in ['list', 'watch', 'deletecollection']))`,
@@ -267,6 +296,14 @@ export const automationIdentitySpecSchema = z
   })
   .meta({ description: 'Who the automation is, and what it may do.' });
 
+/** Rules over the whole object: what a permission may ask for depends on whose it is. */
+export const automationIdentityRules: readonly ValidationRule[] = [
+  {
+    rule: `!has(self.spec.permissions) || self.spec.permissions.all(permission, !(permission.apiGroups.exists(group, group == '') && permission.resources.exists(resource, resource == 'secrets') && has(permission.resourceNames)) || permission.resourceNames.all(name, !name.startsWith('${secretPrefix}') || name.split('.', 3)[1] == self.metadata.name))`,
+    message: `an automation is not granted the credentials of another one: a Secret ${secretPrefix}IDENTITY.NAME is for the automation of that name alone; take it out of resourceNames`,
+  },
+];
+
 export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema>;
 export type Permission = z.infer<typeof permission>;
 export type GeneratedSecret = z.infer<typeof secret>;
@@ -288,7 +325,8 @@ export const automationIdentityStatusSchema = z
     observedGeneration: generation('`metadata.generation` that the status speaks of.'),
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
-      description: '`Ready`, and `Held`, whose message lists what is missing.',
+      description:
+        '`Ready`; `Held`, whose message lists what is missing; and `ExcessPermissions`, whose message names the bindings that give more than is declared.',
     }),
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:

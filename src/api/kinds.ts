@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import {
+  automationIdentityRules,
   automationIdentitySpecSchema,
   automationIdentityStatusSchema,
 } from './automation-identity.ts';
@@ -71,10 +72,11 @@ export const kinds: readonly KindDefinition[] = [
       'An AutomationIdentity says who an automation is: its ServiceAccount, what that may do, and the credentials that are generated and rotated for it. The Workflow of the same name runs as it.',
     spec: automationIdentitySpecSchema,
     status: automationIdentityStatusSchema,
-    rules: identityNameRules('an AutomationIdentity'),
+    rules: [...identityNameRules('an AutomationIdentity'), ...automationIdentityRules],
     columns: [
       conditionColumn('Ready', 'Ready', 'Everything that it asks for is there.'),
       conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
+      conditionColumn('Excess', 'ExcessPermissions', 'Others let it do more than it declares.'),
       reasonColumn,
       messageColumn,
       ageColumn,

@@ -35,6 +35,9 @@ export const label = {
  */
 export const identityRole = 'automation-guardrails-identity';
 
+/** ClusterRole with the most that an identity can be granted: what an administrator widens. */
+export const grantableRole = 'automation-guardrails-grantable';
+
 /**
  * Begins the names of the Secrets that hold generated credentials: to admission, a name is all that
  * a pod says of the Secret that it references.

@@ -85,13 +85,16 @@ export interface PolicyRule {
   apiGroups?: string[];
   resources?: string[];
   resourceNames?: string[];
+  nonResourceURLs?: string[];
   verbs: string[];
 }
 
+/** A Role or a ClusterRole. */
 export interface Role extends KubeObject {
   rules?: PolicyRule[];
 }
 
+/** A RoleBinding or a ClusterRoleBinding. */
 export interface RoleBinding extends KubeObject {
   roleRef: { apiGroup: string; kind: string; name: string };
   subjects?: { kind: string; name: string; namespace?: string; apiGroup?: string }[];

@@ -64,6 +64,20 @@ export const resources = {
     'RoleBinding',
     'rolebindings',
   ),
+  clusterRoles: defineResource<Role>(
+    'rbac.authorization.k8s.io',
+    'v1',
+    'ClusterRole',
+    'clusterroles',
+    false,
+  ),
+  clusterRoleBindings: defineResource<RoleBinding>(
+    'rbac.authorization.k8s.io',
+    'v1',
+    'ClusterRoleBinding',
+    'clusterrolebindings',
+    false,
+  ),
   networkPolicies: defineResource<NetworkPolicy>(
     'networking.k8s.io',
     'v1',

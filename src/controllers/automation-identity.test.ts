@@ -1,14 +1,20 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { AutomationIdentity, AutomationIdentitySpec } from '../api/automation-identity.ts';
-import { annotation, label } from '../api/names.ts';
-import { resources } from '../api/resources.ts';
+import { annotation, grantableRole, label } from '../api/names.ts';
+import type { KubeObject } from '../api/objects.ts';
+import { resources, type Resource } from '../api/resources.ts';
+import { bindingIndexes } from '../guardrails/identity/bindings.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import type { Logger } from '../observability/logger.ts';
 import { Applier } from '../runtime/applier.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
 import { ApiError } from '../runtime/errors.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
-import { AutomationIdentityController, keysFor } from './automation-identity.ts';
+import {
+  AutomationIdentityController,
+  keysFor,
+  type OptionalCache,
+} from './automation-identity.ts';
 
 const hour = 3_600_000;
 const key = { namespace: 'billing', name: 'poster' };
@@ -28,6 +34,9 @@ let controller: AutomationIdentityController;
 let events: string[];
 let held: Map<string, string>;
 let oldest: Map<string, number>;
+let excess: Map<string, string>;
+/** What the operator may list of the whole cluster. */
+let cluster: { hasSynced: boolean; isForbidden: boolean };
 
 beforeEach(() => {
   now = Date.parse('2026-05-01T00:00:00Z');
@@ -35,6 +44,8 @@ beforeEach(() => {
   events = [];
   held = new Map();
   oldest = new Map();
+  excess = new Map();
+  cluster = { hasSynced: true, isForbidden: false };
   controller = new AutomationIdentityController({
     client,
     applier: new Applier({ client }),
@@ -47,13 +58,16 @@ beforeEach(() => {
       countRotation: () => undefined,
       setOldestCredential: (name, rotatedAt) => setOrDelete(oldest, name, rotatedAt),
       setHeld: (kind, name, reason) => setOrDelete(held, `${kind} ${name}`, reason),
+      setExcess: (name, state) => setOrDelete(excess, name, state),
     },
     identities: client.storeOf(resources.automationIdentities),
     namespaces: client.storeOf(resources.namespaces),
     killSwitches: client.storeOf(resources.killSwitches),
     serviceAccounts: client.storeOf(resources.serviceAccounts),
     roles: client.storeOf(resources.roles),
-    roleBindings: client.storeOf(resources.roleBindings),
+    roleBindings: client.storeOf(resources.roleBindings, bindingIndexes),
+    clusterRoles: optionalCache(resources.clusterRoles),
+    clusterRoleBindings: optionalCache(resources.clusterRoleBindings, bindingIndexes),
     workloads: { list: () => [], byIndex: () => [] },
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
@@ -61,7 +75,31 @@ beforeEach(() => {
   client.put(resources.namespaces, {
     metadata: { name: 'billing', labels: { [label.environment]: 'prod' } },
   });
+  putGrantable(['*']);
 });
+
+function putGrantable(verbs: string[]): void {
+  client.put(resources.clusterRoles, {
+    metadata: { name: grantableRole },
+    rules: [{ apiGroups: ['*'], resources: ['*'], verbs }],
+  });
+}
+
+function optionalCache<T extends KubeObject>(
+  resource: Resource<T>,
+  indexes: Record<string, (object: T) => readonly string[]> = {},
+): OptionalCache<T> {
+  return {
+    resource,
+    store: client.storeOf(resource, indexes),
+    get hasSynced() {
+      return cluster.hasSynced;
+    },
+    get isForbidden() {
+      return cluster.isForbidden;
+    },
+  };
+}
 
 function setOrDelete<T>(map: Map<string, T>, name: string, value: T | undefined): void {
   if (value === undefined) map.delete(name);
@@ -104,10 +142,16 @@ function identity(): AutomationIdentity {
   return client.find(resources.automationIdentities, key)!;
 }
 
+/** All but the one that is told of in {@link excessCondition}. */
 function conditions(): string[] {
-  return (identity().status?.conditions ?? []).map(
-    ({ type, status, reason }) => `${type} ${status} ${reason}`,
-  );
+  return (identity().status?.conditions ?? [])
+    .filter(({ type }) => type !== 'ExcessPermissions')
+    .map(({ type, status, reason }) => `${type} ${status} ${reason}`);
+}
+
+function excessCondition(): string | undefined {
+  const found = identity().status?.conditions?.find(({ type }) => type === 'ExcessPermissions');
+  return found && `${found.status} ${found.reason}`;
 }
 
 function standing(): string[] {
@@ -350,6 +394,17 @@ describe('AutomationIdentityController', () => {
     expect(events).toEqual(['warning PermissionsNotGrantable']);
   });
 
+  it('grants no more than the installation allows, whatever the operator itself holds', async () => {
+    putGrantable([]);
+    declare({ ...complete, secrets: [] });
+    await reconcile();
+    expect(conditions()[0]).toBe('Ready False PermissionsNotGrantable');
+    expect(client.find(resources.roles, key)).toBeUndefined();
+    putGrantable(['get', 'list']);
+    await settle();
+    expect(client.find(resources.roles, key)).toBeDefined();
+  });
+
   it('keeps credentials rotating while permissions can’t be written', async () => {
     declare(complete);
     await settle();
@@ -407,6 +462,103 @@ describe('AutomationIdentityController', () => {
   });
 });
 
+describe('what others let an identity do', () => {
+  const apiGroup = 'rbac.authorization.k8s.io';
+  const extra = {
+    metadata: { namespace: 'billing', name: 'extra' },
+    roleRef: { apiGroup, kind: 'ClusterRole', name: 'reader' },
+    subjects: [{ kind: 'ServiceAccount', name: 'poster', namespace: 'billing' }],
+  };
+  const told = (): string[] =>
+    events.splice(0).filter((event) => /Excess|AsDeclared|BindingsNotRead/.test(event));
+
+  beforeEach(async () => {
+    client.put(resources.clusterRoles, {
+      metadata: { name: 'reader' },
+      rules: [{ apiGroups: [''], resources: ['pods'], verbs: ['list'] }],
+    });
+    declare(complete);
+    await settle();
+    expect(excessCondition()).toBe('False AsDeclared');
+    told();
+  });
+
+  it('is a condition, an event and a metric as long as it stands, and keeps nothing from being ready', async () => {
+    client.put(resources.roleBindings, extra);
+    await settle();
+    expect(excessCondition()).toBe('True GrantedElsewhere');
+    expect(conditions()).toEqual(provisioned);
+    expect(identity().status?.conditions?.[2]?.message).toContain(
+      'RoleBinding billing/extra (ClusterRole reader) allows: list pods.',
+    );
+    expect(told()).toEqual(['warning ExcessPermissions']);
+    expect(excess.get('billing/poster')).toBe('excess');
+
+    await settle();
+    expect(told()).toEqual([]);
+    client.put(resources.roleBindings, {
+      ...extra,
+      metadata: { namespace: 'other', name: 'extra' },
+    });
+    await settle();
+    expect(told()).toEqual(['warning ExcessPermissions']);
+
+    client.remove(resources.roleBindings, { namespace: 'billing', name: 'extra' });
+    client.remove(resources.roleBindings, { namespace: 'other', name: 'extra' });
+    await settle();
+    expect(excessCondition()).toBe('False AsDeclared');
+    expect(told()).toEqual(['normal AsDeclared']);
+    expect(excess.size).toBe(0);
+  });
+
+  it('is unknown where the operator may not list what could grant it, and found all the same', async () => {
+    cluster.isForbidden = true;
+    await settle();
+    expect(excessCondition()).toBe('Unknown BindingsNotRead');
+    expect(identity().status?.conditions?.[2]?.message).toContain(
+      'list clusterrolebindings and clusterroles',
+    );
+    expect(told()).toEqual(['warning BindingsNotRead']);
+    expect(excess.get('billing/poster')).toBe('unknown');
+    client.put(resources.roleBindings, extra);
+    await settle();
+    expect(excessCondition()).toBe('True GrantedElsewhere');
+    expect(identity().status?.conditions?.[2]?.message).toContain("isn't known");
+  });
+
+  it('is as it was said before, without a write, until the caches are there', async () => {
+    client.put(resources.roleBindings, extra);
+    await settle();
+    cluster = { hasSynced: false, isForbidden: false };
+    client.remove(resources.roleBindings, { namespace: 'billing', name: 'extra' });
+    const { length } = client.writes;
+    await reconcile();
+    expect(client.writes).toHaveLength(length);
+    expect(excessCondition()).toBe('True GrantedElsewhere');
+    expect(excess.get('billing/poster')).toBe('excess');
+  });
+
+  it('is not what the own Role still grants, or who else binds it', async () => {
+    client.put(resources.roleBindings, {
+      ...extra,
+      roleRef: { apiGroup, kind: 'Role', name: 'poster' },
+    });
+    declare({ ...complete, permissions: [] });
+    await settle();
+    expect(excessCondition()).toBe('False AsDeclared');
+  });
+
+  it('is measured against what may be granted, not against what an old spec asks for', async () => {
+    client.put(resources.roleBindings, extra);
+    const wild = { apiGroups: ['*'], resources: ['*'], verbs: ['*'], reason: 'convenience' };
+    declare({ ...complete, permissions: [wild] });
+    await settle();
+    expect(excessCondition()).toBe('True GrantedElsewhere');
+    expect(conditions()[0]).toBe('Ready False PermissionsRefused');
+    expect(client.find(resources.roles, key)).toBeUndefined();
+  });
+});
+
 describe('keysFor', () => {
   it('maps changes of other objects to identities', () => {
     declare(complete);
@@ -423,6 +575,59 @@ describe('keysFor', () => {
     ).toEqual(['billing/poster']);
     const whole = { metadata: key, spec: { wholeNamespace: true, reason: 'x' } };
     expect(keysFor.killSwitch(whole, identities)).toEqual(['billing/poster']);
+  });
+
+  it('maps bindings and roles to the identities that they reach', () => {
+    const put = (namespace: string, name: string): void => {
+      client.put(resources.automationIdentities, { metadata: { namespace, name }, spec: {} });
+    };
+    put('billing', 'poster');
+    put('billing', 'payer');
+    put('sales', 'seller');
+    const identities = client.storeOf(resources.automationIdentities, {
+      namespace: ({ metadata }) => [metadata.namespace ?? ''],
+    });
+    const bindings = {
+      roleBindings: client.storeOf(resources.roleBindings, bindingIndexes),
+      clusterRoleBindings: client.storeOf(resources.clusterRoleBindings, bindingIndexes),
+    };
+    const bind = (kind: string, name: string, metadata: KubeObject['metadata']) => ({
+      metadata,
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'reader' },
+      subjects: [{ kind, name, ...(kind === 'ServiceAccount' && { namespace: 'billing' }) }],
+    });
+    const of = (kind: string, name: string): string[] =>
+      keysFor.binding(bind(kind, name, { name: 'x' }), identities);
+    expect(of('ServiceAccount', 'poster')).toEqual(['billing/poster']);
+    expect(of('ServiceAccount', 'nobody')).toEqual([]);
+    expect(of('User', 'system:serviceaccount:sales:seller')).toEqual(['sales/seller']);
+    expect(of('User', 'alice')).toEqual([]);
+    expect(of('Group', 'system:serviceaccounts:billing')).toEqual([
+      'billing/poster',
+      'billing/payer',
+    ]);
+    expect(of('Group', 'system:authenticated')).toHaveLength(3);
+    expect(of('Group', 'people')).toEqual([]);
+
+    const grantable = { metadata: { name: grantableRole } };
+    expect(keysFor.grantable(grantable, identities)).toHaveLength([...identities.list()].length);
+    expect(keysFor.grantable({ metadata: { name: 'reader' } }, identities)).toEqual([]);
+
+    const reader = { metadata: { name: 'reader' } };
+    client.put(
+      resources.clusterRoleBindings,
+      bind('ServiceAccount', 'poster', { name: 'of-the-cluster' }),
+    );
+    client.put(
+      resources.roleBindings,
+      bind('User', 'system:serviceaccount:sales:seller', { namespace: 'x', name: 'elsewhere' }),
+    );
+    expect(keysFor.role(reader, bindings, identities).toSorted()).toEqual([
+      'billing/poster',
+      'sales/seller',
+    ]);
+    const local = { metadata: { namespace: 'x', name: 'reader' } };
+    expect(keysFor.role(local, bindings, identities)).toEqual([]);
   });
 
   it('maps a child to the identity that controls it, by kind and group', async () => {

@@ -3,14 +3,15 @@ import type {
   AutomationIdentitySpec,
   AutomationIdentityStatus,
 } from '../api/automation-identity.ts';
-import { conditionsFrom } from '../api/conditions.ts';
+import { conditionOf, conditionsFrom, type Finding } from '../api/conditions.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
-import { API_VERSION } from '../api/names.ts';
+import { API_VERSION, grantableRole } from '../api/names.ts';
 import {
   keyOf,
   splitKey,
   type KubeObject,
   type Namespace,
+  type PolicyRule,
   type Role,
   type RoleBinding,
   type ServiceAccount,
@@ -20,6 +21,13 @@ import type { Workload } from '../api/workload.ts';
 import type { RandomBytes } from '../guardrails/credentials/generate.ts';
 import { CredentialKeeper, type CredentialsOutcome } from '../guardrails/credentials/keeper.ts';
 import { applyIdentity, disownKept } from '../guardrails/identity/apply.ts';
+import {
+  identitiesGiven,
+  identitiesReachedBy,
+  type Identities,
+  type RbacStores,
+} from '../guardrails/identity/bindings.ts';
+import { excessFinding, excessOf } from '../guardrails/identity/effective.ts';
 import { identityFindings, transitionsOf } from '../guardrails/identity/findings.ts';
 import { keptFor, type KeptServiceAccount } from '../guardrails/identity/kept.ts';
 import {
@@ -31,6 +39,8 @@ import {
   whatIsMissing,
   type IdentityChildren,
 } from '../guardrails/identity/plan.ts';
+import { withoutRefused } from '../guardrails/identity/refused.ts';
+import { rulesOf } from '../guardrails/identity/rules.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
@@ -38,6 +48,7 @@ import { controllerOf, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
+import type { Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
@@ -52,7 +63,18 @@ export interface AutomationIdentityMetrics {
   setOldestCredential(key: string, rotatedAt: number | undefined): void;
   /** @param reason `undefined` where nothing is held */
   setHeld(kind: string, key: string, reason: string | undefined): void;
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param state `undefined` where its ServiceAccount may do no more than it declares
+   */
+  setExcess(key: string, state: 'excess' | 'unknown' | undefined): void;
 }
+
+/** A cache of a kind that the operator may not be allowed to list. */
+export type OptionalCache<T extends KubeObject> = Pick<
+  Informer<T>,
+  'store' | 'hasSynced' | 'isForbidden' | 'resource'
+>;
 
 export interface AutomationIdentityControllerOptions {
   /** Writes only while this process leads. */
@@ -66,10 +88,13 @@ export interface AutomationIdentityControllerOptions {
   killSwitches: ReadStore<KillSwitch>;
   /** Managed ones. */
   serviceAccounts: ReadStore<ServiceAccount>;
-  /** Managed ones. */
+  /** All, those that aren't managed as `projectRole` leaves them. */
   roles: ReadStore<Role>;
-  /** Managed ones. */
+  /** All, those that aren't managed as `projectBinding` leaves them; with `bindingIndexes`. */
   roleBindings: ReadStore<RoleBinding>;
+  clusterRoles: OptionalCache<Role>;
+  /** With `bindingIndexes`. */
+  clusterRoleBindings: OptionalCache<RoleBinding>;
   /** Indexed by `secret` (`namespace/secretName`). */
   workloads: IndexedStore<Workload>;
   /** Milliseconds since the epoch. */
@@ -95,6 +120,23 @@ export const keysFor = {
     spec.workflow === undefined
       ? identities.byIndex('namespace', metadata.namespace ?? '').map(keyOf)
       : [`${metadata.namespace ?? ''}/${spec.workflow}`],
+
+  /** A RoleBinding or ClusterRoleBinding, by whom it reaches. */
+  binding: (binding: RoleBinding, identities: Identities<AutomationIdentity>): string[] =>
+    identitiesReachedBy(binding, identities).map(keyOf),
+
+  /** A Role or ClusterRole, by whom its bindings reach. */
+  role: (
+    role: Role,
+    bindings: Pick<RbacStores, 'roleBindings' | 'clusterRoleBindings'>,
+    identities: Identities<AutomationIdentity>,
+  ): string[] => identitiesGiven(role, bindings, identities).map(keyOf),
+
+  /** All, where the ClusterRole is the one that says what can be granted at most. */
+  grantable: (role: Role, identities: Pick<ReadStore<AutomationIdentity>, 'list'>): string[] =>
+    role.metadata.namespace !== undefined || role.metadata.name !== grantableRole
+      ? []
+      : [...identities.list()].map(keyOf),
 
   /** A ServiceAccount, Role or RoleBinding, by whom its controller reference names. */
   child: (child: KubeObject): string[] => {
@@ -250,12 +292,22 @@ export class AutomationIdentityController implements Reconciler {
       return await applyIdentity(planKilled(identity), { mark }, { applier, signal });
     }
     const kept = isStopped ? undefined : observation.kept;
-    const plan = planIdentity(identity, spec, children, isWithheld(observation), kept);
+    const plan = planIdentity(identity, spec, children, {
+      withheld: isWithheld(observation),
+      grantable: this.#grantable(),
+      kept,
+    });
     const problems = await applyIdentity(plan, children, { applier, signal });
     if (kept !== undefined && children.serviceAccount === undefined) {
       await disownKept(client, plan.serviceAccount, kept, signal);
     }
-    return problems;
+    return [...problems, ...plan.problems];
+  }
+
+  #grantable(): readonly PolicyRule[] | undefined {
+    const { store, hasSynced, isForbidden } = this.#options.clusterRoles;
+    if (!hasSynced || isForbidden) return undefined;
+    return store.get(grantableRole)?.rules ?? [];
   }
 
   #keepCredentials(
@@ -291,8 +343,9 @@ export class AutomationIdentityController implements Reconciler {
     const { identity, missing, isStopped } = observation;
     const killSwitch = isStopped ? observation.killSwitch : undefined;
     const { generation } = identity.metadata;
-    const findings = identityFindings({ killSwitch, missing, problems });
     const previous = identity.status?.conditions;
+    const excess = this.#excess(observation);
+    const findings = identityFindings({ killSwitch, missing, problems, excess });
     const conditions = conditionsFrom(findings, previous, generation, clock());
     const status: AutomationIdentityStatus = {
       ...identity.status,
@@ -305,6 +358,7 @@ export class AutomationIdentityController implements Reconciler {
     };
     const key = keyOf(identity);
     metrics.setHeld('AutomationIdentity', key, heldReason(missing));
+    metrics.setExcess(key, excess && excessStates[excess.status]);
     if (credentials !== undefined) metrics.setOldestCredential(key, credentials.oldestRotatedAt);
     try {
       await statusWriter.write(resources.automationIdentities, identity, status, signal);
@@ -315,6 +369,27 @@ export class AutomationIdentityController implements Reconciler {
     for (const { type, reason, message } of transitionsOf(findings, previous)) {
       events[type](subjectOf(resources.automationIdentities, identity), reason, message);
     }
+  }
+
+  /** What was said before, until it is known what there is to say. */
+  #excess({ identity, spec }: Observation): Finding | undefined {
+    const { roles, roleBindings, clusterRoles, clusterRoleBindings } = this.#options;
+    const optional = [clusterRoleBindings, clusterRoles];
+    if (optional.some(({ hasSynced, isForbidden }) => !hasSynced && !isForbidden)) {
+      return conditionOf(identity.status?.conditions, 'ExcessPermissions');
+    }
+    const { permissions } = withoutRefused(spec?.permissions ?? [], identity.metadata.name);
+    const beyond = excessOf(identity, rulesOf(permissions), {
+      roles,
+      roleBindings,
+      clusterRoles: clusterRoles.store,
+      clusterRoleBindings: clusterRoleBindings.store,
+    });
+    const unread = optional.filter(({ isForbidden }) => isForbidden);
+    return excessFinding(
+      beyond,
+      unread.map(({ resource }) => resource.plural),
+    );
   }
 
   #nextLook(
@@ -335,8 +410,11 @@ export class AutomationIdentityController implements Reconciler {
     const { metrics } = this.#options;
     metrics.setOldestCredential(key, undefined);
     metrics.setHeld('AutomationIdentity', key, undefined);
+    metrics.setExcess(key, undefined);
   }
 }
+
+const excessStates = { True: 'excess', Unknown: 'unknown', False: undefined } as const;
 
 /** Secrets aren't watched: an edit or a deletion of one is repaired within this time. */
 const recheckMs = 600_000;

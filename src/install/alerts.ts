@@ -17,8 +17,9 @@ interface RuleGroup {
 
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
+const excessRunbook = 'docs/runbooks/excess-permissions.md';
 
-/** Alerts on the kill switch, as Prometheus reads them. */
+/** Alerts, as Prometheus reads them. */
 export const alertGroups: readonly RuleGroup[] = [
   {
     name: `${GROUP}/kill-switch`,
@@ -93,6 +94,36 @@ export const alertGroups: readonly RuleGroup[] = [
           summary: 'The release of a kill switch does not come to its end',
           description: 'See kubectl get ksw -A; the message of Ready says what it waits for.',
           runbook: killRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/identities`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsExcessPermissions',
+        expr: 'max(automation_guardrails_excess_permissions{state="excess"}) > 0',
+        // Who declares what he has just bound, or the other way round, needs a moment.
+        for: '5m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Automations may do more than they declare',
+          description:
+            'Bindings that the operator did not make reach {{ $value }} AutomationIdentities. See the condition ExcessPermissions: kubectl get aid -A.',
+          runbook: excessRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsPermissionsUnknown',
+        expr: 'max(automation_guardrails_excess_permissions{state="unknown"}) > 0',
+        for: '15m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'It is not known what automations may do',
+          description:
+            'The operator may not list ClusterRoles and ClusterRoleBindings, so nobody compares what they grant with what is declared.',
+          runbook: excessRunbook,
         },
       },
     ],

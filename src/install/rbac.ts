@@ -1,4 +1,9 @@
-import { GROUP, identityRole as identityRoleName, MANAGED_BY } from '../api/names.ts';
+import {
+  grantableRole as grantableRoleName,
+  GROUP,
+  identityRole as identityRoleName,
+  MANAGED_BY,
+} from '../api/names.ts';
 import type { PolicyRule } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { foreignKinds } from '../guardrails/kill-switch/foreign-kinds.ts';
@@ -57,6 +62,8 @@ export const operatorRole: RoleDefinition = {
     rule(read, resources.namespaces),
     rule([...read, 'create', 'patch', 'delete'], resources.serviceAccounts),
     rule([...read, 'create', 'patch', 'delete'], resources.roles, resources.roleBindings),
+    // What others let an identity do.
+    rule(['list', 'watch'], resources.clusterRoles, resources.clusterRoleBindings),
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
     // By name only: without list and watch, the operator's token is no key to all Secrets at once.
     rule(['get', 'create', 'patch', 'delete'], resources.secrets),
@@ -117,7 +124,7 @@ export const probeRole: RoleDefinition = {
  * doesn't hold. An administrator widens it.
  */
 export const grantableRole: RoleDefinition = {
-  name: 'grantable',
+  name: grantableRoleName.slice(`${MANAGED_BY}-`.length),
   description: 'The most that an AutomationIdentity can be granted. Widen it to what you allow.',
   rules: [{ apiGroups: [''], resources: ['configmaps'], verbs: read }],
 };

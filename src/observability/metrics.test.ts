@@ -137,10 +137,28 @@ describe('Metrics', () => {
     expect(await held()).toEqual([]);
   });
 
+  it('counts identities with rights that they do not declare, and says 0 where there are none', async () => {
+    const metrics = new Metrics();
+    const excess = async (): Promise<string[]> =>
+      (await samples(metrics)).filter((line) => line.startsWith('excess_permissions'));
+
+    metrics.setExcess('a/b', 'excess');
+    metrics.setExcess('a/b', 'excess');
+    metrics.setExcess('a/c', 'excess');
+    metrics.setExcess('a/d', 'unknown');
+    metrics.setExcess('a/d', undefined);
+
+    const none = ['excess_permissions{state="excess"} 0', 'excess_permissions{state="unknown"} 0'];
+    expect(await excess()).toEqual(['excess_permissions{state="excess"} 2', none[1]]);
+    metrics.forgetObjects();
+    expect(await excess()).toEqual(none);
+  });
+
   it('has no name of an object in any label, and bounds the values of each', async () => {
     const metrics = new Metrics();
     metrics.setOldestCredential('c4n4ry/name', 1);
     metrics.setHeld('Workflow', 'c4n4ry/name', 'OwnerMissing');
+    metrics.setExcess('c4n4ry/name', 'excess');
     for (let n = 0; n < 1_000; n++) {
       metrics.watchRestarted(`Kind${n}`, 'timeout');
       metrics.observeRequest('get', String(n), 0.1);

@@ -144,6 +144,15 @@ const definitions = {
     help: 'Objects that are granted nothing new because something is missing. Reported by the leader.',
     labels: { kind: '`Workflow`, `AutomationIdentity`', reason: 'reason of the condition `Held`' },
   },
+  excessPermissions: {
+    type: 'gauge',
+    name: 'excess_permissions',
+    help: 'AutomationIdentities by what is known of their rights beyond those that they declare. Reported by the leader.',
+    labels: {
+      state:
+        '`excess` (others let the ServiceAccount do more), `unknown` (the operator may not list what could)',
+    },
+  },
   requests: {
     type: 'counter',
     name: 'kube_api_requests_total',
@@ -179,6 +188,8 @@ const definitions = {
     labels: { version: 'version of the operator', node_version: 'version of Node.js' },
   },
 } as const satisfies Record<string, MetricDefinition>;
+
+const excessStates = ['excess', 'unknown'] as const;
 
 const killSwitchStates = ['engaged', 'stopped', 'releasing'] as const;
 export type KillSwitchState = (typeof killSwitchStates)[number];
@@ -220,6 +231,8 @@ export class Metrics {
   readonly #held = new Map<string, { kind: string; reason: string }>();
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #rotatedAt = new Map<string, number>();
+  /** By AutomationIdentity. */
+  readonly #excess = new Map<string, (typeof excessStates)[number]>();
   #sources: MetricsSources | undefined;
 
   readonly #reconciles = this.#counter(definitions.reconciles);
@@ -245,6 +258,7 @@ export class Metrics {
     this.#gauge(definitions.killSwitches, (gauge) => this.#collectKillSwitches(gauge));
     this.#gauge(definitions.oldestCredentialAge, (gauge) => this.#collectCredentialAge(gauge));
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
+    this.#gauge(definitions.excessPermissions, (gauge) => this.#collectExcess(gauge));
     this.#gauge(definitions.leader, (gauge) =>
       gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
     );
@@ -365,9 +379,19 @@ export class Metrics {
     else this.#held.set(id, { kind, reason });
   }
 
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param state `undefined` where its ServiceAccount may do no more than it declares
+   */
+  setExcess(key: string, state: (typeof excessStates)[number] | undefined): void {
+    if (state === undefined) this.#excess.delete(key);
+    else this.#excess.set(key, state);
+  }
+
   /** Forgets what was told of single objects: this replica no longer leads, another one tells. */
   forgetObjects(): void {
     this.#held.clear();
+    this.#excess.clear();
     this.#rotatedAt.clear();
     this.setPolicies(new Map());
   }
@@ -421,6 +445,11 @@ export class Metrics {
         reason: this.#bounded('held reason', reason),
       });
     }
+  }
+
+  #collectExcess(gauge: Gauge): void {
+    for (const state of excessStates) gauge.set({ state }, 0);
+    for (const state of this.#excess.values()) gauge.inc({ state });
   }
 
   /** The value, or `other` where the label has too many values already. */
@@ -492,7 +521,7 @@ export function metricsReference(): string {
 
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. No label holds the name of an object; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\` and \`oldest_credential_age_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`excess_permissions\` and \`oldest_credential_age_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

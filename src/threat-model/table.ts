@@ -577,12 +577,20 @@ export const threats = [
     why: 'A ServiceAccount belongs to its namespace.',
   },
   {
+    id: 'permission-bind',
+    what: "Bind the automation's ServiceAccount, or a group that it belongs to, to a role",
+    paths: [path(rbac, ['rolebindings'], write)],
+    reach: ['gitops', 'admin'],
+    outcome: 'Denied',
+    why: 'The operator alone gives an identity rights in its namespace, while it is killed too. Whoever holds every verb can forge the label by which its bindings are known, and bind from elsewhere; both are reported.',
+  },
+  {
     id: 'permission',
-    what: "Give the automation's ServiceAccount other permissions",
+    what: 'Change a role that the automation is bound to, or take bindings away',
     paths: [path(rbac, ['roles', 'rolebindings'], all)],
     reach: ['gitops', 'admin'],
     outcome: 'Detected',
-    why: 'Nothing starts by it, but a token that was copied out gains by it. Bindings that reach the ServiceAccount are reported.',
+    why: 'Nothing starts by it. Whatever a ServiceAccount may do beyond its declaration is reported as ExcessPermissions, with the binding.',
   },
   {
     id: 'cluster-permission',
@@ -590,7 +598,7 @@ export const threats = [
     paths: [path(rbac, ['clusterroles', 'clusterrolebindings'], all)],
     reach: clusterAdmin,
     outcome: 'OutOfScope',
-    why: 'cluster-admin holds every verb already. Everybody else can grant only what he holds.',
+    why: 'cluster-admin holds every verb already. Everybody else can grant only what he holds. What reaches an identity by a ClusterRoleBinding is reported as ExcessPermissions.',
   },
   {
     id: 'policy',

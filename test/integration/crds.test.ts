@@ -5,10 +5,19 @@ import * as fc from 'fast-check';
 import { loadAll } from 'js-yaml';
 import { Agent, request } from 'undici';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
 import { customResourceDefinitions } from '../../src/api/crd.ts';
 import { parseDuration } from '../../src/api/duration.ts';
 import { API_VERSION } from '../../src/api/names.ts';
 import { schedulePattern } from '../../src/api/schedule.ts';
+import {
+  allowedOfRefused,
+  anyPermission,
+  identityName,
+  unlimited,
+} from '../../src/guardrails/identity/permissions.testing.ts';
+import { planIdentity } from '../../src/guardrails/identity/plan.ts';
+import { refusalOf } from '../../src/guardrails/identity/refused.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
@@ -383,6 +392,30 @@ describe('permissions', () => {
       permission({ ...secrets, verbs: [verb] }),
       'secrets need resourceNames, also to update, patch or delete them',
     ]),
+    ...['namespaces', 'namespaces/status', 'namespaces/finalize'].map((resource): Refusal => [
+      `writes on ${resource}`,
+      permission({ resources: [resource], verbs: ['get', 'patch'] }),
+      'an automation may only get, list and watch namespaces and networkpolicies',
+    ]),
+    [
+      'writes on networkpolicies',
+      permission({
+        apiGroups: ['networking.k8s.io'],
+        resources: ['ingresses', 'networkpolicies'],
+        verbs: ['create'],
+      }),
+      'an automation may only get, list and watch namespaces and networkpolicies',
+    ],
+    [
+      "another automation's credentials",
+      permission({ ...secrets, resourceNames: ['tls', 'aid.other.database'] }),
+      'an automation is not granted the credentials of another one',
+    ],
+    [
+      'credentials of nobody',
+      permission({ ...secrets, resourceNames: ['aid.'] }),
+      'an automation is not granted the credentials of another one',
+    ],
     ['no verb', permission({ verbs: [] }), 'should have at least 1 items'],
     ['no names', permission({ resourceNames: [] }), 'should have at least 1 items'],
     ['a blank reason', permission({ reason: '' }), 'reason must not be blank'],
@@ -395,6 +428,11 @@ describe('permissions', () => {
       permission({ ...secrets, resourceNames: ['tls'], verbs: ['get', 'update'] }),
     ],
     ['creating secrets', permission({ ...secrets, verbs: ['create'] })],
+    [
+      'its own credentials',
+      permission({ ...secrets, resourceNames: ['aid.invoice-posting.database'] }),
+    ],
+    ['reading its namespace', permission({ resources: ['namespaces'] })],
     [
       'secrets of another group',
       permission({ ...secrets, apiGroups: ['vault.example.com'], verbs: ['list'] }),
@@ -412,6 +450,27 @@ describe('permissions', () => {
       permission({ apiGroups: ['apps'], resources: ['deployments/scale'], verbs: ['patch'] }),
     ],
   ])('takes %s', taken);
+
+  it('that it accepts are what the operator grants, and yield no Role with anything refused', async () => {
+    let accepted = 0;
+    let runs = 0;
+    await fc.assert(
+      fc.asyncProperty(anyPermission, async (one) => {
+        const object = identity({ permissions: [one] }, identityName);
+        const isAccepted = await wouldAccept(`${ownPath}/automationidentities`, object);
+        runs += 1;
+        accepted += isAccepted ? 1 : 0;
+        expect(isAccepted).toBe(refusalOf(one, identityName) === undefined);
+        const { metadata, spec } = object as unknown as AutomationIdentity;
+        const { role } = planIdentity({ metadata, spec }, spec, {}, unlimited);
+        expect(role !== undefined).toBe(isAccepted);
+        if (isAccepted) expect(allowedOfRefused(role?.rules ?? [])).toEqual([]);
+      }),
+      { numRuns: 600 },
+    );
+    expect(accepted).toBeGreaterThan(runs / 20);
+    expect(accepted).toBeLessThan(runs / 2);
+  });
 });
 
 describe('generated secrets', () => {

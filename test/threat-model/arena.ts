@@ -4,7 +4,7 @@ import {
   isDeniedBy,
   probePolicyName,
 } from '../../src/admission/index.ts';
-import { policyName } from '../../src/admission/policies.ts';
+import { isRefusedBy, policyName } from '../../src/admission/policies.ts';
 import { annotation } from '../../src/api/names.ts';
 import type { KubeObject, Pod } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
@@ -14,6 +14,7 @@ import { path, type Answer, type Api } from '../integration/admission/api.ts';
 import {
   identity,
   killSwitch,
+  markBinding,
   name,
   workflow,
   type AdmissionCluster,
@@ -27,7 +28,7 @@ import {
 } from '../integration/admission/workloads.ts';
 import type { PodWatch } from './pod-watch.ts';
 
-const { killSwitches, workflows, automationIdentities, namespaces, pods } = resources;
+const { killSwitches, workflows, automationIdentities, namespaces, pods, roleBindings } = resources;
 
 /** A way to engage, with everything that the test has to know of it. */
 export interface FenceMode extends Engagement {
@@ -202,12 +203,22 @@ function localManifests(namespace: string): object[] {
     ...(['edit', 'admin'] as const).map((role) =>
       binding('RoleBinding', role, actingUser(namespace, role), namespace),
     ),
+    {
+      apiVersion: 'rbac.authorization.k8s.io/v1',
+      kind: 'RoleBinding',
+      metadata: { name: harmless, namespace },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'view' },
+      subjects: [],
+    },
   ];
 }
 
 function actingUser(namespace: string, role: 'edit' | 'admin'): string {
   return `system:serviceaccount:${namespace}:acting-${role}`;
 }
+
+/** A RoleBinding that gives nothing to the automation. */
+export const harmless = 'harmless';
 
 export const replicationControllers: Resource = {
   group: '',
@@ -285,6 +296,16 @@ export class Arena {
     ]);
     expect(created.map(({ message }) => message).filter((message) => message !== '')).toEqual([]);
     await controlPlane.apply(localManifests(namespace));
+    // The operator marked the identity when it made it, and a kill leaves that.
+    expect((await cluster.operator.create(roleBindings, markBinding(namespace))).message).toBe('');
+    await waitFor('the mark to be known', async () => {
+      const more = {
+        ...markBinding(namespace),
+        metadata: { namespace, name: 'more' },
+      };
+      const { message } = await admin.create(roleBindings, more, { dryRun: true });
+      return isRefusedBy(message, policyName('identity-role-bindings'));
+    });
     const acting = {
       editor: await tokenHolder(cluster, namespace, 'acting-edit'),
       admin: await tokenHolder(cluster, namespace, 'acting-admin'),

@@ -13,6 +13,7 @@ import { killSwitch, name } from '../integration/admission/cluster.ts';
 import { pod, podSpec, testKinds, type TestKind } from '../integration/admission/workloads.ts';
 import {
   editedName,
+  harmless,
   heldName,
   replicationControllers,
   waiting,
@@ -22,7 +23,7 @@ import {
 import { actingPaths, type ServedResource } from './served.ts';
 
 const { pods, secrets, serviceAccounts, killSwitches, namespaces } = resources;
-const { workflows, automationIdentities, statefulSets } = resources;
+const { workflows, automationIdentities, roleBindings, statefulSets } = resources;
 
 /** One request of one attacker. */
 export interface Attempt {
@@ -933,31 +934,50 @@ const attempts: Record<ThreatId, Course> = {
     }),
   ],
 
-  permission: (arena, attacker) => {
+  'permission-bind': (arena, attacker) => {
     const { namespace } = arena;
-    const roles = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/roles`;
-    const bindings = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`;
     const apiGroup = 'rbac.authorization.k8s.io';
-    const subjects = [{ kind: 'ServiceAccount', name, namespace }];
+    const url = arena.path(roleBindings);
+    const reaching: [string, object][] = [
+      ['account', { kind: 'ServiceAccount', name, namespace }],
+      ['user', { apiGroup, kind: 'User', name: `system:serviceaccount:${namespace}:${name}` }],
+      ['group', { apiGroup, kind: 'Group', name: `system:serviceaccounts:${namespace}` }],
+      ['all', { apiGroup, kind: 'Group', name: 'system:serviceaccounts' }],
+      ['everybody', { apiGroup, kind: 'Group', name: 'system:authenticated' }],
+    ];
+    const give = (role: string, suffix: string, subject: object): KubeObject =>
+      ({
+        metadata: { namespace, name: `${attacker}-${role}-${suffix}` },
+        roleRef: { apiGroup, kind: 'ClusterRole', name: role },
+        subjects: [{ apiGroup, kind: 'User', name: 'alice' }, subject],
+      }) as KubeObject;
+    const roles = ['view', 'edit', 'cluster-admin', 'automation-guardrails-operator'];
+    return [
+      ...roles.flatMap((role) =>
+        reaching.map(([suffix, subject]) => post(roleBindings, url, give(role, suffix, subject))),
+      ),
+      ...reaching.flatMap(([suffix, subject]) => [
+        apply(roleBindings, `${url}/${attacker}-applied-${suffix}`, {
+          ...give('view', suffix, subject),
+          metadata: { namespace, name: `${attacker}-applied-${suffix}` },
+        }),
+        ...everyWay(arena, roleBindings, harmless, { subjects: [subject] }),
+      ]),
+    ];
+  },
+
+  permission: (arena, attacker) => {
     const grant = (verb: string): KubeObject =>
       ({
-        metadata: { name: `${attacker}-${verb}` },
+        metadata: { namespace: arena.namespace, name: `${attacker}-${verb}` },
         rules: [{ apiGroups: [GROUP], resources: ['killswitches'], verbs: [verb] }],
       }) as KubeObject;
-    const give = (role: string): KubeObject =>
-      ({
-        metadata: { name: `${attacker}-${role}` },
-        roleRef: { apiGroup, kind: 'ClusterRole', name: role },
-        subjects,
-      }) as KubeObject;
-    const create = (url: string, body: KubeObject): Attempt =>
-      send(`POST ${url} ${JSON.stringify(body)}`, { method: 'POST', url, body });
+    const url = arena.path(resources.roles);
     return [
-      ...['lift', 'latch', 'release', 'break-glass'].map((verb) => create(roles, grant(verb))),
-      create(bindings, give('view')),
-      create(bindings, give('edit')),
-      create(bindings, give('cluster-admin')),
-      create(bindings, give('automation-guardrails-operator')),
+      ...['lift', 'latch', 'release', 'break-glass'].map((verb) =>
+        post(resources.roles, url, grant(verb)),
+      ),
+      ...everyWay(arena, roleBindings, harmless, { metadata: { labels: { team: attacker } } }),
     ];
   },
 

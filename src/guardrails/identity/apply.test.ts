@@ -6,6 +6,7 @@ import { ApiError } from '../../runtime/errors.ts';
 import { applyIdentity } from './apply.ts';
 import { MemoryClient } from './memory-client.testing.ts';
 import type { Problem } from '../requirements.ts';
+import { unlimited } from './permissions.testing.ts';
 import { markNameOf, planIdentity, type IdentityChildren } from './plan.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
@@ -34,7 +35,7 @@ function live(): IdentityChildren {
 }
 
 function apply(permissions: Permission[], children = live()): Promise<Problem[]> {
-  return applyIdentity(planIdentity(identity, { permissions }, children, false), children, {
+  return applyIdentity(planIdentity(identity, { permissions }, children, unlimited), children, {
     applier: new Applier({ client }),
     signal: new AbortController().signal,
   });

@@ -1,7 +1,7 @@
 import { resources } from '../../api/resources.ts';
 import { apiVersionOf, type Resource } from '../../api/resources.ts';
 import type { KubeObject, Role, ServiceAccount } from '../../api/objects.ts';
-import { FIELD_MANAGER } from '../../api/names.ts';
+import { FIELD_MANAGER, grantableRole } from '../../api/names.ts';
 import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
@@ -162,7 +162,7 @@ async function problemOf(applied: Promise<unknown>): Promise<Problem | undefined
     if (rules === undefined) throw error;
     return {
       reason: 'PermissionsNotGrantable',
-      message: `The operator doesn't hold these permissions, so it can't grant them: ${rules}. Take them out of spec.permissions, or let an administrator add them to the operator's grantable rules.`,
+      message: `The operator doesn't hold these permissions, so it can't grant them: ${rules}. Take them out of spec.permissions, or let an administrator add them to the chart's value grantable (the ClusterRole ${grantableRole}).`,
     };
   }
 }

@@ -15,6 +15,7 @@ const verdict = (parts: Partial<IdentityVerdict> = {}): IdentityVerdict => ({
   killSwitch: undefined,
   missing: [],
   problems: [],
+  excess: undefined,
   ...parts,
 });
 

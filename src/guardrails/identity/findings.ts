@@ -16,11 +16,17 @@ export interface IdentityVerdict {
   missing: readonly Problem[];
   /** Whatever else keeps it from being ready, the most important first. */
   problems: readonly Problem[];
+  /** The condition `ExcessPermissions`; `undefined` where nobody has looked yet. */
+  excess: Finding | undefined;
 }
 
-/** The conditions of an AutomationIdentity: `Ready`, and `Held`, which is true when it is bad. */
+/**
+ * The conditions of an AutomationIdentity: `Ready`, and `Held` and `ExcessPermissions`, which are true
+ * when it is bad. Excess was given by others and holds nothing.
+ */
 export function identityFindings(verdict: IdentityVerdict): Finding[] {
-  return [readyFinding(verdict), heldFinding(verdict.missing)];
+  const { missing, excess } = verdict;
+  return [readyFinding(verdict), heldFinding(missing), ...(excess === undefined ? [] : [excess])];
 }
 
 function readyFinding({ killSwitch, missing, problems }: IdentityVerdict): Finding {
@@ -51,6 +57,9 @@ export function transitionsOf(
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
     const before = conditionOf(previous, type);
+    if (type === 'ExcessPermissions') {
+      return excessTransition({ type, status, reason, message }, before);
+    }
     if (before?.status === status && before.reason === reason) return [];
     if (type === 'Held') {
       if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
@@ -61,4 +70,15 @@ export function transitionsOf(
     if ((isHeld && reason !== 'KillSwitchEngaged') || reason === 'Provisioning') return [];
     return [{ type: 'warning', reason, message }];
   });
+}
+
+/** Told again when it is another binding or another right. */
+function excessTransition(
+  { status, reason, message }: Finding,
+  before: Condition | undefined,
+): Transition[] {
+  if (before?.status === status && before.message === message) return [];
+  if (status === 'True') return [{ type: 'warning', reason: 'ExcessPermissions', message }];
+  if (status === 'Unknown') return [{ type: 'warning', reason, message }];
+  return before?.status === 'True' ? [{ type: 'normal', reason, message }] : [];
 }

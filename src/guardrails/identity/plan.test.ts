@@ -1,13 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentity, AutomationIdentitySpec } from '../../api/automation-identity.ts';
 import { label } from '../../api/names.ts';
-import type { Namespace } from '../../api/objects.ts';
+import type { Namespace, PolicyRule } from '../../api/objects.ts';
+import { unlimited } from './permissions.testing.ts';
 import {
   childMetadata,
   planIdentity,
   readSpec,
   whatIsMissing,
   type IdentityChildren,
+  type IdentityPlan,
 } from './plan.ts';
 
 const permission = {
@@ -102,7 +104,7 @@ describe('planIdentity', () => {
     live: IdentityChildren,
     isWithheld = false,
     spec: AutomationIdentitySpec = complete,
-  ) => planIdentity(identity, spec, live, isWithheld);
+  ) => planIdentity(identity, spec, live, { ...unlimited, withheld: isWithheld });
   const full = plan({});
   const standing: IdentityChildren = {
     mark: full.mark,
@@ -135,6 +137,7 @@ describe('planIdentity', () => {
         subjects: [{ kind: 'ServiceAccount', name: 'poster', namespace: 'billing' }],
       },
       remove: { roleBinding: false, role: false },
+      problems: [],
     });
     expect(metadata).toMatchObject({
       name: 'poster',
@@ -159,7 +162,10 @@ describe('planIdentity', () => {
 
   describe('while withheld', () => {
     it('creates nothing', () => {
-      expect(plan({}, true)).toEqual({ remove: { roleBinding: false, role: false } });
+      expect(plan({}, true)).toEqual({
+        remove: { roleBinding: false, role: false },
+        problems: [],
+      });
     });
 
     it('keeps and repairs what stands', () => {
@@ -191,6 +197,35 @@ describe('planIdentity', () => {
       const { roleBinding, remove } = plan({ ...standing, serviceAccount: undefined }, true);
       expect(roleBinding).toBeUndefined();
       expect(remove).toEqual({ roleBinding: true, role: false });
+    });
+  });
+
+  describe('where not everything can be granted', () => {
+    const withCeiling = (
+      live: IdentityChildren,
+      grantable: readonly PolicyRule[] | undefined,
+    ): IdentityPlan => planIdentity(identity, complete, live, { withheld: false, grantable });
+    const get: PolicyRule[] = [{ apiGroups: [''], resources: ['configmaps'], verbs: ['get'] }];
+
+    it('grants nothing new and names what is too much, though the operator may hold it', () => {
+      const { role, roleBinding, problems } = withCeiling({}, get);
+      expect({ role, roleBinding }).toEqual({ role: undefined, roleBinding: undefined });
+      expect(problems).toMatchObject([{ reason: 'PermissionsNotGrantable' }]);
+      expect(problems[0]?.message).toContain('list configmaps');
+      expect(problems[0]?.message).not.toContain('get');
+    });
+
+    it('takes away what can’t be granted any more', () => {
+      expect(withCeiling(standing, get).role?.rules).toEqual(get);
+      expect(withCeiling(standing, []).remove).toEqual({ roleBinding: true, role: true });
+    });
+
+    it('grants nothing, and takes nothing, until it is known what can be granted', () => {
+      expect(withCeiling({}, undefined)).toMatchObject({
+        problems: [{ reason: 'GrantableNotRead' }],
+      });
+      expect(withCeiling({}, undefined).role).toBeUndefined();
+      expect(withCeiling(standing, undefined)).toEqual(full);
     });
   });
 });

@@ -3,10 +3,11 @@ import {
   type AutomationIdentity,
   type AutomationIdentitySpec,
 } from '../../api/automation-identity.ts';
-import { API_VERSION, identityRole, label, MANAGED_BY } from '../../api/names.ts';
+import { API_VERSION, grantableRole, identityRole, label, MANAGED_BY } from '../../api/names.ts';
 import type {
   Namespace,
   ObjectMeta,
+  PolicyRule,
   Role,
   RoleBinding,
   ServiceAccount,
@@ -19,7 +20,8 @@ import {
   type Problem,
 } from '../requirements.ts';
 import type { KeptServiceAccount } from './kept.ts';
-import { intersectRules, rulesOf } from './rules.ts';
+import { withoutRefused } from './refused.ts';
+import { areCovered, intersectRules, rulesOf, ruleText, subtractRules } from './rules.ts';
 
 /**
  * Reads a spec that may be anything.
@@ -108,6 +110,18 @@ export interface IdentityPlan {
   roleBinding?: RoleBinding;
   /** Ours, and no longer wanted: the binding goes before the Role that it grants. */
   remove: { roleBinding: boolean; role: boolean };
+  /** What of the spec is left out, and why. */
+  problems: Problem[];
+}
+
+/** What a plan depends on beside the spec and what stands. */
+export interface Circumstances {
+  /** Something is missing, or a kill stands. */
+  withheld: boolean;
+  /** The most that can be granted to any identity; `undefined` while that isn't known. */
+  grantable: readonly PolicyRule[] | undefined;
+  /** What others had on a ServiceAccount that a kill deleted. */
+  kept?: KeptServiceAccount | undefined;
 }
 
 /**
@@ -116,7 +130,8 @@ export interface IdentityPlan {
  * A kill deletes the ServiceAccount. The release makes it anew, with what others had on it; also
  * while withheld, since it grants nothing and was there.
  *
- * While `withheld`, nothing is granted that doesn't stand yet, and permissions only shrink. A
+ * While `withheld`, nothing is granted that doesn't stand yet, and permissions only shrink; so they
+ * do while the spec asks for more than can be granted, which the operator itself may well hold. A
  * binding never stands without the ServiceAccount, since whoever created one of that name would
  * inherit it. The mark that makes it known to admission only restricts: once it stands, it stays
  * until the identity goes.
@@ -125,15 +140,18 @@ export function planIdentity(
   identity: AutomationIdentity,
   spec: AutomationIdentitySpec,
   live: IdentityChildren,
-  withheld: boolean,
-  kept?: KeptServiceAccount,
+  { withheld, grantable, kept }: Circumstances,
 ): IdentityPlan {
   const metadata = childMetadata(identity, identity.metadata.name);
   const restored = live.serviceAccount === undefined ? kept : undefined;
   const hasAccount = !withheld || live.serviceAccount !== undefined || restored !== undefined;
 
-  const wanted = rulesOf(spec.permissions ?? []);
-  const rules = withheld ? intersectRules(wanted, live.role?.rules ?? []) : wanted;
+  const { permissions, problem } = withoutRefused(spec.permissions ?? [], identity.metadata.name);
+  const asked = rulesOf(permissions);
+  const beyond = grantable === undefined ? [] : subtractRules(asked, grantable);
+  const wanted = beyond.length === 0 ? asked : intersectRules(asked, grantable ?? []);
+  const shrinksOnly = withheld || grantable === undefined || beyond.length > 0;
+  const rules = shrinksOnly ? intersectRules(wanted, live.role?.rules ?? []) : wanted;
   const hasRole = rules.length > 0;
 
   const mayBind = !withheld || binds(live.roleBinding, identity);
@@ -150,12 +168,37 @@ export function planIdentity(
       roleBinding: !hasBinding && live.roleBinding !== undefined,
       role: !hasRole && live.role !== undefined,
     },
+    problems: [
+      ...(problem === undefined ? [] : [problem]),
+      ...notGrantable(beyond),
+      ...(grantable === undefined && !areCovered(asked, rules) ? [notKnown] : []),
+    ],
   };
+}
+
+const notKnown: Problem = {
+  reason: 'GrantableNotRead',
+  message: `What can be granted here isn't known: the operator hasn't read the ClusterRole ${grantableRole}, or may not list ClusterRoles.`,
+};
+
+/** Rules that a message names. */
+const maxNamed = 5;
+
+function notGrantable(beyond: readonly PolicyRule[]): Problem[] {
+  if (beyond.length === 0) return [];
+  const more = beyond.length > maxNamed ? `; and ${beyond.length - maxNamed} more` : '';
+  const named = beyond.slice(0, maxNamed).map(ruleText).join('; ');
+  return [
+    {
+      reason: 'PermissionsNotGrantable',
+      message: `Beyond what can be granted here: ${named}${more}. Take that out of spec.permissions, or let an administrator add it to the chart's value grantable (the ClusterRole ${grantableRole}).`,
+    },
+  ];
 }
 
 /** While killed, an identity has nothing but its mark: it only restricts. */
 export function planKilled(identity: AutomationIdentity): IdentityPlan {
-  return { mark: markOf(identity), remove: { roleBinding: false, role: false } };
+  return { mark: markOf(identity), remove: { roleBinding: false, role: false }, problems: [] };
 }
 
 function markOf(identity: AutomationIdentity): RoleBinding {

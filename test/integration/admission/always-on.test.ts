@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { identityRole, label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
-import type { KubeObject, OwnerReference } from '../../../src/api/objects.ts';
+import { label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
+import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import { path, type Answer, type Api, type CallOptions } from './api.ts';
-import { AdmissionCluster, name } from './cluster.ts';
+import { AdmissionCluster, markBinding, name } from './cluster.ts';
 import { pod } from './workloads.ts';
 
 const {
@@ -53,24 +53,10 @@ function clusterRoleBinding(role: string, user: string): object {
   };
 }
 
-/** What the operator does with a new identity, as far as admission looks at it. */
-function mark(namespace: string, owners: OwnerReference[] = []): KubeObject {
-  return {
-    metadata: {
-      namespace,
-      name: markNameOf(name),
-      labels: { [label.managedBy]: MANAGED_BY, [label.identity]: name },
-      ownerReferences: owners,
-    },
-    roleRef: { apiGroup: rbacGroup, kind: 'ClusterRole', name: identityRole },
-    subjects: [{ kind: 'ServiceAccount', name, namespace }],
-  } as KubeObject;
-}
-
 /** A guarded namespace in which `invoice` is the ServiceAccount of an identity. */
 async function markedNamespace(namespace: string): Promise<string> {
   await cluster.guardedNamespace(namespace);
-  expect((await operator.create(roleBindings, mark(namespace))).message).toBe('');
+  expect((await operator.create(roleBindings, markBinding(namespace))).message).toBe('');
   await waitFor('the mark to be known', async () => {
     const { status } = await admin.create(pods, podWith(namespace, { hostNetwork: true }), dryRun);
     return status === 403;
@@ -126,7 +112,7 @@ describe('the mark of an identity', () => {
   beforeAll(() => markedNamespace(namespace));
 
   it('is given by nobody who doesn’t hold what it stands for', async () => {
-    const { metadata, ...rest } = mark(namespace);
+    const { metadata, ...rest } = markBinding(namespace);
     const unlabelled = { metadata: { namespace, name: 'mine' }, ...rest };
     expect((await owner.create(roleBindings, unlabelled)).message).toContain(
       'attempting to grant RBAC permissions not currently held',
@@ -803,7 +789,7 @@ describe('the cluster’s own controllers', () => {
     for (const [resource, body] of kinds) {
       expect((await operator.create(resource, { metadata, ...body })).message).toBe('');
     }
-    const binding = mark(namespace, metadata.ownerReferences);
+    const binding = markBinding(namespace, metadata.ownerReferences);
     expect((await operator.create(roleBindings, binding)).message).toBe('');
   }
 

@@ -8,9 +8,11 @@ import {
 import { customResourceDefinitions } from '../../../src/api/crd.ts';
 import type { AutomationIdentity } from '../../../src/api/automation-identity.ts';
 import type { KillSwitch } from '../../../src/api/kill-switch.ts';
-import { annotation, label } from '../../../src/api/names.ts';
+import { annotation, identityRole, label, MANAGED_BY } from '../../../src/api/names.ts';
+import type { OwnerReference, RoleBinding } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import type { Workflow } from '../../../src/api/workflow.ts';
+import { markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { rbacManifests } from '../../../src/install/manifests.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/control-plane.ts';
 import { waitFor } from '../../control-plane/wait.ts';
@@ -238,6 +240,20 @@ export function killSwitch(namespace: string, spec: Partial<KillSwitch['spec']> 
 
 export function identity(namespace: string): AutomationIdentity {
   return { metadata: { namespace, name }, spec: { purpose: 'pays invoices' } };
+}
+
+/** What the operator does with a new identity, as far as admission looks at it. */
+export function markBinding(namespace: string, owners: OwnerReference[] = []): RoleBinding {
+  return {
+    metadata: {
+      namespace,
+      name: markNameOf(name),
+      labels: { [label.managedBy]: MANAGED_BY, [label.identity]: name },
+      ownerReferences: owners,
+    },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: identityRole },
+    subjects: [{ kind: 'ServiceAccount', name, namespace }],
+  };
 }
 
 export function workflow(namespace: string, annotations: Record<string, string> = {}): Workflow {
