@@ -237,7 +237,7 @@ describe('a request for a token', () => {
   }
 
   it('is answered to the kubelet, for the pod, and as long as it asks by itself', async () => {
-    for (const seconds of [600, 3600, 3607]) {
+    for (const seconds of [600, 3600]) {
       const { object, message } = await ask(node, { kind: 'Pod', seconds });
       expect(message).toBe('');
       expect(object.status?.token).toBeDefined();
@@ -272,7 +272,7 @@ describe('a request for a token', () => {
   });
 
   it.each([
-    ['from a node', () => ask(node, { kind: 'Pod', seconds: 3608 }), 3608],
+    ['from a node', () => ask(node, { kind: 'Pod', seconds: 3607 }), 3607],
     ['from who issues tokens', () => ask(admin, { kind: 'Secret', seconds: 3607 }), 3607],
   ])('for longer than an hour is refused %s', async (_, request, seconds) => {
     expect((await request()).message).toContain(
@@ -517,6 +517,12 @@ describe('a pod of an identity', () => {
 
   it.each<[string, object, object, string]>([
     ['hostNetwork', { hostNetwork: true }, {}, host],
+    [
+      'a token that it mounts unasked',
+      { automountServiceAccountToken: true },
+      {},
+      'mount a projected volume of the sources serviceAccountToken: {path: token, expirationSeconds: 3600}',
+    ],
     ['hostPID', { hostPID: true }, {}, host],
     ['hostIPC', { hostIPC: true }, {}, host],
     [
@@ -533,7 +539,8 @@ describe('a pod of an identity', () => {
       {},
       'a pod of an identity ends within 300 s, so that stopping it does',
     ],
-    ['a long token', token(3608), {}, 'tokens of an identity live at most 3600 s'],
+    ['a long token', token(3601), {}, 'tokens of an identity live at most 3600 s'],
+    ['the token of the kubelet', token(3607), {}, 'tokens of an identity live at most 3600 s'],
   ])('has no %s', async (_, spec, container, expected) => {
     const { status, message } = await admin.create(
       pods,
