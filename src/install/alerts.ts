@@ -18,7 +18,7 @@ interface RuleGroup {
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
 
-/** Alerts on the kill switch, as Prometheus reads them. */
+/** Alerts on kill switches and tokens, as Prometheus reads them. */
 export const alertGroups: readonly RuleGroup[] = [
   {
     name: `${GROUP}/kill-switch`,
@@ -93,6 +93,24 @@ export const alertGroups: readonly RuleGroup[] = [
           summary: 'The release of a kill switch does not come to its end',
           description: 'See kubectl get ksw -A; the message of Ready says what it waits for.',
           runbook: killRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/tokens`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsTokenNotRenewed',
+        // A token that is renewed in time has a fifth of its life left, 120 s at least.
+        expr: 'min(automation_guardrails_soonest_token_expiry_seconds) < 60',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'A token for a runner outside of pods is about to expire',
+          description:
+            'It was not renewed. See kubectl get aid -A, and describe those that are not Ready.',
+          runbook: 'docs/guides/tokens.md',
         },
       },
     ],
