@@ -16,7 +16,8 @@ export class IssuingClient extends MemoryClient {
   lifeSeconds: number | undefined;
   /** Tokens that a cache remembers as good. */
   readonly remembered = new Set<string>();
-  reviews = 0;
+  /** Whether it answers reviews. */
+  isReviewing = true;
   readonly #serverClock: () => number;
 
   constructor(serverClock: () => number) {
@@ -52,7 +53,7 @@ export class IssuingClient extends MemoryClient {
   }
 
   #review(body: TokenReview): TokenReview {
-    this.reviews++;
+    if (!this.isReviewing) throw refusal(503, 'ServiceUnavailable');
     const { token, audiences = [...this.apiAudiences] } = body.spec;
     return { ...body, status: { authenticated: this.accepts(token, audiences) } };
   }

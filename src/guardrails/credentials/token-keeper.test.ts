@@ -333,6 +333,29 @@ describe('TokenKeeper', () => {
     expect(bench.token).not.toBe(first);
   });
 
+  it('revokes also while the API server reviews no token', async () => {
+    await bench.settle();
+    const first = bench.token;
+    bench.restart();
+    bench.client.isReviewing = false;
+    bench.nonce = 'incident-7';
+    await expect(bench.keep()).rejects.toMatchObject({ status: 503 });
+    expect(bench.client.accepts(first, [vault])).toBe(false);
+    bench.client.isReviewing = true;
+    await bench.settle();
+    expect(bench.isGood()).toBe(true);
+  });
+
+  it('waits for the ServiceAccount without asking again and again', async () => {
+    await bench.settle();
+    bench.client.remove(resources.serviceAccounts, accountKey);
+    bench.now += 900 * second;
+    expect(await bench.settle()).toMatchObject({ dueAt: undefined, problems: [] });
+    bench.makeAccount();
+    await bench.settle();
+    expect(bench.isGood()).toBe(true);
+  });
+
   it('waits for the ServiceAccount, and mints none for somebody else’s', async () => {
     bench.client.remove(resources.serviceAccounts, accountKey);
     await bench.settle();
@@ -537,6 +560,7 @@ async function runThrough(sequence: readonly Command[], cuts: boolean): Promise<
   let condemned: string[] = [];
   const settle = async (): Promise<void> => {
     await run.settle();
+    if (run.tokens.length === 0) condemned = [...run.client.issued];
     const audience = run.tokens[0]?.audience ?? '';
     for (const token of condemned) expect(run.client.accepts(token, [vault, audience])).toBe(false);
     if (run.secret === undefined) expect(run.isWithheld || run.tokens.length === 0).toBe(true);
@@ -560,7 +584,6 @@ async function runThrough(sequence: readonly Command[], cuts: boolean): Promise<
         break;
       case 'remove':
         run.tokens = run.tokens.length === 0 ? [ci] : [];
-        condemned = [...run.client.issued];
         break;
       case 'replaceAccount':
         run.makeAccount();

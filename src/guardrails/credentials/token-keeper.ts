@@ -144,8 +144,7 @@ export class TokenKeeper {
     let live = await client.get(resources.secrets, key, { signal });
     for (let steps = 0; ; steps++) {
       if (live !== undefined && !isControlledBy(live, identity)) return this.#foreign(token, key);
-      const isRefused = (await this.#verdictOn(token, live, signal)) === 'Refused';
-      const plan = planToken({
+      const observation = {
         identity: identityName,
         token,
         live,
@@ -153,9 +152,15 @@ export class TokenKeeper {
         nonce: rotationNonce(identity),
         lastHandledNonce: lastHandledRotation,
         isWithheld,
-        isRefused,
+        isRefused: false,
         now: clock() + this.#aheadMs,
-      });
+      };
+      let plan = planToken(observation);
+      // A revocation waits for no answer.
+      if (plan.step.action !== 'Revoke') {
+        observation.isRefused = (await this.#verdictOn(token, live, signal)) === 'Refused';
+        plan = planToken(observation);
+      }
       const { step } = plan;
       const kept = this.#keptAs(plan);
       const isAnnounced = isRecorded || step.action !== 'Create';
@@ -165,7 +170,7 @@ export class TokenKeeper {
         return { ...kept, problem: provisioning(key.name), dueAt: clock() };
       }
       if (step.action === 'None' || steps === maxSteps) {
-        if (!isRefused) return kept;
+        if (!observation.isRefused) return kept;
         const problem = audienceNotAllowed(token, key.name);
         return { ...kept, problem, dueAt: clock() + verdictMs };
       }
@@ -369,10 +374,9 @@ export class TokenKeeper {
       });
     }
     if (accepted.length === 0) return {};
-    const dueAt = clock() + reviewAgainMs;
-    if (clock() - (since ?? 0) < overdueMs) return { dueAt };
+    if (clock() - (since ?? 0) < overdueMs) return { dueAt: clock() + reviewAgainMs };
     return {
-      dueAt,
+      dueAt: clock() + refusedMs,
       problem: {
         reason: 'TokenStillAccepted',
         message: `The API server accepts tokens that were revoked: those of Secret ${some(accepted)}.`,

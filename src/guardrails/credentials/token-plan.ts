@@ -127,9 +127,11 @@ export function planToken(observation: TokenObservation): TokenPlan {
     };
   }
   const renewAt = renewalOf(claims);
+  const step = stepOf({ ...observation, live, state });
   return {
-    step: stepOf({ ...observation, live, state }),
-    dueAt: renewAt,
+    step,
+    // What is due and can't be done waits for something else than time.
+    dueAt: step.action === 'None' && renewAt <= observation.now ? undefined : renewAt,
     expiresAt: claims.expiresAt,
     isNonceHandled,
     status: {
