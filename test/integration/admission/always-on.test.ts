@@ -783,7 +783,7 @@ describe('what the operator created', () => {
 
 describe('the cluster’s own controllers', () => {
   const kinds: [Resource, object][] = [
-    [serviceAccounts, {}],
+    [serviceAccounts, { automountServiceAccountToken: false }],
     [secrets, {}],
     [roles, { rules: [] }],
     [networkPolicies, { spec: { podSelector: {}, policyTypes: ['Egress'] } }],
