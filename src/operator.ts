@@ -33,6 +33,7 @@ import {
 } from './controllers/workflow.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
+import { RevokedTokens } from './guardrails/credentials/revoked-tokens.ts';
 import { StoredPolicies } from './guardrails/fence-in-force/stored-policies.ts';
 import { Mutation } from './guardrails/kill-switch/mutation.ts';
 import {
@@ -107,6 +108,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   const caches = createCaches({ client, logger, metrics });
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
 
+  const revokedTokens = new RevokedTokens({ clock });
   const mutation = new Mutation({
     client: killClient,
     logger,
@@ -136,6 +138,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         roleBindings: caches.roleBindings.store,
         networkPolicies: caches.networkPolicies.store,
       },
+      revokedTokens,
       workloads,
       pods: caches.pods.store,
       foreignKinds: [...foreignKinds, ...catalogue],
@@ -168,6 +171,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workloads,
       clock,
       randomBytes,
+      revokedTokens,
     }),
     accepts: isNotOfProbe,
     behind: killSwitch,

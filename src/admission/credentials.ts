@@ -1,16 +1,8 @@
+import { maxTokenSeconds } from '../api/automation-identity.ts';
 import { MANAGED_BY, secretPrefix } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import { annotationOf, isManaged, isUpdate, mayOnIdentities, user } from './cel.ts';
 import { rule, validating, type AdmissionObject } from './policies.ts';
-
-/** Seconds that a token of an identity may live. */
-export const maxTokenSeconds = 3_600;
-
-/**
- * Seconds that the kubelet asks for where a pod doesn't say: the API server writes them into the
- * volume that it adds to the pod (`serviceaccount.WarnOnlyBoundTokenExpirationSeconds`).
- */
-export const kubeletTokenSeconds = 3_607;
 
 /** What holds for the credentials of every identity, engaged or not. */
 export function credentialPolicies(): AdmissionObject[] {
@@ -70,7 +62,7 @@ function boundTokens(): AdmissionObject[] {
         messageExpression: `'the ServiceAccount ' + request.name + ' is that of an AutomationIdentity: its tokens are bound to a pod or a Secret and requested by the node or the operator. Run in a pod with serviceAccountName: ' + request.name`,
       },
       {
-        expression: `variables.seconds <= (${isNode} ? ${kubeletTokenSeconds} : ${maxTokenSeconds})`,
+        expression: `variables.seconds <= ${maxTokenSeconds}`,
         message: `tokens of an identity live at most ${maxTokenSeconds} s: ask for less, also in the projected volumes of its pods`,
         messageExpression: `'tokens of the AutomationIdentity ' + request.name + ' live at most ${maxTokenSeconds} s, and ' + string(variables.seconds) + ' s were asked for: ask for less, also in the projected volumes of its pods'`,
       },

@@ -1,7 +1,7 @@
+import { maxTokenSeconds } from '../api/automation-identity.ts';
 import { GROUP, label, secretPrefix } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import { hasLabel, isManaged, labelOf } from './cel.ts';
-import { kubeletTokenSeconds, maxTokenSeconds } from './credentials.ts';
 import { mutating, rule, validating, type AdmissionObject } from './policies.ts';
 
 /**
@@ -134,6 +134,13 @@ const secretFields: readonly (readonly string[])[] = [
   ]),
 ];
 
+/** Where clients of the Kubernetes API look for a token by themselves. */
+const tokenPath = '/var/run/secrets/kubernetes.io/serviceaccount';
+
+/** What to write in the place of the volume that the API server would add. */
+const tokenVolume =
+  'a projected volume of the sources serviceAccountToken: {path: token, expirationSeconds: 3600}, configMap: {name: kube-root-ca.crt} and downwardAPI (metadata.namespace as namespace)';
+
 /** A pod that reaches its node reaches every other pod there, and what no guardrail sees. */
 function insideNode(): AdmissionObject[] {
   const host = ['hostNetwork', 'hostPID', 'hostIPC']
@@ -141,7 +148,7 @@ function insideNode(): AdmissionObject[] {
     .join(' || ');
   // A Windows host process needs hostNetwork, which is refused.
   const isPrivileged = 'c.?securityContext.?privileged.orValue(false)';
-  const asksForLong = `v.?projected.?sources.orValue([]).exists(s, s.?serviceAccountToken.?expirationSeconds.orValue(0) > ${kubeletTokenSeconds})`;
+  const asksForLong = `v.?projected.?sources.orValue([]).exists(s, s.?serviceAccountToken.?expirationSeconds.orValue(0) > ${maxTokenSeconds})`;
   const refuse = (
     breaks: string,
     message: string,
@@ -175,6 +182,10 @@ function insideNode(): AdmissionObject[] {
       refuse(
         `${isCreate} && object.spec.?terminationGracePeriodSeconds.orValue(30) > ${maxGraceSeconds}`,
         `a pod of an identity ends within ${maxGraceSeconds} s, so that stopping it does: lower terminationGracePeriodSeconds`,
+      ),
+      refuse(
+        `${isCreate} && object.spec.?automountServiceAccountToken.orValue(false)`,
+        `a pod of an identity mounts no token unasked, which the API server would extend to a year: take automountServiceAccountToken out, and where the pod uses the Kubernetes API, mount ${tokenVolume} at ${tokenPath}`,
       ),
       refuse(
         `variables.volumes.exists(v, ${asksForLong})`,

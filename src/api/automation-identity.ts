@@ -271,6 +271,49 @@ const secret = z
   })
   .meta({ description: 'A credential that the operator generates and rotates.' });
 
+/** Seconds for which a token lives whose `expirationSeconds` is absent, and the most that it may. */
+export const maxTokenSeconds = 3_600;
+
+/** Seconds; the API server takes no less (`authentication.k8s.io` TokenRequest). */
+const minTokenSeconds = 600;
+
+const outsideToken = z
+  .object({
+    name: dnsLabel(
+      'the name of a token',
+      'Name of the token, unique within the identity, also among `secrets`. The Secret object is called `aid.<identity>.<name>`; it has the keys `token`, `audience` and `expirationTimestamp`.',
+    ),
+    audience: z
+      .string()
+      .min(1)
+      .max(256)
+      .meta({
+        description:
+          'Whom the token is for: the one audience that a reader of the token has to ask for. Not one of the API server itself, unless `allowKubernetesAPI` is true.',
+        ...rules({
+          rule: "self.matches('^[!-~]+$')",
+          message:
+            "audience must be one word of visible ASCII characters, as the reader of the token expects it, such as 'https://vault.example.com'",
+        }),
+      }),
+    expirationSeconds: z
+      .int32()
+      .min(minTokenSeconds)
+      .max(maxTokenSeconds)
+      .optional()
+      .meta({
+        description: `Seconds for which each token lives, ${minTokenSeconds} to ${maxTokenSeconds}; ${maxTokenSeconds} if absent. It is renewed after 80 % of the life that the API server gave it. A change shows at the next renewal.`,
+      }),
+    allowKubernetesAPI: z.boolean().optional().meta({
+      description:
+        "Whether the token may be one that this cluster's API server accepts itself: whoever reads it can then do through the Kubernetes API what the identity may. False if absent.",
+    }),
+  })
+  .meta({
+    description:
+      'A short-lived ServiceAccount token for a reader outside of pods, bound to the Secret that holds it.',
+  });
+
 export const automationIdentitySpecSchema = z
   .object({
     purpose: z.string().max(1024).optional().meta({
@@ -293,8 +336,25 @@ export const automationIdentitySpecSchema = z
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),
+    tokens: z
+      .array(outsideToken)
+      .max(16)
+      .optional()
+      .meta({
+        description:
+          'Short-lived tokens of the ServiceAccount for runners outside of pods, each in a Secret of its own, renewed before they expire. The annotation `automationguardrails.dev/rotate`, a kill, and the removal of an entry revoke all that were published in its Secret. Pods need none: they mount a projected volume.',
+        'x-kubernetes-list-type': 'map',
+        'x-kubernetes-list-map-keys': ['name'],
+      }),
   })
-  .meta({ description: 'Who the automation is, and what it may do.' });
+  .meta({
+    description: 'Who the automation is, and what it may do.',
+    ...rules({
+      rule: '!has(self.tokens) || !has(self.secrets) || self.tokens.all(token, self.secrets.all(secret, secret.name != token.name))',
+      message:
+        'tokens and secrets share their names, since each becomes the Secret aid.<identity>.<name>: give the token another name',
+    }),
+  });
 
 /** Rules over the whole object: what a permission may ask for depends on whose it is. */
 export const automationIdentityRules: readonly ValidationRule[] = [
@@ -307,6 +367,7 @@ export const automationIdentityRules: readonly ValidationRule[] = [
 export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema>;
 export type Permission = z.infer<typeof permission>;
 export type GeneratedSecret = z.infer<typeof secret>;
+export type OutsideToken = z.infer<typeof outsideToken>;
 
 const secretStatus = z
   .object({
@@ -319,6 +380,21 @@ const secretStatus = z
     ).exactOptional(),
   })
   .meta({ description: 'State of one generated credential; never its value.' });
+
+const tokenStatus = z
+  .object({
+    name: z.string().max(63).meta({ description: 'Name of the token within the identity.' }),
+    secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
+    audience: z.string().max(256).meta({ description: 'Whom the token is for.' }),
+    issuedAt: time(
+      'When the published token was issued, by the clock of the API server.',
+    ).exactOptional(),
+    expirationTime: time(
+      'When the published token expires (its `exp`). While killed, when the one that was revoked would have.',
+    ).exactOptional(),
+    renewTime: time('When a new one takes its place.').exactOptional(),
+  })
+  .meta({ description: 'State of one token; never the token itself.' });
 
 export const automationIdentityStatusSchema = z
   .object({
@@ -341,10 +417,20 @@ export const automationIdentityStatusSchema = z
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),
+    tokens: z
+      .array(tokenStatus)
+      .max(16)
+      .exactOptional()
+      .meta({
+        description: 'State of the tokens for runners outside of pods.',
+        'x-kubernetes-list-type': 'map',
+        'x-kubernetes-list-map-keys': ['name'],
+      }),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 
 export type SecretStatus = z.infer<typeof secretStatus>;
+export type TokenStatus = z.infer<typeof tokenStatus>;
 export type AutomationIdentityStatus = z.infer<typeof automationIdentityStatusSchema>;
 
 /** Who an automation is: its ServiceAccount, permissions and generated credentials. */

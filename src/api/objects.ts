@@ -64,6 +64,30 @@ export interface ServiceAccount extends KubeObject {
   imagePullSecrets?: { name?: string }[];
 }
 
+/** Asks for a token of the ServiceAccount that `metadata` names; nothing is stored. */
+export interface TokenRequest extends KubeObject {
+  spec: {
+    audiences: string[];
+    expirationSeconds: number;
+    boundObjectRef: { apiVersion: string; kind: string; name: string; uid: string };
+  };
+  status?: {
+    token?: string;
+    /** RFC 3339. */
+    expirationTimestamp?: string;
+  };
+}
+
+/** Asks the API server whose a token is; it has no name, and nothing is stored. */
+export interface TokenReview extends KubeObject {
+  spec: {
+    token: string;
+    /** Absent: the API server's own. */
+    audiences?: string[];
+  };
+  status?: { authenticated?: boolean };
+}
+
 /** Asks the API server what somebody may do; it has no name, and nothing is stored. */
 export interface SubjectAccessReview extends KubeObject {
   spec: {

@@ -10,6 +10,8 @@ import type {
   SelfSubjectReview,
   ServiceAccount,
   SubjectAccessReview,
+  TokenRequest,
+  TokenReview,
 } from './objects.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { KillSwitch } from './kill-switch.ts';
@@ -54,6 +56,8 @@ export const resources = {
   killSwitches: defineResource<KillSwitch>(GROUP, VERSION, 'KillSwitch', 'killswitches'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
+  /** What is created on the subresource `token` of a ServiceAccount. */
+  tokenRequests: defineResource<TokenRequest>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   secrets: defineResource<Secret>('', 'v1', 'Secret', 'secrets'),
   pods: defineResource<Pod>('', 'v1', 'Pod', 'pods'),
   bindings: defineResource('', 'v1', 'Binding', 'bindings'),
@@ -103,6 +107,13 @@ export const resources = {
     'v1',
     'SelfSubjectReview',
     'selfsubjectreviews',
+    false,
+  ),
+  tokenReviews: defineResource<TokenReview>(
+    'authentication.k8s.io',
+    'v1',
+    'TokenReview',
+    'tokenreviews',
     false,
   ),
   events: defineResource('events.k8s.io', 'v1', 'Event', 'events'),

@@ -3,8 +3,9 @@ import type { AutomationIdentity, AutomationIdentitySpec } from '../api/automati
 import { annotation, grantableRole, label } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
+import { IssuingClient } from '../guardrails/credentials/issuing-client.testing.ts';
+import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
-import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import type { Logger } from '../observability/logger.ts';
 import { Applier } from '../runtime/applier.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
@@ -29,7 +30,7 @@ const complete: AutomationIdentitySpec = {
 };
 
 let now: number;
-let client: MemoryClient;
+let client: IssuingClient;
 let controller: AutomationIdentityController;
 let events: string[];
 let held: Map<string, string>;
@@ -37,15 +38,17 @@ let oldest: Map<string, number>;
 let excess: Map<string, string>;
 /** What the operator may list of the whole cluster. */
 let cluster: { hasSynced: boolean; isForbidden: boolean };
+let expiries: Map<string, number>;
 
 beforeEach(() => {
   now = Date.parse('2026-05-01T00:00:00Z');
-  client = new MemoryClient(() => now);
+  client = new IssuingClient(() => now);
   events = [];
   held = new Map();
   oldest = new Map();
   excess = new Map();
   cluster = { hasSynced: true, isForbidden: false };
+  expiries = new Map();
   controller = new AutomationIdentityController({
     client,
     applier: new Applier({ client }),
@@ -57,6 +60,8 @@ beforeEach(() => {
     metrics: {
       countRotation: () => undefined,
       setOldestCredential: (name, rotatedAt) => setOrDelete(oldest, name, rotatedAt),
+      countTokenIssue: () => undefined,
+      setSoonestTokenExpiry: (name, expiresAt) => setOrDelete(expiries, name, expiresAt),
       setHeld: (kind, name, reason) => setOrDelete(held, `${kind} ${name}`, reason),
       setExcess: (name, state) => setOrDelete(excess, name, state),
     },
@@ -71,6 +76,7 @@ beforeEach(() => {
     workloads: { list: () => [], byIndex: () => [] },
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
+    revokedTokens: new RevokedTokens({ clock: () => now }),
   });
   client.put(resources.namespaces, {
     metadata: { name: 'billing', labels: { [label.environment]: 'prod' } },
@@ -437,6 +443,76 @@ describe('AutomationIdentityController', () => {
     expect(requeueAfterMs).toBeLessThanOrEqual(600_000);
     now += 24 * hour - 5000;
     expect(await reconcile()).toEqual({ requeueAfterMs: 5000 });
+  });
+
+  const ci = { name: 'ci', audience: 'https://vault.example.com', expirationSeconds: 1000 };
+
+  it('issues tokens to its ServiceAccount, renews them in time, and forgets them', async () => {
+    declare({ ...complete, secrets: [], tokens: [ci] });
+    const { requeueAfterMs } = await settle();
+    expect(conditions()).toEqual(provisioned);
+    expect(client.issued).toHaveLength(1);
+    expect(expiries.get('billing/poster')).toBe(now + 1_000_000);
+    expect(requeueAfterMs).toBeLessThanOrEqual(600_000);
+    now += 795_000;
+    expect(await reconcile()).toEqual({ requeueAfterMs: 5_000 });
+    now += 5_000;
+    await settle();
+    expect(client.issued).toHaveLength(2);
+
+    client.remove(resources.automationIdentities, key);
+    await reconcile();
+    expect(expiries.size).toBe(0);
+  });
+
+  it('withdraws tokens while killed, and issues new ones at the release', async () => {
+    declare({ ...complete, tokens: [ci] });
+    await settle();
+    client.put(resources.killSwitches, engaged);
+    takeAway();
+    await settle();
+    expect(standing()).toEqual(['Role', 'RoleBinding']);
+    expect(identity().status?.tokens).toMatchObject([{ name: 'ci', issuedAt: expect.anything() }]);
+    expect(client.issued).toHaveLength(1);
+    client.put(resources.killSwitches, releasing);
+    await settle();
+    expect(client.issued).toHaveLength(2);
+    expect(client.accepts(client.issued[1]!, [ci.audience])).toBe(true);
+  });
+
+  it.each([
+    ['a secret', { secrets: [{ name: 'ci', type: 'Token' }] }, { secrets: [], tokens: [ci] }],
+    ['a token', { secrets: [], tokens: [ci] }, { secrets: [{ name: 'ci', type: 'Token' }] }],
+  ])('makes of %s the other thing, under its name', async (_, before, after) => {
+    declare({ ...complete, ...before });
+    await settle();
+    const secretKey = { namespace: 'billing', name: 'aid.poster.ci' };
+    const first = client.find(resources.secrets, secretKey)!;
+    const { secrets: _none, ...rest } = complete;
+    declare({ ...rest, ...after });
+    await settle();
+    await settle();
+    const second = client.find(resources.secrets, secretKey)!;
+    expect(second.metadata.uid).not.toBe(first.metadata.uid);
+    expect(second.data?.['token']).not.toBe(first.data?.['token']);
+    const isToken = 'tokens' in after;
+    expect(client.issued.map((token) => client.accepts(token, [ci.audience]))).toEqual([isToken]);
+    expect(conditions()).toEqual(provisioned);
+  });
+
+  it('has not handled a nonce before its tokens from before are revoked', async () => {
+    declare({ ...complete, tokens: [ci] });
+    await settle();
+    client.beforeWrite = ({ verb }) => {
+      if (verb === 'delete') throw new ApiError('etcd is slow', { status: 500 });
+    };
+    declare({ ...complete, tokens: [ci] }, { [annotation.rotate]: 'x' });
+    await expect(reconcile()).rejects.toThrow('etcd is slow');
+    expect(identity().status?.lastHandledRotation).toBeUndefined();
+    client.beforeWrite = () => undefined;
+    await settle();
+    expect(identity().status?.lastHandledRotation).toBe('x');
+    expect(client.accepts(client.issued[0]!, [ci.audience])).toBe(false);
   });
 
   it('repairs a Secret that was deleted when it looks again', async () => {

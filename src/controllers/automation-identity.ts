@@ -19,7 +19,14 @@ import {
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workload } from '../api/workload.ts';
 import type { RandomBytes } from '../guardrails/credentials/generate.ts';
+import { earliest } from '../guardrails/credentials/refusal.ts';
 import { CredentialKeeper, type CredentialsOutcome } from '../guardrails/credentials/keeper.ts';
+import type { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
+import {
+  TokenKeeper,
+  withdrawnTokens,
+  type TokensOutcome,
+} from '../guardrails/credentials/token-keeper.ts';
 import { applyIdentity, disownKept } from '../guardrails/identity/apply.ts';
 import {
   identitiesGiven,
@@ -61,6 +68,12 @@ export interface AutomationIdentityMetrics {
    * @param rotatedAt milliseconds since the epoch; `undefined` where it has no credential
    */
   setOldestCredential(key: string, rotatedAt: number | undefined): void;
+  countTokenIssue(result: 'success' | 'error'): void;
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param expiresAt milliseconds since the epoch; `undefined` where it has no token
+   */
+  setSoonestTokenExpiry(key: string, expiresAt: number | undefined): void;
   /** @param reason `undefined` where nothing is held */
   setHeld(kind: string, key: string, reason: string | undefined): void;
   /**
@@ -100,6 +113,8 @@ export interface AutomationIdentityControllerOptions {
   /** Milliseconds since the epoch. */
   clock: () => number;
   randomBytes: RandomBytes;
+  /** Shared with the kill switch, which withdraws them too. */
+  revokedTokens: RevokedTokens;
 }
 
 /** Which keys (`namespace/name` of an AutomationIdentity) a change of another object concerns. */
@@ -172,9 +187,10 @@ export class AutomationIdentityController implements Reconciler {
   readonly name = 'automation-identity';
   readonly #options: AutomationIdentityControllerOptions;
   readonly #credentials: CredentialKeeper;
+  readonly #tokens: TokenKeeper;
 
   constructor(options: AutomationIdentityControllerOptions) {
-    const { client, workloads, metrics, clock, randomBytes } = options;
+    const { client, workloads, metrics, clock, randomBytes, revokedTokens: revoked } = options;
     this.#options = options;
     this.#credentials = new CredentialKeeper({
       client,
@@ -182,6 +198,13 @@ export class AutomationIdentityController implements Reconciler {
       countRotation: (result) => metrics.countRotation(result),
       clock,
       randomBytes,
+      revoked,
+    });
+    this.#tokens = new TokenKeeper({
+      client,
+      countIssue: (result) => metrics.countTokenIssue(result),
+      clock,
+      revoked,
     });
   }
 
@@ -193,24 +216,31 @@ export class AutomationIdentityController implements Reconciler {
     }
     const { identity, spec } = observation;
     if (spec === undefined) {
-      await this.#report(observation, [], undefined, context);
+      await this.#report(observation, [], {}, context);
       return {};
     }
 
     const permissions = await attempt(() => this.#keepPermissions(observation, spec, context));
+    // First: a name that has gone over from tokens to secrets is free by then.
+    const tokens = await attempt(() => this.#keepTokens(observation, spec, context));
     const credentials = await attempt(() => this.#keepCredentials(observation, spec, context));
-    const errors = [permissions, credentials].flatMap(({ error }) => error ?? []);
+    const errors = [permissions, credentials, tokens].flatMap(({ error }) => error ?? []);
     if (errors.some(isConflict)) throw errors.find(isConflict);
 
     const problems = [
       ...(permissions.result ?? []),
       ...(credentials.result?.problems ?? []),
+      ...(tokens.result?.problems ?? []),
       ...errors.map(applyFailed),
     ];
-    await this.#report(observation, problems, credentials.result, context);
+    const found = { credentials: credentials.result, tokens: tokens.result };
+    await this.#report(observation, problems, found, context);
     if (errors.length > 0) throw errors[0];
-    const hasSecrets = (spec.secrets ?? identity.status?.secrets ?? []).length > 0;
-    return this.#nextLook(problems, hasSecrets, credentials.result?.dueAt);
+    const { secrets, tokens: recorded } = identity.status ?? {};
+    const hasSecrets =
+      (spec.secrets ?? secrets ?? []).length > 0 || (spec.tokens ?? recorded ?? []).length > 0;
+    const dueAt = [credentials.result?.dueAt, tokens.result?.dueAt];
+    return this.#nextLook(problems, hasSecrets, earliest(dueAt));
   }
 
   async #observe(key: string, signal: AbortSignal): Promise<Observation | undefined> {
@@ -310,6 +340,27 @@ export class AutomationIdentityController implements Reconciler {
     return store.get(grantableRole)?.rules ?? [];
   }
 
+  async #keepTokens(
+    observation: Observation,
+    spec: AutomationIdentitySpec,
+    { signal, log }: ReconcileContext,
+  ): Promise<TokensOutcome> {
+    const { events } = this.#options;
+    const { identity } = observation;
+    // Their Secrets go with those of the credentials.
+    if (isTakenAway(observation)) return withdrawnTokens(identity.status?.tokens);
+    return await this.#tokens.keep({
+      identity,
+      tokens: spec.tokens ?? [],
+      childMetadata: (name) => childMetadata(identity, name),
+      isWithheld: isWithheld(observation),
+      notify: ({ type, reason, message }) =>
+        events[type](subjectOf(resources.automationIdentities, identity), reason, message),
+      signal,
+      log,
+    });
+  }
+
   #keepCredentials(
     observation: Observation,
     spec: AutomationIdentitySpec,
@@ -318,7 +369,7 @@ export class AutomationIdentityController implements Reconciler {
     const { events } = this.#options;
     const { identity, killSwitch } = observation;
     if (isTakenAway(observation)) {
-      return this.#credentials.withdraw(identity, spec.secrets ?? [], { signal, log });
+      return this.#credentials.withdraw(identity, spec, { signal, log });
     }
     return this.#credentials.keep({
       identity,
@@ -336,7 +387,7 @@ export class AutomationIdentityController implements Reconciler {
   async #report(
     observation: Observation,
     problems: readonly Problem[],
-    credentials: CredentialsOutcome | undefined,
+    { credentials, tokens }: Found,
     { signal }: ReconcileContext,
   ): Promise<void> {
     const { statusWriter, events, metrics, clock } = this.#options;
@@ -352,14 +403,17 @@ export class AutomationIdentityController implements Reconciler {
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions,
       ...(credentials !== undefined && { secrets: credentials.secrets }),
-      ...(credentials?.lastHandledRotation !== undefined && {
-        lastHandledRotation: credentials.lastHandledRotation,
-      }),
+      ...(tokens !== undefined && hasTokens(identity, tokens) && { tokens: tokens.tokens }),
+      ...(credentials?.lastHandledRotation !== undefined &&
+        tokens?.isNonceHandled === true && {
+          lastHandledRotation: credentials.lastHandledRotation,
+        }),
     };
     const key = keyOf(identity);
     metrics.setHeld('AutomationIdentity', key, heldReason(missing));
     metrics.setExcess(key, excess && excessStates[excess.status]);
     if (credentials !== undefined) metrics.setOldestCredential(key, credentials.oldestRotatedAt);
+    if (tokens !== undefined) metrics.setSoonestTokenExpiry(key, tokens.soonestExpiry);
     try {
       await statusWriter.write(resources.automationIdentities, identity, status, signal);
     } catch (error) {
@@ -409,12 +463,23 @@ export class AutomationIdentityController implements Reconciler {
   #forget(key: string): void {
     const { metrics } = this.#options;
     metrics.setOldestCredential(key, undefined);
+    metrics.setSoonestTokenExpiry(key, undefined);
     metrics.setHeld('AutomationIdentity', key, undefined);
     metrics.setExcess(key, undefined);
   }
 }
 
 const excessStates = { True: 'excess', Unknown: 'unknown', False: undefined } as const;
+/** What a look at the credentials has found; `undefined` where it failed. */
+interface Found {
+  credentials?: CredentialsOutcome | undefined;
+  tokens?: TokensOutcome | undefined;
+}
+
+/** An identity without tokens has no list of them in its status either. */
+function hasTokens({ status }: AutomationIdentity, { tokens }: TokensOutcome): boolean {
+  return tokens.length > 0 || status?.tokens !== undefined;
+}
 
 /** Secrets aren't watched: an edit or a deletion of one is repaired within this time. */
 const recheckMs = 600_000;

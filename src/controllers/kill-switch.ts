@@ -4,6 +4,7 @@ import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
+import type { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { Carriers } from '../guardrails/kill-switch/carriers.ts';
@@ -59,6 +60,8 @@ export interface KillSwitchControllerOptions {
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
   ladder: LadderStores;
+  /** Shared with the identities, whose controller withdraws tokens too. */
+  revokedTokens: RevokedTokens;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
@@ -101,7 +104,8 @@ export class KillSwitchController implements Reconciler {
     const report = new KillSwitchReport(options);
     this.#report = report;
     this.#carriers = new Carriers(options);
-    this.#ladder = new Ladder({ client, stores: options.ladder, clock });
+    const { ladder: stores, revokedTokens: revoked } = options;
+    this.#ladder = new Ladder({ client, stores, revoked, clock });
     this.#contests = new Contests({
       clock,
       onPausedAgain: (kind) => metrics.countContestedWrite(kind),

@@ -19,7 +19,7 @@ const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
 
-/** Alerts, as Prometheus reads them. */
+/** Alerts on kill switches, identities and tokens, as Prometheus reads them. */
 export const alertGroups: readonly RuleGroup[] = [
   {
     name: `${GROUP}/kill-switch`,
@@ -124,6 +124,24 @@ export const alertGroups: readonly RuleGroup[] = [
           description:
             'The operator may not list ClusterRoles and ClusterRoleBindings, so nobody compares what they grant with what is declared.',
           runbook: excessRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/tokens`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsTokenNotRenewed',
+        // A token that is renewed in time has a fifth of its life left, 120 s at least.
+        expr: 'min(automation_guardrails_soonest_token_expiry_seconds) < 60',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'A token for a runner outside of pods is about to expire',
+          description:
+            'It was not renewed. See kubectl get aid -A, and describe those that are not Ready.',
+          runbook: 'docs/guides/tokens.md',
         },
       },
     ],

@@ -67,6 +67,10 @@ export const operatorRole: RoleDefinition = {
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
     // By name only: without list and watch, the operator's token is no key to all Secrets at once.
     rule(['get', 'create', 'patch', 'delete'], resources.secrets),
+    // Tokens of identities, each bound to its Secret.
+    rule(['create'], [resources.serviceAccounts, 'token']),
+    // Whether a token that was revoked is dead, and whether one is for the API server itself.
+    rule(['create'], resources.tokenReviews),
     // Whether a killed identity is still allowed something.
     rule(['create'], resources.subjectAccessReviews),
     rule([...read, 'patch', 'delete'], resources.pods),

@@ -39,6 +39,7 @@ describe('Metrics', () => {
     metrics.relisted('Pod', 'expired');
     metrics.observeStop('Fenced', 0.07);
     metrics.countRotation('success');
+    metrics.countTokenIssue('error');
     metrics.observeRequest('patch', '409', 0.01);
     metrics.countDroppedEvent();
 
@@ -54,6 +55,8 @@ describe('Metrics', () => {
         'kill_switch_stop_duration_seconds_bucket{le="0.1",rung="Fenced"} 1',
         'secret_rotations_total{result="success"} 1',
         'secret_rotations_total{result="error"} 0',
+        'token_issues_total{result="success"} 0',
+        'token_issues_total{result="error"} 1',
         'kube_api_requests_total{verb="patch",code="409"} 1',
         'kube_api_request_duration_seconds_count{verb="patch"} 1',
         'events_dropped_total 1',

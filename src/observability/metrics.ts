@@ -138,6 +138,18 @@ const definitions = {
     help: 'Age of the generated credential whose last rotation is longest ago. Absent where there is none, and on replicas that do not lead.',
     labels: {},
   },
+  tokenIssues: {
+    type: 'counter',
+    name: 'token_issues_total',
+    help: 'Tokens for runners outside of pods that were asked for, renewals among them.',
+    labels: { result: '`success`, `error`' },
+  },
+  soonestTokenExpiry: {
+    type: 'gauge',
+    name: 'soonest_token_expiry_seconds',
+    help: 'Time until the first of the published tokens for runners outside of pods expires; below 0 it has. One that is renewed in time has a fifth of its life left. Absent where there is none, and on replicas that do not lead.',
+    labels: {},
+  },
   heldObjects: {
     type: 'gauge',
     name: 'held_objects',
@@ -233,6 +245,8 @@ export class Metrics {
   readonly #rotatedAt = new Map<string, number>();
   /** By AutomationIdentity. */
   readonly #excess = new Map<string, (typeof excessStates)[number]>();
+  /** Milliseconds since the epoch, by AutomationIdentity. */
+  readonly #tokenExpiries = new Map<string, number>();
   #sources: MetricsSources | undefined;
 
   readonly #reconciles = this.#counter(definitions.reconciles);
@@ -248,6 +262,7 @@ export class Metrics {
   readonly #brokenGlass = this.#counter(definitions.brokenGlass);
   readonly #contestedWrites = this.#counter(definitions.contestedWrites);
   readonly #rotations = this.#counter(definitions.rotations);
+  readonly #tokenIssues = this.#counter(definitions.tokenIssues);
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
   readonly #droppedEvents = this.#counter(definitions.droppedEvents);
@@ -257,6 +272,7 @@ export class Metrics {
     this.#gauge(definitions.cachedObjects, (gauge) => this.#collectCachedObjects(gauge));
     this.#gauge(definitions.killSwitches, (gauge) => this.#collectKillSwitches(gauge));
     this.#gauge(definitions.oldestCredentialAge, (gauge) => this.#collectCredentialAge(gauge));
+    this.#gauge(definitions.soonestTokenExpiry, (gauge) => this.#collectTokenExpiry(gauge));
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
     this.#gauge(definitions.excessPermissions, (gauge) => this.#collectExcess(gauge));
     this.#gauge(definitions.leader, (gauge) =>
@@ -266,7 +282,10 @@ export class Metrics {
     // Without a value it would say 0 before anybody was asked.
     this.#admissionMutation.remove();
     // A counter that isn't there yet hides its first increase from `increase()`.
-    for (const result of ['success', 'error']) this.#rotations.inc({ result }, 0);
+    for (const result of ['success', 'error']) {
+      this.#rotations.inc({ result }, 0);
+      this.#tokenIssues.inc({ result }, 0);
+    }
     collectDefaultMetrics({ register: this.registry });
   }
 
@@ -369,6 +388,20 @@ export class Metrics {
     else this.#rotatedAt.set(key, rotatedAt);
   }
 
+  /** A token for runners outside of pods was asked for. */
+  countTokenIssue(result: 'success' | 'error'): void {
+    this.#tokenIssues.inc({ result });
+  }
+
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param expiresAt milliseconds since the epoch; `undefined` where it has no token
+   */
+  setSoonestTokenExpiry(key: string, expiresAt: number | undefined): void {
+    if (expiresAt === undefined) this.#tokenExpiries.delete(key);
+    else this.#tokenExpiries.set(key, expiresAt);
+  }
+
   /**
    * @param key `namespace/name` of the object
    * @param reason `undefined` where nothing is held
@@ -393,6 +426,7 @@ export class Metrics {
     this.#held.clear();
     this.#excess.clear();
     this.#rotatedAt.clear();
+    this.#tokenExpiries.clear();
     this.setPolicies(new Map());
   }
 
@@ -428,6 +462,13 @@ export class Metrics {
   #collectKillSwitches(gauge: Gauge): void {
     for (const state of killSwitchStates) gauge.set({ state }, 0);
     for (const state of this.#sources?.killSwitchStates() ?? []) gauge.inc({ state });
+  }
+
+  #collectTokenExpiry(gauge: Gauge): void {
+    let soonest = Number.POSITIVE_INFINITY;
+    for (const expiresAt of this.#tokenExpiries.values()) soonest = Math.min(soonest, expiresAt);
+    if (soonest === Number.POSITIVE_INFINITY) gauge.remove();
+    else gauge.set((soonest - (this.#sources?.clock ?? Date.now)()) / 1000);
   }
 
   #collectCredentialAge(gauge: Gauge): void {
@@ -522,6 +563,7 @@ export function metricsReference(): string {
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. No label holds the name of an object; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
 Each replica reports for itself. \`held_objects\`, \`excess_permissions\` and \`oldest_credential_age_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`oldest_credential_age_seconds\` and \`soonest_token_expiry_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

@@ -10,6 +10,7 @@ import {
   AutomationIdentityController,
   keysFor,
 } from '../../src/controllers/automation-identity.ts';
+import { RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { createLogger } from '../../src/observability/logger.ts';
@@ -101,6 +102,7 @@ async function startOperator(): Promise<RunningOperator> {
       workloads: mergeStores([workloads.store]),
       clock,
       randomBytes,
+      revokedTokens: new RevokedTokens({ clock }),
     }),
     workers: 4,
     metrics,

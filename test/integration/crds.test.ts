@@ -110,6 +110,10 @@ function rotation(fields: object): object {
   return secret({ rotation: fields });
 }
 
+function token(fields: object): object {
+  return identity({ tokens: [{ name: 'ci', audience: 'https://vault.example.com', ...fields }] });
+}
+
 function killSwitch(spec: object = {}, name = 'invoice-posting'): object {
   return {
     apiVersion: API_VERSION,
@@ -543,6 +547,55 @@ describe('generated secrets', () => {
   ])('takes %s', taken);
 });
 
+describe('tokens', () => {
+  it.each([
+    ['no audience', token({ audience: undefined }), 'audience: Required value'],
+    ['a blank audience', token({ audience: '' }), 'should be at least 1 chars long'],
+    [
+      'an audience of two words',
+      token({ audience: 'vault and more' }),
+      'audience must be one word of visible ASCII characters',
+    ],
+    ['a name that is no label', token({ name: 'c.i' }), 'the name of a token must be a DNS label'],
+    [
+      'less than ten minutes',
+      token({ expirationSeconds: 599 }),
+      'should be greater than or equal to 600',
+    ],
+    [
+      'more than an hour',
+      token({ expirationSeconds: 3601 }),
+      'should be less than or equal to 3600',
+    ],
+    [
+      'the same name twice',
+      identity({ tokens: [1, 2].map(() => ({ name: 'ci', audience: 'vault' })) }),
+      'Duplicate value: {"name":"ci"}',
+    ],
+    [
+      'the name of a secret',
+      identity({
+        secrets: [{ name: 'ci', type: 'Token' }],
+        tokens: [{ name: 'ci', audience: 'vault' }],
+      }),
+      'tokens and secrets share their names',
+    ],
+  ])('refuses %s', refused);
+
+  it.each([
+    ['a URL', token({})],
+    ['ten minutes', token({ expirationSeconds: 600 })],
+    ['an hour, for the API server', token({ expirationSeconds: 3600, allowKubernetesAPI: true })],
+    [
+      'other names than those of secrets',
+      identity({
+        secrets: [{ name: 'database', type: 'Token' }],
+        tokens: [{ name: 'ci', audience: 'vault' }],
+      }),
+    ],
+  ])('takes %s', taken);
+});
+
 describe('kill switches', () => {
   it.each([
     [
@@ -677,6 +730,7 @@ describe('kubectl', () => {
   it.each([
     ['awf.spec.egress.cidr', 'Network that may be reached, IPv4 or IPv6'],
     ['aid.spec.secrets.rotation.overlap', 'Time after a rotation for which the value before stays'],
+    ['aid.spec.tokens.audience', 'Whom the token is for'],
     ['ksw.spec.reason', 'Why it was stopped.'],
     ['awf.status.conditions.reason', 'docs/reference/conditions.md'],
     ['automationworkflow', 'A Workflow is an automation'],

@@ -13,6 +13,7 @@ import type { Logger } from '../../observability/logger.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
+import { RevokedTokens } from './revoked-tokens.ts';
 import { CredentialKeeper, type CredentialsOutcome, type Notice } from './keeper.ts';
 
 const second = 1000;
@@ -47,6 +48,7 @@ class Bench {
       workloads: this.#workloads(),
       countRotation: (result) => this.counted.push(result),
       clock: () => this.now,
+      revoked: new RevokedTokens({ clock: () => this.now }),
       // No two values alike, and all recognisable.
       randomBytes: (size) =>
         Uint8Array.from({ length: size }, () => (this.#random = (this.#random * 5 + 7) % 251)),

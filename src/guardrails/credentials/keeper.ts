@@ -1,22 +1,24 @@
 import type {
   AutomationIdentity,
+  AutomationIdentitySpec,
   GeneratedSecret,
   SecretStatus,
 } from '../../api/automation-identity.ts';
-import type { Finding } from '../../api/conditions.ts';
 import { secretNameOf } from '../../api/names.ts';
 import type { ObjectMeta, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
-import { controllerOf, ForeignObjectError } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import type { Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
 import { needsRestart, restart } from './consumers.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
+import { earliest, foreignSecret, isControlledBy, refusalOf, refusedMs } from './refusal.ts';
+import type { RevokedTokens } from './revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
   planCredential,
@@ -50,6 +52,8 @@ export interface CredentialKeeperOptions {
   /** Milliseconds since the epoch. */
   clock: () => number;
   randomBytes: RandomBytes;
+  /** Remembers the tokens that are withdrawn. */
+  revoked: RevokedTokens;
 }
 
 export interface KeepCredentials {
@@ -69,7 +73,7 @@ export interface KeepCredentials {
 
 export interface CredentialsOutcome {
   /** What keeps the identity from being ready. */
-  problems: Pick<Finding, 'reason' | 'message'>[];
+  problems: Problem[];
   secrets: SecretStatus[];
   lastHandledRotation: string | undefined;
   /** Milliseconds since the epoch at which to look again. */
@@ -80,8 +84,6 @@ export interface CredentialsOutcome {
 
 /** Time that a cache gets to show workloads which were there before a rotation. */
 const settleMs = 5_000;
-/** A refusal is looked at again after this time: nothing tells when its cause is gone. */
-const refusedMs = 60_000;
 /** Requests in flight at a time, for one identity. */
 const parallelism = 8;
 /** Writes in a row to one Secret: a rotation, and what it makes due at once. */
@@ -132,22 +134,20 @@ export class CredentialKeeper {
   }
 
   /**
-   * While killed: every Secret is deleted, also one that came into being just before. Their state
-   * stays in status, so that the release makes successors of them and not first values.
+   * While killed: every Secret is deleted, those of tokens among them, also one that came into being
+   * just before. Their state stays in status, so that the release makes successors of them and not
+   * first values.
    *
    * @throws ApiError for what a retry may cure; its message never comes from a Secret
    */
   async withdraw(
     identity: AutomationIdentity,
-    credentials: readonly GeneratedSecret[],
+    spec: AutomationIdentitySpec,
     { signal, log }: Pick<KeepCredentials, 'signal' | 'log'>,
   ): Promise<CredentialsOutcome> {
-    const { client } = this.#options;
-    const names = credentialSecretsOf(
-      identity,
-      credentials.map(({ name }) => name),
-    );
-    const { withdrawn } = await withdrawSecrets(identity, names, { client, signal });
+    const { client, revoked } = this.#options;
+    const names = credentialSecretsOf(identity, spec);
+    const { withdrawn } = await withdrawSecrets(identity, names, { client, revoked, signal });
     if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
     return {
       problems: [],
@@ -275,17 +275,10 @@ export class CredentialKeeper {
     secret: string,
     { log }: KeepCredentials,
   ): Problem {
-    if (!(error instanceof ApiError)) throw error;
-    const { status, reason, retryAfterMs } = error;
-    if (action === 'Rotate' && !isConflict(error)) this.#options.countRotation('error');
-    const isFinal = status >= 400 && status < 500 && ![401, 404, 408, 409, 429].includes(status);
-    if (!isFinal) {
-      throw new ApiError(`Secret ${secret} couldn't be written: ${status} ${reason}`, {
-        status,
-        reason,
-        retryAfterMs,
-      });
+    if (action === 'Rotate' && error instanceof ApiError && !isConflict(error)) {
+      this.#options.countRotation('error');
     }
+    const { status, reason } = refusalOf(error, `Secret ${secret} couldn't be written`);
     log.warn('Write of a credential refused', { secret, action, status, reason });
     return {
       reason: action === 'Create' ? 'SecretNotCreated' : 'RotationFailed',
@@ -297,16 +290,13 @@ export class CredentialKeeper {
     { secretName }: SecretStatus,
     { identity, notify, signal, log }: KeepCredentials,
   ): Promise<void> {
-    const { client } = this.#options;
-    const { namespace = '' } = identity.metadata;
-    const live = await client.get(resources.secrets, { namespace, name: secretName }, { signal });
-    if (live === undefined || !isControlledBy(live, identity)) return;
-    const { uid } = live.metadata;
-    await client.delete(
-      resources.secrets,
-      { namespace, name: secretName },
-      { ...(uid !== undefined && { uid }), signal },
-    );
+    const { client, revoked } = this.#options;
+    const { withdrawn } = await withdrawSecrets(identity, [secretName], {
+      client,
+      revoked,
+      signal,
+    });
+    if (withdrawn.length === 0) return;
     log.info('Credential deleted', { secret: secretName });
     notify({
       type: 'normal',
@@ -392,8 +382,6 @@ function namesOf(outcomes: readonly Outcome<[Workload, number], boolean>[]): str
   return outcomes.map(({ item: [{ kind, metadata }] }) => `${kind} ${metadata.name}`);
 }
 
-type Problem = CredentialsOutcome['problems'][number];
-
 interface KeptCredential {
   status: SecretStatus;
   live: Secret | undefined;
@@ -459,10 +447,7 @@ function foreign(
   return {
     status: { name, secretName: key.name },
     live: undefined,
-    problem: {
-      reason: 'ForeignObject',
-      message: new ForeignObjectError(resources.secrets, { metadata: key }).message,
-    },
+    problem: foreignSecret(key),
     restartSince: undefined,
     rotatedAt: undefined,
     dueAt: now + refusedMs,
@@ -476,13 +461,4 @@ function publicationOf(
 ): Publication {
   const isComplete = rotation > 0 && settings?.restartConsumers !== true;
   return { type, rotation, publishedAt, nonce, isComplete };
-}
-
-function isControlledBy(secret: Secret, { metadata: { uid } }: AutomationIdentity): boolean {
-  return uid !== undefined && controllerOf(secret)?.uid === uid;
-}
-
-function earliest(times: readonly (number | undefined)[]): number | undefined {
-  const known = times.filter((time) => time !== undefined);
-  return known.length === 0 ? undefined : Math.min(...known);
 }

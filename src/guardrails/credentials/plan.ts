@@ -2,6 +2,7 @@ import type { GeneratedSecret, SecretStatus } from '../../api/automation-identit
 import { timestamp } from '../../api/conditions.ts';
 import { annotation, secretNameOf } from '../../api/names.ts';
 import type { KubeObject, Secret } from '../../api/objects.ts';
+import { earliest } from './refusal.ts';
 import { rotationSchedule, type RotationSchedule } from './schedule.ts';
 import { readState, type CredentialState } from './secret.ts';
 
@@ -143,7 +144,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
   const isRestartWanted = credential.rotation?.restartConsumers === true;
   return {
     step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, expiresAt) : none,
-    dueAt: earliest(nextAt, expiresAt),
+    dueAt: earliest([nextAt, expiresAt]),
     restartSince:
       isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted
         ? state.rotatedAt
@@ -191,9 +192,4 @@ function previousExpiry(state: CredentialState, { overlapMs }: RotationSchedule)
   return state.previousExpiresAt === undefined
     ? allowed
     : Math.min(state.previousExpiresAt, allowed);
-}
-
-function earliest(...times: readonly (number | undefined)[]): number | undefined {
-  const known = times.filter((time) => time !== undefined);
-  return known.length === 0 ? undefined : Math.min(...known);
 }

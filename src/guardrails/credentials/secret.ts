@@ -174,11 +174,13 @@ function publicationAnnotations({
   };
 }
 
-function versionOf({ metadata: { uid, resourceVersion } }: Secret): object {
+/** For a patch of exactly this version of it. */
+export function versionOf({ metadata: { uid, resourceVersion } }: Secret): object {
   return { uid, resourceVersion };
 }
 
-function base64(value: string): string {
+/** As the values of a Secret are written. */
+export function base64(value: string): string {
   return Buffer.from(value).toString('base64');
 }
 

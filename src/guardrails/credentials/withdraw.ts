@@ -1,9 +1,11 @@
-import type { AutomationIdentity } from '../../api/automation-identity.ts';
+import type { AutomationIdentity, AutomationIdentitySpec } from '../../api/automation-identity.ts';
 import { secretNameOf } from '../../api/names.ts';
+import { keyOf } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
-import { controllerOf } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
+import { isControlledBy } from './refusal.ts';
+import type { RevokedTokens } from './revoked-tokens.ts';
 
 /** Requests in flight at a time, for one identity. */
 const parallelism = 8;
@@ -17,22 +19,29 @@ export interface Withdrawal {
 
 export interface WithdrawOptions {
   client: Pick<KubeClient, 'get' | 'delete'>;
+  /** Remembers the tokens that went with their Secrets. */
+  revoked: RevokedTokens;
   signal: AbortSignal;
 }
 
 /**
- * Names of the Secrets that hold an identity's credentials: those in its status, where each name
- * stands before its Secret is created, and those that the spec asks for.
+ * Names of the Secrets that hold an identity's credentials, its tokens among them: those in its
+ * status, where each name stands before its Secret is created, and those that the spec asks for.
  *
- * @param declared names of the credentials within the identity
+ * @param spec `undefined` where it can't be read
  */
 export function credentialSecretsOf(
   { metadata, status }: AutomationIdentity,
-  declared: readonly string[],
+  spec: AutomationIdentitySpec | undefined,
 ): string[] {
-  const recorded = (status?.secrets ?? []).map(({ secretName }) => secretName);
-  const asked = declared.map((credential) => secretNameOf(metadata.name, credential));
-  return [...new Set([...recorded, ...asked])];
+  const recorded = [...(status?.secrets ?? []), ...(status?.tokens ?? [])];
+  const asked = [...(spec?.secrets ?? []), ...(spec?.tokens ?? [])];
+  return [
+    ...new Set([
+      ...recorded.map(({ secretName }) => secretName),
+      ...asked.map(({ name }) => secretNameOf(metadata.name, name)),
+    ]),
+  ];
 }
 
 /**
@@ -43,16 +52,19 @@ export function credentialSecretsOf(
 export async function withdrawSecrets(
   identity: AutomationIdentity,
   secretNames: readonly string[],
-  { client, signal }: WithdrawOptions,
+  { client, revoked, signal }: WithdrawOptions,
 ): Promise<Withdrawal> {
-  const { namespace = '', uid: owner } = identity.metadata;
+  const { namespace = '' } = identity.metadata;
   const outcomes = await forEachBounded(secretNames, parallelism, async (name) => {
     const key = { namespace, name };
     const live = await client.get(resources.secrets, key, { signal });
     if (live === undefined) return 'absent';
-    if (owner === undefined || controllerOf(live)?.uid !== owner) return 'foreign';
+    if (!isControlledBy(live, identity)) return 'foreign';
     const { uid = '' } = live.metadata;
-    return (await client.delete(resources.secrets, key, { uid, signal })) ? 'withdrawn' : 'absent';
+    const isDeleted = await client.delete(resources.secrets, key, { uid, signal });
+    // Whoever deletes it remembers it; asked for twice, it is found dead twice.
+    revoked.add(keyOf(identity), live);
+    return isDeleted ? 'withdrawn' : 'absent';
   });
   assertAllDone(outcomes, 'withdraw credentials');
   const named = (state: string): string[] =>

@@ -1,12 +1,13 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { conditionsFrom } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
-import { keyOf, type KubeObject, type ObjectMeta } from '../../api/objects.ts';
+import { keyOf, type KubeObject, type ObjectMeta, type TokenReview } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import { silentLogger } from '../../observability/logger.ts';
 import type { WriteOptions } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../api/names.ts';
+import { RevokedTokens } from '../credentials/revoked-tokens.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
 import { Ladder, type Climb } from './ladder.ts';
@@ -16,8 +17,10 @@ import { tokensDieMs } from './rungs.ts';
 const namespace = 'billing';
 const secretName = secretNameOf('poster', 'erp');
 
-/** Answers access reviews, and counts what it is asked. */
+/** Answers reviews, and counts what it is asked. */
 class ReviewingClient extends MemoryClient {
+  /** Tokens that are good, for their own audience. */
+  readonly good = new Set<string>();
   readonly allowed = new Set<string>();
   reads = 0;
   reviews = 0;
@@ -39,8 +42,12 @@ class ReviewingClient extends MemoryClient {
     body: T,
     _options?: WriteOptions,
   ): Promise<T> {
-    if (resource.kind !== 'SubjectAccessReview') return super.create(resource, body);
+    if (!resource.kind.endsWith('Review')) return super.create(resource, body);
     this.reviews++;
+    if (resource.kind === 'TokenReview') {
+      const { token, audiences = [] } = (body as unknown as TokenReview).spec;
+      return { ...body, status: { authenticated: this.good.has(`${token} ${audiences.join()}`) } };
+    }
     const review = body as unknown as {
       spec: { user: string; resourceAttributes: { verb: string } };
     };
@@ -52,6 +59,7 @@ class ReviewingClient extends MemoryClient {
 let client: ReviewingClient;
 let now: number;
 let ladder: Ladder;
+let revoked: RevokedTokens;
 
 function child(kind: string, owner: string, uid: string, name = owner): ObjectMeta {
   const mark = kind === 'Workflow' ? label.workflow : label.identity;
@@ -113,9 +121,11 @@ beforeEach(() => {
   now = Date.parse('2026-05-01T00:00:00Z');
   client = new ReviewingClient(() => now);
   const byNamespace = { namespace: ({ metadata }: KubeObject) => [metadata.namespace ?? ''] };
+  revoked = new RevokedTokens({ clock: () => now });
   ladder = new Ladder({
     client,
     clock: () => now,
+    revoked,
     stores: {
       workflows: client.storeOf(resources.workflows, byNamespace),
       identities: client.storeOf(resources.automationIdentities, byNamespace),
@@ -204,6 +214,48 @@ describe('one look', () => {
     client.writes.length = client.reads = client.reviews = 0;
     expect(stateOf(await climb())).toEqual(reached);
     expect([client.writes.length, client.reads, client.reviews]).toEqual([0, 0, 0]);
+  });
+
+  it('asks about a token that was published, with its own audience, until it is dead', async () => {
+    const audience = 'https://vault.example.com';
+    const claims = Buffer.from(JSON.stringify({ aud: [audience], iat: 1, exp: 2 }));
+    const token = `e.${claims.toString('base64url')}.s`;
+    const name = secretNameOf('poster', 'ci');
+    client.put(resources.secrets, {
+      metadata: child('AutomationIdentity', 'poster', 'aid-poster', name),
+      data: { token: Buffer.from(token).toString('base64') },
+    });
+    const identity = client.find(resources.automationIdentities, { namespace, name: 'poster' })!;
+    const status = { name: 'ci', secretName: name, audience };
+    client.put(resources.automationIdentities, { ...identity, status: { tokens: [status] } });
+    client.good.add(`${token} ${audience}`);
+    await climb();
+    expect(standing()).toEqual([]);
+    now += tokensDieMs;
+    const waiting = await climb();
+    expect(stateOf(waiting)[3]).toBe('TokensRevoked False StillAccepted');
+    expect(waiting.isLagging).toBe(true);
+    expect(waiting.remaining).toEqual([{ what: `Tokens of Secret ${name}` }]);
+    client.good.clear();
+    expect(stateOf(await climb())).toEqual(reached);
+    client.reviews = 0;
+    await climb();
+    expect(client.reviews).toBe(0);
+  });
+
+  it('tells of a token until it expires, and then no longer', async () => {
+    const identity = client.find(resources.automationIdentities, { namespace, name: 'poster' })!;
+    const until = '2026-05-01T00:10:00Z';
+    const status = { name: 'ci', secretName: 's', audience: 'vault', expirationTime: until };
+    client.put(resources.automationIdentities, { ...identity, status: { tokens: [status] } });
+    await climb();
+    now += tokensDieMs;
+    expect((await climb()).remaining).toMatchObject([{ until }]);
+    expect(ladder.isQuiet(killSwitch())).toBe(true);
+    now = Date.parse(until);
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
+    expect((await climb()).remaining).toEqual([]);
+    expect(ladder.isQuiet(killSwitch())).toBe(true);
   });
 
   it('takes again what shows up again', async () => {

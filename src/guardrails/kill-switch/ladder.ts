@@ -17,6 +17,7 @@ import type { ReconcileContext } from '../../runtime/controller.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { ReadStore } from '../../runtime/store.ts';
+import type { RevokedTokens } from '../credentials/revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from '../credentials/withdraw.ts';
 import { closeEgress, isClosed } from '../egress/close.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
@@ -51,6 +52,8 @@ export interface LadderStores {
 export interface LadderOptions {
   client: KubeClient;
   stores: LadderStores;
+  /** Tokens that were withdrawn, of which it has to be proven that they are dead. */
+  revoked: RevokedTokens;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -101,7 +104,12 @@ export class Ladder {
     return (
       !this.#subjectsOf(killSwitch).some(
         (subject) => this.#hasAccount(subject) || this.#isBound(subject),
-      ) && !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow))
+      ) &&
+      !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
+      // What has ended by itself is no longer told of.
+      !(killSwitch.status?.remaining ?? []).some(
+        ({ until }) => until !== undefined && Date.parse(until) <= this.#options.clock(),
+      )
     );
   }
 
@@ -132,11 +140,8 @@ export class Ladder {
         () => this.#closeEgress(look),
       ),
     ]);
-    const tokens = tokensRung(
-      identity,
-      look.conditionOf('IdentityRevoked'),
-      look.foreignAccounts,
-      this.#options.clock(),
+    const tokens = await look.rung('TokensRevoked', false, () =>
+      this.#reviewTokens(look, subjects, identity),
     );
     if (look.done.length > 0) log.info('Kill switch took away', { taken: look.done });
     const rungs = [permissions, secrets, identity, tokens, egress];
@@ -144,7 +149,7 @@ export class Ladder {
       findings: rungs.map(({ finding }) => finding),
       remaining: rungs.flatMap(({ remaining }) => remaining).slice(0, maxRemaining),
       killSwitch: look.killSwitch,
-      dueMs: earliest(tokens.dueMs, look.dueMs),
+      dueMs: look.dueMs,
       isLagging: rungs.some(({ finding }) => lagging.has(finding.reason)),
       errors: look.errors,
       cut: look.cut,
@@ -159,7 +164,7 @@ export class Ladder {
     const isKnown = standing?.reason === 'GrantedElsewhere';
     const waitMs = (this.#reviewedAt.get(uid) ?? -Infinity) + reviewAgainMs - clock();
     if (isKnown && waitMs > 0) {
-      look.dueMs = Math.min(waitMs, reviewAgainMs);
+      look.dueAfter(Math.min(waitMs, reviewAgainMs));
       return { finding: findingOf(standing), remaining: look.remainingOf('Permissions of ') };
     }
     const outcomes = await forEachBounded(subjects, parallelism, (subject) =>
@@ -180,11 +185,11 @@ export class Ladder {
   }
 
   async #withdrawSecrets(look: Look, subjects: readonly Subject[]): Promise<Rung> {
-    const { client } = this.#options;
+    const { client, revoked } = this.#options;
     const { signal } = look;
     const identities = subjects.flatMap(({ identity }) => identity ?? []);
     const outcomes = await forEachBounded(identities, parallelism, (identity) =>
-      withdrawSecrets(identity, secretsOf(identity), { client, signal }),
+      withdrawSecrets(identity, secretsOf(identity), { client, revoked, signal }),
     );
     assertAllDone(outcomes, 'withdraw credentials');
     const results = outcomes.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
@@ -228,6 +233,29 @@ export class Ladder {
       deleting: named('Deleting'),
       waiting: isFenced ? [] : ours.map(({ subject }) => subject.name),
     });
+  }
+
+  /** Tokens die with their ServiceAccount; of those that were published, the API server is asked. */
+  async #reviewTokens(look: Look, subjects: readonly Subject[], identity: Rung): Promise<Rung> {
+    const { client, clock, revoked } = this.#options;
+    const now = clock();
+    const view = {
+      identity,
+      previous: look.conditionOf('IdentityRevoked'),
+      foreign: look.foreignAccounts,
+      published: subjects.flatMap((subject) => subject.identity?.status?.tokens ?? []),
+    };
+    const rung = tokensRung({ ...view, accepted: [] }, now);
+    look.dueAfter(rung.dueMs);
+    if (rung.finding.status !== 'True') return rung;
+    const reviews = await forEachBounded(subjects, parallelism, ({ namespace, name }) =>
+      revoked.review(`${namespace}/${name}`, client, look.signal),
+    );
+    assertAllDone(reviews, 'review revoked tokens');
+    const accepted = reviews.flatMap((outcome) =>
+      'result' in outcome ? outcome.result.accepted : [],
+    );
+    return tokensRung({ ...view, accepted }, now);
   }
 
   /** Writes down what others have on the ServiceAccounts, before they go. */
@@ -315,7 +343,12 @@ export class Ladder {
 }
 
 /** Reasons of rungs that an API server which lags keeps open. */
-const lagging: ReadonlySet<string> = new Set(['Revoking', 'WaitingForFence', 'AccountDeleting']);
+const lagging: ReadonlySet<string> = new Set([
+  'Revoking',
+  'WaitingForFence',
+  'AccountDeleting',
+  'StillAccepted',
+]);
 
 /** What one look finds and does. */
 class Look {
@@ -334,6 +367,12 @@ class Look {
     this.killSwitch = killSwitch;
     this.signal = signal;
     this.#conditions = killSwitch.status?.conditions ?? [];
+  }
+
+  /** @param milliseconds from now; `undefined` says nothing */
+  dueAfter(milliseconds: number | undefined): void {
+    if (milliseconds === undefined) return;
+    this.dueMs = Math.min(milliseconds, this.dueMs ?? milliseconds);
   }
 
   conditionOf(type: string): Condition | undefined {
@@ -363,11 +402,6 @@ class Look {
   }
 }
 
-function earliest(...times: readonly (number | undefined)[]): number | undefined {
-  const known = times.filter((time) => time !== undefined);
-  return known.length === 0 ? undefined : Math.min(...known);
-}
-
 function findingOf({ type, status, reason, message }: Condition): Finding {
   return { type, status, reason, message };
 }
@@ -375,11 +409,7 @@ function findingOf({ type, status, reason, message }: Condition): Finding {
 /** Names of the Secrets that an identity's credentials are in. */
 export function secretsOf(identity: AutomationIdentity): string[] {
   const read = readSpec(identity);
-  const declared = 'spec' in read ? (read.spec.secrets ?? []) : [];
-  return credentialSecretsOf(
-    identity,
-    declared.map(({ name }) => name),
-  );
+  return credentialSecretsOf(identity, 'spec' in read ? read.spec : undefined);
 }
 
 /** On exactly the version that it was computed from. */

@@ -10,6 +10,8 @@ import {
   secretsRung,
   tokensDieMs,
   tokensRung,
+  type Rung,
+  type TokensView,
 } from './rungs.ts';
 
 const now = Date.parse('2026-05-01T00:01:00Z');
@@ -63,6 +65,13 @@ describe('tokensRung', () => {
   const gone = identityRung({ foreign: [], deleting: [], waiting: [] });
   const foreign = identityRung({ foreign: ['poster'], deleting: [], waiting: [] });
   const waiting = identityRung({ foreign: [], deleting: [], waiting: ['poster'] });
+  const viewOf = (identity: Rung, previous: Condition | undefined): TokensView => ({
+    identity,
+    previous,
+    foreign: [],
+    published: [],
+    accepted: [],
+  });
 
   it.each([
     { what: 'just now', before: undefined, is: 'False Expiring', dueMs: tokensDieMs },
@@ -82,23 +91,52 @@ describe('tokensRung', () => {
       dueMs: tokensDieMs,
     },
   ])('gone $what', ({ before, is, dueMs }) => {
-    const rung = tokensRung(gone, before, [], now);
+    const rung = tokensRung(viewOf(gone, before), now);
     expect(`${rung.finding.status} ${rung.finding.reason}`).toBe(is);
     expect(rung.dueMs).toBe(dueMs);
     expect(rung.remaining).toHaveLength(rung.finding.status === 'True' ? 0 : 1);
   });
 
   it('never ends where the ServiceAccount is somebody else’s, and says so', () => {
-    const rung = tokensRung(foreign, condition('False', 3600), ['poster'], now);
+    const rung = tokensRung(
+      { ...viewOf(foreign, condition('False', 3600)), foreign: ['poster'] },
+      now,
+    );
     expect(rung).toMatchObject({ finding: { status: 'False', reason: 'ForeignObject' } });
     expect(rung.remaining).toEqual([
       { what: expect.stringContaining('Tokens of ServiceAccount poster') },
     ]);
   });
 
+  it('is not reached while the API server accepts a token that was withdrawn', () => {
+    const view = { ...viewOf(gone, condition('True', 60)), accepted: ['aid.poster.ci'] };
+    const rung = tokensRung(view, now);
+    expect(rung.finding).toMatchObject({ status: 'False', reason: 'StillAccepted' });
+    expect(rung.remaining).toEqual([{ what: 'Tokens of Secret aid.poster.ci' }]);
+  });
+
+  it('tells of published tokens until they expire: who asks no API server takes them', () => {
+    const published = ['2026-05-01T00:01:01Z', '2026-05-01T00:01:00Z', undefined].map(
+      (expirationTime, n) => ({
+        name: `ci-${n}`,
+        secretName: `aid.poster.ci-${n}`,
+        audience: 'vault',
+        ...(expirationTime !== undefined && { expirationTime }),
+      }),
+    );
+    const rung = tokensRung({ ...viewOf(gone, condition('True', 60)), published }, now);
+    expect(rung.finding).toMatchObject({ status: 'True', reason: 'TokensDead' });
+    expect(rung.remaining).toEqual([
+      {
+        what: 'Token ci-0 for vault, where its signature alone is checked',
+        until: '2026-05-01T00:01:01Z',
+      },
+    ]);
+  });
+
   it('waits for the ServiceAccount to be deleted', () => {
     expect(waiting.finding.reason).toBe('WaitingForFence');
-    expect(tokensRung(waiting, undefined, [], now).finding.reason).toBe('IdentityStands');
+    expect(tokensRung(viewOf(waiting, undefined), now).finding.reason).toBe('IdentityStands');
   });
 });
 

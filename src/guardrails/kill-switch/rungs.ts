@@ -1,3 +1,4 @@
+import type { TokenStatus } from '../../api/automation-identity.ts';
 import { timestamp, type Finding } from '../../api/conditions.ts';
 import { maxRemaining, type Remaining } from '../../api/kill-switch.ts';
 import type { Condition, Pod } from '../../api/objects.ts';
@@ -134,19 +135,28 @@ export interface TimedRung extends Rung {
   dueMs: number | undefined;
 }
 
+/** What is known of a killed automation's tokens. */
+export interface TokensView {
+  /** The rung IdentityRevoked, as it was found just now. */
+  identity: Rung;
+  /** Its condition as it stands: since when the ServiceAccount is gone. */
+  previous: Condition | undefined;
+  /** Names of ServiceAccounts that are somebody else's. */
+  foreign: readonly string[];
+  /** What was published for runners outside of pods, as it stood before the kill. */
+  published: readonly TokenStatus[];
+  /** Secrets that were withdrawn, and of which the API server accepts a token still. */
+  accepted: readonly string[];
+}
+
 /**
  * Tokens end with their ServiceAccount, as soon as no API server remembers them as good.
  *
- * @param identity as it was found just now
- * @param previous its condition as it stands: since when the ServiceAccount is gone
  * @param now milliseconds since the epoch
  */
-export function tokensRung(
-  { finding: identity }: Rung,
-  previous: Condition | undefined,
-  foreign: readonly string[],
-  now: number,
-): TimedRung {
+export function tokensRung(view: TokensView, now: number): TimedRung {
+  const { previous, foreign, published, accepted } = view;
+  const identity = view.identity.finding;
   const type = 'TokensRevoked';
   if (identity.status !== 'True') {
     const isForeign = identity.reason === 'ForeignObject';
@@ -182,10 +192,31 @@ export function tokensRung(
       dueMs: Math.min(dueMs, tokensDieMs),
     };
   }
-  const message = 'No API server accepts a token of it any more.';
+  if (accepted.length > 0) {
+    return {
+      finding: {
+        type,
+        status: 'False',
+        reason: 'StillAccepted',
+        message: `The API server accepts tokens that were withdrawn: those of ${some(accepted)}.`,
+      },
+      remaining: accepted.map((name) => ({ what: clip(`Tokens of Secret ${name}`) })),
+      dueMs: undefined,
+    };
+  }
+  const unexpired = published.filter(
+    ({ expirationTime }) => expirationTime !== undefined && Date.parse(expirationTime) > now,
+  );
+  const message =
+    unexpired.length === 0
+      ? 'No API server accepts a token of it any more.'
+      : `No API server accepts a token of it any more. Who checks the signature alone and asks none takes the published ones until they expire: ${some(unexpired.map(({ name }) => name))}.`;
   return {
     finding: { type, status: 'True', reason: 'TokensDead', message },
-    remaining: [],
+    remaining: unexpired.map(({ name, audience, expirationTime }) => ({
+      what: clip(`Token ${name} for ${audience}, where its signature alone is checked`),
+      ...(expirationTime !== undefined && { until: expirationTime }),
+    })),
     dueMs: undefined,
   };
 }
@@ -231,7 +262,7 @@ export function effectiveFindings(rungs: readonly Finding[]): Finding[] {
         type: 'Effective',
         status: 'True',
         reason: 'Verified',
-        message: 'Every rung was verified; nothing of it is left that could be used.',
+        message: 'Every rung was verified: the cluster accepts nothing of it any more.',
       },
       {
         type: 'Ready',

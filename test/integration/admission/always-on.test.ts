@@ -232,7 +232,7 @@ describe('a request for a token', () => {
   }
 
   it('is answered to the kubelet, for the pod, and as long as it asks by itself', async () => {
-    for (const seconds of [600, 3600, 3607]) {
+    for (const seconds of [600, 3600]) {
       const { object, message } = await ask(node, { kind: 'Pod', seconds });
       expect(message).toBe('');
       expect(object.status?.token).toBeDefined();
@@ -267,7 +267,7 @@ describe('a request for a token', () => {
   });
 
   it.each([
-    ['from a node', () => ask(node, { kind: 'Pod', seconds: 3608 }), 3608],
+    ['from a node', () => ask(node, { kind: 'Pod', seconds: 3607 }), 3607],
     ['from who issues tokens', () => ask(admin, { kind: 'Secret', seconds: 3607 }), 3607],
   ])('for longer than an hour is refused %s', async (_, request, seconds) => {
     expect((await request()).message).toContain(
@@ -512,6 +512,12 @@ describe('a pod of an identity', () => {
 
   it.each<[string, object, object, string]>([
     ['hostNetwork', { hostNetwork: true }, {}, host],
+    [
+      'a token that it mounts unasked',
+      { automountServiceAccountToken: true },
+      {},
+      'mount a projected volume of the sources serviceAccountToken: {path: token, expirationSeconds: 3600}',
+    ],
     ['hostPID', { hostPID: true }, {}, host],
     ['hostIPC', { hostIPC: true }, {}, host],
     [
@@ -528,7 +534,8 @@ describe('a pod of an identity', () => {
       {},
       'a pod of an identity ends within 300 s, so that stopping it does',
     ],
-    ['a long token', token(3608), {}, 'tokens of an identity live at most 3600 s'],
+    ['a long token', token(3601), {}, 'tokens of an identity live at most 3600 s'],
+    ['the token of the kubelet', token(3607), {}, 'tokens of an identity live at most 3600 s'],
   ])('has no %s', async (_, spec, container, expected) => {
     const { status, message } = await admin.create(
       pods,
@@ -771,7 +778,7 @@ describe('what the operator created', () => {
 
 describe('the cluster’s own controllers', () => {
   const kinds: [Resource, object][] = [
-    [serviceAccounts, {}],
+    [serviceAccounts, { automountServiceAccountToken: false }],
     [secrets, {}],
     [roles, { rules: [] }],
     [networkPolicies, { spec: { podSelector: {}, policyTypes: ['Egress'] } }],

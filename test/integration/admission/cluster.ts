@@ -9,7 +9,7 @@ import { customResourceDefinitions } from '../../../src/api/crd.ts';
 import type { AutomationIdentity } from '../../../src/api/automation-identity.ts';
 import type { KillSwitch } from '../../../src/api/kill-switch.ts';
 import { annotation, identityRole, label, MANAGED_BY } from '../../../src/api/names.ts';
-import type { OwnerReference, RoleBinding } from '../../../src/api/objects.ts';
+import type { OwnerReference, RoleBinding, ServiceAccount } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import type { Workflow } from '../../../src/api/workflow.ts';
 import { markNameOf } from '../../../src/guardrails/identity/plan.ts';
@@ -138,7 +138,7 @@ export class AdmissionCluster {
     await waitFor('the ServiceAccounts', async () => {
       await Promise.all(
         [name, 'other'].map((account) =>
-          this.admin.create(serviceAccounts, { metadata: { namespace, name: account } }),
+          this.admin.create(serviceAccounts, serviceAccount(namespace, account)),
         ),
       );
       const own = await this.admin.get(serviceAccounts, { namespace, name: 'default' });
@@ -356,4 +356,9 @@ function sentinel(type: string, { policy, bound }: { policy: object; bound: obje
       spec: { policyName: metadata.name, ...bound },
     },
   ];
+}
+
+/** As the operator makes those of identities. */
+function serviceAccount(namespace: string, account: string): ServiceAccount {
+  return { metadata: { namespace, name: account }, automountServiceAccountToken: false };
 }
