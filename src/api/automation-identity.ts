@@ -216,15 +216,57 @@ const rotation = z
  */
 export const defaultSecretLength = 32;
 
+const atLeast = (what: string) =>
+  z
+    .int32()
+    .min(0)
+    .max(256)
+    .optional()
+    .meta({ description: `At least so many ${what}; 0 if absent.` });
+
+/** Symbols of a password whose policy names none: unreserved in RFC 3986, so nothing is escaped. */
+export const defaultSymbols = '-._~';
+
+const characters = z
+  .object({
+    lowercase: atLeast('letters from a to z'),
+    uppercase: atLeast('letters from A to Z'),
+    digits: atLeast('digits'),
+    symbols: atLeast('symbols'),
+    symbolSet: z
+      .string()
+      .max(32)
+      .optional()
+      .meta({
+        description: `The symbols that a password may have; \`${defaultSymbols}\` if absent, which need no escaping in a URL or a shell. An empty text allows none.`,
+        ...rules({
+          rule: "self.matches('^[!-~]*$') && !self.matches('[A-Za-z0-9]')",
+          message:
+            "symbolSet must consist of printable ASCII characters that are neither letters nor digits, such as '!#$%+-_'",
+        }),
+      }),
+  })
+  .meta({
+    description: 'What a password is made of.',
+    ...rules({
+      rule: "!has(self.symbols) || self.symbols == 0 || !has(self.symbolSet) || self.symbolSet != ''",
+      message: 'symbols are asked for, and symbolSet has none: name some, or leave symbolSet away',
+    }),
+  });
+
+const sumOfClasses = ['lowercase', 'uppercase', 'digits', 'symbols']
+  .map((name) => `(has(self.characters.${name}) ? self.characters.${name} : 0)`)
+  .join(' + ');
+
 const secret = z
   .object({
     name: dnsLabel(
       'the name of a secret',
       'Name of the secret, unique within the identity. The Secret object is called `aid.<identity>.<name>`, and only pods that run as the identity may use it.',
     ),
-    type: z.enum(['Password', 'Token']).meta({
+    type: z.enum(['Password', 'Token', 'BasicAuth', 'SSHKeyPair']).meta({
       description:
-        'What is generated, and the key that holds it: `Password` under `password`, `Token` under `token`.',
+        'What is generated, and the keys that hold it: `Password` under `password`, `Token` under `token`, `BasicAuth` under `username` and `password`, `SSHKeyPair` (Ed25519, in the format of OpenSSH) under `ssh-privatekey` and `ssh-publickey`.',
     }),
     length: z
       .int32()
@@ -232,7 +274,26 @@ const secret = z
       .max(256)
       .optional()
       .meta({
-        description: `Characters of the generated value; ${defaultSecretLength} if absent.`,
+        description: `Characters of a generated password or token; ${defaultSecretLength} if absent. A change takes effect with the next rotation.`,
+      }),
+    characters: characters.optional().meta({
+      ...characters.meta(),
+      description:
+        'What a password is made of, for systems that ask for it. Of all passwords that fulfil it, each is as likely as any other. A change takes effect with the next rotation.',
+    }),
+    username: z
+      .string()
+      .min(1)
+      .max(253)
+      .optional()
+      .meta({
+        description:
+          'The user of a `BasicAuth`, which needs it. A change of it generates a new password.',
+        ...rules({
+          rule: "self.matches('^[!-9;-~]([ -9;-~]*[!-9;-~])?$')",
+          message:
+            "username must be printable ASCII without ':', which ends it in HTTP, and without a blank at either end",
+        }),
       }),
     rotation: rotation.optional().meta({
       ...rotation.meta(),
@@ -240,7 +301,28 @@ const secret = z
         'When a new value is generated. Without it, only on the annotation `automationguardrails.dev/rotate`.',
     }),
   })
-  .meta({ description: 'A credential that the operator generates and rotates.' });
+  .meta({
+    description: 'A credential that the operator generates and rotates.',
+    ...rules(
+      {
+        rule: "has(self.username) == (self.type == 'BasicAuth')",
+        message:
+          'a secret of the type BasicAuth needs username, and no other has one: add it, remove it, or change the type',
+      },
+      {
+        rule: "!has(self.characters) || self.type in ['Password', 'BasicAuth']",
+        message: 'characters belong to the types Password and BasicAuth: remove them',
+      },
+      {
+        rule: "!has(self.length) || self.type != 'SSHKeyPair'",
+        message: 'a key pair of the type SSHKeyPair has no length: remove it',
+      },
+      {
+        rule: `!has(self.characters) || ${sumOfClasses} <= (has(self.length) ? self.length : ${defaultSecretLength})`,
+        message: `characters ask for more than length, which is ${defaultSecretLength} if absent: ask for fewer, or for a longer password`,
+      },
+    ),
+  });
 
 export const automationIdentitySpecSchema = z
   .object({

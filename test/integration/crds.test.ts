@@ -427,7 +427,53 @@ describe('generated secrets', () => {
       identity({ secrets: [1, 2].map(() => ({ name: 'database', type: 'Token' })) }),
       'Duplicate value: {"name":"database"}',
     ],
-    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token"'],
+    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token", "Bas'],
+    [
+      'a BasicAuth without username',
+      secret({ type: 'BasicAuth' }),
+      'a secret of the type BasicAuth needs username',
+    ],
+    ['a username of a password', secret({ username: 'x' }), 'and no other has one'],
+    [
+      'a colon in the username',
+      secret({ type: 'BasicAuth', username: 'a:b' }),
+      "username must be printable ASCII without ':'",
+    ],
+    [
+      'characters of a token',
+      secret({ type: 'Token', characters: { digits: 1 } }),
+      'characters belong to the types Password and BasicAuth',
+    ],
+    [
+      'more characters than the length',
+      secret({ length: 16, characters: { digits: 9, uppercase: 8 } }),
+      'characters ask for more than length',
+    ],
+    [
+      'more characters than the length that is not given',
+      secret({ characters: { digits: 33 } }),
+      'characters ask for more than length, which is 32 if absent',
+    ],
+    [
+      'a letter as symbol',
+      secret({ characters: { symbolSet: '!a' } }),
+      'symbolSet must consist of printable ASCII characters',
+    ],
+    [
+      'an umlaut as symbol',
+      secret({ characters: { symbolSet: 'ä' } }),
+      'symbolSet must consist of printable ASCII characters',
+    ],
+    [
+      'symbols out of none',
+      secret({ characters: { symbols: 1, symbolSet: '' } }),
+      'symbols are asked for, and symbolSet has none',
+    ],
+    [
+      'a length of a key pair',
+      secret({ type: 'SSHKeyPair', length: 64 }),
+      'a key pair of the type SSHKeyPair has no length',
+    ],
     ['a short value', secret({ length: 15 }), 'should be greater than or equal to 16'],
     ['a long value', secret({ length: 257 }), 'should be less than or equal to 256'],
     ['days', rotation({ every: '1d' }), 'every must be a duration of at least one second'],
@@ -481,6 +527,16 @@ describe('generated secrets', () => {
     ['parts', rotation({ every: '1h30m', overlap: '1.5m' })],
     ['a schedule', rotation({ schedule: '0 3 * * SUN', overlap: '48h' })],
     ['no rotation', secret({ length: 64 })],
+    [
+      'a policy',
+      secret({
+        length: 24,
+        characters: { lowercase: 1, uppercase: 1, digits: 20, symbols: 2, symbolSet: '!"#\\' },
+      }),
+    ],
+    ['a policy without symbols', secret({ characters: { symbols: 0, symbolSet: '' } })],
+    ['a user', secret({ type: 'BasicAuth', username: 'CORP\\svc erp@example.com' })],
+    ['a key pair', secret({ type: 'SSHKeyPair' })],
   ])('takes %s', taken);
 });
 

@@ -13,6 +13,8 @@ import type { Logger } from '../../observability/logger.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
+import { keysOfType } from './generate.ts';
+import { seededBytes } from './random.testing.ts';
 import { CredentialKeeper, type CredentialsOutcome, type Notice } from './keeper.ts';
 
 const second = 1000;
@@ -39,7 +41,6 @@ class Bench {
   readonly said: string[] = [];
   readonly counted: string[] = [];
   readonly #keeper: CredentialKeeper;
-  #random = 0;
 
   constructor() {
     this.#keeper = new CredentialKeeper({
@@ -47,9 +48,7 @@ class Bench {
       workloads: this.#workloads(),
       countRotation: (result) => this.counted.push(result),
       clock: () => this.now,
-      // No two values alike, and all recognisable.
-      randomBytes: (size) =>
-        Uint8Array.from({ length: size }, () => (this.#random = (this.#random * 5 + 7) % 251)),
+      randomBytes: seededBytes(),
     });
   }
 
@@ -384,6 +383,54 @@ describe('CredentialKeeper', () => {
     expect(Object.keys(bench.secret?.data ?? {})).toEqual(['token']);
   });
 
+  it('keeps both halves of a key pair for the overlap', async () => {
+    bench.credentials = [{ ...erp, type: 'SSHKeyPair' }];
+    await bench.settle();
+    const first = bench.secret?.data;
+    bench.nonce = 'x';
+    await bench.settle();
+    expect(bench.secret?.data).toMatchObject({
+      'previous.ssh-privatekey': first?.['ssh-privatekey'],
+      'previous.ssh-publickey': first?.['ssh-publickey'],
+    });
+    bench.now += 2 * hour;
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {}).toSorted()).toEqual([
+      'ssh-privatekey',
+      'ssh-publickey',
+    ]);
+  });
+
+  it('makes a new password for another username, and keeps the pair before for the overlap', async () => {
+    const basicAuth = { ...erp, type: 'BasicAuth' as const, username: 'svc-old' };
+    bench.credentials = [basicAuth];
+    await bench.settle();
+    const first = bench.value();
+    bench.credentials = [{ ...basicAuth, username: 'svc-new' }];
+    bench.isWithheld = true;
+    await bench.settle();
+    expect(bench.value()).toBe(first);
+    bench.isWithheld = false;
+    await bench.settle();
+    expect(bench.secret?.data).toMatchObject({
+      username: Buffer.from('svc-new').toString('base64'),
+      'previous.username': Buffer.from('svc-old').toString('base64'),
+      'previous.password': first,
+    });
+    expect(bench.value()).not.toBe(first);
+    expect(bench.annotationOf(annotation.rotation)).toBe('1');
+  });
+
+  it('keeps the password that stood when its type becomes BasicAuth', async () => {
+    await bench.settle();
+    const first = bench.value();
+    bench.credentials = [{ ...erp, type: 'BasicAuth', username: 'svc-erp' }];
+    await bench.settle();
+    expect(bench.value('username')).toBeDefined();
+    expect(bench.value('previous.password')).toBe(first);
+    expect(bench.value('previous.username')).toBeUndefined();
+  });
+
   it.each([
     { status: 403, reason: 'Forbidden' },
     { status: 422, reason: 'Invalid' },
@@ -483,9 +530,26 @@ const commands = fc.array(
 
 class Crash extends Error {}
 
+/** A credential of each type, alike in all else. */
+const credentialOfAnyType = fc
+  .constantFrom('Password', 'Token', 'BasicAuth', 'SSHKeyPair')
+  .map((type: GeneratedSecret['type']): GeneratedSecret => ({
+    ...erp,
+    type,
+    ...(type === 'BasicAuth' && { username: 'svc-erp' }),
+  }));
+
 /** Runs the commands; with `cuts`, work is cut off where they say, and then taken up again. */
-async function runThrough(sequence: readonly Command[], cuts: boolean) {
+async function runThrough(
+  sequence: readonly Command[],
+  cuts: boolean,
+  credential: GeneratedSecret = erp,
+) {
   const run = new Bench();
+  run.credentials = [credential];
+  const keys: readonly string[] = keysOfType[credential.type];
+  // What stays when the value is another one.
+  const secretKeys = keys.filter((key) => key !== 'username');
   const answered = new Map<string, number>();
   let nonces = 0;
   let consumers = 0;
@@ -494,13 +558,20 @@ async function runThrough(sequence: readonly Command[], cuts: boolean) {
   const checkSecret = ({ kind }: Write): void => {
     const { secret } = run;
     if (kind !== 'Secret' || secret === undefined) return;
-    const { password, 'previous.password': previous, ...others } = secret.data ?? {};
-    const lost = before?.data?.['password'];
-    if (password === undefined) violations.push('no value');
-    if (Object.keys(others).length > 0) violations.push('other keys');
-    if (lost !== undefined && lost !== password && lost !== previous) {
-      violations.push('a value vanished without overlap');
+    const { data = {} } = secret;
+    const known = new Set(keys.flatMap((key) => [key, `previous.${key}`]));
+    if (Object.keys(data).some((key) => !known.has(key))) violations.push('other keys');
+    const previous = keys.filter((key) => data[`previous.${key}`] !== undefined);
+    if (previous.length > 0 && previous.length < keys.length) violations.push('half a value');
+    for (const key of keys) {
+      const lost = before?.data?.[key];
+      if (data[key] === undefined) violations.push('no value');
+      if (lost !== undefined && lost !== data[key] && lost !== data[`previous.${key}`]) {
+        violations.push('a value vanished without overlap');
+      }
     }
+    const changed = secretKeys.filter((key) => data[key] !== before?.data?.[key]);
+    if (changed.length > 0 && changed.length < secretKeys.length) violations.push('mixed values');
     const nonce = secret.metadata.annotations?.[annotation.handledRotation];
     if (
       nonce !== undefined &&
@@ -578,8 +649,8 @@ async function runThrough(sequence: readonly Command[], cuts: boolean) {
 describe('CredentialKeeper, cut off at any point', () => {
   it('always leaves a valid value and at most two, and answers each nonce once', async () => {
     await fc.assert(
-      fc.asyncProperty(commands, async (sequence) => {
-        const { violations, answered, nonce, end } = await runThrough(sequence, true);
+      fc.asyncProperty(commands, credentialOfAnyType, async (sequence, credential) => {
+        const { violations, answered, nonce, end } = await runThrough(sequence, true, credential);
         expect(violations).toEqual([]);
         for (const times of answered.values()) expect(times).toBe(1);
         if (nonce !== undefined) {

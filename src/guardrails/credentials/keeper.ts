@@ -213,7 +213,7 @@ export class CredentialKeeper {
     if (step.action === 'Create') {
       const publication = publicationOf(credential, { ...step, publishedAt: clock() });
       publication.isComplete ||= step.rotation > 0 && this.#startsEverybodyAnew(name, request);
-      const value = generateValue(credential, randomBytes);
+      const value = generateValue(credential, randomBytes, name);
       const created = await client.create(
         resources.secrets,
         newSecret(childMetadata(name), publication, value),
@@ -238,7 +238,7 @@ export class CredentialKeeper {
       rotationPatch(
         step.live,
         publicationOf(credential, step),
-        generateValue(credential, randomBytes),
+        generateValue(credential, randomBytes, name),
         previousExpiresAt === undefined ? undefined : new Date(previousExpiresAt).toISOString(),
       ),
     );
@@ -406,6 +406,7 @@ interface KeptCredential {
 
 const causeSentences: Record<RotationCause, string> = {
   ValueLost: 'the one before was taken out of it',
+  SpecChanged: 'the spec asks for another one',
   Requested: 'a rotation was asked for',
   Scheduled: 'its rotation was due',
 };

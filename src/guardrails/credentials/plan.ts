@@ -65,7 +65,7 @@ export interface CredentialPlan {
   unreadable: readonly string[];
 }
 
-export type RotationCause = 'ValueLost' | 'Requested' | 'Scheduled';
+export type RotationCause = 'ValueLost' | 'SpecChanged' | 'Requested' | 'Scheduled';
 
 interface Situation {
   live: Secret;
@@ -79,6 +79,7 @@ interface Situation {
 /** Why a standing credential gets a new value. This list is the specification. */
 const causes: readonly ((situation: Situation) => RotationCause | undefined)[] = [
   valueLost,
+  specChanged,
   rotationRequested,
   rotationDue,
 ];
@@ -86,6 +87,11 @@ const causes: readonly ((situation: Situation) => RotationCause | undefined)[] =
 /** Somebody emptied the Secret, or its type was changed: a value that isn't there is granted anew. */
 function valueLost({ state, isWithheld }: Situation): RotationCause | undefined {
   return !state.hasValue && !isWithheld ? 'ValueLost' : undefined;
+}
+
+/** Its value holds what the spec said before. Another one is granted anew. */
+function specChanged({ state, isWithheld }: Situation): RotationCause | undefined {
+  return state.hasValue && !state.isAsSpecified && !isWithheld ? 'SpecChanged' : undefined;
 }
 
 /** A nonce that the standing value doesn't answer yet. */
@@ -136,7 +142,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
     };
   }
 
-  const state = readState(live, credential.type, now);
+  const state = readState(live, credential, now);
   const situation = { live, state, schedule, nonce, isWithheld, now };
   const expiresAt = state.hasPrevious ? previousExpiry(state, schedule) : undefined;
   const nextAt = schedule.nextAfter(state.rotatedAt);

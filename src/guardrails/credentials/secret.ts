@@ -1,6 +1,7 @@
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { ObjectMeta, Secret } from '../../api/objects.ts';
+import { keysOfType } from './generate.ts';
 
 /**
  * The Secret of a generated credential: its keys, the annotations that carry its state, and the
@@ -8,7 +9,10 @@ import type { ObjectMeta, Secret } from '../../api/objects.ts';
  * and nowhere else.
  */
 
-const keyOfType: Record<GeneratedSecret['type'], string> = { Password: 'password', Token: 'token' };
+/** By the keys of a type, as they are. */
+export type CredentialValue = Readonly<Record<string, string>>;
+
+const allKeys = [...new Set(Object.values(keysOfType).flat())];
 
 const previousOf = (key: string): string => `previous.${key}`;
 
@@ -17,7 +21,10 @@ export const clockSkewMs = 60_000;
 
 /** What a Secret's annotations and keys say, however they have been treated. */
 export interface CredentialState {
+  /** Under every key of its type. */
   hasValue: boolean;
+  /** What of the value the spec says itself, a username, is as it says. */
+  isAsSpecified: boolean;
   hasPrevious: boolean;
   /** Number of rotations so far; 0 where the annotation can't be read. */
   rotation: number;
@@ -41,17 +48,18 @@ export interface CredentialState {
  */
 export function readState(
   { metadata, data = {} }: Secret,
-  type: GeneratedSecret['type'],
+  { type, username }: GeneratedSecret,
   now: number,
 ): CredentialState {
   const annotations = metadata.annotations ?? {};
-  const key = keyOfType[type];
+  const keys = keysOfType[type];
   const rotation = annotations[annotation.rotation] ?? '';
   const stamped = parseTime(annotations[annotation.rotatedAt]);
   const created = parseTime(metadata.creationTimestamp) ?? 0;
   return {
-    hasValue: isFilled(data[key]),
-    hasPrevious: data[previousOf(key)] !== undefined,
+    hasValue: keys.every((key) => isFilled(data[key])),
+    isAsSpecified: username === undefined || data['username'] === base64(username),
+    hasPrevious: keys.some((key) => data[previousOf(key)] !== undefined),
     rotation: /^\d{1,15}$/.test(rotation) ? Number(rotation) : 0,
     rotatedAt:
       stamped !== undefined && stamped <= now + clockSkewMs ? stamped : Math.min(created, now),
@@ -83,11 +91,15 @@ export interface Publication {
 }
 
 /** A Secret that holds its first value. */
-export function newSecret(metadata: ObjectMeta, publication: Publication, value: string): Secret {
+export function newSecret(
+  metadata: ObjectMeta,
+  publication: Publication,
+  value: CredentialValue,
+): Secret {
   return {
     metadata: { ...metadata, annotations: publicationAnnotations(publication) },
     type: 'Opaque',
-    data: { [keyOfType[publication.type]]: base64(value) },
+    data: encoded(value),
   };
 }
 
@@ -103,26 +115,35 @@ export function newSecret(metadata: ObjectMeta, publication: Publication, value:
 export function rotationPatch(
   live: Secret,
   publication: Publication,
-  value: string,
+  value: CredentialValue,
   previousExpiresAt: string | undefined,
 ): object {
-  const key = keyOfType[publication.type];
-  const standing = live.data?.[key];
+  const keys: readonly string[] = keysOfType[publication.type];
+  const standing = new Map(
+    keys.flatMap((key) => {
+      const encodedValue = live.data?.[key];
+      return isFilled(encodedValue) ? [[key, encodedValue]] : [];
+    }),
+  );
   return {
     metadata: {
       ...versionOf(live),
       annotations: {
         ...restartPending,
         ...publicationAnnotations(publication),
-        ...(isFilled(standing) && { [annotation.previousExpiresAt]: previousExpiresAt ?? null }),
+        ...(standing.size > 0 && { [annotation.previousExpiresAt]: previousExpiresAt ?? null }),
       },
     },
     data: {
-      ...withoutOtherTypes(key),
-      [key]: base64(value),
-      ...(isFilled(standing) && {
-        [previousOf(key)]: previousExpiresAt === undefined ? null : standing,
-      }),
+      ...withoutOtherTypes(keys),
+      ...encoded(value),
+      ...(standing.size > 0 &&
+        Object.fromEntries(
+          keys.map((key) => [
+            previousOf(key),
+            previousExpiresAt === undefined ? null : (standing.get(key) ?? null),
+          ]),
+        )),
     },
   };
 }
@@ -131,7 +152,7 @@ export function rotationPatch(
 export function retirementPatch(live: Secret): object {
   return {
     metadata: { ...versionOf(live), annotations: { [annotation.previousExpiresAt]: null } },
-    data: Object.fromEntries(Object.values(keyOfType).map((key) => [previousOf(key), null])),
+    data: Object.fromEntries(allKeys.map((key) => [previousOf(key), null])),
   };
 }
 
@@ -149,15 +170,19 @@ export function completionPatch(live: Secret): object {
 
 const restartPending = { [annotation.consumersRestarted]: null };
 
-function withoutOtherTypes(key: string): Record<string, null> {
+function withoutOtherTypes(keys: readonly string[]): Record<string, null> {
   return Object.fromEntries(
-    Object.values(keyOfType)
-      .filter((other) => other !== key)
+    allKeys
+      .filter((other) => !keys.includes(other))
       .flatMap((other) => [
         [other, null],
         [previousOf(other), null],
       ]),
   );
+}
+
+function encoded(value: CredentialValue): Record<string, string> {
+  return Object.fromEntries(Object.entries(value).map(([key, text]) => [key, base64(text)]));
 }
 
 function publicationAnnotations({
