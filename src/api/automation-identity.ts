@@ -179,16 +179,29 @@ const rotation = z
       .optional()
       .meta({
         description:
-          'Times of rotation, a cron expression of five fields in UTC: minute, hour, day of month, month, day of week. Exactly one of `every` and `schedule`.',
+          'Times of rotation, a cron expression of five fields: minute, hour, day of month, month, day of week. A time that clocks skip comes when they have gone on, one that they repeat comes once. Exactly one of `every` and `schedule`.',
         ...rules({
           rule: `self.matches('${schedulePattern}')`,
           message:
-            "schedule must be a cron expression of five fields (minute, hour, day of month, month, day of week) in UTC, such as '0 3 * * SUN' or '*/30 * * * *'",
+            "schedule must be a cron expression of five fields (minute, hour, day of month, month, day of week), such as '0 3 * * SUN' or '*/30 * * * *'",
+        }),
+      }),
+    timeZone: z
+      .string()
+      .max(64)
+      .optional()
+      .meta({
+        description:
+          'Time zone of `schedule`, a name of the IANA database such as `Europe/Berlin`; UTC if absent. Where it is unknown, the identity is not Ready (`RotationUnreadable`), and nothing is rotated by the schedule.',
+        ...rules({
+          rule: "self.matches('^[A-Za-z]+([_+/-]+[A-Za-z0-9]+)*$')",
+          message:
+            "timeZone must be a name of the IANA database, such as 'Europe/Berlin' or 'UTC'; leave it away for UTC",
         }),
       }),
     overlap: duration(
       'overlap',
-      'Time after a rotation for which the value before stays readable under the keys `previous.*`. Shorter than `every`. Without it, there is no overlap.',
+      'Time after a rotation for which the value before stays readable under the keys `previous.*`. Shorter than `every`, or than the time between two occurrences of `schedule`. Without it, there is no overlap.',
     ).optional(),
     restartConsumers: z.boolean().optional().meta({
       description:
@@ -201,6 +214,10 @@ const rotation = z
       {
         rule: 'has(self.every) != has(self.schedule)',
         message: 'a rotation needs either every or schedule: write exactly one of the two',
+      },
+      {
+        rule: '!has(self.timeZone) || has(self.schedule)',
+        message: 'timeZone says how to read schedule, and there is none: remove timeZone',
       },
       {
         rule: `!has(self.every) || !has(self.overlap) || !self.every.matches('${durationPattern}') || !self.overlap.matches('${durationPattern}') || duration(self.overlap) < duration(self.every)`,

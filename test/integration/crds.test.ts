@@ -499,6 +499,16 @@ describe('generated secrets', () => {
     ],
     ['both', rotation({ every: '1h', schedule: '0 3 * * *' }), 'write exactly one of the two'],
     [
+      'a time zone without a schedule',
+      rotation({ every: '1h', timeZone: 'Europe/Berlin' }),
+      'timeZone says how to read schedule, and there is none',
+    ],
+    [
+      'an offset as time zone',
+      rotation({ schedule: '0 3 * * *', timeZone: '+02:00' }),
+      'timeZone must be a name of the IANA database',
+    ],
+    [
       'six cron fields',
       rotation({ schedule: '0 0 3 * * *' }),
       'schedule must be a cron expression of five fields',
@@ -526,6 +536,18 @@ describe('generated secrets', () => {
     ['hours', rotation({ every: '24h', overlap: '1h', restartConsumers: true })],
     ['parts', rotation({ every: '1h30m', overlap: '1.5m' })],
     ['a schedule', rotation({ schedule: '0 3 * * SUN', overlap: '48h' })],
+    ...[
+      'UTC',
+      'Europe/Berlin',
+      'America/Argentina/Buenos_Aires',
+      'America/Port-au-Prince',
+      'Etc/GMT+5',
+      'Etc/GMT-14',
+      'GB-Eire',
+    ].map((timeZone): [string, object] => [
+      timeZone,
+      rotation({ schedule: '0 3 * * SUN', timeZone }),
+    ]),
     ['no rotation', secret({ length: 64 })],
     [
       'a policy',

@@ -2,7 +2,7 @@ import { annotation } from '../../api/names.ts';
 import { workloadResources, type Workload, type WorkloadKind } from '../../api/workload.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, isNotFound } from '../../runtime/errors.ts';
-import { clockSkewMs, parseTime } from './secret.ts';
+import { clockErrorMs, parseTime } from './secret.ts';
 
 /** Kinds whose pods are replaced when their template changes. */
 const rolledOut: ReadonlySet<WorkloadKind> = new Set(['Deployment', 'StatefulSet', 'DaemonSet']);
@@ -23,7 +23,7 @@ export function needsRestart(workload: Workload, rotatedAt: number, now: number)
   if (created !== undefined && created > rotatedAt) return false;
   const restarted = parseTime(restartedAt);
   // A time in the future was left by a clock that has been set back since.
-  return restarted === undefined || restarted < rotatedAt || restarted > now + clockSkewMs;
+  return restarted === undefined || restarted < rotatedAt || restarted > now + clockErrorMs;
 }
 
 /**

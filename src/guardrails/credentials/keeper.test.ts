@@ -327,6 +327,23 @@ describe('CredentialKeeper', () => {
     expect(bench.restartedAt('reader')).toBeDefined();
   });
 
+  it.each<[string, NonNullable<GeneratedSecret['rotation']>, string]>([
+    ['RotationNeverDue', { schedule: '0 0 31 2 *' }, 'no date fits'],
+    ['RotationUnreadable', { schedule: '0 3 * * *', timeZone: 'Mars/Olympus' }, 'timeZone'],
+    ['OverlapTooLong', { schedule: '0 * * * *', overlap: '1h' }, 'overlap'],
+  ])('says %s, once, and rotates by the nonce all the same', async (reason, settings, text) => {
+    bench.credentials = [{ ...erp, rotation: settings }];
+    const { problems, dueAt } = await bench.settle();
+    expect(problems).toMatchObject([{ reason }]);
+    expect(problems[0]?.message).toContain(`Credential erp is not rotated as asked: `);
+    expect(problems[0]?.message).toContain(text);
+    if (reason !== 'OverlapTooLong') expect(dueAt).toBeUndefined();
+    const first = bench.value();
+    bench.nonce = 'x';
+    await bench.settle();
+    expect(bench.value()).not.toBe(first);
+  });
+
   it('creates nothing while withheld, and goes on rotating what stands', async () => {
     bench.isWithheld = true;
     await bench.settle();
@@ -684,6 +701,48 @@ describe('CredentialKeeper, cut off at any point', () => {
         }
       }),
       { numRuns: 300 },
+    );
+  });
+
+  it('rotates no more often than asked, whatever clocks jump by an hour', async () => {
+    const steps = fc.array(
+      fc.constantFrom<['wait' | 'jump', number]>(
+        ['wait', 1],
+        ['wait', 10 * 60 * second],
+        ['wait', 31 * 60 * second],
+        ['wait', 5 * hour],
+        ['jump', hour],
+        ['jump', -hour],
+      ),
+      { maxLength: 40 },
+    );
+    const rotation = fc.constantFrom<NonNullable<GeneratedSecret['rotation']>>(
+      { every: '30m', overlap: '10m' },
+      { schedule: '*/30 * * * *', timeZone: 'Asia/Kolkata' },
+    );
+    await fc.assert(
+      fc.asyncProperty(steps, rotation, async (sequence, settings) => {
+        const run = new Bench();
+        run.credentials = [{ ...erp, rotation: { ...settings, restartConsumers: true } }];
+        run.addConsumer('reader');
+        await run.settle();
+        // No clock is ahead by more than an hour, nor behind.
+        let elapsed = 0;
+        let off = 0;
+        let latest = 0;
+        for (const [what, by] of sequence) {
+          if (what === 'wait') elapsed += by;
+          else off = Math.max(-hour, Math.min(hour, off + by));
+          latest = Math.max(latest, elapsed + off);
+          run.now = start + elapsed + off;
+          await run.settle();
+        }
+        const periods = Math.floor(latest / (30 * 60 * second));
+        expect(run.counted.length).toBeLessThanOrEqual(periods);
+        const restarts = run.client.writes.filter(({ kind }) => kind === 'Deployment');
+        expect(restarts.length).toBeLessThanOrEqual(periods);
+      }),
+      { numRuns: 200 },
     );
   });
 

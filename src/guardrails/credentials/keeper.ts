@@ -329,7 +329,7 @@ export class CredentialKeeper {
     const now = clock();
     const restarts = new Map<Workload, number>();
     const completed: Secret[] = [];
-    let isSettling = false;
+    const looks: number[] = [];
     for (const { live, restartSince, status } of results) {
       if (live === undefined || restartSince === undefined) continue;
       const consumers = workloads
@@ -341,7 +341,9 @@ export class CredentialKeeper {
       for (const consumer of due) {
         restarts.set(consumer, Math.max(restartSince, restarts.get(consumer) ?? 0));
       }
-      isSettling ||= due.length > 0 || now < restartSince + settleMs;
+      if (due.length > 0) looks.push(now + settleMs);
+      // In the future where the clock was ahead when it was rotated.
+      if (now < restartSince + settleMs) looks.push(restartSince + settleMs);
     }
 
     const restarted = await forEachBounded([...restarts], parallelism, ([workload, rotatedAt]) =>
@@ -356,10 +358,11 @@ export class CredentialKeeper {
       ),
     );
     const problem = reportRestarts(restarted, request);
-    const isLatched = latched.every((outcome) => 'result' in outcome);
+    if (latched.some((outcome) => 'error' in outcome)) looks.push(now + settleMs);
+    const dueAt = earliest(looks);
     return {
       ...(problem !== undefined && { problem }),
-      ...((isSettling || !isLatched) && { dueAt: now + settleMs }),
+      ...(dueAt !== undefined && { dueAt }),
     };
   }
 }
@@ -420,15 +423,16 @@ const verbs: Record<CredentialStep['action'], string> = {
 
 function keptAs(
   { name }: GeneratedSecret,
-  { status, restartSince, rotatedAt, dueAt, isNonceHandled, unreadable }: CredentialPlan,
+  { status, restartSince, rotatedAt, dueAt, isNonceHandled, defects }: CredentialPlan,
   live: Secret | undefined,
 ): KeptCredential {
+  const [first] = defects;
   const problem =
-    unreadable.length === 0
+    first === undefined
       ? undefined
       : {
-          reason: 'RotationUnreadable',
-          message: `Credential ${name} is not rotated as asked: ${unreadable.join(', ')} can't be read.`,
+          reason: first.reason,
+          message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
         };
   return { status, live, problem, restartSince, rotatedAt, dueAt, isNonceHandled };
 }

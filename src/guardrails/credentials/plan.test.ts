@@ -223,12 +223,12 @@ describe('planCredential', () => {
     expect(plan({ credential: quiet }).restartSince).toBeUndefined();
   });
 
-  it('names what of the rotation it can’t read', () => {
-    const { unreadable, step } = plan({
+  it('says what is wrong with the rotation, and doesn’t rotate by it', () => {
+    const { defects, step } = plan({
       credential: { ...credential, rotation: { schedule: 'monthly' } },
       live: standing({}, {}),
     });
-    expect(unreadable).toEqual(['rotation.schedule']);
+    expect(defects).toMatchObject([{ reason: 'RotationUnreadable' }]);
     expect(step.action).not.toBe('Rotate');
   });
 });

@@ -2,7 +2,7 @@ import type { GeneratedSecret, SecretStatus } from '../../api/automation-identit
 import { timestamp } from '../../api/conditions.ts';
 import { annotation, secretNameOf } from '../../api/names.ts';
 import type { KubeObject, Secret } from '../../api/objects.ts';
-import { rotationSchedule, type RotationSchedule } from './schedule.ts';
+import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
 import { readState, type CredentialState } from './secret.ts';
 
 /**
@@ -61,8 +61,8 @@ export interface CredentialPlan {
   /** The standing value answers the nonce, or there is none to answer. */
   isNonceHandled: boolean;
   status: SecretStatus;
-  /** Fields of the rotation that can't be read. */
-  unreadable: readonly string[];
+  /** Why it isn't rotated as asked. */
+  defects: readonly RotationDefect[];
 }
 
 export type RotationCause = 'ValueLost' | 'SpecChanged' | 'Requested' | 'Scheduled';
@@ -115,7 +115,7 @@ function rotationDue({ state, schedule, now }: Situation): RotationCause | undef
 export function planCredential(observation: CredentialObservation): CredentialPlan {
   const { identity, credential, live, recorded, nonce, isWithheld, now } = observation;
   const schedule = rotationSchedule(credential.rotation);
-  const { unreadable } = schedule;
+  const { defects } = schedule;
   const secretName = secretNameOf(identity, credential.name);
 
   if (live === undefined) {
@@ -138,7 +138,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
         secretName,
         ...(lastRotationTime !== undefined && { lastRotationTime }),
       },
-      unreadable,
+      defects,
     };
   }
 
@@ -163,7 +163,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
       ...(nextAt !== undefined && { nextRotationTime: timestamp(nextAt) }),
       ...(expiresAt !== undefined && { previousExpirationTime: timestamp(expiresAt) }),
     },
-    unreadable,
+    defects,
   };
 }
 

@@ -16,8 +16,12 @@ const allKeys = [...new Set(Object.values(keysOfType).flat())];
 
 const previousOf = (key: string): string => `previous.${key}`;
 
-/** How far the clocks of two machines may be apart. */
-export const clockSkewMs = 60_000;
+/**
+ * How far the clock of an operator may be ahead of another one's, or of its own after it was set:
+ * an hour, where somebody has read it in the wrong time zone, and some. What was written within
+ * that is believed, which delays a rotation by as much at most.
+ */
+export const clockErrorMs = 2 * 3_600_000;
 
 /** What a Secret's annotations and keys say, however they have been treated. */
 export interface CredentialState {
@@ -28,7 +32,7 @@ export interface CredentialState {
   hasPrevious: boolean;
   /** Number of rotations so far; 0 where the annotation can't be read. */
   rotation: number;
-  /** Milliseconds since the epoch; in the future by the skew of two clocks at most. */
+  /** Milliseconds since the epoch; in the future by the error of a clock at most. */
   rotatedAt: number;
   /** Milliseconds since the epoch; `undefined` where the annotation can't be read. */
   previousExpiresAt: number | undefined;
@@ -62,7 +66,7 @@ export function readState(
     hasPrevious: keys.some((key) => data[previousOf(key)] !== undefined),
     rotation: /^\d{1,15}$/.test(rotation) ? Number(rotation) : 0,
     rotatedAt:
-      stamped !== undefined && stamped <= now + clockSkewMs ? stamped : Math.min(created, now),
+      stamped !== undefined && stamped <= now + clockErrorMs ? stamped : Math.min(created, now),
     previousExpiresAt: parseTime(annotations[annotation.previousExpiresAt]),
     handledNonce: annotations[annotation.handledRotation],
     areConsumersRestarted: annotations[annotation.consumersRestarted] === rotation,
