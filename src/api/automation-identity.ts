@@ -315,7 +315,7 @@ const secret = z
     rotation: rotation.optional().meta({
       ...rotation.meta(),
       description:
-        'When a new value is generated. Without it, only on the annotation `automationguardrails.dev/rotate`.',
+        'When a new value is generated. Besides, it is at once when the annotation `automationguardrails.dev/rotate` gets another value, and when the team or the contact of `owner` changes. The annotation `automationguardrails.dev/rotate-emergency` does the same and withdraws the previous value at once, whatever `overlap` says.',
     }),
   })
   .meta({
@@ -392,6 +392,10 @@ export const automationIdentityStatusSchema = z
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:
         'Value of the annotation `automationguardrails.dev/rotate` that was last carried out.',
+    }),
+    lastHandledEmergencyRotation: z.string().max(1024).exactOptional().meta({
+      description:
+        'Value of the annotation `automationguardrails.dev/rotate-emergency` that was last carried out.',
     }),
     secrets: z
       .array(secretStatus)

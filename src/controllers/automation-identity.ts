@@ -302,6 +302,9 @@ export class AutomationIdentityController implements Reconciler {
       ...(credentials?.lastHandledRotation !== undefined && {
         lastHandledRotation: credentials.lastHandledRotation,
       }),
+      ...(credentials?.lastHandledEmergencyRotation !== undefined && {
+        lastHandledEmergencyRotation: credentials.lastHandledEmergencyRotation,
+      }),
     };
     const key = keyOf(identity);
     metrics.setHeld('AutomationIdentity', key, heldReason(missing));

@@ -35,6 +35,8 @@ class Bench {
   isWithheld = false;
   isKilled = false;
   nonce: string | undefined;
+  emergency: string | undefined;
+  owner: { team?: string; contact?: string } = { team: 'finance', contact: 'a@example.com' };
   status: AutomationIdentityStatus = {};
   readonly client = new MemoryClient(() => this.now);
   readonly notices: Notice[] = [];
@@ -58,9 +60,12 @@ class Bench {
         name: 'poster',
         namespace: 'billing',
         uid: 'uid-of-poster',
-        ...(this.nonce !== undefined && { annotations: { [annotation.rotate]: this.nonce } }),
+        annotations: {
+          ...(this.nonce !== undefined && { [annotation.rotate]: this.nonce }),
+          ...(this.emergency !== undefined && { [annotation.rotateEmergency]: this.emergency }),
+        },
       },
-      spec: { secrets: this.credentials },
+      spec: { owner: this.owner, secrets: this.credentials },
       status: this.status,
     };
   }
@@ -101,6 +106,9 @@ class Bench {
       secrets: outcome.secrets,
       ...(outcome.lastHandledRotation !== undefined && {
         lastHandledRotation: outcome.lastHandledRotation,
+      }),
+      ...(outcome.lastHandledEmergencyRotation !== undefined && {
+        lastHandledEmergencyRotation: outcome.lastHandledEmergencyRotation,
       }),
     };
     return outcome;
@@ -224,6 +232,60 @@ describe('CredentialKeeper', () => {
     bench.nonce = 'once';
     await bench.settle();
     expect(bench.value()).toBe(value);
+  });
+
+  it('leaves nothing but the new value after an emergency, also within an overlap', async () => {
+    await bench.settle();
+    bench.nonce = 'routine';
+    await bench.settle();
+    const leaked = bench.value();
+    bench.emergency = 'leaked on 1 May';
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {})).toEqual(['password']);
+    expect(bench.value()).not.toBe(leaked);
+    expect(bench.annotationOf(annotation.previousExpiresAt)).toBeUndefined();
+    expect(bench.status).toMatchObject({
+      lastHandledRotation: 'routine',
+      lastHandledEmergencyRotation: 'leaked on 1 May',
+    });
+    expect(bench.counted).toHaveLength(2);
+
+    bench.client.remove(resources.secrets, secretKey);
+    await bench.settle();
+    const value = bench.value();
+    bench.emergency = undefined;
+    await bench.settle();
+    bench.emergency = 'leaked on 1 May';
+    await bench.settle();
+    expect(bench.value()).toBe(value);
+  });
+
+  it('rotates once when the owner changes, and not while half of it is written', async () => {
+    await bench.settle();
+    const first = bench.value();
+    bench.owner = { team: 'hr' };
+    await bench.settle();
+    expect(bench.value()).toBe(first);
+    bench.owner = { team: 'hr', contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.value('previous.password')).toBe(first);
+    bench.owner = { team: ' hr ', contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.counted).toEqual(['success']);
+    expect(bench.notices.at(-1)?.message).toContain('the owner is another one');
+  });
+
+  it('doesn’t rotate what stood before owners were recorded, but takes note', async () => {
+    await bench.settle();
+    const { metadata, ...rest } = bench.secret!;
+    const { [annotation.ownerDigest]: _, ...annotations } = metadata.annotations!;
+    const first = bench.value();
+    bench.client.put(resources.secrets, { ...rest, metadata: { ...metadata, annotations } });
+    await bench.settle();
+    expect(bench.value()).toBe(first);
+    bench.owner = { team: 'hr', contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.value()).not.toBe(first);
   });
 
   it('restarts each consumer once for a rotation, and none for the first value', async () => {
@@ -519,6 +581,8 @@ describe('CredentialKeeper', () => {
 type Command =
   | { op: 'wait'; milliseconds: number }
   | { op: 'rotate' }
+  | { op: 'emergency' }
+  | { op: 'changeOwner' }
   | { op: 'unset' }
   | { op: 'addConsumer' }
   /** Work that is cut off around its n-th write, or before status is written. */
@@ -531,6 +595,8 @@ const commands = fc.array(
       milliseconds: fc.constantFrom(1, 700, 6000, hour, 2 * hour, 23 * hour, 24 * hour, 200 * hour),
     }),
     fc.record({ op: fc.constant('rotate' as const) }),
+    fc.record({ op: fc.constant('emergency' as const) }),
+    fc.record({ op: fc.constant('changeOwner' as const) }),
     fc.record({ op: fc.constant('unset' as const) }),
     fc.record({ op: fc.constant('addConsumer' as const) }),
     fc.record({
@@ -572,6 +638,8 @@ async function runThrough(
   let consumers = 0;
   let before: Secret | undefined;
   const violations: string[] = [];
+  const emergencyOf = (secret: Secret | undefined): string | undefined =>
+    secret?.metadata.annotations?.[annotation.handledEmergency];
   const checkSecret = ({ kind }: Write): void => {
     const { secret } = run;
     if (kind !== 'Secret' || secret === undefined) return;
@@ -583,7 +651,9 @@ async function runThrough(
     for (const key of keys) {
       const lost = before?.data?.[key];
       if (data[key] === undefined) violations.push('no value');
-      if (lost !== undefined && lost !== data[key] && lost !== data[`previous.${key}`]) {
+      if (emergencyOf(before) !== emergencyOf(secret)) {
+        if (before !== undefined && previous.length > 0) violations.push('an overlap');
+      } else if (lost !== undefined && lost !== data[key] && lost !== data[`previous.${key}`]) {
         violations.push('a value vanished without overlap');
       }
     }
@@ -622,6 +692,12 @@ async function runThrough(
       case 'rotate':
         run.nonce = `nonce-${++nonces}`;
         break;
+      case 'emergency':
+        run.emergency = `emergency-${++nonces}`;
+        break;
+      case 'changeOwner':
+        run.owner = { team: `team-${++nonces}`, contact: 'a@example.com' };
+        break;
       case 'unset':
         run.nonce = undefined;
         break;
@@ -648,6 +724,7 @@ async function runThrough(
     violations,
     answered,
     nonce: run.nonce,
+    emergency: run.emergency,
     rotatedAt: run.annotationOf(annotation.rotatedAt) ?? '',
     rotation: run.annotationOf(annotation.rotation),
     end: {
@@ -667,13 +744,18 @@ describe('CredentialKeeper, cut off at any point', () => {
   it('always leaves a valid value and at most two, and answers each nonce once', async () => {
     await fc.assert(
       fc.asyncProperty(commands, credentialOfAnyType, async (sequence, credential) => {
-        const { violations, answered, nonce, end } = await runThrough(sequence, true, credential);
+        const { violations, answered, nonce, emergency, end } = await runThrough(
+          sequence,
+          true,
+          credential,
+        );
         expect(violations).toEqual([]);
         for (const times of answered.values()) expect(times).toBe(1);
         if (nonce !== undefined) {
           expect(answered.get(nonce)).toBe(1);
           expect(end.status.lastHandledRotation).toBe(nonce);
         }
+        expect(end.status.lastHandledEmergencyRotation).toBe(emergency);
       }),
       { numRuns: 300 },
     );
@@ -757,6 +839,8 @@ describe('CredentialKeeper, cut off at any point', () => {
       annotation.rotation,
       annotation.previousExpiresAt,
       annotation.handledRotation,
+      annotation.handledEmergency,
+      annotation.ownerDigest,
       annotation.consumersRestarted,
     ];
     await fc.assert(

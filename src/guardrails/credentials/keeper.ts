@@ -19,8 +19,8 @@ import { needsRestart, restart } from './consumers.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
+  askedOf,
   planCredential,
-  rotationNonce,
   type CredentialPlan,
   type CredentialStep,
   type RotationCause,
@@ -28,6 +28,7 @@ import {
 import {
   completionPatch,
   newSecret,
+  ownerPatch,
   retirementPatch,
   rotationPatch,
   type Publication,
@@ -72,6 +73,7 @@ export interface CredentialsOutcome {
   problems: Pick<Finding, 'reason' | 'message'>[];
   secrets: SecretStatus[];
   lastHandledRotation: string | undefined;
+  lastHandledEmergencyRotation: string | undefined;
   /** Milliseconds since the epoch at which to look again. */
   dueAt: number | undefined;
   /** Milliseconds since the epoch; `undefined` where there is none. */
@@ -119,13 +121,15 @@ export class CredentialKeeper {
     const results = kept.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
     const restarts = await this.#restartConsumers(results, request);
 
-    const nonce = rotationNonce(identity);
-    const isHandled = results.every(({ isNonceHandled }) => isNonceHandled);
+    const asked = askedOf(identity);
+    const handled = (what: 'rotate' | 'emergency'): string | undefined =>
+      results.every(({ isHandled }) => isHandled[what]) ? asked[what] : undefined;
     return {
       problems: [...results, restarts].flatMap(({ problem }) => problem ?? []),
       secrets: results.map(({ status }) => status),
-      lastHandledRotation:
-        nonce !== undefined && isHandled ? nonce : identity.status?.lastHandledRotation,
+      lastHandledRotation: handled('rotate') ?? identity.status?.lastHandledRotation,
+      lastHandledEmergencyRotation:
+        handled('emergency') ?? identity.status?.lastHandledEmergencyRotation,
       dueAt: earliest([...results, restarts].map(({ dueAt }) => dueAt)),
       oldestRotatedAt: earliest(results.map(({ rotatedAt }) => rotatedAt)),
     };
@@ -157,6 +161,7 @@ export class CredentialKeeper {
         ...(lastRotationTime !== undefined && { lastRotationTime }),
       })),
       lastHandledRotation: identity.status?.lastHandledRotation,
+      lastHandledEmergencyRotation: identity.status?.lastHandledEmergencyRotation,
       dueAt: undefined,
       oldestRotatedAt: undefined,
     };
@@ -178,8 +183,11 @@ export class CredentialKeeper {
         identity: identityName,
         credential,
         live,
-        nonce: rotationNonce(identity),
-        lastHandledNonce: identity.status?.lastHandledRotation,
+        asked: askedOf(identity),
+        lastHandled: {
+          rotate: identity.status?.lastHandledRotation,
+          emergency: identity.status?.lastHandledEmergencyRotation,
+        },
         recorded,
         isWithheld,
         now: clock(),
@@ -233,6 +241,7 @@ export class CredentialKeeper {
       });
       return retired;
     }
+    if (step.action === 'RecordOwner') return await patch(ownerPatch(step.live, step.owner));
     const { cause, previousExpiresAt } = step;
     const rotated = await patch(
       rotationPatch(
@@ -404,13 +413,15 @@ interface KeptCredential {
   restartSince: number | undefined;
   rotatedAt: number | undefined;
   dueAt: number | undefined;
-  isNonceHandled: boolean;
+  isHandled: CredentialPlan['isHandled'];
 }
 
 const causeSentences: Record<RotationCause, string> = {
   ValueLost: 'the one before was taken out of it',
   SpecChanged: 'the spec asks for another one',
+  Emergency: 'an emergency rotation was asked for, so the one before is gone',
   Requested: 'a rotation was asked for',
+  OwnerChanged: 'the owner is another one',
   Scheduled: 'its rotation was due',
 };
 
@@ -419,11 +430,12 @@ const verbs: Record<CredentialStep['action'], string> = {
   Create: 'create',
   Rotate: 'rotate',
   Retire: 'withdraw the previous value of',
+  RecordOwner: 'write the owner to',
 };
 
 function keptAs(
   { name }: GeneratedSecret,
-  { status, restartSince, rotatedAt, dueAt, isNonceHandled, defects }: CredentialPlan,
+  { status, restartSince, rotatedAt, dueAt, isHandled, defects }: CredentialPlan,
   live: Secret | undefined,
 ): KeptCredential {
   const [first] = defects;
@@ -434,7 +446,7 @@ function keptAs(
           reason: first.reason,
           message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
         };
-  return { status, live, problem, restartSince, rotatedAt, dueAt, isNonceHandled };
+  return { status, live, problem, restartSince, rotatedAt, dueAt, isHandled };
 }
 
 /**
@@ -471,16 +483,16 @@ function foreign(
     restartSince: undefined,
     rotatedAt: undefined,
     dueAt: now + refusedMs,
-    isNonceHandled: true,
+    isHandled: { rotate: true, emergency: true },
   };
 }
 
 function publicationOf(
   { type, rotation: settings }: GeneratedSecret,
-  { rotation, publishedAt, nonce }: Omit<Publication, 'type' | 'isComplete'>,
+  { rotation, publishedAt, answers }: Omit<Publication, 'type' | 'isComplete'>,
 ): Publication {
   const isComplete = rotation > 0 && settings?.restartConsumers !== true;
-  return { type, rotation, publishedAt, nonce, isComplete };
+  return { type, rotation, publishedAt, answers, isComplete };
 }
 
 function isControlledBy(secret: Secret, { metadata: { uid } }: AutomationIdentity): boolean {

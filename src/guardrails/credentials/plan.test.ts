@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { Secret } from '../../api/objects.ts';
-import { planCredential, rotationNonce, type CredentialObservation } from './plan.ts';
+import { askedOf, planCredential, type CredentialObservation } from './plan.ts';
 
 const hour = 3_600_000;
 const start = Date.parse('2026-05-01T00:00:00Z');
@@ -13,6 +13,11 @@ const credential: GeneratedSecret = {
   type: 'Password',
   rotation: { every: '24h', overlap: '2h', restartConsumers: true },
 };
+
+const nothing = { rotate: undefined, emergency: undefined, owner: undefined };
+const rotate = { ...nothing, rotate: 'now' };
+const emergency = { ...nothing, emergency: 'now' };
+const owner = { ...nothing, owner: 'them' };
 
 /** Rotated once, at `start`, with a previous value until two hours later. */
 function standing(
@@ -42,8 +47,8 @@ function plan(parts: Partial<CredentialObservation>) {
     identity: 'poster',
     credential,
     live: standing(),
-    nonce: undefined,
-    lastHandledNonce: undefined,
+    asked: nothing,
+    lastHandled: nothing,
     recorded: undefined,
     isWithheld: false,
     now: start,
@@ -102,17 +107,61 @@ describe('planCredential', () => {
     },
     {
       what: 'rotates when asked to',
-      parts: { nonce: 'now' },
-      expected: { action: 'Rotate', cause: 'Requested', nonce: 'now' },
+      parts: { asked: rotate },
+      expected: { action: 'Rotate', cause: 'Requested', answers: rotate },
     },
     {
       what: 'carries out a nonce once',
-      parts: { nonce: 'now', live: standing({ [annotation.handledRotation]: 'now' }) },
+      parts: { asked: rotate, live: standing({ [annotation.handledRotation]: 'now' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'keeps no previous value in an emergency',
+      parts: { asked: emergency },
+      expected: { action: 'Rotate', cause: 'Emergency', previousExpiresAt: undefined },
+    },
+    {
+      what: 'keeps none in an emergency either, where the standing one was taken out',
+      parts: { asked: emergency, live: standing({}, { password: '' }) },
+      expected: { action: 'Rotate', cause: 'ValueLost', previousExpiresAt: undefined },
+    },
+    {
+      what: 'answers all that is asked by one rotation, as the emergency wants it',
+      parts: { asked: { rotate: 'a', emergency: 'b', owner: 'c' }, now: start + 24 * hour },
+      expected: {
+        action: 'Rotate',
+        answers: { rotate: 'a', emergency: 'b', owner: 'c' },
+        previousExpiresAt: undefined,
+      },
+    },
+    {
+      what: 'carries out an emergency once',
+      parts: { asked: emergency, live: standing({ [annotation.handledEmergency]: 'now' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'rotates for another owner, with the overlap',
+      parts: { asked: owner, live: standing({ [annotation.ownerDigest]: 'others' }) },
+      expected: { action: 'Rotate', cause: 'OwnerChanged', previousExpiresAt: start + 2 * hour },
+    },
+    {
+      what: 'takes note of the owner of a value that nobody’s is recorded for',
+      parts: { asked: owner },
+      expected: { action: 'RecordOwner', owner: 'them' },
+    },
+    {
+      what: 'leaves a value alone whose owner is the same',
+      parts: { asked: owner, live: standing({ [annotation.ownerDigest]: 'them' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'leaves a value alone while its owner is incomplete',
+      parts: { live: standing({ [annotation.ownerDigest]: 'others' }) },
       expected: { action: 'None' },
     },
     {
       what: 'keeps no previous value without an overlap',
-      parts: { nonce: 'now', credential: { name: 'erp', type: 'Password' } },
+      parts: { asked: rotate, credential: { name: 'erp', type: 'Password' } },
       expected: { action: 'Rotate', previousExpiresAt: undefined },
     },
     {
@@ -183,7 +232,7 @@ describe('planCredential', () => {
     {
       what: 'leaves a Secret that is being deleted alone',
       parts: {
-        nonce: 'now',
+        asked: rotate,
         live: {
           ...standing(),
           metadata: { ...standing().metadata, deletionTimestamp: time(start) },
@@ -233,7 +282,7 @@ describe('planCredential', () => {
   });
 });
 
-describe('rotationNonce', () => {
+describe('askedOf', () => {
   it.each([
     [undefined, undefined],
     ['', undefined],
@@ -241,7 +290,24 @@ describe('rotationNonce', () => {
     [' 7 ', '7'],
     ['x'.repeat(10_000), 'x'.repeat(253)],
   ])('reads %j', (text, expected) => {
-    const annotations = text === undefined ? {} : { [annotation.rotate]: text };
-    expect(rotationNonce({ metadata: { name: 'poster', annotations } })).toBe(expected);
+    const annotations =
+      text === undefined ? {} : { [annotation.rotate]: text, [annotation.rotateEmergency]: text };
+    expect(askedOf({ metadata: { name: 'poster', annotations }, spec: {} })).toEqual({
+      rotate: expected,
+      emergency: expected,
+      owner: undefined,
+    });
+  });
+
+  it('knows an owner by team and contact', () => {
+    const ownerOf = (of: object): string | undefined =>
+      askedOf({ metadata: { name: 'poster' }, spec: { owner: of } }).owner;
+    const finance = ownerOf({ team: 'finance', contact: 'a@example.com' });
+    expect(finance).toMatch(/^[0-9a-f]{16}$/);
+    expect(ownerOf({ team: ' finance', contact: 'a@example.com', escalation: 'x' })).toBe(finance);
+    expect(ownerOf({ team: 'hr', contact: 'a@example.com' })).not.toBe(finance);
+    expect(ownerOf({ team: 'finance', contact: 'b@example.com' })).not.toBe(finance);
+    expect(ownerOf({ team: 'finance', contact: ' ' })).toBeUndefined();
+    expect(ownerOf({ contact: 'a@example.com' })).toBeUndefined();
   });
 });

@@ -1,17 +1,40 @@
-import type { GeneratedSecret, SecretStatus } from '../../api/automation-identity.ts';
+import { createHash } from 'node:crypto';
+import type {
+  AutomationIdentity,
+  GeneratedSecret,
+  SecretStatus,
+} from '../../api/automation-identity.ts';
 import { timestamp } from '../../api/conditions.ts';
 import { annotation, secretNameOf } from '../../api/names.ts';
-import type { KubeObject, Secret } from '../../api/objects.ts';
+import type { Secret } from '../../api/objects.ts';
 import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
-import { readState, type CredentialState } from './secret.ts';
+import { readState, type Answers, type CredentialState } from './secret.ts';
 
 /**
- * What the `rotate` annotation asks for; blank asks for nothing. It is copied into Secrets and
- * status, so it has a bound.
+ * What an identity asks of its values. Blank annotations ask for nothing; they are copied into
+ * Secrets and status, so they have a bound. An owner of whom a part is missing, or blank, isn't
+ * another one yet.
  */
-export function rotationNonce({ metadata }: KubeObject): string | undefined {
-  const nonce = metadata.annotations?.[annotation.rotate]?.trim().slice(0, 253);
-  return nonce === '' ? undefined : nonce;
+export function askedOf({
+  metadata: { annotations },
+  spec,
+}: Pick<AutomationIdentity, 'metadata' | 'spec'>): Answers {
+  const nonceOf = (name: string): string | undefined => {
+    const nonce = annotations?.[name]?.trim().slice(0, 253);
+    return nonce === '' ? undefined : nonce;
+  };
+  const [team, contact] = [spec.owner?.team?.trim(), spec.owner?.contact?.trim()];
+  return {
+    rotate: nonceOf(annotation.rotate),
+    emergency: nonceOf(annotation.rotateEmergency),
+    owner:
+      team === undefined || team === '' || contact === undefined || contact === ''
+        ? undefined
+        : createHash('sha256')
+            .update(JSON.stringify([team, contact]))
+            .digest('hex')
+            .slice(0, 16),
+  };
 }
 
 /** One generated credential, as it stands and as it is asked for. */
@@ -21,10 +44,10 @@ export interface CredentialObservation {
   credential: GeneratedSecret;
   /** Its Secret, which is ours; `undefined` where there is none. */
   live: Secret | undefined;
-  /** What the `rotate` annotation of the identity asks for. */
-  nonce: string | undefined;
-  /** The nonce that the identity as a whole answered last. */
-  lastHandledNonce: string | undefined;
+  /** What the identity asks of its values. */
+  asked: Answers;
+  /** What the identity as a whole answered last. */
+  lastHandled: Pick<Answers, 'rotate' | 'emergency'>;
   /** What status last said of it. */
   recorded: SecretStatus | undefined;
   /** Nothing is granted now that doesn't stand yet. */
@@ -36,19 +59,20 @@ export interface CredentialObservation {
 /** The one write that is due. */
 export type CredentialStep =
   | { action: 'None' }
-  | { action: 'Create'; rotation: number; nonce: string | undefined }
+  | { action: 'Create'; rotation: number; answers: Answers }
   | {
       action: 'Rotate';
       live: Secret;
       cause: RotationCause;
       rotation: number;
-      nonce: string | undefined;
+      answers: Answers;
       /** Milliseconds since the epoch. */
       publishedAt: number;
       /** Milliseconds since the epoch; `undefined` where no previous value is kept. */
       previousExpiresAt: number | undefined;
     }
-  | { action: 'Retire'; live: Secret };
+  | { action: 'Retire'; live: Secret }
+  | { action: 'RecordOwner'; live: Secret; owner: string };
 
 export interface CredentialPlan {
   step: CredentialStep;
@@ -58,20 +82,26 @@ export interface CredentialPlan {
   restartSince: number | undefined;
   /** Milliseconds since the epoch of the standing value's publication. */
   rotatedAt: number | undefined;
-  /** The standing value answers the nonce, or there is none to answer. */
-  isNonceHandled: boolean;
+  /** What the identity asks for by its annotations is done here. */
+  isHandled: Record<'rotate' | 'emergency', boolean>;
   status: SecretStatus;
   /** Why it isn't rotated as asked. */
   defects: readonly RotationDefect[];
 }
 
-export type RotationCause = 'ValueLost' | 'SpecChanged' | 'Requested' | 'Scheduled';
+export type RotationCause =
+  | 'ValueLost'
+  | 'SpecChanged'
+  | 'Emergency'
+  | 'Requested'
+  | 'OwnerChanged'
+  | 'Scheduled';
 
 interface Situation {
   live: Secret;
   state: CredentialState;
   schedule: RotationSchedule;
-  nonce: string | undefined;
+  asked: Answers;
   isWithheld: boolean;
   now: number;
 }
@@ -80,7 +110,9 @@ interface Situation {
 const causes: readonly ((situation: Situation) => RotationCause | undefined)[] = [
   valueLost,
   specChanged,
+  emergencyRequested,
   rotationRequested,
+  ownerChanged,
   rotationDue,
 ];
 
@@ -95,10 +127,25 @@ function specChanged({ state, isWithheld }: Situation): RotationCause | undefine
 }
 
 /** A nonce that the standing value doesn't answer yet. */
-function rotationRequested({ state, nonce }: Situation): RotationCause | undefined {
-  return state.hasValue && nonce !== undefined && state.handledNonce !== nonce
-    ? 'Requested'
+function emergencyRequested({ state, asked }: Situation): RotationCause | undefined {
+  return state.hasValue && isUnanswered('emergency', state, asked) ? 'Emergency' : undefined;
+}
+
+/** As above. */
+function rotationRequested({ state, asked }: Situation): RotationCause | undefined {
+  return state.hasValue && isUnanswered('rotate', state, asked) ? 'Requested' : undefined;
+}
+
+/** Who could read the value no longer answers for it; unless it isn't known for whom it was made. */
+function ownerChanged({ state, asked }: Situation): RotationCause | undefined {
+  const isRecorded = state.answers.owner !== undefined;
+  return state.hasValue && isRecorded && isUnanswered('owner', state, asked)
+    ? 'OwnerChanged'
     : undefined;
+}
+
+function isUnanswered(what: keyof Answers, state: CredentialState, asked: Answers): boolean {
+  return asked[what] !== undefined && asked[what] !== state.answers[what];
 }
 
 /** Its time has come. However many times were missed, it is replaced once. */
@@ -113,7 +160,7 @@ function rotationDue({ state, schedule, now }: Situation): RotationCause | undef
  * next plan goes on from what stands, and no step is taken twice.
  */
 export function planCredential(observation: CredentialObservation): CredentialPlan {
-  const { identity, credential, live, recorded, nonce, isWithheld, now } = observation;
+  const { identity, credential, live, recorded, asked, lastHandled, isWithheld, now } = observation;
   const schedule = rotationSchedule(credential.rotation);
   const { defects } = schedule;
   const secretName = secretNameOf(identity, credential.name);
@@ -127,12 +174,16 @@ export function planCredential(observation: CredentialObservation): CredentialPl
         : {
             action: 'Create',
             rotation: lastRotationTime === undefined ? 0 : 1,
-            nonce: nonce ?? observation.lastHandledNonce,
+            answers: {
+              rotate: asked.rotate ?? lastHandled.rotate,
+              emergency: asked.emergency ?? lastHandled.emergency,
+              owner: asked.owner,
+            },
           },
       dueAt: undefined,
       restartSince: undefined,
       rotatedAt: undefined,
-      isNonceHandled: true,
+      isHandled: { rotate: true, emergency: true },
       status: {
         name: credential.name,
         secretName,
@@ -143,7 +194,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
   }
 
   const state = readState(live, credential, now);
-  const situation = { live, state, schedule, nonce, isWithheld, now };
+  const situation = { live, state, schedule, asked, isWithheld, now };
   const expiresAt = state.hasPrevious ? previousExpiry(state, schedule) : undefined;
   const nextAt = schedule.nextAfter(state.rotatedAt);
   const isRestartWanted = credential.rotation?.restartConsumers === true;
@@ -155,7 +206,10 @@ export function planCredential(observation: CredentialObservation): CredentialPl
         ? state.rotatedAt
         : undefined,
     rotatedAt: state.rotatedAt,
-    isNonceHandled: nonce === undefined || state.handledNonce === nonce,
+    isHandled: {
+      rotate: !isUnanswered('rotate', state, asked),
+      emergency: !isUnanswered('emergency', state, asked),
+    },
     status: {
       name: credential.name,
       secretName,
@@ -170,7 +224,9 @@ export function planCredential(observation: CredentialObservation): CredentialPl
 const none: CredentialStep = { action: 'None' };
 
 function stepOf(situation: Situation, expiresAt: number | undefined): CredentialStep {
-  const { live, state, schedule, nonce, now } = situation;
+  const { live, state, schedule, asked, now } = situation;
+  // Whatever else is a reason at the same time.
+  const keepsPrevious = schedule.overlapMs > 0 && !isUnanswered('emergency', state, asked);
   for (const causeOf of causes) {
     const cause = causeOf(situation);
     if (cause === undefined) continue;
@@ -179,13 +235,16 @@ function stepOf(situation: Situation, expiresAt: number | undefined): Credential
       live,
       cause,
       rotation: state.rotation + 1,
-      nonce,
+      answers: asked,
       // Two rotations never carry the same time, since a restart is known by it.
       publishedAt: Math.max(now, state.rotatedAt + 1),
-      previousExpiresAt: schedule.overlapMs > 0 ? now + schedule.overlapMs : undefined,
+      previousExpiresAt: keepsPrevious ? now + schedule.overlapMs : undefined,
     };
   }
-  return expiresAt !== undefined && expiresAt <= now ? { action: 'Retire', live } : none;
+  if (expiresAt !== undefined && expiresAt <= now) return { action: 'Retire', live };
+  return state.hasValue && state.answers.owner === undefined && asked.owner !== undefined
+    ? { action: 'RecordOwner', live, owner: asked.owner }
+    : none;
 }
 
 /**

@@ -23,6 +23,16 @@ const previousOf = (key: string): string => `previous.${key}`;
  */
 export const clockErrorMs = 2 * 3_600_000;
 
+/** What a value is an answer to, or what is asked for. */
+export interface Answers {
+  /** The nonce of `rotate`. */
+  rotate: string | undefined;
+  /** The nonce of `rotate-emergency`. */
+  emergency: string | undefined;
+  /** Digest of the owner. */
+  owner: string | undefined;
+}
+
 /** What a Secret's annotations and keys say, however they have been treated. */
 export interface CredentialState {
   /** Under every key of its type. */
@@ -36,7 +46,7 @@ export interface CredentialState {
   rotatedAt: number;
   /** Milliseconds since the epoch; `undefined` where the annotation can't be read. */
   previousExpiresAt: number | undefined;
-  handledNonce: string | undefined;
+  answers: Answers;
   /** The rotation's consumers were all restarted. */
   areConsumersRestarted: boolean;
 }
@@ -68,7 +78,11 @@ export function readState(
     rotatedAt:
       stamped !== undefined && stamped <= now + clockErrorMs ? stamped : Math.min(created, now),
     previousExpiresAt: parseTime(annotations[annotation.previousExpiresAt]),
-    handledNonce: annotations[annotation.handledRotation],
+    answers: {
+      rotate: annotations[annotation.handledRotation],
+      emergency: annotations[annotation.handledEmergency],
+      owner: annotations[annotation.ownerDigest],
+    },
     areConsumersRestarted: annotations[annotation.consumersRestarted] === rotation,
   };
 }
@@ -88,8 +102,8 @@ export interface Publication {
   rotation: number;
   /** Milliseconds since the epoch. */
   publishedAt: number;
-  /** The `rotate` nonce that the value answers; without one, what stands is left. */
-  nonce: string | undefined;
+  /** Where nothing was asked, what stands is left. */
+  answers: Answers;
   /** Nobody waits for a restart: the rotation counts as complete. */
   isComplete: boolean;
 }
@@ -109,8 +123,8 @@ export function newSecret(
 
 /**
  * Merge patch that puts a new value in place of the standing one, which stays readable as
- * `previous.*` until `previousExpiresAt`; without a time it is gone at once. Where no value stands
- * (somebody took it away), the one before it keeps its own time. Keys of the other types go, in
+ * `previous.*` until `previousExpiresAt`; without a time there is no previous value from then on.
+ * Where no value stands (somebody took it away), the one before it keeps its own time. Keys of the other types go, in
  * case the type was changed. The patch names the version that it was planned for, so that it
  * happens once.
  *
@@ -135,13 +149,15 @@ export function rotationPatch(
       annotations: {
         ...restartPending,
         ...publicationAnnotations(publication),
-        ...(standing.size > 0 && { [annotation.previousExpiresAt]: previousExpiresAt ?? null }),
+        ...((standing.size > 0 || previousExpiresAt === undefined) && {
+          [annotation.previousExpiresAt]: previousExpiresAt ?? null,
+        }),
       },
     },
     data: {
       ...withoutOtherTypes(keys),
       ...encoded(value),
-      ...(standing.size > 0 &&
+      ...((standing.size > 0 || previousExpiresAt === undefined) &&
         Object.fromEntries(
           keys.map((key) => [
             previousOf(key),
@@ -158,6 +174,11 @@ export function retirementPatch(live: Secret): object {
     metadata: { ...versionOf(live), annotations: { [annotation.previousExpiresAt]: null } },
     data: Object.fromEntries(allKeys.map((key) => [previousOf(key), null])),
   };
+}
+
+/** Merge patch that records for whom the standing value was made. */
+export function ownerPatch(live: Secret, owner: string): object {
+  return { metadata: { ...versionOf(live), annotations: { [annotation.ownerDigest]: owner } } };
 }
 
 /** Merge patch that records that every consumer of the standing rotation was restarted. */
@@ -192,13 +213,15 @@ function encoded(value: CredentialValue): Record<string, string> {
 function publicationAnnotations({
   rotation,
   publishedAt,
-  nonce,
+  answers: { rotate, emergency, owner },
   isComplete,
 }: Publication): Record<string, string> {
   return {
     [annotation.rotatedAt]: new Date(publishedAt).toISOString(),
     [annotation.rotation]: String(rotation),
-    ...(nonce !== undefined && { [annotation.handledRotation]: nonce }),
+    ...(rotate !== undefined && { [annotation.handledRotation]: rotate }),
+    ...(emergency !== undefined && { [annotation.handledEmergency]: emergency }),
+    ...(owner !== undefined && { [annotation.ownerDigest]: owner }),
     ...(isComplete && { [annotation.consumersRestarted]: String(rotation) }),
   };
 }
