@@ -167,11 +167,14 @@ const permission = z
     ),
   });
 
+/** Workloads that a rotation restarts at a time, where the spec doesn't say. */
+export const defaultConcurrentRestarts = 3;
+
 const rotation = z
   .object({
     every: duration(
       'every',
-      'Time from one rotation to the next, a Go-style duration such as `24h`. Exactly one of `every` and `schedule`.',
+      'Longest time from one rotation to the next, a Go-style duration such as `24h`. To spread the rotations of many identities, it is shorter by up to a tenth, half an hour at most: by how much, depends on the UID of the identity. Exactly one of `every` and `schedule`.',
     ).optional(),
     schedule: z
       .string()
@@ -179,7 +182,7 @@ const rotation = z
       .optional()
       .meta({
         description:
-          'Times of rotation, a cron expression of five fields: minute, hour, day of month, month, day of week. A time that clocks skip comes when they have gone on, one that they repeat comes once. Exactly one of `every` and `schedule`.',
+          'Times of rotation, a cron expression of five fields: minute, hour, day of month, month, day of week. A time that clocks skip comes when they have gone on, one that they repeat comes once. To spread the rotations of many identities, one comes later by up to a tenth of the time to the next, half an hour at most. Exactly one of `every` and `schedule`.',
         ...rules({
           rule: `self.matches('${schedulePattern}')`,
           message:
@@ -205,8 +208,16 @@ const rotation = z
     ).optional(),
     restartConsumers: z.boolean().optional().meta({
       description:
-        'Whether a rotation restarts the Deployments and StatefulSets whose pods reference the Secret. False if absent.',
+        'Whether a rotation restarts the Deployments, StatefulSets and DaemonSets whose pods reference the Secret. False if absent.',
     }),
+    maxConcurrentRestarts: z
+      .int32()
+      .min(1)
+      .max(100)
+      .optional()
+      .meta({
+        description: `How many of them restart at a time: the next ones follow when those have all their pods available again. ${defaultConcurrentRestarts} if absent.`,
+      }),
   })
   .meta({
     description: 'When a new value is generated.',
@@ -214,6 +225,11 @@ const rotation = z
       {
         rule: 'has(self.every) != has(self.schedule)',
         message: 'a rotation needs either every or schedule: write exactly one of the two',
+      },
+      {
+        rule: '!has(self.maxConcurrentRestarts) || (has(self.restartConsumers) && self.restartConsumers)',
+        message:
+          'maxConcurrentRestarts bounds what restartConsumers does, which is not asked for: set restartConsumers: true, or remove maxConcurrentRestarts',
       },
       {
         rule: '!has(self.timeZone) || has(self.schedule)',
@@ -375,7 +391,9 @@ const secretStatus = z
     name: z.string().max(63).meta({ description: 'Name of the secret within the identity.' }),
     secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
     lastRotationTime: time('When the value was last generated.').exactOptional(),
-    nextRotationTime: time('When the next value is due.').exactOptional(),
+    nextRotationTime: time(
+      'When the next value is due; rotations of many identities are spread, and this one has its own time.',
+    ).exactOptional(),
     previousExpirationTime: time(
       'When the previous value is withdrawn; present while it is readable.',
     ).exactOptional(),

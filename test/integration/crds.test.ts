@@ -509,6 +509,16 @@ describe('generated secrets', () => {
       'timeZone must be a name of the IANA database',
     ],
     [
+      'a bound of restarts that are not asked for',
+      rotation({ every: '1h', maxConcurrentRestarts: 2 }),
+      'maxConcurrentRestarts bounds what restartConsumers does',
+    ],
+    [
+      'a bound of no restarts',
+      rotation({ every: '1h', restartConsumers: true, maxConcurrentRestarts: 0 }),
+      'should be greater than or equal to 1',
+    ],
+    [
       'six cron fields',
       rotation({ schedule: '0 0 3 * * *' }),
       'schedule must be a cron expression of five fields',
@@ -533,7 +543,10 @@ describe('generated secrets', () => {
   });
 
   it.each([
-    ['hours', rotation({ every: '24h', overlap: '1h', restartConsumers: true })],
+    [
+      'hours',
+      rotation({ every: '24h', overlap: '1h', restartConsumers: true, maxConcurrentRestarts: 1 }),
+    ],
     ['parts', rotation({ every: '1h30m', overlap: '1.5m' })],
     ['a schedule', rotation({ schedule: '0 3 * * SUN', overlap: '48h' })],
     ...[

@@ -116,7 +116,7 @@ class Bench {
 
   /** Looks until there is nothing more to write at this time. */
   async settle(): Promise<CredentialsOutcome> {
-    for (let looks = 0; looks < 10; looks++) {
+    for (let looks = 0; looks < 20; looks++) {
       const [writes, status] = [this.client.writes.length, JSON.stringify(this.status)];
       const outcome = await this.keep();
       if (writes === this.client.writes.length && status === JSON.stringify(this.status)) {
@@ -137,6 +137,14 @@ class Bench {
       metadata: { name, namespace: 'billing' },
       spec: { replicas, template },
     } as KubeObject);
+  }
+
+  /** A rollout ends, or its pods fail. */
+  setAvailable(name: string, isAvailable: boolean): void {
+    const key = { namespace: 'billing', name };
+    const found = this.client.find(resources.deployments, key)!;
+    const status = { replicas: 1, updatedReplicas: 1, availableReplicas: isAvailable ? 1 : 0 };
+    this.client.put(resources.deployments, { ...found, status } as KubeObject);
   }
 
   restartedAt(name: string): string | undefined {
@@ -370,6 +378,46 @@ describe('CredentialKeeper', () => {
     bench.isKilled = true;
     await bench.settle();
     expect(bench.restartedAt('reader')).toBeDefined();
+  });
+
+  it('restarts as many at a time as the spec allows, the next when those are available again', async () => {
+    const names = ['a', 'b', 'c', 'd'];
+    bench.credentials = [{ ...erp, rotation: { ...erp.rotation, maxConcurrentRestarts: 2 } }];
+    for (const name of names) {
+      bench.addConsumer(name);
+      bench.setAvailable(name, true);
+    }
+    bench.client.afterWrite = ({ kind, name }) => {
+      if (kind === 'Deployment') bench.setAvailable(name, false);
+    };
+    await bench.settle();
+    bench.nonce = 'x';
+    const restarted = (): string[] => names.filter((name) => bench.restartedAt(name));
+    await bench.settle();
+    expect(restarted()).toEqual(['a', 'b']);
+    bench.now += 10 * second;
+    await bench.settle();
+    expect(restarted()).toEqual(['a', 'b']);
+    expect(bench.annotationOf(annotation.consumersRestarted)).toBeUndefined();
+
+    bench.setAvailable('b', true);
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(restarted()).toEqual(['a', 'b', 'c']);
+
+    bench.now += hour;
+    const { problems, dueAt } = await bench.settle();
+    expect(problems).toMatchObject([{ reason: 'RestartsWaiting' }]);
+    expect(problems[0]?.message).toContain('Not available again: Deployment a, Deployment c.');
+    expect(dueAt).toBe(bench.now + 60 * second);
+
+    for (const name of ['a', 'c']) bench.setAvailable(name, true);
+    await bench.settle();
+    bench.setAvailable('d', true);
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(restarted()).toEqual(names);
+    expect(bench.annotationOf(annotation.consumersRestarted)).toBe('1');
+    const restarts = bench.client.writes.filter(({ kind }) => kind === 'Deployment');
+    expect(restarts.map(({ name }) => name)).toEqual(names);
   });
 
   it('reports consumers that can’t be restarted, and goes on trying', async () => {
@@ -668,19 +716,31 @@ async function runThrough(
     }
     before = secret;
   };
+  const restarts = new Set<string>();
+  const checkRestart = ({ kind, name }: Write): void => {
+    if (kind !== 'Deployment') return;
+    const restart = `${name} ${run.restartedAt(name)}`;
+    if (restarts.has(restart)) violations.push('a second restart');
+    restarts.add(restart);
+    run.setAvailable(name, true);
+  };
+  const check = (write: Write): void => {
+    checkSecret(write);
+    checkRestart(write);
+  };
   const cutAt = (cut: { write: number; after: boolean }): void => {
     let writes = 0;
     run.client.beforeWrite = () => {
       if (++writes === cut.write && !cut.after) throw new Crash();
     };
     run.client.afterWrite = (write) => {
-      checkSecret(write);
+      check(write);
       if (writes === cut.write && cut.after) throw new Crash();
     };
   };
   const uncut = (): void => {
     run.client.beforeWrite = () => undefined;
-    run.client.afterWrite = checkSecret;
+    run.client.afterWrite = check;
   };
 
   uncut();

@@ -1,7 +1,8 @@
-import type {
-  AutomationIdentity,
-  GeneratedSecret,
-  SecretStatus,
+import {
+  defaultConcurrentRestarts,
+  type AutomationIdentity,
+  type GeneratedSecret,
+  type SecretStatus,
 } from '../../api/automation-identity.ts';
 import type { Finding } from '../../api/conditions.ts';
 import { secretNameOf } from '../../api/names.ts';
@@ -15,12 +16,13 @@ import { ApiError, isConflict } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import { some } from '../wording.ts';
-import { needsRestart, restart } from './consumers.ts';
+import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
   askedOf,
   planCredential,
+  spreadOf,
   type CredentialPlan,
   type CredentialStep,
   type RotationCause,
@@ -82,6 +84,8 @@ export interface CredentialsOutcome {
 
 /** Time that a cache gets to show workloads which were there before a rotation. */
 const settleMs = 5_000;
+/** Restarts that take longer than this are told. */
+const restartsSlowMs = 30 * 60_000;
 /** A refusal is looked at again after this time: nothing tells when its cause is gone. */
 const refusedMs = 60_000;
 /** Requests in flight at a time, for one identity. */
@@ -125,7 +129,7 @@ export class CredentialKeeper {
     const handled = (what: 'rotate' | 'emergency'): string | undefined =>
       results.every(({ isHandled }) => isHandled[what]) ? asked[what] : undefined;
     return {
-      problems: [...results, restarts].flatMap(({ problem }) => problem ?? []),
+      problems: [...results.flatMap(({ problem }) => problem ?? []), ...restarts.problems],
       secrets: results.map(({ status }) => status),
       lastHandledRotation: handled('rotate') ?? identity.status?.lastHandledRotation,
       lastHandledEmergencyRotation:
@@ -188,6 +192,7 @@ export class CredentialKeeper {
           rotate: identity.status?.lastHandledRotation,
           emergency: identity.status?.lastHandledEmergencyRotation,
         },
+        spread: spreadOf(identity),
         recorded,
         isWithheld,
         now: clock(),
@@ -325,40 +330,37 @@ export class CredentialKeeper {
   }
 
   /**
-   * Restarts whoever may still hold a replaced value, each once however many Secrets it reads. A
-   * rotation is complete when, some time after it, no such workload is left.
+   * Restarts whoever may still hold a replaced value, each once however many Secrets it reads, some
+   * at a time. A rotation is complete when, some time after it, no such workload is left.
    */
   async #restartConsumers(
     results: readonly KeptCredential[],
     request: KeepCredentials,
-  ): Promise<{ problem?: Problem; dueAt?: number }> {
+  ): Promise<{ problems: Problem[]; dueAt: number | undefined }> {
     const { client, clock, workloads } = this.#options;
     const { identity, isKilled, signal } = request;
     const { namespace = '', name } = identity.metadata;
     const now = clock();
-    const restarts = new Map<Workload, number>();
-    const completed: Secret[] = [];
-    const looks: number[] = [];
-    for (const { live, restartSince, status } of results) {
-      if (live === undefined || restartSince === undefined) continue;
-      const consumers = workloads
-        .byIndex('secret', `${namespace}/${status.secretName}`)
-        .filter((workload) => needsRestart(workload, restartSince, now));
-      if (consumers.length === 0 && now >= restartSince + settleMs) completed.push(live);
-      // A killed identity's pods are being stopped; what release starts reads the current value.
-      const due = consumers.filter((c) => !isKilled || c.serviceAccountName !== name);
-      for (const consumer of due) {
-        restarts.set(consumer, Math.max(restartSince, restarts.get(consumer) ?? 0));
-      }
-      if (due.length > 0) looks.push(now + settleMs);
-      // In the future where the clock was ahead when it was rotated.
-      if (now < restartSince + settleMs) looks.push(restartSince + settleMs);
-    }
+    const rollovers = results.flatMap(({ live, restartSince, atOnce, status }) => {
+      if (live === undefined || restartSince === undefined) return [];
+      const consumers = workloads.byIndex('secret', `${namespace}/${status.secretName}`);
+      return [{ live, rotatedAt: restartSince, atOnce, consumers }];
+    });
+    // A killed identity's pods are being stopped; what release starts reads the current value.
+    const plan = planRestarts(
+      rollovers,
+      ({ serviceAccountName }) => isKilled && serviceAccountName === name,
+      now,
+    );
+    const completed = rollovers.filter(
+      ({ rotatedAt, consumers }) =>
+        now >= rotatedAt + settleMs && !consumers.some((one) => needsRestart(one, rotatedAt, now)),
+    );
 
-    const restarted = await forEachBounded([...restarts], parallelism, ([workload, rotatedAt]) =>
+    const restarted = await forEachBounded([...plan.now], parallelism, ([workload, rotatedAt]) =>
       restart(client, workload, rotatedAt, signal),
     );
-    const latched = await forEachBounded(completed, parallelism, (live) =>
+    const latched = await forEachBounded(completed, parallelism, ({ live }) =>
       client.mergePatch(
         resources.secrets,
         { namespace, name: live.metadata.name },
@@ -366,42 +368,65 @@ export class CredentialKeeper {
         { signal },
       ),
     );
-    const problem = reportRestarts(restarted, request);
-    if (latched.some((outcome) => 'error' in outcome)) looks.push(now + settleMs);
-    const dueAt = earliest(looks);
+    const since = Math.max(...rollovers.map(({ rotatedAt }) => rotatedAt));
+    const isSlow = now >= since + restartsSlowMs;
+    const isUnfinished =
+      plan.now.size > 0 || plan.later.length > 0 || latched.some((outcome) => 'error' in outcome);
     return {
-      ...(problem !== undefined && { problem }),
-      ...(dueAt !== undefined && { dueAt }),
+      problems: [
+        ...reportRestarts(restarted, request),
+        ...(isSlow && plan.later.length > 0 ? [restartsSlow(plan)] : []),
+      ],
+      dueAt: earliest([
+        ...(isUnfinished ? [now + (isSlow ? refusedMs : settleMs)] : []),
+        // In the future where the clock was ahead when it was rotated.
+        ...rollovers
+          .map(({ rotatedAt }) => rotatedAt + settleMs)
+          .filter((settledAt) => now < settledAt),
+      ]),
     };
   }
+}
+
+function restartsSlow({ later, underWay }: RestartPlan): Problem {
+  const blocking = underWay.length === 0 ? '' : ` Not available again: ${some(namesOf(underWay))}.`;
+  return {
+    reason: 'RestartsWaiting',
+    message: `${later.length} workloads still wait to be restarted, and may use the value before: ${some(namesOf(later))}.${blocking}`,
+  };
 }
 
 /** @returns the problem, where a workload couldn't be restarted */
 function reportRestarts(
   restarted: readonly Outcome<[Workload, number], boolean>[],
   { notify, log }: KeepCredentials,
-): Problem | undefined {
+): Problem[] {
+  const named = (outcomes: readonly { item: [Workload, number] }[]): string =>
+    some(namesOf(outcomes.map(({ item: [workload] }) => workload)));
   const done = restarted.filter((outcome) => 'result' in outcome && outcome.result);
   if (done.length > 0) {
     log.info('Consumers of a rotated credential restarted', { count: done.length });
     notify({
       type: 'normal',
       reason: 'ConsumersRestarted',
-      message: `${done.length} workloads were restarted to read the new value: ${some(namesOf(done))}.`,
+      message: `${done.length} workloads were restarted to read the new value: ${named(done)}.`,
     });
   }
   const failed = restarted.filter((outcome) => 'error' in outcome);
   const [first] = failed;
-  if (first === undefined) return undefined;
+  if (first === undefined) return [];
   log.warn('Consumers of a rotated credential could not be restarted', { error: first.error });
-  return {
-    reason: 'ConsumersNotRestarted',
-    message: `${failed.length} workloads could not be restarted and may still use the value before: ${some(namesOf(failed))}.`,
-  };
+  return [
+    {
+      reason: 'ConsumersNotRestarted',
+      message: `${failed.length} workloads could not be restarted and may still use the value before: ${named(failed)}.`,
+    },
+  ];
 }
 
-function namesOf(outcomes: readonly Outcome<[Workload, number], boolean>[]): string[] {
-  return outcomes.map(({ item: [{ kind, metadata }] }) => `${kind} ${metadata.name}`);
+/** As people name objects. */
+function namesOf(objects: readonly Pick<Workload, 'kind' | 'metadata'>[]): string[] {
+  return objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
 }
 
 type Problem = CredentialsOutcome['problems'][number];
@@ -411,6 +436,8 @@ interface KeptCredential {
   live: Secret | undefined;
   problem: Problem | undefined;
   restartSince: number | undefined;
+  /** Workloads that may restart at a time. */
+  atOnce: number;
   rotatedAt: number | undefined;
   dueAt: number | undefined;
   isHandled: CredentialPlan['isHandled'];
@@ -434,7 +461,7 @@ const verbs: Record<CredentialStep['action'], string> = {
 };
 
 function keptAs(
-  { name }: GeneratedSecret,
+  { name, rotation }: GeneratedSecret,
   { status, restartSince, rotatedAt, dueAt, isHandled, defects }: CredentialPlan,
   live: Secret | undefined,
 ): KeptCredential {
@@ -446,7 +473,8 @@ function keptAs(
           reason: first.reason,
           message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
         };
-  return { status, live, problem, restartSince, rotatedAt, dueAt, isHandled };
+  const atOnce = rotation?.maxConcurrentRestarts ?? defaultConcurrentRestarts;
+  return { status, live, problem, restartSince, atOnce, rotatedAt, dueAt, isHandled };
 }
 
 /**
@@ -481,6 +509,7 @@ function foreign(
       message: new ForeignObjectError(resources.secrets, { metadata: key }).message,
     },
     restartSince: undefined,
+    atOnce: 0,
     rotatedAt: undefined,
     dueAt: now + refusedMs,
     isHandled: { rotate: true, emergency: true },

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { Secret } from '../../api/objects.ts';
-import { askedOf, planCredential, type CredentialObservation } from './plan.ts';
+import { askedOf, planCredential, spreadOf, type CredentialObservation } from './plan.ts';
 
 const hour = 3_600_000;
 const start = Date.parse('2026-05-01T00:00:00Z');
@@ -49,6 +49,7 @@ function plan(parts: Partial<CredentialObservation>) {
     live: standing(),
     asked: nothing,
     lastHandled: nothing,
+    spread: 0,
     recorded: undefined,
     isWithheld: false,
     now: start,
@@ -279,6 +280,20 @@ describe('planCredential', () => {
     });
     expect(defects).toMatchObject([{ reason: 'RotationUnreadable' }]);
     expect(step.action).not.toBe('Rotate');
+  });
+});
+
+describe('spreadOf', () => {
+  it('is the same for an identity each time, and spreads many evenly', () => {
+    const of = (uid: string): number => spreadOf({ metadata: { name: 'poster', uid } });
+    expect(of('a')).toBe(of('a'));
+    const tenths = Array.from({ length: 2000 }, (_, index) => Math.floor(of(`uid-${index}`) * 10));
+    const counts = Array.from(
+      { length: 10 },
+      (_, tenth) => tenths.filter((t) => t === tenth).length,
+    );
+    expect(Math.min(...counts)).toBeGreaterThan(140);
+    expect(Math.max(...counts)).toBeLessThan(260);
   });
 });
 

@@ -37,6 +37,11 @@ export function askedOf({
   };
 }
 
+/** Where in the time over which rotations are spread an identity has its own, from 0 to below 1. */
+export function spreadOf({ metadata: { uid = '' } }: Pick<AutomationIdentity, 'metadata'>): number {
+  return createHash('sha256').update(uid).digest().readUInt32BE() / 2 ** 32;
+}
+
 /** One generated credential, as it stands and as it is asked for. */
 export interface CredentialObservation {
   /** Name of the AutomationIdentity. */
@@ -48,6 +53,8 @@ export interface CredentialObservation {
   asked: Answers;
   /** What the identity as a whole answered last. */
   lastHandled: Pick<Answers, 'rotate' | 'emergency'>;
+  /** As of {@link spreadOf}. */
+  spread: number;
   /** What status last said of it. */
   recorded: SecretStatus | undefined;
   /** Nothing is granted now that doesn't stand yet. */
@@ -161,7 +168,7 @@ function rotationDue({ state, schedule, now }: Situation): RotationCause | undef
  */
 export function planCredential(observation: CredentialObservation): CredentialPlan {
   const { identity, credential, live, recorded, asked, lastHandled, isWithheld, now } = observation;
-  const schedule = rotationSchedule(credential.rotation);
+  const schedule = rotationSchedule(credential.rotation, observation.spread);
   const { defects } = schedule;
   const secretName = secretNameOf(identity, credential.name);
 

@@ -104,6 +104,41 @@ describe('rotationSchedule', () => {
     );
   });
 
+  it('spreads identities: `every` earlier, a schedule later, by a tenth or half an hour', () => {
+    const midnight = at('2026-03-28T00:00:00Z');
+    const next = (rotation: Parameters<typeof rotationSchedule>[0], spread: number): string =>
+      new Date(rotationSchedule(rotation, spread).nextAfter(midnight) ?? 0).toISOString();
+    expect(next({ every: '24h' }, 0.5)).toBe('2026-03-28T23:45:00.000Z');
+    expect(next({ every: '1h' }, 0.5)).toBe('2026-03-28T00:57:00.000Z');
+    // The overlap isn't cut off.
+    expect(next({ every: '1h', overlap: '59m' }, 0.5)).toBe('2026-03-28T00:59:45.000Z');
+    expect(next({ schedule: '0 3 * * *' }, 0.5)).toBe('2026-03-28T03:15:00.000Z');
+    expect(next({ schedule: '*/5 * * * *' }, 0.5)).toBe('2026-03-28T00:05:15.000Z');
+  });
+
+  it('comes once for each occurrence, whatever the spread', () => {
+    const rotations = fc.constantFrom(
+      { schedule: '*/7 * * * *' },
+      { schedule: '0,1 3 * * *' },
+      { schedule: '30 2 * * *', timeZone: 'Europe/Berlin' },
+    );
+    const spreads = fc.double({ min: 0, max: 0.999, noNaN: true });
+    fc.assert(
+      fc.property(rotations, spreads, (rotation, spread) => {
+        const exact = rotationSchedule(rotation);
+        const spreadOut = rotationSchedule(rotation, spread);
+        let [occurrence, rotatedAt] = [at('2026-03-27T00:00:00Z'), at('2026-03-27T00:00:00Z')];
+        for (let count = 0; count < 20; count++) {
+          occurrence = exact.nextAfter(occurrence) ?? 0;
+          rotatedAt = spreadOut.nextAfter(rotatedAt) ?? 0;
+          expect(rotatedAt).toBeGreaterThanOrEqual(occurrence);
+          expect(rotatedAt).toBeLessThan(exact.nextAfter(occurrence) ?? 0);
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
   it('is total', () => {
     const text = fc.oneof(fc.string(), fc.stringMatching(/^[0-9*/, -]{1,20}$/));
     fc.assert(

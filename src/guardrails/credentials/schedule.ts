@@ -29,13 +29,20 @@ const minEveryMs = 1000;
 /** Occurrences of a schedule among which the shortest time between two is looked for. */
 const sampledOccurrences = 16;
 
-/** Compiles what a spec says of rotation; total, whatever its texts are. */
-export function rotationSchedule({
-  every,
-  schedule,
-  timeZone,
-  overlap,
-}: Rotation = {}): RotationSchedule {
+/** The longest time by which a rotation is moved to spread those of many identities. */
+const maxSpreadMs = 30 * 60_000;
+
+/**
+ * Compiles what a spec says of rotation; total, whatever its texts are.
+ *
+ * @param spread from 0 to below 1: the part of the possible delay that this one has. `every` is a
+ *   promise that no value is older, so such a rotation comes earlier; `schedule` may begin a time
+ *   window, so such a one comes later.
+ */
+export function rotationSchedule(
+  { every, schedule, timeZone, overlap }: Rotation = {},
+  spread = 0,
+): RotationSchedule {
   const everyMs = every === undefined ? undefined : parseDuration(every);
   const cron = schedule === undefined ? undefined : parseCron(schedule, timeZone);
   const overlapMs = overlap === undefined ? 0 : parseDuration(overlap);
@@ -49,17 +56,33 @@ export function rotationSchedule({
     if (overlapMs >= shortestPeriod(times)) defects.push(overlapTooLong);
   }
 
+  const period = everyMs === undefined ? undefined : periodOf(everyMs, overlapMs ?? 0, spread);
   return {
     nextAfter: (rotatedAt) => {
       const next = [
-        everyMs === undefined ? undefined : rotatedAt + Math.max(everyMs, minEveryMs),
-        times?.nextRun(new Date(rotatedAt))?.getTime(),
+        period === undefined ? undefined : rotatedAt + period,
+        times === undefined ? undefined : occurrenceAfter(times, rotatedAt, spread),
       ].filter((time) => time !== undefined);
       return next.length === 0 ? undefined : Math.min(...next, endOfTime);
     },
     overlapMs: Math.min(overlapMs ?? 0, endOfTime),
     defects,
   };
+}
+
+/** Never so short that the next rotation cuts an overlap off. */
+function periodOf(everyMs: number, overlapMs: number, spread: number): number {
+  const every = Math.max(everyMs, minEveryMs);
+  const most = Math.min(every / 10, (every - overlapMs) / 2, maxSpreadMs);
+  return every - Math.floor(Math.max(0, most) * spread);
+}
+
+/** Never so late that it comes near the next one. */
+function occurrenceAfter(cron: Cron, time: number, spread: number): number | undefined {
+  const [next, following] = cron.nextRuns(2, new Date(time)).map((run) => run.getTime());
+  if (next === undefined) return undefined;
+  const most = Math.min(((following ?? endOfTime) - next) / 10, maxSpreadMs);
+  return next + Math.floor(most * spread);
 }
 
 const overlapTooLong: RotationDefect = {
