@@ -204,7 +204,7 @@ const rotation = z
       }),
     overlap: duration(
       'overlap',
-      'Time after a rotation for which the value before stays readable under the keys `previous.*`. Shorter than `every`, or than the time between two occurrences of `schedule`. Without it, there is no overlap.',
+      'Time after a rotation for which the value before stays readable under the keys `previous.*`. It is longer where a pod that is still running may hold the value before. Shorter than `every`, or than the time between two occurrences of `schedule`. Without it, there is no overlap.',
     ).optional(),
     restartConsumers: z.boolean().optional().meta({
       description:
@@ -386,16 +386,23 @@ export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema
 export type Permission = z.infer<typeof permission>;
 export type GeneratedSecret = z.infer<typeof secret>;
 
+/** How far a rotation has come, in their order. */
+const rotationStates = ['Published', 'Converging', 'Retired'] as const;
+
 const secretStatus = z
   .object({
     name: z.string().max(63).meta({ description: 'Name of the secret within the identity.' }),
     secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
+    state: z.enum(rotationStates).exactOptional().meta({
+      description:
+        'How far the last rotation has come. `Published`: the new value is in the Secret, and who reads it is being restarted. `Converging`: those restarts are done; the value before stays readable until the overlap is over and no running pod may hold it any more. `Retired`: there is no other value than the current one. Absent before the first rotation.',
+    }),
     lastRotationTime: time('When the value was last generated.').exactOptional(),
     nextRotationTime: time(
       'When the next value is due; rotations of many identities are spread, and this one has its own time.',
     ).exactOptional(),
     previousExpirationTime: time(
-      'When the previous value is withdrawn; present while it is readable.',
+      'When the overlap is over, and the previous value is withdrawn unless a running pod may still hold it; present while it is readable.',
     ).exactOptional(),
   })
   .meta({ description: 'State of one generated credential; never its value.' });
@@ -405,7 +412,8 @@ export const automationIdentityStatusSchema = z
     observedGeneration: generation('`metadata.generation` that the status speaks of.'),
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
-      description: '`Ready`, and `Held`, whose message lists what is missing.',
+      description:
+        '`Ready`; `Held`, whose message lists what is missing; and `RotationOverdue` while a credential is.',
     }),
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:

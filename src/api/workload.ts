@@ -267,7 +267,7 @@ export function ownAnnotations(
  * (`secretKeyRef`, `secretRef`, `secret`, `imagePullSecrets`) at any depth, so that a volume type
  * that is new to us is not overlooked.
  */
-function referencedSecrets(spec: unknown): string[] {
+export function referencedSecrets(spec: unknown): string[] {
   const names = new Set<string>();
   const visit = (value: unknown, key: string): void => {
     if (Array.isArray(value)) {

@@ -55,6 +55,7 @@ beforeEach(() => {
     roles: client.storeOf(resources.roles),
     roleBindings: client.storeOf(resources.roleBindings),
     workloads: { list: () => [], byIndex: () => [] },
+    pods: { byIndex: () => [] },
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
   });

@@ -11,6 +11,7 @@ import {
   splitKey,
   type KubeObject,
   type Namespace,
+  type Pod,
   type Role,
   type RoleBinding,
   type ServiceAccount,
@@ -72,6 +73,8 @@ export interface AutomationIdentityControllerOptions {
   roleBindings: ReadStore<RoleBinding>;
   /** Indexed by `secret` (`namespace/secretName`). */
   workloads: IndexedStore<Workload>;
+  /** Indexed by `secret` (`namespace/secretName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
   randomBytes: RandomBytes;
@@ -132,11 +135,12 @@ export class AutomationIdentityController implements Reconciler {
   readonly #credentials: CredentialKeeper;
 
   constructor(options: AutomationIdentityControllerOptions) {
-    const { client, workloads, metrics, clock, randomBytes } = options;
+    const { client, workloads, pods, metrics, clock, randomBytes } = options;
     this.#options = options;
     this.#credentials = new CredentialKeeper({
       client,
       workloads,
+      pods,
       countRotation: (result) => metrics.countRotation(result),
       clock,
       randomBytes,
@@ -291,7 +295,8 @@ export class AutomationIdentityController implements Reconciler {
     const { identity, missing, isStopped } = observation;
     const killSwitch = isStopped ? observation.killSwitch : undefined;
     const { generation } = identity.metadata;
-    const findings = identityFindings({ killSwitch, missing, problems });
+    const overdue = credentials?.overdue ?? [];
+    const findings = identityFindings({ killSwitch, missing, problems, overdue });
     const previous = identity.status?.conditions;
     const conditions = conditionsFrom(findings, previous, generation, clock());
     const status: AutomationIdentityStatus = {

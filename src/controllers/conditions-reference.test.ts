@@ -41,6 +41,7 @@ it('every reason of a condition and of an event is documented, and none that is 
   const types = [
     'Ready',
     'Held',
+    'RotationOverdue',
     'Fenced',
     'Paused',
     'PodsGone',

@@ -3,13 +3,14 @@ import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
 import { annotation, label, MANAGED_BY, secretNameOf } from '../../src/api/names.ts';
-import { keyOf, type KubeObject, type Role, type Secret } from '../../src/api/objects.ts';
+import { keyOf, type KubeObject, type Pod, type Role, type Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import { projectWorkload, workloadCache, type Workload } from '../../src/api/workload.ts';
 import {
   AutomationIdentityController,
   keysFor,
 } from '../../src/controllers/automation-identity.ts';
+import { podSecretKeys, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { createLogger } from '../../src/observability/logger.ts';
 import { Metrics } from '../../src/observability/metrics.ts';
@@ -78,6 +79,10 @@ async function startOperator(): Promise<RunningOperator> {
     watch(resources.roleBindings, managed),
   ] as const;
   const [serviceAccounts, roles, roleBindings] = children;
+  const pods = watch<Pod>(resources.pods, {
+    project: projectPod,
+    indexes: { secret: podSecretKeys },
+  });
   const workloads = watch<Workload>(workloadResource, workloadCache('Deployment'));
 
   const controller = new Controller({
@@ -94,6 +99,7 @@ async function startOperator(): Promise<RunningOperator> {
       roles: roles.store,
       roleBindings: roleBindings.store,
       workloads: mergeStores([workloads.store]),
+      pods: pods.store,
       clock,
       randomBytes,
     }),

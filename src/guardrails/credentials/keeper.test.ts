@@ -12,6 +12,7 @@ import { projectWorkload, type Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
+import { podSecretKeys, projectPod } from '../kill-switch/pods.ts';
 import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
 import { keysOfType } from './generate.ts';
 import { seededBytes } from './random.testing.ts';
@@ -48,6 +49,13 @@ class Bench {
     this.#keeper = new CredentialKeeper({
       client: this.client,
       workloads: this.#workloads(),
+      pods: {
+        byIndex: (_index, key) =>
+          this.client
+            .all(resources.pods)
+            .map(projectPod)
+            .filter((pod) => podSecretKeys(pod).includes(key)),
+      },
       countRotation: (result) => this.counted.push(result),
       clock: () => this.now,
       randomBytes: seededBytes(),
@@ -147,6 +155,19 @@ class Bench {
     this.client.put(resources.deployments, { ...found, status } as KubeObject);
   }
 
+  /** A pod that reads the Secret when it starts, which is now. */
+  startPod(name: string, parts: { serviceAccountName?: string } = {}): void {
+    this.client.put(resources.pods, {
+      metadata: { name, namespace: 'billing' },
+      spec: {
+        serviceAccountName: 'other',
+        ...parts,
+        containers: [{ envFrom: [{ secretRef: { name: 'aid.poster.erp' } }] }],
+      },
+      status: { phase: 'Running', startTime: new Date(this.now).toISOString() },
+    } as KubeObject);
+  }
+
   restartedAt(name: string): string | undefined {
     const deployment = this.client.find(resources.deployments, { namespace: 'billing', name });
     return deployment && projectWorkload('Deployment', deployment).restartedAt;
@@ -228,6 +249,35 @@ describe('CredentialKeeper', () => {
     expect(bench.annotationOf(annotation.previousExpiresAt)).toBeUndefined();
     expect(bench.counted).toEqual(['success']);
     expect(bench.reasons()).toEqual(['SecretCreated', 'Rotated', 'PreviousWithdrawn']);
+  });
+
+  it('keeps the previous value until the last pod that read it is gone', async () => {
+    await bench.settle();
+    bench.startPod('old');
+    bench.startPod('killed', { serviceAccountName: 'poster' });
+    const first = bench.value();
+    bench.now += 1000;
+    bench.nonce = 'x';
+    await bench.settle();
+    bench.now += 10 * second;
+    bench.startPod('new');
+    bench.now += 2 * hour;
+    expect(await bench.settle()).toMatchObject({ overdue: [], dueAt: bench.now + 15 * second });
+    expect(bench.value('previous.password')).toBe(first);
+    expect(bench.status.secrets).toMatchObject([{ state: 'Converging' }]);
+
+    bench.now += hour;
+    const { overdue, problems } = await bench.settle();
+    expect(problems).toEqual([]);
+    expect(overdue).toMatchObject([{ reason: 'ConvergenceOverdue' }]);
+    expect(overdue[0]?.message).toContain('2 running pods may still use it, Pod old, Pod killed.');
+    expect(bench.value('previous.password')).toBe(first);
+
+    bench.isKilled = true;
+    bench.client.remove(resources.pods, { namespace: 'billing', name: 'old' });
+    expect((await bench.settle()).overdue).toEqual([]);
+    expect(bench.value('previous.password')).toBeUndefined();
+    expect(bench.status.secrets).toMatchObject([{ state: 'Retired' }]);
   });
 
   it('does not carry out a nonce again that was taken away meanwhile', async () => {

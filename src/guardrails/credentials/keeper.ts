@@ -6,7 +6,7 @@ import {
 } from '../../api/automation-identity.ts';
 import type { Finding } from '../../api/conditions.ts';
 import { secretNameOf } from '../../api/names.ts';
-import type { ObjectMeta, Secret } from '../../api/objects.ts';
+import type { ObjectMeta, Pod, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
@@ -14,6 +14,7 @@ import { controllerOf, ForeignObjectError } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
+import type { ReadStore } from '../../runtime/store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import { some } from '../wording.ts';
 import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
@@ -48,6 +49,8 @@ export interface CredentialKeeperOptions {
   client: KubeClient;
   /** Indexed by `secret` (`namespace/secretName`). */
   workloads: IndexedStore<Workload>;
+  /** Indexed by `secret` (`namespace/secretName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
   /** Counts each rotation that was tried. */
   countRotation: (result: 'success' | 'error') => void;
   /** Milliseconds since the epoch. */
@@ -73,6 +76,8 @@ export interface KeepCredentials {
 export interface CredentialsOutcome {
   /** What keeps the identity from being ready. */
   problems: Pick<Finding, 'reason' | 'message'>[];
+  /** What should have happened by now; it keeps nobody from being ready. */
+  overdue: Pick<Finding, 'reason' | 'message'>[];
   secrets: SecretStatus[];
   lastHandledRotation: string | undefined;
   lastHandledEmergencyRotation: string | undefined;
@@ -130,6 +135,7 @@ export class CredentialKeeper {
       results.every(({ isHandled }) => isHandled[what]) ? asked[what] : undefined;
     return {
       problems: [...results.flatMap(({ problem }) => problem ?? []), ...restarts.problems],
+      overdue: results.flatMap(({ status, holdouts }) => overdueOf(status, holdouts)),
       secrets: results.map(({ status }) => status),
       lastHandledRotation: handled('rotate') ?? identity.status?.lastHandledRotation,
       lastHandledEmergencyRotation:
@@ -159,6 +165,7 @@ export class CredentialKeeper {
     if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
     return {
       problems: [],
+      overdue: [],
       secrets: (identity.status?.secrets ?? []).map(({ name, secretName, lastRotationTime }) => ({
         name,
         secretName,
@@ -172,8 +179,8 @@ export class CredentialKeeper {
   }
 
   async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
-    const { identity, isWithheld, signal } = request;
-    const { client, clock } = this.#options;
+    const { identity, isWithheld, isKilled, signal } = request;
+    const { client, clock, pods } = this.#options;
     const { namespace = '', name: identityName } = identity.metadata;
     const recorded = identity.status?.secrets?.find(({ name }) => name === credential.name);
     const key = { namespace, name: secretNameOf(identityName, credential.name) };
@@ -192,6 +199,10 @@ export class CredentialKeeper {
           rotate: identity.status?.lastHandledRotation,
           emergency: identity.status?.lastHandledEmergencyRotation,
         },
+        // A killed identity's pods are being stopped: none of them is waited for.
+        pods: pods
+          .byIndex('secret', `${namespace}/${key.name}`)
+          .filter(({ spec }) => !isKilled || spec?.serviceAccountName !== identityName),
         spread: spreadOf(identity),
         recorded,
         isWithheld,
@@ -425,7 +436,7 @@ function reportRestarts(
 }
 
 /** As people name objects. */
-function namesOf(objects: readonly Pick<Workload, 'kind' | 'metadata'>[]): string[] {
+function namesOf(objects: readonly { kind: string; metadata: ObjectMeta }[]): string[] {
   return objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
 }
 
@@ -436,6 +447,7 @@ interface KeptCredential {
   live: Secret | undefined;
   problem: Problem | undefined;
   restartSince: number | undefined;
+  holdouts: readonly Pod[];
   /** Workloads that may restart at a time. */
   atOnce: number;
   rotatedAt: number | undefined;
@@ -462,7 +474,7 @@ const verbs: Record<CredentialStep['action'], string> = {
 
 function keptAs(
   { name, rotation }: GeneratedSecret,
-  { status, restartSince, rotatedAt, dueAt, isHandled, defects }: CredentialPlan,
+  { status, restartSince, holdouts, rotatedAt, dueAt, isHandled, defects }: CredentialPlan,
   live: Secret | undefined,
 ): KeptCredential {
   const [first] = defects;
@@ -474,7 +486,18 @@ function keptAs(
           message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
         };
   const atOnce = rotation?.maxConcurrentRestarts ?? defaultConcurrentRestarts;
-  return { status, live, problem, restartSince, atOnce, rotatedAt, dueAt, isHandled };
+  return { status, live, problem, restartSince, holdouts, atOnce, rotatedAt, dueAt, isHandled };
+}
+
+function overdueOf({ secretName }: SecretStatus, pods: readonly Pod[]): Problem[] {
+  if (pods.length === 0) return [];
+  const named = some(namesOf(pods.map(({ metadata }) => ({ kind: 'Pod', metadata }))));
+  return [
+    {
+      reason: 'ConvergenceOverdue',
+      message: `The previous value of Secret ${secretName} stays readable: ${pods.length} running pods may still use it, ${named}.`,
+    },
+  ];
 }
 
 /**
@@ -509,6 +532,7 @@ function foreign(
       message: new ForeignObjectError(resources.secrets, { metadata: key }).message,
     },
     restartSince: undefined,
+    holdouts: [],
     atOnce: 0,
     rotatedAt: undefined,
     dueAt: now + refusedMs,

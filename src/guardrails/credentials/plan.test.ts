@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
-import type { Secret } from '../../api/objects.ts';
+import type { KubeObject, Secret } from '../../api/objects.ts';
+import { projectPod } from '../kill-switch/pods.ts';
 import { askedOf, planCredential, spreadOf, type CredentialObservation } from './plan.ts';
 
 const hour = 3_600_000;
@@ -22,24 +23,29 @@ const owner = { ...nothing, owner: 'them' };
 /** Rotated once, at `start`, with a previous value until two hours later. */
 function standing(
   annotations: Record<string, string | undefined> = {},
-  data: Record<string, string> = {},
+  data: Record<string, string | undefined> = {},
 ): Secret {
   const merged = {
     [annotation.rotatedAt]: time(start),
     [annotation.rotation]: '1',
     [annotation.previousExpiresAt]: time(start + 2 * hour),
+    [annotation.consumersRestarted]: '1',
     ...annotations,
   };
   return {
     metadata: {
       name: 'aid.poster.erp',
       creationTimestamp: time(start - 10 * hour),
-      annotations: Object.fromEntries(
-        Object.entries(merged).filter((entry): entry is [string, string] => entry[1] !== undefined),
-      ),
+      annotations: definedOf(merged),
     },
-    data: { password: 'bmV3', 'previous.password': 'b2xk', ...data },
+    data: definedOf({ password: 'bmV3', 'previous.password': 'b2xk', ...data }),
   };
+}
+
+function definedOf(entries: Record<string, string | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(entries).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  );
 }
 
 function plan(parts: Partial<CredentialObservation>) {
@@ -50,6 +56,7 @@ function plan(parts: Partial<CredentialObservation>) {
     asked: nothing,
     lastHandled: nothing,
     spread: 0,
+    pods: [],
     recorded: undefined,
     isWithheld: false,
     now: start,
@@ -251,6 +258,7 @@ describe('planCredential', () => {
       status: {
         name: 'erp',
         secretName: 'aid.poster.erp',
+        state: 'Converging',
         lastRotationTime: '2026-05-01T00:00:00Z',
         nextRotationTime: '2026-05-02T00:00:00Z',
         previousExpirationTime: '2026-05-01T02:00:00Z',
@@ -259,13 +267,64 @@ describe('planCredential', () => {
   });
 
   it.each([
-    ['after a rotation', {}, start],
+    ['after a rotation', { [annotation.consumersRestarted]: undefined }, start],
     ['not for the first value', { [annotation.rotation]: '0' }, undefined],
-    ['not when it is done', { [annotation.consumersRestarted]: '1' }, undefined],
+    ['not when it is done', {}, undefined],
     ['again for the next rotation', { [annotation.consumersRestarted]: '0' }, start],
     ['not when the count can’t be read', { [annotation.rotation]: 'many' }, undefined],
   ])('asks for a restart of consumers: %s', (_what, annotations, expected) => {
     expect(plan({ live: standing(annotations) }).restartSince).toBe(expected);
+  });
+
+  it.each([
+    ['nothing before the first rotation', { [annotation.rotation]: '0' }, {}, undefined],
+    [
+      'Published while consumers are being restarted',
+      { [annotation.consumersRestarted]: undefined },
+      {},
+      'Published',
+    ],
+    ['Converging while the previous value is there', {}, {}, 'Converging'],
+    ['Retired when it is withdrawn', {}, { 'previous.password': undefined }, 'Retired'],
+  ])('says %s', (_what, annotations, data, expected) => {
+    expect(plan({ live: standing(annotations, data) }).status.state).toBe(expected);
+  });
+
+  describe('with a pod that started before', () => {
+    const pod = projectPod({
+      metadata: { name: 'poster-1', namespace: 'billing' },
+      spec: { containers: [{ envFrom: [{ secretRef: { name: 'aid.poster.erp' } }] }] },
+      status: { phase: 'Running', startTime: time(start - hour) },
+    } as KubeObject);
+
+    it('keeps the previous value beyond the overlap, tells nobody for an hour, and then names it', () => {
+      const over = start + 2 * hour;
+      expect(plan({ pods: [pod], now: over })).toMatchObject({
+        step: { action: 'None' },
+        dueAt: over + 15_000,
+        holdouts: [],
+        status: { state: 'Converging' },
+      });
+      expect(plan({ pods: [pod], now: over + hour - 1 }).holdouts).toEqual([]);
+      expect(plan({ pods: [pod], now: over + hour })).toMatchObject({
+        step: { action: 'None' },
+        dueAt: over + hour + 60_000,
+        holdouts: [{ metadata: { name: 'poster-1' } }],
+      });
+      expect(plan({ pods: [], now: over }).step.action).toBe('Retire');
+    });
+
+    it.each([
+      ['an emergency', { asked: emergency, now: start + 3 * hour }, 'Rotate'],
+      ['the next rotation', { now: start + 24 * hour }, 'Rotate'],
+    ])('does not put off %s', (_what, parts, expected) => {
+      expect(plan({ pods: [pod], ...parts }).step.action).toBe(expected);
+    });
+  });
+
+  it('keeps the previous value while consumers are still being restarted', () => {
+    const live = standing({ [annotation.consumersRestarted]: undefined });
+    expect(plan({ live, now: start + 2 * hour })).toMatchObject({ step: { action: 'None' } });
   });
 
   it('asks for no restart unless the spec does', () => {

@@ -6,7 +6,8 @@ import type {
 } from '../../api/automation-identity.ts';
 import { timestamp } from '../../api/conditions.ts';
 import { annotation, secretNameOf } from '../../api/names.ts';
-import type { Secret } from '../../api/objects.ts';
+import type { Pod, Secret } from '../../api/objects.ts';
+import { convergenceMs, holdouts, volumeSyncMs } from './convergence.ts';
 import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
 import { readState, type Answers, type CredentialState } from './secret.ts';
 
@@ -53,6 +54,8 @@ export interface CredentialObservation {
   asked: Answers;
   /** What the identity as a whole answered last. */
   lastHandled: Pick<Answers, 'rotate' | 'emergency'>;
+  /** Those that reference the Secret and count: none of what is being stopped. */
+  pods: readonly Pod[];
   /** As of {@link spreadOf}. */
   spread: number;
   /** What status last said of it. */
@@ -87,6 +90,8 @@ export interface CredentialPlan {
   dueAt: number | undefined;
   /** A rotation whose consumers still have to be restarted: since when, in ms since the epoch. */
   restartSince: number | undefined;
+  /** Running pods by which the end of the overlap has been put off for too long. */
+  holdouts: readonly Pod[];
   /** Milliseconds since the epoch of the standing value's publication. */
   rotatedAt: number | undefined;
   /** What the identity asks for by its annotations is done here. */
@@ -189,6 +194,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
           },
       dueAt: undefined,
       restartSince: undefined,
+      holdouts: [],
       rotatedAt: undefined,
       isHandled: { rotate: true, emergency: true },
       status: {
@@ -205,13 +211,13 @@ export function planCredential(observation: CredentialObservation): CredentialPl
   const expiresAt = state.hasPrevious ? previousExpiry(state, schedule) : undefined;
   const nextAt = schedule.nextAfter(state.rotatedAt);
   const isRestartWanted = credential.rotation?.restartConsumers === true;
+  const isRestarting = isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted;
+  const gate = gateOf(observation, secretName, state.rotatedAt, expiresAt, isRestarting);
   return {
-    step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, expiresAt) : none,
-    dueAt: earliest(nextAt, expiresAt),
-    restartSince:
-      isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted
-        ? state.rotatedAt
-        : undefined,
+    step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, gate) : none,
+    dueAt: earliest(nextAt, gate?.dueAt),
+    restartSince: isRestarting ? state.rotatedAt : undefined,
+    holdouts: gate?.overdue ?? [],
     rotatedAt: state.rotatedAt,
     isHandled: {
       rotate: !isUnanswered('rotate', state, asked),
@@ -220,6 +226,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
     status: {
       name: credential.name,
       secretName,
+      ...(state.rotation > 0 && { state: stageOf(state, isRestarting) }),
       lastRotationTime: timestamp(state.rotatedAt),
       ...(nextAt !== undefined && { nextRotationTime: timestamp(nextAt) }),
       ...(expiresAt !== undefined && { previousExpirationTime: timestamp(expiresAt) }),
@@ -228,9 +235,49 @@ export function planCredential(observation: CredentialObservation): CredentialPl
   };
 }
 
+/** A rotation's state is in the Secret: what it holds, and whether the restarts were recorded. */
+function stageOf(
+  { hasPrevious }: CredentialState,
+  isRestarting: boolean,
+): NonNullable<SecretStatus['state']> {
+  if (isRestarting) return 'Published';
+  return hasPrevious ? 'Converging' : 'Retired';
+}
+
+/** What stands between a previous value and its withdrawal. */
+interface Gate {
+  isOpen: boolean;
+  /** Milliseconds since the epoch at which to look again. */
+  dueAt: number;
+  /** Who has kept it shut for too long. */
+  overdue: readonly Pod[];
+}
+
+/** How often it is looked whether a pod that holds a previous value is gone. */
+const gateCheckMs = 15_000;
+
+/** Not before the overlap is over, and not while somebody may still use the value. */
+function gateOf(
+  { pods, now }: CredentialObservation,
+  secretName: string,
+  rotatedAt: number,
+  expiresAt: number | undefined,
+  isRestarting: boolean,
+): Gate | undefined {
+  if (expiresAt === undefined) return undefined;
+  if (now < expiresAt) return { isOpen: false, dueAt: expiresAt, overdue: [] };
+  const holding = holdouts(pods, secretName, rotatedAt, now);
+  const isOverdue = now >= Math.max(expiresAt, rotatedAt + volumeSyncMs) + convergenceMs;
+  return {
+    isOpen: holding.length === 0 && !isRestarting,
+    dueAt: now + (isOverdue ? 4 : 1) * gateCheckMs,
+    overdue: isOverdue ? holding : [],
+  };
+}
+
 const none: CredentialStep = { action: 'None' };
 
-function stepOf(situation: Situation, expiresAt: number | undefined): CredentialStep {
+function stepOf(situation: Situation, gate: Gate | undefined): CredentialStep {
   const { live, state, schedule, asked, now } = situation;
   // Whatever else is a reason at the same time.
   const keepsPrevious = schedule.overlapMs > 0 && !isUnanswered('emergency', state, asked);
@@ -248,7 +295,7 @@ function stepOf(situation: Situation, expiresAt: number | undefined): Credential
       previousExpiresAt: keepsPrevious ? now + schedule.overlapMs : undefined,
     };
   }
-  if (expiresAt !== undefined && expiresAt <= now) return { action: 'Retire', live };
+  if (gate?.isOpen === true) return { action: 'Retire', live };
   return state.hasValue && state.answers.owner === undefined && asked.owner !== undefined
     ? { action: 'RecordOwner', live, owner: asked.owner }
     : none;

@@ -15,6 +15,7 @@ const verdict = (parts: Partial<IdentityVerdict> = {}): IdentityVerdict => ({
   killSwitch: undefined,
   missing: [],
   problems: [],
+  overdue: [],
   ...parts,
 });
 
@@ -31,6 +32,14 @@ describe('identityFindings', () => {
     {
       parts: { missing: [owner, purpose] },
       expected: ['Ready False Incomplete', 'Held True Incomplete'],
+    },
+    {
+      parts: { overdue: [{ reason: 'ConvergenceOverdue', message: 'A pod holds it.' }] },
+      expected: [
+        'Ready True Provisioned',
+        'Held False Complete',
+        'RotationOverdue True ConvergenceOverdue',
+      ],
     },
     {
       parts: { problems: [foreign] },
@@ -83,6 +92,18 @@ describe('transitionsOf', () => {
       before: { missing: [owner] },
       now: {},
       expected: ['normal Ready', 'normal NoLongerHeld'],
+    },
+    {
+      what: 'an overdue rotation',
+      before: {},
+      now: { overdue: [foreign] },
+      expected: ['warning ForeignObject'],
+    },
+    {
+      what: 'a rotation that is still overdue',
+      before: { overdue: [foreign] },
+      now: { overdue: [foreign] },
+      expected: [],
     },
     {
       what: 'a foreign object',

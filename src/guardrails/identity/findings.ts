@@ -16,11 +16,30 @@ export interface IdentityVerdict {
   missing: readonly Problem[];
   /** Whatever else keeps it from being ready, the most important first. */
   problems: readonly Problem[];
+  /** What of its credentials should have happened by now; it is ready all the same. */
+  overdue: readonly Problem[];
 }
 
-/** The conditions of an AutomationIdentity: `Ready`, and `Held`, which is true when it is bad. */
+/**
+ * The conditions of an AutomationIdentity: `Ready`; `Held`, which is true when it is bad; and
+ * `RotationOverdue`, which is bad, and there only while it is true.
+ */
 export function identityFindings(verdict: IdentityVerdict): Finding[] {
-  return [readyFinding(verdict), heldFinding(verdict.missing)];
+  const { missing, overdue } = verdict;
+  return [readyFinding(verdict), heldFinding(missing), ...overdueFinding(overdue)];
+}
+
+function overdueFinding(overdue: readonly Problem[]): Finding[] {
+  const [first] = overdue;
+  if (first === undefined) return [];
+  return [
+    {
+      type: 'RotationOverdue',
+      status: 'True',
+      reason: first.reason,
+      message: sentencesOf(overdue),
+    },
+  ];
 }
 
 function readyFinding({ killSwitch, missing, problems }: IdentityVerdict): Finding {
@@ -56,6 +75,7 @@ export function transitionsOf(
       if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
       return isTrue(previous, 'Held') ? [{ type: 'normal', reason: 'NoLongerHeld', message }] : [];
     }
+    if (type === 'RotationOverdue') return [{ type: 'warning', reason, message }];
     if (status === 'True') return [{ type: 'normal', reason: type, message }];
     // Held says it already; what is under way ends in an event of its own.
     if ((isHeld && reason !== 'KillSwitchEngaged') || reason === 'Provisioning') return [];
