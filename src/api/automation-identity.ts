@@ -2,6 +2,7 @@ import { z } from 'zod';
 import {
   conditionsSchema,
   dnsLabel,
+  dnsSubdomainPattern,
   duration,
   generation,
   rules,
@@ -9,7 +10,7 @@ import {
   time,
 } from './fields.ts';
 import { durationPattern } from './duration.ts';
-import { GROUP } from './names.ts';
+import { GROUP, secretPrefix } from './names.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
 import { scheduleMaxLength, schedulePattern } from './schedule.ts';
@@ -297,9 +298,9 @@ const secret = z
       'the name of a secret',
       'Name of the secret, unique within the identity. The Secret object is called `aid.<identity>.<name>`, and only pods that run as the identity may use it.',
     ),
-    type: z.enum(['Password', 'Token', 'BasicAuth', 'SSHKeyPair']).meta({
+    type: z.enum(['Password', 'Token', 'BasicAuth', 'SSHKeyPair', 'Existing']).meta({
       description:
-        'What is generated, and the keys that hold it: `Password` under `password`, `Token` under `token`, `BasicAuth` under `username` and `password`, `SSHKeyPair` (Ed25519, in the format of OpenSSH) under `ssh-privatekey` and `ssh-publickey`.',
+        'What is generated, and the keys that hold it: `Password` under `password`, `Token` under `token`, `BasicAuth` under `username` and `password`, `SSHKeyPair` (Ed25519, in the format of OpenSSH) under `ssh-privatekey` and `ssh-publickey`. `Existing` generates nothing: it watches the age of a Secret that somebody else keeps, by its metadata, and never reads or changes its values.',
     }),
     length: z
       .int32()
@@ -328,15 +329,38 @@ const secret = z
             "username must be printable ASCII without ':', which ends it in HTTP, and without a blank at either end",
         }),
       }),
+    secretName: z
+      .string()
+      .min(1)
+      .max(253)
+      .optional()
+      .meta({
+        description:
+          'Name of the Secret that an `Existing` watches, in the same namespace. No other type has it.',
+        ...rules({
+          rule: `self.matches('${dnsSubdomainPattern}') && !self.startsWith('${secretPrefix}')`,
+          message: `secretName must be the name of a Secret that somebody else keeps: lower-case letters, digits, '-' and '.', not beginning with '${secretPrefix}'`,
+        }),
+      }),
     rotation: rotation.optional().meta({
       ...rotation.meta(),
       description:
-        'When a new value is generated. Besides, it is at once when the annotation `automationguardrails.dev/rotate` gets another value, and when the team or the contact of `owner` changes. The annotation `automationguardrails.dev/rotate-emergency` does the same and withdraws the previous value at once, whatever `overlap` says.',
+        'When a new value is generated. Besides, it is at once when the annotation `automationguardrails.dev/rotate` gets another value, and when the team or the contact of `owner` changes. The annotation `automationguardrails.dev/rotate-emergency` does the same and withdraws the previous value at once, whatever `overlap` says. Of an `Existing` only `every`: the age at which the identity reports `RotationOverdue`.',
     }),
   })
   .meta({
-    description: 'A credential that the operator generates and rotates.',
+    description: 'A credential that the operator generates and rotates, or watches.',
     ...rules(
+      {
+        rule: "has(self.secretName) == (self.type == 'Existing')",
+        message:
+          'a secret of the type Existing needs secretName, and no other has one: add it, remove it, or change the type',
+      },
+      {
+        rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers))",
+        message:
+          "the rotation of an Existing secret is somebody else's: of it, only every can be said, the age at which it is overdue",
+      },
       {
         rule: "has(self.username) == (self.type == 'BasicAuth')",
         message:
@@ -347,8 +371,8 @@ const secret = z
         message: 'characters belong to the types Password and BasicAuth: remove them',
       },
       {
-        rule: "!has(self.length) || self.type != 'SSHKeyPair'",
-        message: 'a key pair of the type SSHKeyPair has no length: remove it',
+        rule: "!has(self.length) || !(self.type in ['SSHKeyPair', 'Existing'])",
+        message: 'length belongs to the types Password, Token and BasicAuth: remove it',
       },
       {
         rule: `!has(self.characters) || ${sumOfClasses} <= (has(self.length) ? self.length : ${defaultSecretLength})`,
@@ -375,7 +399,7 @@ export const automationIdentitySpecSchema = z
       .optional()
       .meta({
         description:
-          'Credentials that the operator generates and rotates, each in a Secret of its own.',
+          'Credentials that the operator generates and rotates, each in a Secret of its own, or watches.',
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),
@@ -384,7 +408,16 @@ export const automationIdentitySpecSchema = z
 
 export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema>;
 export type Permission = z.infer<typeof permission>;
-export type GeneratedSecret = z.infer<typeof secret>;
+export type SecretEntry = z.infer<typeof secret>;
+/** One whose value is the operator's. */
+export type GeneratedSecret = Omit<SecretEntry, 'type'> & {
+  type: Exclude<SecretEntry['type'], 'Existing'>;
+};
+
+/** Whether its value is the operator's. */
+export function isGenerated(entry: SecretEntry): entry is SecretEntry & GeneratedSecret {
+  return entry.type !== 'Existing';
+}
 
 /** How far a rotation has come, in their order. */
 const rotationStates = ['Published', 'Converging', 'Retired'] as const;
@@ -397,7 +430,13 @@ const secretStatus = z
       description:
         'How far the last rotation has come. `Published`: the new value is in the Secret, and who reads it is being restarted. `Converging`: those restarts are done; the value before stays readable until the overlap is over and no running pod may hold it any more. `Retired`: there is no other value than the current one. Absent before the first rotation.',
     }),
-    lastRotationTime: time('When the value was last generated.').exactOptional(),
+    owner: z.string().max(512).exactOptional().meta({
+      description:
+        'Of an `Existing`: who keeps it, its controller or else the field manager that wrote its data last.',
+    }),
+    lastRotationTime: time(
+      'When the value was last generated; of an `Existing`, when it was last changed, as far as its metadata tells.',
+    ).exactOptional(),
     nextRotationTime: time(
       'When the next value is due; rotations of many identities are spread, and this one has its own time.',
     ).exactOptional(),
@@ -405,7 +444,7 @@ const secretStatus = z
       'When the overlap is over, and the previous value is withdrawn unless a running pod may still hold it; present while it is readable.',
     ).exactOptional(),
   })
-  .meta({ description: 'State of one generated credential; never its value.' });
+  .meta({ description: 'State of one credential; never its value.' });
 
 export const automationIdentityStatusSchema = z
   .object({
@@ -428,7 +467,7 @@ export const automationIdentityStatusSchema = z
       .max(32)
       .exactOptional()
       .meta({
-        description: 'State of the generated credentials.',
+        description: 'State of the credentials.',
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),

@@ -28,6 +28,8 @@ export interface ObjectMeta {
     manager?: string;
     operation?: string;
     subresource?: string;
+    /** RFC 3339: its last change. */
+    time?: string;
     fieldsV1?: object;
   }[];
 }

@@ -427,7 +427,7 @@ describe('generated secrets', () => {
       identity({ secrets: [1, 2].map(() => ({ name: 'database', type: 'Token' })) }),
       'Duplicate value: {"name":"database"}',
     ],
-    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token", "Bas'],
+    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token", "Ba'],
     [
       'a BasicAuth without username',
       secret({ type: 'BasicAuth' }),
@@ -472,7 +472,28 @@ describe('generated secrets', () => {
     [
       'a length of a key pair',
       secret({ type: 'SSHKeyPair', length: 64 }),
-      'a key pair of the type SSHKeyPair has no length',
+      'length belongs to the types Password, Token and BasicAuth',
+    ],
+    [
+      'an Existing without secretName',
+      secret({ type: 'Existing' }),
+      'a secret of the type Existing needs secretName',
+    ],
+    ['a secretName of a password', secret({ secretName: 'x' }), 'and no other has one'],
+    [
+      'an Existing that the operator keeps',
+      secret({ type: 'Existing', secretName: 'aid.other.database' }),
+      'secretName must be the name of a Secret that somebody else keeps',
+    ],
+    [
+      'an overlap of an Existing',
+      secret({ type: 'Existing', secretName: 'x', rotation: { every: '24h', overlap: '1h' } }),
+      "the rotation of an Existing secret is somebody else's",
+    ],
+    [
+      'a schedule of an Existing',
+      secret({ type: 'Existing', secretName: 'x', rotation: { schedule: '0 3 * * *' } }),
+      "the rotation of an Existing secret is somebody else's",
     ],
     ['a short value', secret({ length: 15 }), 'should be greater than or equal to 16'],
     ['a long value', secret({ length: 257 }), 'should be less than or equal to 256'],
@@ -572,6 +593,10 @@ describe('generated secrets', () => {
     ['a policy without symbols', secret({ characters: { symbols: 0, symbolSet: '' } })],
     ['a user', secret({ type: 'BasicAuth', username: 'CORP\\svc erp@example.com' })],
     ['a key pair', secret({ type: 'SSHKeyPair' })],
+    [
+      'one that is watched',
+      secret({ type: 'Existing', secretName: 'bank.api', rotation: { every: '2160h' } }),
+    ],
   ])('takes %s', taken);
 });
 

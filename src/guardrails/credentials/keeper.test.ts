@@ -4,6 +4,7 @@ import type {
   AutomationIdentity,
   AutomationIdentityStatus,
   GeneratedSecret,
+  SecretEntry,
 } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { KubeObject, Secret } from '../../api/objects.ts';
@@ -32,7 +33,7 @@ const secretKey = { namespace: 'billing', name: 'aid.poster.erp' };
 /** One identity, its keeper, and everything that they may say. */
 class Bench {
   now = start;
-  credentials: GeneratedSecret[] = [erp];
+  credentials: SecretEntry[] = [erp];
   isWithheld = false;
   isKilled = false;
   nonce: string | undefined;
@@ -120,6 +121,17 @@ class Bench {
       }),
     };
     return outcome;
+  }
+
+  /** As a kill does. */
+  async withdraw(): Promise<void> {
+    const { signal } = new AbortController();
+    const log = this.#log();
+    const { secrets } = await this.#keeper.withdraw(this.identity, this.credentials, {
+      signal,
+      log,
+    });
+    this.status = { ...this.status, secrets };
   }
 
   /** Looks until there is nothing more to write at this time. */
@@ -549,6 +561,56 @@ describe('CredentialKeeper', () => {
     await bench.settle();
     expect(bench.secret).toEqual(foreign);
     expect(bench.client.writes).toEqual([]);
+    expect(bench.client.gets.every(({ metadataOnly }) => metadataOnly)).toBe(true);
+  });
+
+  it('watches an existing Secret by its metadata alone, and never changes or deletes it', async () => {
+    const watched: SecretEntry = {
+      name: 'bank',
+      type: 'Existing',
+      secretName: 'bank-api',
+      rotation: { every: '24h' },
+    };
+    const key = { namespace: 'billing', name: 'bank-api' };
+    bench.credentials = [watched, erp];
+    expect((await bench.settle()).problems).toMatchObject([{ reason: 'SecretMissing' }]);
+    const theirs = bench.client.put(resources.secrets, {
+      metadata: key,
+      data: { key: 'Y2FuYXJ5' },
+    });
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(bench.status.secrets).toMatchObject([
+      { name: 'bank', secretName: 'bank-api', lastRotationTime: '2026-05-01T00:00:00Z' },
+      { name: 'erp', secretName: 'aid.poster.erp' },
+    ]);
+    bench.nonce = 'x';
+    bench.now += 24 * hour;
+    const { overdue, lastHandledRotation } = await bench.settle();
+    expect(overdue).toMatchObject([{ reason: 'SecretOverdue' }]);
+    expect(lastHandledRotation).toBe('x');
+
+    await bench.withdraw();
+    expect(bench.status.secrets).toMatchObject([{ name: 'bank' }, { name: 'erp' }]);
+    bench.credentials = [];
+    await bench.settle();
+    expect(bench.client.find(resources.secrets, key)).toEqual(theirs);
+    const reads = bench.client.gets.filter(({ name }) => name === 'bank-api');
+    expect(reads.length).toBeGreaterThan(3);
+    expect(reads.every(({ metadataOnly }) => metadataOnly)).toBe(true);
+    expect(bench.client.writes.filter(({ name }) => name === 'bank-api')).toEqual([]);
+    expect(bench.said.join()).not.toContain('Y2FuYXJ5');
+  });
+
+  it('deletes what it generated when the entry becomes a watch, and generates anew when back', async () => {
+    await bench.settle();
+    bench.credentials = [{ name: 'erp', type: 'Existing', secretName: 'theirs' }];
+    bench.client.put(resources.secrets, { metadata: { namespace: 'billing', name: 'theirs' } });
+    await bench.settle();
+    expect(bench.secret).toBeUndefined();
+    bench.credentials = [erp];
+    await bench.settle();
+    expect(bench.annotationOf(annotation.rotation)).toBe('0');
+    expect(bench.client.find(resources.secrets, { ...secretKey, name: 'theirs' })).toBeDefined();
   });
 
   it('removes the keys of the type that it had before', async () => {

@@ -1,11 +1,13 @@
 import {
   defaultConcurrentRestarts,
+  isGenerated,
   type AutomationIdentity,
   type GeneratedSecret,
+  type SecretEntry,
   type SecretStatus,
 } from '../../api/automation-identity.ts';
 import type { Finding } from '../../api/conditions.ts';
-import { secretNameOf } from '../../api/names.ts';
+import { secretNameOf, secretPrefix } from '../../api/names.ts';
 import type { ObjectMeta, Pod, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
@@ -18,6 +20,7 @@ import type { ReadStore } from '../../runtime/store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import { some } from '../wording.ts';
 import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
+import { existingSecret, type ExistingSecret } from './existing.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
@@ -61,7 +64,7 @@ export interface CredentialKeeperOptions {
 export interface KeepCredentials {
   identity: AutomationIdentity;
   /** What the spec asks for. */
-  credentials: readonly GeneratedSecret[];
+  credentials: readonly SecretEntry[];
   /** Name, labels and controller reference of a child. */
   childMetadata: (name: string) => ObjectMeta;
   /** Nothing is granted now that doesn't stand yet. */
@@ -115,32 +118,47 @@ export class CredentialKeeper {
   /** @throws ApiError for what a retry may cure; its message never comes from a Secret */
   async keep(request: KeepCredentials): Promise<CredentialsOutcome> {
     const { identity, credentials } = request;
-    const names = new Set(credentials.map(({ name }) => name));
-    const recorded = identity.status?.secrets ?? [];
-    const abandoned = recorded.filter(({ name }) => !names.has(name));
+    const generated = credentials.filter(isGenerated);
+    const watched = credentials.filter((entry) => !isGenerated(entry));
+    const names = new Set(generated.map(({ name }) => secretNameOf(identity.metadata.name, name)));
+    const abandoned = (identity.status?.secrets ?? []).filter(
+      ({ secretName }) => secretName.startsWith(secretPrefix) && !names.has(secretName),
+    );
 
     const deleted = await forEachBounded(abandoned, parallelism, (status) =>
       this.#delete(status, request),
     );
-    const kept = await forEachBounded(credentials, parallelism, (credential) =>
+    const kept = await forEachBounded(generated, parallelism, (credential) =>
       this.#keepOne(credential, request),
     );
+    const seen = await forEachBounded(watched, parallelism, (entry) => this.#watch(entry, request));
     assertAllDone(deleted, 'delete credentials');
     assertAllDone(kept, 'keep credentials');
+    assertAllDone(seen, 'watch credentials');
     const results = kept.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    const existing = seen.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
     const restarts = await this.#restartConsumers(results, request);
 
     const asked = askedOf(identity);
     const handled = (what: 'rotate' | 'emergency'): string | undefined =>
       results.every(({ isHandled }) => isHandled[what]) ? asked[what] : undefined;
     return {
-      problems: [...results.flatMap(({ problem }) => problem ?? []), ...restarts.problems],
-      overdue: results.flatMap(({ status, holdouts }) => overdueOf(status, holdouts)),
-      secrets: results.map(({ status }) => status),
+      problems: [
+        ...[...results, ...existing].flatMap(({ problem }) => problem ?? []),
+        ...restarts.problems,
+      ],
+      overdue: [
+        ...results.flatMap(({ status, holdouts }) => overdueOf(status, holdouts)),
+        ...existing.flatMap(({ overdue }) => overdue ?? []),
+      ],
+      secrets: credentials.flatMap(
+        ({ name }) =>
+          [...results, ...existing].find(({ status }) => status.name === name)?.status ?? [],
+      ),
       lastHandledRotation: handled('rotate') ?? identity.status?.lastHandledRotation,
       lastHandledEmergencyRotation:
         handled('emergency') ?? identity.status?.lastHandledEmergencyRotation,
-      dueAt: earliest([...results, restarts].map(({ dueAt }) => dueAt)),
+      dueAt: earliest([...results, ...existing, restarts].map(({ dueAt }) => dueAt)),
       oldestRotatedAt: earliest(results.map(({ rotatedAt }) => rotatedAt)),
     };
   }
@@ -153,24 +171,25 @@ export class CredentialKeeper {
    */
   async withdraw(
     identity: AutomationIdentity,
-    credentials: readonly GeneratedSecret[],
+    credentials: readonly SecretEntry[],
     { signal, log }: Pick<KeepCredentials, 'signal' | 'log'>,
   ): Promise<CredentialsOutcome> {
     const { client } = this.#options;
     const names = credentialSecretsOf(
       identity,
-      credentials.map(({ name }) => name),
+      credentials.filter(isGenerated).map(({ name }) => name),
     );
     const { withdrawn } = await withdrawSecrets(identity, names, { client, signal });
     if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
     return {
       problems: [],
       overdue: [],
-      secrets: (identity.status?.secrets ?? []).map(({ name, secretName, lastRotationTime }) => ({
-        name,
-        secretName,
-        ...(lastRotationTime !== undefined && { lastRotationTime }),
-      })),
+      secrets: (identity.status?.secrets ?? []).map((status) => {
+        const { name, secretName, lastRotationTime } = status;
+        // What is only watched stays as it is.
+        if (!secretName.startsWith(secretPrefix)) return status;
+        return { name, secretName, ...(lastRotationTime !== undefined && { lastRotationTime }) };
+      }),
       lastHandledRotation: identity.status?.lastHandledRotation,
       lastHandledEmergencyRotation: identity.status?.lastHandledEmergencyRotation,
       dueAt: undefined,
@@ -178,14 +197,29 @@ export class CredentialKeeper {
     };
   }
 
+  /** By its metadata, and nothing else: its values are never read. */
+  async #watch(entry: SecretEntry, { identity, signal }: KeepCredentials): Promise<ExistingSecret> {
+    const { client, clock } = this.#options;
+    const { namespace = '' } = identity.metadata;
+    const key = { namespace, name: entry.secretName ?? '' };
+    const live = await client.get(resources.secrets, key, { metadataOnly: true, signal });
+    const seen = existingSecret(entry, live?.metadata, clock());
+    return live === undefined ? { ...seen, dueAt: clock() + refusedMs } : seen;
+  }
+
   async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
     const { identity, isWithheld, isKilled, signal } = request;
     const { client, clock, pods } = this.#options;
     const { namespace = '', name: identityName } = identity.metadata;
-    const recorded = identity.status?.secrets?.find(({ name }) => name === credential.name);
     const key = { namespace, name: secretNameOf(identityName, credential.name) };
+    const recorded = identity.status?.secrets?.find(({ secretName }) => secretName === key.name);
 
-    let live = await client.get(resources.secrets, key, { signal });
+    // Where nothing says that it is ours, it is asked whose it is before its values are read.
+    const metadataOnly = recorded?.lastRotationTime === undefined;
+    let live = await client.get(resources.secrets, key, { metadataOnly, signal });
+    if (metadataOnly && live !== undefined && isControlledBy(live, identity)) {
+      live = await client.get(resources.secrets, key, { signal });
+    }
     if (live !== undefined && !isControlledBy(live, identity)) {
       return foreign(credential, key, clock());
     }
@@ -324,7 +358,11 @@ export class CredentialKeeper {
   ): Promise<void> {
     const { client } = this.#options;
     const { namespace = '' } = identity.metadata;
-    const live = await client.get(resources.secrets, { namespace, name: secretName }, { signal });
+    const live = await client.get(
+      resources.secrets,
+      { namespace, name: secretName },
+      { metadataOnly: true, signal },
+    );
     if (live === undefined || !isControlledBy(live, identity)) return;
     const { uid } = live.metadata;
     await client.delete(

@@ -1,5 +1,5 @@
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
-import { secretNameOf } from '../../api/names.ts';
+import { secretNameOf, secretPrefix } from '../../api/names.ts';
 import { resources } from '../../api/resources.ts';
 import { controllerOf } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
@@ -22,7 +22,8 @@ export interface WithdrawOptions {
 
 /**
  * Names of the Secrets that hold an identity's credentials: those in its status, where each name
- * stands before its Secret is created, and those that the spec asks for.
+ * stands before its Secret is created, and those that the spec asks for. What it merely watches is
+ * none of them.
  *
  * @param declared names of the credentials within the identity
  */
@@ -30,7 +31,9 @@ export function credentialSecretsOf(
   { metadata, status }: AutomationIdentity,
   declared: readonly string[],
 ): string[] {
-  const recorded = (status?.secrets ?? []).map(({ secretName }) => secretName);
+  const recorded = (status?.secrets ?? [])
+    .map(({ secretName }) => secretName)
+    .filter((secretName) => secretName.startsWith(secretPrefix));
   const asked = declared.map((credential) => secretNameOf(metadata.name, credential));
   return [...new Set([...recorded, ...asked])];
 }
@@ -48,7 +51,7 @@ export async function withdrawSecrets(
   const { namespace = '', uid: owner } = identity.metadata;
   const outcomes = await forEachBounded(secretNames, parallelism, async (name) => {
     const key = { namespace, name };
-    const live = await client.get(resources.secrets, key, { signal });
+    const live = await client.get(resources.secrets, key, { metadataOnly: true, signal });
     if (live === undefined) return 'absent';
     if (owner === undefined || controllerOf(live)?.uid !== owner) return 'foreign';
     const { uid = '' } = live.metadata;
