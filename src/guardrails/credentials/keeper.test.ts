@@ -383,6 +383,21 @@ describe('CredentialKeeper', () => {
     expect(bench.reasons()).toEqual(['SecretCreated', 'Rotated', 'ConsumersRestarted']);
   });
 
+  it('takes three writes of the Secret and one of the consumer for a rotation, and none without', async () => {
+    bench.addConsumer('reader');
+    bench.setAvailable('reader', true);
+    await bench.settle();
+    const before = bench.client.writes.length;
+    bench.nonce = 'x';
+    for (let minutes = 0; minutes < 180; minutes++) {
+      await bench.settle();
+      bench.setAvailable('reader', true);
+      bench.now += 60 * second;
+    }
+    const writes = bench.client.writes.slice(before).map(({ verb, kind }) => `${verb} ${kind}`);
+    expect(writes).toEqual(['patch Secret', 'patch Deployment', 'patch Secret', 'patch Secret']);
+  });
+
   it('restarts a consumer of two rotated Secrets once', async () => {
     bench.credentials = [erp, { ...erp, name: 'crm' }];
     bench.addConsumer('reader');
