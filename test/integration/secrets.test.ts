@@ -254,7 +254,7 @@ describe('consumers', () => {
     await controlPlane.apply([identity(name, [{ name: 's', type: 'Password', rotation }])]);
     await provisioned(name);
     // Its pods count as available after an hour only, so it holds the others up.
-    const slow = { minReadySeconds: 3600 };
+    const slow = { minReadySeconds: 3600, progressDeadlineSeconds: 7200 };
     await controlPlane.apply([
       deployment('b-slow', name, slow),
       deployment('c-slow', name, slow),
@@ -271,7 +271,7 @@ describe('consumers', () => {
     await statusWhere(name, 'the state', ({ state }) => state === 'Published');
     expect(await restarted('c-slow')).toBeUndefined();
 
-    await controlPlane.apply([deployment('b-slow', name, { minReadySeconds: 0 })]);
+    await controlPlane.apply([deployment('b-slow', name, { ...slow, minReadySeconds: 0 })]);
     await waitFor('the third', () => restarted('c-slow'));
     await statusWhere(name, 'the restarts to be recorded', ({ state }) => state === 'Converging');
     expect(await restarted('d-idle')).toBeUndefined();
@@ -313,14 +313,17 @@ describe('consumers', () => {
     const overlapEnds = Date.parse(status?.secrets?.[0]?.previousExpirationTime ?? '');
     await waitFor('the overlap to be over', () => Date.now() > overlapEnds + 1000);
     // The operator looks at it again with every change.
-    await controlPlane.apply([
-      identity(name, [{ name: 's', type: 'Password', rotation }], { purpose: 'looks again' }),
-    ]);
+    const lookAgain = (purpose: string): Promise<void> =>
+      controlPlane.apply([
+        identity(name, [{ name: 's', type: 'Password', rotation }], { purpose }),
+      ]);
+    await lookAgain('posts bills');
     await provisioned(name);
     expect((await secretOf(name))?.data?.['previous.password']).toBe(first?.data?.['password']);
     await statusWhere(name, 'the state', ({ state }) => state === 'Converging');
 
     await kubectlOk(controlPlane, ['delete', 'pod', 'long-run', `-n=${namespace}`]);
+    await lookAgain('posts orders');
     await statusWhere(name, 'the withdrawal', ({ state }) => state === 'Retired');
     expect(Object.keys((await secretOf(name))?.data ?? {})).toEqual(['password']);
   });

@@ -330,6 +330,18 @@ describe('CredentialKeeper', () => {
     expect(bench.value()).toBe(value);
   });
 
+  it('leaves no previous value after an emergency either where the standing one was taken out', async () => {
+    await bench.settle();
+    bench.nonce = 'routine';
+    await bench.settle();
+    const { password: _, ...data } = bench.secret!.data!;
+    expect(Object.keys(data)).toEqual(['previous.password']);
+    bench.client.put(resources.secrets, { ...bench.secret!, data });
+    bench.emergency = 'leaked';
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {})).toEqual(['password']);
+  });
+
   it('rotates once when the owner changes, and not while half of it is written', async () => {
     await bench.settle();
     const first = bench.value();
