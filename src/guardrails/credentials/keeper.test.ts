@@ -509,6 +509,18 @@ describe('CredentialKeeper', () => {
     expect(restarts.map(({ name }) => name)).toEqual(names);
   });
 
+  it('looks again at once when the restarts are done, to say so', async () => {
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.nonce = 'x';
+    await bench.settle();
+    expect(bench.status.secrets).toMatchObject([{ state: 'Published' }]);
+    bench.now += 10 * second;
+    expect((await bench.keep()).dueAt).toBe(bench.now);
+    await bench.keep();
+    expect(bench.status.secrets).toMatchObject([{ state: 'Converging' }]);
+  });
+
   it('reports consumers that can’t be restarted, and goes on trying', async () => {
     bench.addConsumer('reader');
     await bench.settle();

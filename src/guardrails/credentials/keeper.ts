@@ -428,6 +428,8 @@ export class CredentialKeeper {
       ],
       dueAt: earliest([
         ...(isUnfinished ? [now + (isSlow ? refusedMs : settleMs)] : []),
+        // Status tells of it, and the previous value may go, with the next look.
+        ...(completed.length > 0 ? [now] : []),
         // In the future where the clock was ahead when it was rotated.
         ...rollovers
           .map(({ rotatedAt }) => rotatedAt + settleMs)
