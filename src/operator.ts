@@ -42,7 +42,7 @@ import {
   pausingByPatch,
 } from './guardrails/kill-switch/pausing.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
-import { podIdentity, projectPod } from './guardrails/kill-switch/pods.ts';
+import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
 import type { Logger } from './observability/logger.ts';
@@ -169,6 +169,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       clusterRoles: caches.clusterRoles,
       clusterRoleBindings: caches.clusterRoleBindings,
       workloads,
+      pods: caches.pods.store,
       clock,
       randomBytes,
       revokedTokens,
@@ -363,6 +364,7 @@ function createCaches(
       indexes: {
         namespace: ({ metadata }) => [metadata.namespace ?? ''],
         identity: (pod) => [podIdentity(pod)],
+        secret: podSecretKeys,
       },
     }),
     workloads: workloadKinds.map((kind) =>

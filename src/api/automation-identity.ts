@@ -2,6 +2,7 @@ import { z } from 'zod';
 import {
   conditionsSchema,
   dnsLabel,
+  dnsSubdomainPattern,
   duration,
   generation,
   rules,
@@ -196,11 +197,14 @@ const permission = z
     ),
   });
 
+/** Workloads that a rotation restarts at a time, where the spec doesn't say. */
+export const defaultConcurrentRestarts = 3;
+
 const rotation = z
   .object({
     every: duration(
       'every',
-      'Time from one rotation to the next, a Go-style duration such as `24h`. Exactly one of `every` and `schedule`.',
+      'Longest time from one rotation to the next, a Go-style duration such as `24h`. To spread the rotations of many identities, it is shorter by up to a tenth, half an hour at most: by how much, depends on the UID of the identity. Exactly one of `every` and `schedule`.',
     ).optional(),
     schedule: z
       .string()
@@ -208,21 +212,42 @@ const rotation = z
       .optional()
       .meta({
         description:
-          'Times of rotation, a cron expression of five fields in UTC: minute, hour, day of month, month, day of week. Exactly one of `every` and `schedule`.',
+          'Times of rotation, a cron expression of five fields: minute, hour, day of month, month, day of week. A time that clocks skip comes when they have gone on, one that they repeat comes once. To spread the rotations of many identities, one comes later by up to a tenth of the time to the next, half an hour at most. Exactly one of `every` and `schedule`.',
         ...rules({
           rule: `self.matches('${schedulePattern}')`,
           message:
-            "schedule must be a cron expression of five fields (minute, hour, day of month, month, day of week) in UTC, such as '0 3 * * SUN' or '*/30 * * * *'",
+            "schedule must be a cron expression of five fields (minute, hour, day of month, month, day of week), such as '0 3 * * SUN' or '*/30 * * * *'",
+        }),
+      }),
+    timeZone: z
+      .string()
+      .max(64)
+      .optional()
+      .meta({
+        description:
+          'Time zone of `schedule`, a name of the IANA database such as `Europe/Berlin`; UTC if absent. Where it is unknown, the identity is not Ready (`RotationUnreadable`), and nothing is rotated by the schedule.',
+        ...rules({
+          rule: "self.matches('^[A-Za-z]+([_+/-]+[A-Za-z0-9]+)*$')",
+          message:
+            "timeZone must be a name of the IANA database, such as 'Europe/Berlin' or 'UTC'; leave it away for UTC",
         }),
       }),
     overlap: duration(
       'overlap',
-      'Time after a rotation for which the value before stays readable under the keys `previous.*`. Shorter than `every`. Without it, there is no overlap.',
+      'Time after a rotation for which the value before stays readable under the keys `previous.*`. It is longer where a pod that is still running may hold the value before. Shorter than `every`, or than the time between two occurrences of `schedule`. Without it, there is no overlap.',
     ).optional(),
     restartConsumers: z.boolean().optional().meta({
       description:
-        'Whether a rotation restarts the Deployments and StatefulSets whose pods reference the Secret. False if absent.',
+        'Whether a rotation restarts the Deployments, StatefulSets and DaemonSets whose pods reference the Secret. False if absent.',
     }),
+    maxConcurrentRestarts: z
+      .int32()
+      .min(1)
+      .max(100)
+      .optional()
+      .meta({
+        description: `How many of them restart at a time: the next ones follow when those have all their pods available again. ${defaultConcurrentRestarts} if absent.`,
+      }),
   })
   .meta({
     description: 'When a new value is generated.',
@@ -230,6 +255,15 @@ const rotation = z
       {
         rule: 'has(self.every) != has(self.schedule)',
         message: 'a rotation needs either every or schedule: write exactly one of the two',
+      },
+      {
+        rule: '!has(self.maxConcurrentRestarts) || (has(self.restartConsumers) && self.restartConsumers)',
+        message:
+          'maxConcurrentRestarts bounds what restartConsumers does, which is not asked for: set restartConsumers: true, or remove maxConcurrentRestarts',
+      },
+      {
+        rule: '!has(self.timeZone) || has(self.schedule)',
+        message: 'timeZone says how to read schedule, and there is none: remove timeZone',
       },
       {
         rule: `!has(self.every) || !has(self.overlap) || !self.every.matches('${durationPattern}') || !self.overlap.matches('${durationPattern}') || duration(self.overlap) < duration(self.every)`,
@@ -245,15 +279,57 @@ const rotation = z
  */
 export const defaultSecretLength = 32;
 
+const atLeast = (what: string) =>
+  z
+    .int32()
+    .min(0)
+    .max(256)
+    .optional()
+    .meta({ description: `At least so many ${what}; 0 if absent.` });
+
+/** Symbols of a password whose policy names none: unreserved in RFC 3986, so nothing is escaped. */
+export const defaultSymbols = '-._~';
+
+const characters = z
+  .object({
+    lowercase: atLeast('letters from a to z'),
+    uppercase: atLeast('letters from A to Z'),
+    digits: atLeast('digits'),
+    symbols: atLeast('symbols'),
+    symbolSet: z
+      .string()
+      .max(32)
+      .optional()
+      .meta({
+        description: `The symbols that a password may have; \`${defaultSymbols}\` if absent, which need no escaping in a URL or a shell. An empty text allows none.`,
+        ...rules({
+          rule: "self.matches('^[!-~]*$') && !self.matches('[A-Za-z0-9]')",
+          message:
+            "symbolSet must consist of printable ASCII characters that are neither letters nor digits, such as '!#$%+-_'",
+        }),
+      }),
+  })
+  .meta({
+    description: 'What a password is made of.',
+    ...rules({
+      rule: "!has(self.symbols) || self.symbols == 0 || !has(self.symbolSet) || self.symbolSet != ''",
+      message: 'symbols are asked for, and symbolSet has none: name some, or leave symbolSet away',
+    }),
+  });
+
+const sumOfClasses = ['lowercase', 'uppercase', 'digits', 'symbols']
+  .map((name) => `(has(self.characters.${name}) ? self.characters.${name} : 0)`)
+  .join(' + ');
+
 const secret = z
   .object({
     name: dnsLabel(
       'the name of a secret',
       'Name of the secret, unique within the identity. The Secret object is called `aid.<identity>.<name>`, and only pods that run as the identity may use it.',
     ),
-    type: z.enum(['Password', 'Token']).meta({
+    type: z.enum(['Password', 'Token', 'BasicAuth', 'SSHKeyPair', 'Existing']).meta({
       description:
-        'What is generated, and the key that holds it: `Password` under `password`, `Token` under `token`.',
+        'What is generated, and the keys that hold it: `Password` under `password`, `Token` under `token`, `BasicAuth` under `username` and `password`, `SSHKeyPair` (Ed25519, in the format of OpenSSH) under `ssh-privatekey` and `ssh-publickey`. `Existing` generates nothing: it watches the age of a Secret that somebody else keeps, by its metadata, and never reads or changes its values.',
     }),
     length: z
       .int32()
@@ -261,15 +337,78 @@ const secret = z
       .max(256)
       .optional()
       .meta({
-        description: `Characters of the generated value; ${defaultSecretLength} if absent.`,
+        description: `Characters of a generated password or token; ${defaultSecretLength} if absent. A change takes effect with the next rotation.`,
+      }),
+    characters: characters.optional().meta({
+      ...characters.meta(),
+      description:
+        'What a password is made of, for systems that ask for it. Of all passwords that fulfil it, each is as likely as any other. A change takes effect with the next rotation.',
+    }),
+    username: z
+      .string()
+      .min(1)
+      .max(253)
+      .optional()
+      .meta({
+        description:
+          'The user of a `BasicAuth`, which needs it. A change of it generates a new password.',
+        ...rules({
+          rule: "self.matches('^[!-9;-~]([ -9;-~]*[!-9;-~])?$')",
+          message:
+            "username must be printable ASCII without ':', which ends it in HTTP, and without a blank at either end",
+        }),
+      }),
+    secretName: z
+      .string()
+      .min(1)
+      .max(253)
+      .optional()
+      .meta({
+        description:
+          'Name of the Secret that an `Existing` watches, in the same namespace. No other type has it.',
+        ...rules({
+          rule: `self.matches('${dnsSubdomainPattern}') && !self.startsWith('${secretPrefix}')`,
+          message: `secretName must be the name of a Secret that somebody else keeps: lower-case letters, digits, '-' and '.', not beginning with '${secretPrefix}'`,
+        }),
       }),
     rotation: rotation.optional().meta({
       ...rotation.meta(),
       description:
-        'When a new value is generated. Without it, only on the annotation `automationguardrails.dev/rotate`.',
+        'When a new value is generated. Besides, it is at once when the annotation `automationguardrails.dev/rotate` gets another value, and when the team or the contact of `owner` changes. The annotation `automationguardrails.dev/rotate-emergency` does the same and withdraws the previous value at once, whatever `overlap` says. Of an `Existing` only `every`: the age at which the identity reports `RotationOverdue`.',
     }),
   })
-  .meta({ description: 'A credential that the operator generates and rotates.' });
+  .meta({
+    description: 'A credential that the operator generates and rotates, or watches.',
+    ...rules(
+      {
+        rule: "has(self.secretName) == (self.type == 'Existing')",
+        message:
+          'a secret of the type Existing needs secretName, and no other has one: add it, remove it, or change the type',
+      },
+      {
+        rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers))",
+        message:
+          "the rotation of an Existing secret is somebody else's: of it, only every can be said, the age at which it is overdue",
+      },
+      {
+        rule: "has(self.username) == (self.type == 'BasicAuth')",
+        message:
+          'a secret of the type BasicAuth needs username, and no other has one: add it, remove it, or change the type',
+      },
+      {
+        rule: "!has(self.characters) || self.type in ['Password', 'BasicAuth']",
+        message: 'characters belong to the types Password and BasicAuth: remove them',
+      },
+      {
+        rule: "!has(self.length) || !(self.type in ['SSHKeyPair', 'Existing'])",
+        message: 'length belongs to the types Password, Token and BasicAuth: remove it',
+      },
+      {
+        rule: `!has(self.characters) || ${sumOfClasses} <= (has(self.length) ? self.length : ${defaultSecretLength})`,
+        message: `characters ask for more than length, which is ${defaultSecretLength} if absent: ask for fewer, or for a longer password`,
+      },
+    ),
+  });
 
 /** Seconds for which a token lives whose `expirationSeconds` is absent, and the most that it may. */
 export const maxTokenSeconds = 3_600;
@@ -332,7 +471,7 @@ export const automationIdentitySpecSchema = z
       .optional()
       .meta({
         description:
-          'Credentials that the operator generates and rotates, each in a Secret of its own.',
+          'Credentials that the operator generates and rotates, each in a Secret of its own, or watches.',
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),
@@ -366,20 +505,44 @@ export const automationIdentityRules: readonly ValidationRule[] = [
 
 export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema>;
 export type Permission = z.infer<typeof permission>;
-export type GeneratedSecret = z.infer<typeof secret>;
 export type OutsideToken = z.infer<typeof outsideToken>;
+export type SecretEntry = z.infer<typeof secret>;
+/** One whose value is the operator's. */
+export type GeneratedSecret = Omit<SecretEntry, 'type'> & {
+  type: Exclude<SecretEntry['type'], 'Existing'>;
+};
+
+/** Whether its value is the operator's. */
+export function isGenerated(entry: SecretEntry): entry is SecretEntry & GeneratedSecret {
+  return entry.type !== 'Existing';
+}
+
+/** How far a rotation has come, in their order. */
+const rotationStates = ['Published', 'Converging', 'Retired'] as const;
 
 const secretStatus = z
   .object({
     name: z.string().max(63).meta({ description: 'Name of the secret within the identity.' }),
     secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
-    lastRotationTime: time('When the value was last generated.').exactOptional(),
-    nextRotationTime: time('When the next value is due.').exactOptional(),
+    state: z.enum(rotationStates).exactOptional().meta({
+      description:
+        'How far the last rotation has come. `Published`: the new value is in the Secret, and who reads it is being restarted. `Converging`: those restarts are done; the value before stays readable until the overlap is over and no running pod may hold it any more. `Retired`: there is no other value than the current one. Absent before the first rotation.',
+    }),
+    owner: z.string().max(512).exactOptional().meta({
+      description:
+        'Of an `Existing`: who keeps it, its controller or else the field manager that wrote its data last.',
+    }),
+    lastRotationTime: time(
+      'When the value was last generated; of an `Existing`, when it was last changed, as far as its metadata tells.',
+    ).exactOptional(),
+    nextRotationTime: time(
+      'When the next value is due; rotations of many identities are spread, and this one has its own time.',
+    ).exactOptional(),
     previousExpirationTime: time(
-      'When the previous value is withdrawn; present while it is readable.',
+      'When the overlap is over, and the previous value is withdrawn unless a running pod may still hold it; present while it is readable.',
     ).exactOptional(),
   })
-  .meta({ description: 'State of one generated credential; never its value.' });
+  .meta({ description: 'State of one credential; never its value.' });
 
 const tokenStatus = z
   .object({
@@ -402,18 +565,22 @@ export const automationIdentityStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; and `ExcessPermissions`, whose message names the bindings that give more than is declared.',
+        '`Ready`; `Held`, whose message lists what is missing; `ExcessPermissions`, whose message names the bindings that give more than is declared; and `RotationOverdue` while a credential is.',
     }),
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:
         'Value of the annotation `automationguardrails.dev/rotate` that was last carried out.',
+    }),
+    lastHandledEmergencyRotation: z.string().max(1024).exactOptional().meta({
+      description:
+        'Value of the annotation `automationguardrails.dev/rotate-emergency` that was last carried out.',
     }),
     secrets: z
       .array(secretStatus)
       .max(32)
       .exactOptional()
       .meta({
-        description: 'State of the generated credentials.',
+        description: 'State of the credentials.',
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),

@@ -91,6 +91,11 @@ export const annotation = {
   touch: `${GROUP}/touch`,
   /** On an AutomationIdentity: rotate everything now; the value is a nonce. */
   rotate: `${GROUP}/rotate`,
+  /**
+   * On an AutomationIdentity: rotate everything now, and withdraw the values before at once; the
+   * value is a nonce.
+   */
+  rotateEmergency: `${GROUP}/rotate-emergency`,
   /** On a generated Secret: RFC 3339 time of the last rotation. */
   rotatedAt: `${GROUP}/rotated-at`,
   /** On a generated Secret: number of rotations so far, from 0. */
@@ -99,6 +104,10 @@ export const annotation = {
   previousExpiresAt: `${GROUP}/previous-expires-at`,
   /** On a generated Secret: the `rotate` nonce that this value answers. */
   handledRotation: `${GROUP}/handled-rotation`,
+  /** On a generated Secret: the `rotate-emergency` nonce that this value answers. */
+  handledEmergency: `${GROUP}/handled-emergency`,
+  /** On a generated Secret: digest of the owner for whom this value was made. */
+  ownerDigest: `${GROUP}/owner-digest`,
   /** On a generated Secret: the rotation whose consumers were all restarted. */
   consumersRestarted: `${GROUP}/consumers-restarted`,
   /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */

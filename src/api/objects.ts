@@ -28,6 +28,8 @@ export interface ObjectMeta {
     manager?: string;
     operation?: string;
     subresource?: string;
+    /** RFC 3339: its last change. */
+    time?: string;
     fieldsV1?: object;
   }[];
 }
@@ -159,9 +161,26 @@ export interface PodTemplate {
   };
 }
 
+/** How a pod holds the values of generated credentials. */
+export interface PodSecrets {
+  /** Names of Secrets that it read when it started: environment, subPath, whatever isn't a volume. */
+  readOnce: string[];
+  /** Names of Secrets that it has in volumes alone, which follow. */
+  followed: string[];
+  /** Value of our `restarted-at` annotation, which it has from its template. */
+  restartedAt?: string;
+}
+
 export interface Pod extends KubeObject {
   spec?: { serviceAccountName?: string; nodeName?: string; terminationGracePeriodSeconds?: number };
-  status?: { phase?: string; reason?: string };
+  status?: {
+    phase?: string;
+    reason?: string;
+    /** RFC 3339: when its node began with it. */
+    startTime?: string;
+  };
+  /** Of the cache alone: which generated credentials it holds. */
+  secrets?: PodSecrets;
 }
 
 export interface Lease extends KubeObject {

@@ -1,4 +1,4 @@
-/** Cron expressions of five fields, in UTC: their shape, shared by the CRD and its tests. */
+/** Cron expressions of five fields: their shape, shared by the CRD and its tests. */
 
 /** A list of values, ranges and steps; a step must not exceed the field, as croner has it. */
 function field(value: string, step: string): string {

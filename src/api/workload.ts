@@ -74,6 +74,8 @@ export interface Workload extends KubeObject {
   restartedAt?: string;
   /** Kept from starting pods by the field of {@link pauses}, whoever did that. */
   isPaused: boolean;
+  /** Its pods are all of its current template, and available; true for kinds that don't replace theirs. */
+  isRolledOut: boolean;
   /** A Job that is Complete or Failed. */
   finished: boolean;
   /** A StatefulSet whose volumes are deleted when it is scaled down: never scale it. */
@@ -82,7 +84,20 @@ export interface Workload extends KubeObject {
 
 interface RawWorkload extends KubeObject {
   spec?: RawSpec;
-  status?: { conditions?: { type: string; status: string }[] };
+  status?: RawStatus;
+}
+
+interface RawStatus {
+  conditions?: { type: string; status: string }[];
+  observedGeneration?: number;
+  replicas?: number;
+  updatedReplicas?: number;
+  availableReplicas?: number;
+  currentRevision?: string;
+  updateRevision?: string;
+  desiredNumberScheduled?: number;
+  updatedNumberScheduled?: number;
+  numberAvailable?: number;
 }
 
 interface RawSpec {
@@ -124,6 +139,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     secretNames: referencedSecrets(template?.spec),
     ...(restartedAt !== undefined && { restartedAt }),
     isPaused: isPaused(kind, spec, template),
+    isRolledOut: isRolledOut(kind, metadata.generation, spec.replicas, status),
     finished:
       kind === 'Job' &&
       (status?.conditions ?? []).some(
@@ -142,6 +158,47 @@ function isPaused(kind: WorkloadKind, spec: RawSpec, template: PodTemplate | und
       return template?.spec?.nodeSelector?.[stoppedSelector] === 'true';
     default:
       return spec.suspend === true;
+  }
+}
+
+/** As `kubectl rollout status` has it. */
+function isRolledOut(
+  kind: WorkloadKind,
+  generation = 0,
+  replicas = 1,
+  status: RawStatus = {},
+): boolean {
+  const { observedGeneration = 0, availableReplicas = 0, updatedReplicas = 0 } = status;
+  switch (kind) {
+    case 'Deployment':
+      return (
+        observedGeneration >= generation &&
+        updatedReplicas >= replicas &&
+        (status.replicas ?? 0) <= updatedReplicas &&
+        availableReplicas >= replicas
+      );
+    case 'StatefulSet':
+      return (
+        observedGeneration >= generation &&
+        status.currentRevision === status.updateRevision &&
+        availableReplicas >= replicas
+      );
+    case 'DaemonSet': {
+      const {
+        desiredNumberScheduled = 0,
+        updatedNumberScheduled = 0,
+        numberAvailable = 0,
+      } = status;
+      return (
+        observedGeneration >= generation &&
+        updatedNumberScheduled >= desiredNumberScheduled &&
+        numberAvailable >= desiredNumberScheduled
+      );
+    }
+    case 'ReplicaSet':
+    case 'Job':
+    case 'CronJob':
+      return true;
   }
 }
 
@@ -210,7 +267,7 @@ export function ownAnnotations(
  * (`secretKeyRef`, `secretRef`, `secret`, `imagePullSecrets`) at any depth, so that a volume type
  * that is new to us is not overlooked.
  */
-function referencedSecrets(spec: unknown): string[] {
+export function referencedSecrets(spec: unknown): string[] {
   const names = new Set<string>();
   const visit = (value: unknown, key: string): void => {
     if (Array.isArray(value)) {

@@ -11,6 +11,7 @@ import {
   splitKey,
   type KubeObject,
   type Namespace,
+  type Pod,
   type PolicyRule,
   type Role,
   type RoleBinding,
@@ -110,6 +111,8 @@ export interface AutomationIdentityControllerOptions {
   clusterRoleBindings: OptionalCache<RoleBinding>;
   /** Indexed by `secret` (`namespace/secretName`). */
   workloads: IndexedStore<Workload>;
+  /** Indexed by `secret` (`namespace/secretName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
   randomBytes: RandomBytes;
@@ -190,11 +193,13 @@ export class AutomationIdentityController implements Reconciler {
   readonly #tokens: TokenKeeper;
 
   constructor(options: AutomationIdentityControllerOptions) {
-    const { client, workloads, metrics, clock, randomBytes, revokedTokens: revoked } = options;
+    const { client, workloads, pods, metrics, clock, randomBytes } = options;
+    const { revokedTokens: revoked } = options;
     this.#options = options;
     this.#credentials = new CredentialKeeper({
       client,
       workloads,
+      pods,
       countRotation: (result) => metrics.countRotation(result),
       clock,
       randomBytes,
@@ -396,7 +401,8 @@ export class AutomationIdentityController implements Reconciler {
     const { generation } = identity.metadata;
     const previous = identity.status?.conditions;
     const excess = this.#excess(observation);
-    const findings = identityFindings({ killSwitch, missing, problems, excess });
+    const overdue = credentials?.overdue ?? [];
+    const findings = identityFindings({ killSwitch, missing, problems, excess, overdue });
     const conditions = conditionsFrom(findings, previous, generation, clock());
     const status: AutomationIdentityStatus = {
       ...identity.status,
@@ -405,8 +411,12 @@ export class AutomationIdentityController implements Reconciler {
       ...(credentials !== undefined && { secrets: credentials.secrets }),
       ...(tokens !== undefined && hasTokens(identity, tokens) && { tokens: tokens.tokens }),
       ...(credentials?.lastHandledRotation !== undefined &&
-        tokens?.isNonceHandled === true && {
+        tokens?.isHandled.rotate === true && {
           lastHandledRotation: credentials.lastHandledRotation,
+        }),
+      ...(credentials?.lastHandledEmergencyRotation !== undefined &&
+        tokens?.isHandled.emergency === true && {
+          lastHandledEmergencyRotation: credentials.lastHandledEmergencyRotation,
         }),
     };
     const key = keyOf(identity);

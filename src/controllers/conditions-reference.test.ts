@@ -42,6 +42,7 @@ it('every reason of a condition and of an event is documented, and none that is 
     'Ready',
     'Held',
     'ExcessPermissions',
+    'RotationOverdue',
     'Fenced',
     'Paused',
     'PodsGone',

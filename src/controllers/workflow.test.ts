@@ -159,6 +159,7 @@ function workload({
     secretNames: [],
     ...(kind === 'Deployment' && { podSelector: { matchLabels: { app: name } } }),
     isPaused: false,
+    isRolledOut: true,
     finished: false,
     scaleDeletesVolumes: false,
     ...fields,

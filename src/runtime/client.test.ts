@@ -107,6 +107,23 @@ function added(name: string): { type: 'ADDED'; object: KubeObject } {
 }
 
 describe('calls', () => {
+  test('get asks for metadata alone where nothing else is wanted', async () => {
+    const accepted: (string | undefined)[] = [];
+    const rogue = createServer((request, response) => {
+      accepted.push(request.headers.accept);
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ metadata: { name: 'reader' } }));
+    });
+    await against(rogue, async (talking) => {
+      await talking.get(roles, key, { metadataOnly: true });
+      await talking.get(roles, key);
+    });
+    expect(accepted).toEqual([
+      'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1',
+      'application/json',
+    ]);
+  });
+
   test('get answers undefined for what is not there', async () => {
     expect(await client.get(roles, key)).toBeUndefined();
     expect(observed).toEqual(['get 404']);

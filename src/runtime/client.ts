@@ -18,6 +18,12 @@ export interface ObjectKey {
   name: string;
 }
 
+export interface GetOptions {
+  /** The server sends `metadata` alone: what else the object holds never gets here. */
+  metadataOnly?: boolean;
+  signal?: AbortSignal;
+}
+
 export interface ListOptions {
   namespace?: string;
   labelSelector?: string;
@@ -56,7 +62,7 @@ export interface KubeClient {
   get<T extends KubeObject>(
     resource: Resource<T>,
     key: ObjectKey,
-    options?: { signal?: AbortSignal },
+    options?: GetOptions,
   ): Promise<T | undefined>;
   /** All pages of a list, in one array, from the server's current state. */
   list<T extends KubeObject>(resource: Resource<T>, options?: ListOptions): Promise<T[]>;
@@ -171,9 +177,13 @@ interface Call {
   query?: Record<string, string | number | undefined>;
   body?: unknown;
   contentType?: string;
+  /** Media type of the answer; JSON of the whole object if absent. */
+  accept?: string;
   retry: Retry;
   signal?: AbortSignal | undefined;
 }
+
+const partialObjectMetadata = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
 
 const maxTries = 3;
 /** A longer `Retry-After` is left to the caller, who has a queue. */
@@ -229,15 +239,16 @@ export class ApiServerClient implements KubeClient, WatchClient {
   async get<T extends KubeObject>(
     resource: Resource<T>,
     key: ObjectKey,
-    options: { signal?: AbortSignal } = {},
+    { metadataOnly = false, signal }: GetOptions = {},
   ): Promise<T | undefined> {
     try {
       return await this.#call<T>({
         verb: 'get',
         method: 'GET',
         path: objectPath(resource, key),
+        ...(metadataOnly && { accept: partialObjectMetadata }),
         retry: 'idempotent',
-        signal: options.signal,
+        signal,
       });
     } catch (error) {
       if (isNotFound(error)) return undefined;
@@ -464,7 +475,7 @@ export class ApiServerClient implements KubeClient, WatchClient {
 
   /** One request. @returns the answer, whatever its status, its body unread */
   async #send(
-    { verb, method, path, query = {}, body, contentType }: Call,
+    { verb, method, path, query = {}, body, contentType, accept = 'application/json' }: Call,
     { server, headers, dispatcher }: Connection,
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
@@ -481,7 +492,7 @@ export class ApiServerClient implements KubeClient, WatchClient {
         method,
         headers: {
           ...headers,
-          accept: 'application/json',
+          accept,
           'user-agent': this.#userAgent,
           ...(contentType !== undefined && { 'content-type': contentType }),
         },

@@ -3,7 +3,7 @@ import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
 import { annotation, label, MANAGED_BY, secretNameOf } from '../../src/api/names.ts';
-import { keyOf, type KubeObject, type Role, type Secret } from '../../src/api/objects.ts';
+import { keyOf, type KubeObject, type Pod, type Role, type Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import { projectWorkload, workloadCache, type Workload } from '../../src/api/workload.ts';
 import {
@@ -12,6 +12,7 @@ import {
 } from '../../src/controllers/automation-identity.ts';
 import { RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
+import { podSecretKeys, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { createLogger } from '../../src/observability/logger.ts';
 import { Metrics } from '../../src/observability/metrics.ts';
@@ -82,6 +83,10 @@ async function startOperator(): Promise<RunningOperator> {
   const [serviceAccounts, roles, roleBindings] = children;
   const clusterRoles = watch(resources.clusterRoles);
   const clusterRoleBindings = watch(resources.clusterRoleBindings, { indexes: bindingIndexes });
+  const pods = watch<Pod>(resources.pods, {
+    project: projectPod,
+    indexes: { secret: podSecretKeys },
+  });
   const workloads = watch<Workload>(workloadResource, workloadCache('Deployment'));
 
   const controller = new Controller({
@@ -100,6 +105,7 @@ async function startOperator(): Promise<RunningOperator> {
       clusterRoles,
       clusterRoleBindings,
       workloads: mergeStores([workloads.store]),
+      pods: pods.store,
       clock,
       randomBytes,
       revokedTokens: new RevokedTokens({ clock }),

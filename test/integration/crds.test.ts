@@ -490,7 +490,74 @@ describe('generated secrets', () => {
       identity({ secrets: [1, 2].map(() => ({ name: 'database', type: 'Token' })) }),
       'Duplicate value: {"name":"database"}',
     ],
-    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token"'],
+    ['an unknown type', secret({ type: 'Key' }), 'supported values: "Password", "Token", "Ba'],
+    [
+      'a BasicAuth without username',
+      secret({ type: 'BasicAuth' }),
+      'a secret of the type BasicAuth needs username',
+    ],
+    ['a username of a password', secret({ username: 'x' }), 'and no other has one'],
+    [
+      'a colon in the username',
+      secret({ type: 'BasicAuth', username: 'a:b' }),
+      "username must be printable ASCII without ':'",
+    ],
+    [
+      'characters of a token',
+      secret({ type: 'Token', characters: { digits: 1 } }),
+      'characters belong to the types Password and BasicAuth',
+    ],
+    [
+      'more characters than the length',
+      secret({ length: 16, characters: { digits: 9, uppercase: 8 } }),
+      'characters ask for more than length',
+    ],
+    [
+      'more characters than the length that is not given',
+      secret({ characters: { digits: 33 } }),
+      'characters ask for more than length, which is 32 if absent',
+    ],
+    [
+      'a letter as symbol',
+      secret({ characters: { symbolSet: '!a' } }),
+      'symbolSet must consist of printable ASCII characters',
+    ],
+    [
+      'an umlaut as symbol',
+      secret({ characters: { symbolSet: 'ä' } }),
+      'symbolSet must consist of printable ASCII characters',
+    ],
+    [
+      'symbols out of none',
+      secret({ characters: { symbols: 1, symbolSet: '' } }),
+      'symbols are asked for, and symbolSet has none',
+    ],
+    [
+      'a length of a key pair',
+      secret({ type: 'SSHKeyPair', length: 64 }),
+      'length belongs to the types Password, Token and BasicAuth',
+    ],
+    [
+      'an Existing without secretName',
+      secret({ type: 'Existing' }),
+      'a secret of the type Existing needs secretName',
+    ],
+    ['a secretName of a password', secret({ secretName: 'x' }), 'and no other has one'],
+    [
+      'an Existing that the operator keeps',
+      secret({ type: 'Existing', secretName: 'aid.other.database' }),
+      'secretName must be the name of a Secret that somebody else keeps',
+    ],
+    [
+      'an overlap of an Existing',
+      secret({ type: 'Existing', secretName: 'x', rotation: { every: '24h', overlap: '1h' } }),
+      "the rotation of an Existing secret is somebody else's",
+    ],
+    [
+      'a schedule of an Existing',
+      secret({ type: 'Existing', secretName: 'x', rotation: { schedule: '0 3 * * *' } }),
+      "the rotation of an Existing secret is somebody else's",
+    ],
     ['a short value', secret({ length: 15 }), 'should be greater than or equal to 16'],
     ['a long value', secret({ length: 257 }), 'should be less than or equal to 256'],
     ['days', rotation({ every: '1d' }), 'every must be a duration of at least one second'],
@@ -516,6 +583,26 @@ describe('generated secrets', () => {
     ],
     ['both', rotation({ every: '1h', schedule: '0 3 * * *' }), 'write exactly one of the two'],
     [
+      'a time zone without a schedule',
+      rotation({ every: '1h', timeZone: 'Europe/Berlin' }),
+      'timeZone says how to read schedule, and there is none',
+    ],
+    [
+      'an offset as time zone',
+      rotation({ schedule: '0 3 * * *', timeZone: '+02:00' }),
+      'timeZone must be a name of the IANA database',
+    ],
+    [
+      'a bound of restarts that are not asked for',
+      rotation({ every: '1h', maxConcurrentRestarts: 2 }),
+      'maxConcurrentRestarts bounds what restartConsumers does',
+    ],
+    [
+      'a bound of no restarts',
+      rotation({ every: '1h', restartConsumers: true, maxConcurrentRestarts: 0 }),
+      'should be greater than or equal to 1',
+    ],
+    [
       'six cron fields',
       rotation({ schedule: '0 0 3 * * *' }),
       'schedule must be a cron expression of five fields',
@@ -540,10 +627,39 @@ describe('generated secrets', () => {
   });
 
   it.each([
-    ['hours', rotation({ every: '24h', overlap: '1h', restartConsumers: true })],
+    [
+      'hours',
+      rotation({ every: '24h', overlap: '1h', restartConsumers: true, maxConcurrentRestarts: 1 }),
+    ],
     ['parts', rotation({ every: '1h30m', overlap: '1.5m' })],
     ['a schedule', rotation({ schedule: '0 3 * * SUN', overlap: '48h' })],
+    ...[
+      'UTC',
+      'Europe/Berlin',
+      'America/Argentina/Buenos_Aires',
+      'America/Port-au-Prince',
+      'Etc/GMT+5',
+      'Etc/GMT-14',
+      'GB-Eire',
+    ].map((timeZone): [string, object] => [
+      timeZone,
+      rotation({ schedule: '0 3 * * SUN', timeZone }),
+    ]),
     ['no rotation', secret({ length: 64 })],
+    [
+      'a policy',
+      secret({
+        length: 24,
+        characters: { lowercase: 1, uppercase: 1, digits: 20, symbols: 2, symbolSet: '!"#\\' },
+      }),
+    ],
+    ['a policy without symbols', secret({ characters: { symbols: 0, symbolSet: '' } })],
+    ['a user', secret({ type: 'BasicAuth', username: 'CORP\\svc erp@example.com' })],
+    ['a key pair', secret({ type: 'SSHKeyPair' })],
+    [
+      'one that is watched',
+      secret({ type: 'Existing', secretName: 'bank.api', rotation: { every: '2160h' } }),
+    ],
   ])('takes %s', taken);
 });
 

@@ -4,6 +4,7 @@ import type {
   AutomationIdentity,
   AutomationIdentityStatus,
   GeneratedSecret,
+  SecretEntry,
 } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { KubeObject, Secret } from '../../api/objects.ts';
@@ -12,7 +13,10 @@ import { projectWorkload, type Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
+import { podSecretKeys, projectPod } from '../kill-switch/pods.ts';
 import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
+import { keysOfType } from './generate.ts';
+import { seededBytes } from './random.testing.ts';
 import { RevokedTokens } from './revoked-tokens.ts';
 import { CredentialKeeper, type CredentialsOutcome, type Notice } from './keeper.ts';
 
@@ -30,28 +34,34 @@ const secretKey = { namespace: 'billing', name: 'aid.poster.erp' };
 /** One identity, its keeper, and everything that they may say. */
 class Bench {
   now = start;
-  credentials: GeneratedSecret[] = [erp];
+  credentials: SecretEntry[] = [erp];
   isWithheld = false;
   isKilled = false;
   nonce: string | undefined;
+  emergency: string | undefined;
+  owner: { team?: string; contact?: string } = { team: 'finance', contact: 'a@example.com' };
   status: AutomationIdentityStatus = {};
   readonly client = new MemoryClient(() => this.now);
   readonly notices: Notice[] = [];
   readonly said: string[] = [];
   readonly counted: string[] = [];
   readonly #keeper: CredentialKeeper;
-  #random = 0;
 
   constructor() {
     this.#keeper = new CredentialKeeper({
       client: this.client,
       workloads: this.#workloads(),
+      pods: {
+        byIndex: (_index, key) =>
+          this.client
+            .all(resources.pods)
+            .map(projectPod)
+            .filter((pod) => podSecretKeys(pod).includes(key)),
+      },
       countRotation: (result) => this.counted.push(result),
       clock: () => this.now,
       revoked: new RevokedTokens({ clock: () => this.now }),
-      // No two values alike, and all recognisable.
-      randomBytes: (size) =>
-        Uint8Array.from({ length: size }, () => (this.#random = (this.#random * 5 + 7) % 251)),
+      randomBytes: seededBytes(),
     });
   }
 
@@ -61,9 +71,12 @@ class Bench {
         name: 'poster',
         namespace: 'billing',
         uid: 'uid-of-poster',
-        ...(this.nonce !== undefined && { annotations: { [annotation.rotate]: this.nonce } }),
+        annotations: {
+          ...(this.nonce !== undefined && { [annotation.rotate]: this.nonce }),
+          ...(this.emergency !== undefined && { [annotation.rotateEmergency]: this.emergency }),
+        },
       },
-      spec: { secrets: this.credentials },
+      spec: { owner: this.owner, secrets: this.credentials },
       status: this.status,
     };
   }
@@ -105,13 +118,31 @@ class Bench {
       ...(outcome.lastHandledRotation !== undefined && {
         lastHandledRotation: outcome.lastHandledRotation,
       }),
+      ...(outcome.lastHandledEmergencyRotation !== undefined && {
+        lastHandledEmergencyRotation: outcome.lastHandledEmergencyRotation,
+      }),
     };
     return outcome;
   }
 
+  /** As a kill does. */
+  async withdraw(): Promise<void> {
+    const { signal } = new AbortController();
+    const log = this.#log();
+    const { secrets } = await this.#keeper.withdraw(
+      this.identity,
+      { secrets: this.credentials },
+      {
+        signal,
+        log,
+      },
+    );
+    this.status = { ...this.status, secrets };
+  }
+
   /** Looks until there is nothing more to write at this time. */
   async settle(): Promise<CredentialsOutcome> {
-    for (let looks = 0; looks < 10; looks++) {
+    for (let looks = 0; looks < 20; looks++) {
       const [writes, status] = [this.client.writes.length, JSON.stringify(this.status)];
       const outcome = await this.keep();
       if (writes === this.client.writes.length && status === JSON.stringify(this.status)) {
@@ -131,6 +162,27 @@ class Bench {
     this.client.put(resources.deployments, {
       metadata: { name, namespace: 'billing' },
       spec: { replicas, template },
+    } as KubeObject);
+  }
+
+  /** A rollout ends, or its pods fail. */
+  setAvailable(name: string, isAvailable: boolean): void {
+    const key = { namespace: 'billing', name };
+    const found = this.client.find(resources.deployments, key)!;
+    const status = { replicas: 1, updatedReplicas: 1, availableReplicas: isAvailable ? 1 : 0 };
+    this.client.put(resources.deployments, { ...found, status } as KubeObject);
+  }
+
+  /** A pod that reads the Secret when it starts, which is now. */
+  startPod(name: string, parts: { serviceAccountName?: string } = {}): void {
+    this.client.put(resources.pods, {
+      metadata: { name, namespace: 'billing' },
+      spec: {
+        serviceAccountName: 'other',
+        ...parts,
+        containers: [{ envFrom: [{ secretRef: { name: 'aid.poster.erp' } }] }],
+      },
+      status: { phase: 'Running', startTime: new Date(this.now).toISOString() },
     } as KubeObject);
   }
 
@@ -217,6 +269,35 @@ describe('CredentialKeeper', () => {
     expect(bench.reasons()).toEqual(['SecretCreated', 'Rotated', 'PreviousWithdrawn']);
   });
 
+  it('keeps the previous value until the last pod that read it is gone', async () => {
+    await bench.settle();
+    bench.startPod('old');
+    bench.startPod('killed', { serviceAccountName: 'poster' });
+    const first = bench.value();
+    bench.now += 1000;
+    bench.nonce = 'x';
+    await bench.settle();
+    bench.now += 10 * second;
+    bench.startPod('new');
+    bench.now += 2 * hour;
+    expect(await bench.settle()).toMatchObject({ overdue: [], dueAt: bench.now + 15 * second });
+    expect(bench.value('previous.password')).toBe(first);
+    expect(bench.status.secrets).toMatchObject([{ state: 'Converging' }]);
+
+    bench.now += hour;
+    const { overdue, problems } = await bench.settle();
+    expect(problems).toEqual([]);
+    expect(overdue).toMatchObject([{ reason: 'ConvergenceOverdue' }]);
+    expect(overdue[0]?.message).toContain('2 running pods may still use it, Pod old, Pod killed.');
+    expect(bench.value('previous.password')).toBe(first);
+
+    bench.isKilled = true;
+    bench.client.remove(resources.pods, { namespace: 'billing', name: 'old' });
+    expect((await bench.settle()).overdue).toEqual([]);
+    expect(bench.value('previous.password')).toBeUndefined();
+    expect(bench.status.secrets).toMatchObject([{ state: 'Retired' }]);
+  });
+
   it('does not carry out a nonce again that was taken away meanwhile', async () => {
     bench.nonce = 'once';
     await bench.settle();
@@ -227,6 +308,72 @@ describe('CredentialKeeper', () => {
     bench.nonce = 'once';
     await bench.settle();
     expect(bench.value()).toBe(value);
+  });
+
+  it('leaves nothing but the new value after an emergency, also within an overlap', async () => {
+    await bench.settle();
+    bench.nonce = 'routine';
+    await bench.settle();
+    const leaked = bench.value();
+    bench.emergency = 'leaked on 1 May';
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {})).toEqual(['password']);
+    expect(bench.value()).not.toBe(leaked);
+    expect(bench.annotationOf(annotation.previousExpiresAt)).toBeUndefined();
+    expect(bench.status).toMatchObject({
+      lastHandledRotation: 'routine',
+      lastHandledEmergencyRotation: 'leaked on 1 May',
+    });
+    expect(bench.counted).toHaveLength(2);
+
+    bench.client.remove(resources.secrets, secretKey);
+    await bench.settle();
+    const value = bench.value();
+    bench.emergency = undefined;
+    await bench.settle();
+    bench.emergency = 'leaked on 1 May';
+    await bench.settle();
+    expect(bench.value()).toBe(value);
+  });
+
+  it('leaves no previous value after an emergency either where the standing one was taken out', async () => {
+    await bench.settle();
+    bench.nonce = 'routine';
+    await bench.settle();
+    const { password: _, ...data } = bench.secret!.data!;
+    expect(Object.keys(data)).toEqual(['previous.password']);
+    bench.client.put(resources.secrets, { ...bench.secret!, data });
+    bench.emergency = 'leaked';
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {})).toEqual(['password']);
+  });
+
+  it('rotates once when the owner changes, and not while half of it is written', async () => {
+    await bench.settle();
+    const first = bench.value();
+    bench.owner = { team: 'hr' };
+    await bench.settle();
+    expect(bench.value()).toBe(first);
+    bench.owner = { team: 'hr', contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.value('previous.password')).toBe(first);
+    bench.owner = { team: ' hr ', contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.counted).toEqual(['success']);
+    expect(bench.notices.at(-1)?.message).toContain('the owner is another one');
+  });
+
+  it('doesn’t rotate what stood before owners were recorded, but takes note', async () => {
+    await bench.settle();
+    const { metadata, ...rest } = bench.secret!;
+    const { [annotation.ownerDigest]: _, ...annotations } = metadata.annotations!;
+    const first = bench.value();
+    bench.client.put(resources.secrets, { ...rest, metadata: { ...metadata, annotations } });
+    await bench.settle();
+    expect(bench.value()).toBe(first);
+    bench.owner = { team: 'hr', contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.value()).not.toBe(first);
   });
 
   it('restarts each consumer once for a rotation, and none for the first value', async () => {
@@ -252,6 +399,21 @@ describe('CredentialKeeper', () => {
     await bench.settle();
     expect(bench.restartedAt('before')).toBeUndefined();
     expect(bench.reasons()).toEqual(['SecretCreated', 'Rotated', 'ConsumersRestarted']);
+  });
+
+  it('takes three writes of the Secret and one of the consumer for a rotation, and none without', async () => {
+    bench.addConsumer('reader');
+    bench.setAvailable('reader', true);
+    await bench.settle();
+    const before = bench.client.writes.length;
+    bench.nonce = 'x';
+    for (let minutes = 0; minutes < 180; minutes++) {
+      await bench.settle();
+      bench.setAvailable('reader', true);
+      bench.now += 60 * second;
+    }
+    const writes = bench.client.writes.slice(before).map(({ verb, kind }) => `${verb} ${kind}`);
+    expect(writes).toEqual(['patch Secret', 'patch Deployment', 'patch Secret', 'patch Secret']);
   });
 
   it('restarts a consumer of two rotated Secrets once', async () => {
@@ -313,6 +475,58 @@ describe('CredentialKeeper', () => {
     expect(bench.restartedAt('reader')).toBeDefined();
   });
 
+  it('restarts as many at a time as the spec allows, the next when those are available again', async () => {
+    const names = ['a', 'b', 'c', 'd'];
+    bench.credentials = [{ ...erp, rotation: { ...erp.rotation, maxConcurrentRestarts: 2 } }];
+    for (const name of names) {
+      bench.addConsumer(name);
+      bench.setAvailable(name, true);
+    }
+    bench.client.afterWrite = ({ kind, name }) => {
+      if (kind === 'Deployment') bench.setAvailable(name, false);
+    };
+    await bench.settle();
+    bench.nonce = 'x';
+    const restarted = (): string[] => names.filter((name) => bench.restartedAt(name));
+    await bench.settle();
+    expect(restarted()).toEqual(['a', 'b']);
+    bench.now += 10 * second;
+    await bench.settle();
+    expect(restarted()).toEqual(['a', 'b']);
+    expect(bench.annotationOf(annotation.consumersRestarted)).toBeUndefined();
+
+    bench.setAvailable('b', true);
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(restarted()).toEqual(['a', 'b', 'c']);
+
+    bench.now += hour;
+    const { problems, dueAt } = await bench.settle();
+    expect(problems).toMatchObject([{ reason: 'RestartsWaiting' }]);
+    expect(problems[0]?.message).toContain('Not available again: Deployment a, Deployment c.');
+    expect(dueAt).toBe(bench.now + 60 * second);
+
+    for (const name of ['a', 'c']) bench.setAvailable(name, true);
+    await bench.settle();
+    bench.setAvailable('d', true);
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(restarted()).toEqual(names);
+    expect(bench.annotationOf(annotation.consumersRestarted)).toBe('1');
+    const restarts = bench.client.writes.filter(({ kind }) => kind === 'Deployment');
+    expect(restarts.map(({ name }) => name)).toEqual(names);
+  });
+
+  it('looks again at once when the restarts are done, to say so', async () => {
+    bench.addConsumer('reader');
+    await bench.settle();
+    bench.nonce = 'x';
+    await bench.settle();
+    expect(bench.status.secrets).toMatchObject([{ state: 'Published' }]);
+    bench.now += 10 * second;
+    expect((await bench.keep()).dueAt).toBe(bench.now);
+    await bench.keep();
+    expect(bench.status.secrets).toMatchObject([{ state: 'Converging' }]);
+  });
+
   it('reports consumers that can’t be restarted, and goes on trying', async () => {
     bench.addConsumer('reader');
     await bench.settle();
@@ -328,6 +542,23 @@ describe('CredentialKeeper', () => {
     bench.now += 10 * second;
     expect((await bench.settle()).problems).toEqual([]);
     expect(bench.restartedAt('reader')).toBeDefined();
+  });
+
+  it.each<[string, NonNullable<GeneratedSecret['rotation']>, string]>([
+    ['RotationNeverDue', { schedule: '0 0 31 2 *' }, 'no date fits'],
+    ['RotationUnreadable', { schedule: '0 3 * * *', timeZone: 'Mars/Olympus' }, 'timeZone'],
+    ['OverlapTooLong', { schedule: '0 * * * *', overlap: '1h' }, 'overlap'],
+  ])('says %s, once, and rotates by the nonce all the same', async (reason, settings, text) => {
+    bench.credentials = [{ ...erp, rotation: settings }];
+    const { problems, dueAt } = await bench.settle();
+    expect(problems).toMatchObject([{ reason }]);
+    expect(problems[0]?.message).toContain(`Credential erp is not rotated as asked: `);
+    expect(problems[0]?.message).toContain(text);
+    if (reason !== 'OverlapTooLong') expect(dueAt).toBeUndefined();
+    const first = bench.value();
+    bench.nonce = 'x';
+    await bench.settle();
+    expect(bench.value()).not.toBe(first);
   });
 
   it('creates nothing while withheld, and goes on rotating what stands', async () => {
@@ -375,6 +606,56 @@ describe('CredentialKeeper', () => {
     await bench.settle();
     expect(bench.secret).toEqual(foreign);
     expect(bench.client.writes).toEqual([]);
+    expect(bench.client.gets.every(({ metadataOnly }) => metadataOnly)).toBe(true);
+  });
+
+  it('watches an existing Secret by its metadata alone, and never changes or deletes it', async () => {
+    const watched: SecretEntry = {
+      name: 'bank',
+      type: 'Existing',
+      secretName: 'bank-api',
+      rotation: { every: '24h' },
+    };
+    const key = { namespace: 'billing', name: 'bank-api' };
+    bench.credentials = [watched, erp];
+    expect((await bench.settle()).problems).toMatchObject([{ reason: 'SecretMissing' }]);
+    const theirs = bench.client.put(resources.secrets, {
+      metadata: key,
+      data: { key: 'Y2FuYXJ5' },
+    });
+    expect((await bench.settle()).problems).toEqual([]);
+    expect(bench.status.secrets).toMatchObject([
+      { name: 'bank', secretName: 'bank-api', lastRotationTime: '2026-05-01T00:00:00Z' },
+      { name: 'erp', secretName: 'aid.poster.erp' },
+    ]);
+    bench.nonce = 'x';
+    bench.now += 24 * hour;
+    const { overdue, lastHandledRotation } = await bench.settle();
+    expect(overdue).toMatchObject([{ reason: 'SecretOverdue' }]);
+    expect(lastHandledRotation).toBe('x');
+
+    await bench.withdraw();
+    expect(bench.status.secrets).toMatchObject([{ name: 'bank' }, { name: 'erp' }]);
+    bench.credentials = [];
+    await bench.settle();
+    expect(bench.client.find(resources.secrets, key)).toEqual(theirs);
+    const reads = bench.client.gets.filter(({ name }) => name === 'bank-api');
+    expect(reads.length).toBeGreaterThan(3);
+    expect(reads.every(({ metadataOnly }) => metadataOnly)).toBe(true);
+    expect(bench.client.writes.filter(({ name }) => name === 'bank-api')).toEqual([]);
+    expect(bench.said.join()).not.toContain('Y2FuYXJ5');
+  });
+
+  it('deletes what it generated when the entry becomes a watch, and generates anew when back', async () => {
+    await bench.settle();
+    bench.credentials = [{ name: 'erp', type: 'Existing', secretName: 'theirs' }];
+    bench.client.put(resources.secrets, { metadata: { namespace: 'billing', name: 'theirs' } });
+    await bench.settle();
+    expect(bench.secret).toBeUndefined();
+    bench.credentials = [erp];
+    await bench.settle();
+    expect(bench.annotationOf(annotation.rotation)).toBe('0');
+    expect(bench.client.find(resources.secrets, { ...secretKey, name: 'theirs' })).toBeDefined();
   });
 
   it('removes the keys of the type that it had before', async () => {
@@ -384,6 +665,54 @@ describe('CredentialKeeper', () => {
     bench.credentials = [{ ...erp, type: 'Token' }];
     await bench.settle();
     expect(Object.keys(bench.secret?.data ?? {})).toEqual(['token']);
+  });
+
+  it('keeps both halves of a key pair for the overlap', async () => {
+    bench.credentials = [{ ...erp, type: 'SSHKeyPair' }];
+    await bench.settle();
+    const first = bench.secret?.data;
+    bench.nonce = 'x';
+    await bench.settle();
+    expect(bench.secret?.data).toMatchObject({
+      'previous.ssh-privatekey': first?.['ssh-privatekey'],
+      'previous.ssh-publickey': first?.['ssh-publickey'],
+    });
+    bench.now += 2 * hour;
+    await bench.settle();
+    expect(Object.keys(bench.secret?.data ?? {}).toSorted()).toEqual([
+      'ssh-privatekey',
+      'ssh-publickey',
+    ]);
+  });
+
+  it('makes a new password for another username, and keeps the pair before for the overlap', async () => {
+    const basicAuth = { ...erp, type: 'BasicAuth' as const, username: 'svc-old' };
+    bench.credentials = [basicAuth];
+    await bench.settle();
+    const first = bench.value();
+    bench.credentials = [{ ...basicAuth, username: 'svc-new' }];
+    bench.isWithheld = true;
+    await bench.settle();
+    expect(bench.value()).toBe(first);
+    bench.isWithheld = false;
+    await bench.settle();
+    expect(bench.secret?.data).toMatchObject({
+      username: Buffer.from('svc-new').toString('base64'),
+      'previous.username': Buffer.from('svc-old').toString('base64'),
+      'previous.password': first,
+    });
+    expect(bench.value()).not.toBe(first);
+    expect(bench.annotationOf(annotation.rotation)).toBe('1');
+  });
+
+  it('keeps the password that stood when its type becomes BasicAuth', async () => {
+    await bench.settle();
+    const first = bench.value();
+    bench.credentials = [{ ...erp, type: 'BasicAuth', username: 'svc-erp' }];
+    await bench.settle();
+    expect(bench.value('username')).toBeDefined();
+    expect(bench.value('previous.password')).toBe(first);
+    expect(bench.value('previous.username')).toBeUndefined();
   });
 
   it.each([
@@ -457,6 +786,8 @@ describe('CredentialKeeper', () => {
 type Command =
   | { op: 'wait'; milliseconds: number }
   | { op: 'rotate' }
+  | { op: 'emergency' }
+  | { op: 'changeOwner' }
   | { op: 'unset' }
   | { op: 'addConsumer' }
   /** Work that is cut off around its n-th write, or before status is written. */
@@ -469,6 +800,8 @@ const commands = fc.array(
       milliseconds: fc.constantFrom(1, 700, 6000, hour, 2 * hour, 23 * hour, 24 * hour, 200 * hour),
     }),
     fc.record({ op: fc.constant('rotate' as const) }),
+    fc.record({ op: fc.constant('emergency' as const) }),
+    fc.record({ op: fc.constant('changeOwner' as const) }),
     fc.record({ op: fc.constant('unset' as const) }),
     fc.record({ op: fc.constant('addConsumer' as const) }),
     fc.record({
@@ -485,24 +818,52 @@ const commands = fc.array(
 
 class Crash extends Error {}
 
+/** A credential of each type, alike in all else. */
+const credentialOfAnyType = fc
+  .constantFrom('Password', 'Token', 'BasicAuth', 'SSHKeyPair')
+  .map((type: GeneratedSecret['type']): GeneratedSecret => ({
+    ...erp,
+    type,
+    ...(type === 'BasicAuth' && { username: 'svc-erp' }),
+  }));
+
 /** Runs the commands; with `cuts`, work is cut off where they say, and then taken up again. */
-async function runThrough(sequence: readonly Command[], cuts: boolean) {
+async function runThrough(
+  sequence: readonly Command[],
+  cuts: boolean,
+  credential: GeneratedSecret = erp,
+) {
   const run = new Bench();
+  run.credentials = [credential];
+  const keys: readonly string[] = keysOfType[credential.type];
+  // What stays when the value is another one.
+  const secretKeys = keys.filter((key) => key !== 'username');
   const answered = new Map<string, number>();
   let nonces = 0;
   let consumers = 0;
   let before: Secret | undefined;
   const violations: string[] = [];
+  const emergencyOf = (secret: Secret | undefined): string | undefined =>
+    secret?.metadata.annotations?.[annotation.handledEmergency];
   const checkSecret = ({ kind }: Write): void => {
     const { secret } = run;
     if (kind !== 'Secret' || secret === undefined) return;
-    const { password, 'previous.password': previous, ...others } = secret.data ?? {};
-    const lost = before?.data?.['password'];
-    if (password === undefined) violations.push('no value');
-    if (Object.keys(others).length > 0) violations.push('other keys');
-    if (lost !== undefined && lost !== password && lost !== previous) {
-      violations.push('a value vanished without overlap');
+    const { data = {} } = secret;
+    const known = new Set(keys.flatMap((key) => [key, `previous.${key}`]));
+    if (Object.keys(data).some((key) => !known.has(key))) violations.push('other keys');
+    const previous = keys.filter((key) => data[`previous.${key}`] !== undefined);
+    if (previous.length > 0 && previous.length < keys.length) violations.push('half a value');
+    for (const key of keys) {
+      const lost = before?.data?.[key];
+      if (data[key] === undefined) violations.push('no value');
+      if (emergencyOf(before) !== emergencyOf(secret)) {
+        if (before !== undefined && previous.length > 0) violations.push('an overlap');
+      } else if (lost !== undefined && lost !== data[key] && lost !== data[`previous.${key}`]) {
+        violations.push('a value vanished without overlap');
+      }
     }
+    const changed = secretKeys.filter((key) => data[key] !== before?.data?.[key]);
+    if (changed.length > 0 && changed.length < secretKeys.length) violations.push('mixed values');
     const nonce = secret.metadata.annotations?.[annotation.handledRotation];
     if (
       nonce !== undefined &&
@@ -512,19 +873,31 @@ async function runThrough(sequence: readonly Command[], cuts: boolean) {
     }
     before = secret;
   };
+  const restarts = new Set<string>();
+  const checkRestart = ({ kind, name }: Write): void => {
+    if (kind !== 'Deployment') return;
+    const restart = `${name} ${run.restartedAt(name)}`;
+    if (restarts.has(restart)) violations.push('a second restart');
+    restarts.add(restart);
+    run.setAvailable(name, true);
+  };
+  const check = (write: Write): void => {
+    checkSecret(write);
+    checkRestart(write);
+  };
   const cutAt = (cut: { write: number; after: boolean }): void => {
     let writes = 0;
     run.client.beforeWrite = () => {
       if (++writes === cut.write && !cut.after) throw new Crash();
     };
     run.client.afterWrite = (write) => {
-      checkSecret(write);
+      check(write);
       if (writes === cut.write && cut.after) throw new Crash();
     };
   };
   const uncut = (): void => {
     run.client.beforeWrite = () => undefined;
-    run.client.afterWrite = checkSecret;
+    run.client.afterWrite = check;
   };
 
   uncut();
@@ -535,6 +908,12 @@ async function runThrough(sequence: readonly Command[], cuts: boolean) {
         break;
       case 'rotate':
         run.nonce = `nonce-${++nonces}`;
+        break;
+      case 'emergency':
+        run.emergency = `emergency-${++nonces}`;
+        break;
+      case 'changeOwner':
+        run.owner = { team: `team-${++nonces}`, contact: 'a@example.com' };
         break;
       case 'unset':
         run.nonce = undefined;
@@ -562,6 +941,7 @@ async function runThrough(sequence: readonly Command[], cuts: boolean) {
     violations,
     answered,
     nonce: run.nonce,
+    emergency: run.emergency,
     rotatedAt: run.annotationOf(annotation.rotatedAt) ?? '',
     rotation: run.annotationOf(annotation.rotation),
     end: {
@@ -580,14 +960,19 @@ async function runThrough(sequence: readonly Command[], cuts: boolean) {
 describe('CredentialKeeper, cut off at any point', () => {
   it('always leaves a valid value and at most two, and answers each nonce once', async () => {
     await fc.assert(
-      fc.asyncProperty(commands, async (sequence) => {
-        const { violations, answered, nonce, end } = await runThrough(sequence, true);
+      fc.asyncProperty(commands, credentialOfAnyType, async (sequence, credential) => {
+        const { violations, answered, nonce, emergency, end } = await runThrough(
+          sequence,
+          true,
+          credential,
+        );
         expect(violations).toEqual([]);
         for (const times of answered.values()) expect(times).toBe(1);
         if (nonce !== undefined) {
           expect(answered.get(nonce)).toBe(1);
           expect(end.status.lastHandledRotation).toBe(nonce);
         }
+        expect(end.status.lastHandledEmergencyRotation).toBe(emergency);
       }),
       { numRuns: 300 },
     );
@@ -618,6 +1003,48 @@ describe('CredentialKeeper, cut off at any point', () => {
     );
   });
 
+  it('rotates no more often than asked, whatever clocks jump by an hour', async () => {
+    const steps = fc.array(
+      fc.constantFrom<['wait' | 'jump', number]>(
+        ['wait', 1],
+        ['wait', 10 * 60 * second],
+        ['wait', 31 * 60 * second],
+        ['wait', 5 * hour],
+        ['jump', hour],
+        ['jump', -hour],
+      ),
+      { maxLength: 40 },
+    );
+    const rotation = fc.constantFrom<NonNullable<GeneratedSecret['rotation']>>(
+      { every: '30m', overlap: '10m' },
+      { schedule: '*/30 * * * *', timeZone: 'Asia/Kolkata' },
+    );
+    await fc.assert(
+      fc.asyncProperty(steps, rotation, async (sequence, settings) => {
+        const run = new Bench();
+        run.credentials = [{ ...erp, rotation: { ...settings, restartConsumers: true } }];
+        run.addConsumer('reader');
+        await run.settle();
+        // No clock is ahead by more than an hour, nor behind.
+        let elapsed = 0;
+        let off = 0;
+        let latest = 0;
+        for (const [what, by] of sequence) {
+          if (what === 'wait') elapsed += by;
+          else off = Math.max(-hour, Math.min(hour, off + by));
+          latest = Math.max(latest, elapsed + off);
+          run.now = start + elapsed + off;
+          await run.settle();
+        }
+        const periods = Math.floor(latest / (30 * 60 * second));
+        expect(run.counted.length).toBeLessThanOrEqual(periods);
+        const restarts = run.client.writes.filter(({ kind }) => kind === 'Deployment');
+        expect(restarts.length).toBeLessThanOrEqual(periods);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
   it('bears any annotation, any clock, and settles', async () => {
     const times = fc.oneof(
       fc.string(),
@@ -629,6 +1056,8 @@ describe('CredentialKeeper, cut off at any point', () => {
       annotation.rotation,
       annotation.previousExpiresAt,
       annotation.handledRotation,
+      annotation.handledEmergency,
+      annotation.ownerDigest,
       annotation.consumersRestarted,
     ];
     await fc.assert(

@@ -1,28 +1,34 @@
-import type {
-  AutomationIdentity,
-  AutomationIdentitySpec,
-  GeneratedSecret,
-  SecretStatus,
+import {
+  defaultConcurrentRestarts,
+  isGenerated,
+  type AutomationIdentity,
+  type AutomationIdentitySpec,
+  type GeneratedSecret,
+  type SecretEntry,
+  type SecretStatus,
 } from '../../api/automation-identity.ts';
-import { secretNameOf } from '../../api/names.ts';
-import type { ObjectMeta, Secret } from '../../api/objects.ts';
+import { secretNameOf, secretPrefix } from '../../api/names.ts';
+import type { ObjectMeta, Pod, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
+import type { ReadStore } from '../../runtime/store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import type { Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
-import { needsRestart, restart } from './consumers.ts';
+import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
+import { existingSecret, type ExistingSecret } from './existing.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
 import { earliest, foreignSecret, isControlledBy, refusalOf, refusedMs } from './refusal.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
+  askedOf,
   planCredential,
-  rotationNonce,
+  spreadOf,
   type CredentialPlan,
   type CredentialStep,
   type RotationCause,
@@ -30,6 +36,7 @@ import {
 import {
   completionPatch,
   newSecret,
+  ownerPatch,
   retirementPatch,
   rotationPatch,
   type Publication,
@@ -47,6 +54,8 @@ export interface CredentialKeeperOptions {
   client: KubeClient;
   /** Indexed by `secret` (`namespace/secretName`). */
   workloads: IndexedStore<Workload>;
+  /** Indexed by `secret` (`namespace/secretName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
   /** Counts each rotation that was tried. */
   countRotation: (result: 'success' | 'error') => void;
   /** Milliseconds since the epoch. */
@@ -59,7 +68,7 @@ export interface CredentialKeeperOptions {
 export interface KeepCredentials {
   identity: AutomationIdentity;
   /** What the spec asks for. */
-  credentials: readonly GeneratedSecret[];
+  credentials: readonly SecretEntry[];
   /** Name, labels and controller reference of a child. */
   childMetadata: (name: string) => ObjectMeta;
   /** Nothing is granted now that doesn't stand yet. */
@@ -74,8 +83,11 @@ export interface KeepCredentials {
 export interface CredentialsOutcome {
   /** What keeps the identity from being ready. */
   problems: Problem[];
+  /** What should have happened by now; it keeps nobody from being ready. */
+  overdue: Problem[];
   secrets: SecretStatus[];
   lastHandledRotation: string | undefined;
+  lastHandledEmergencyRotation: string | undefined;
   /** Milliseconds since the epoch at which to look again. */
   dueAt: number | undefined;
   /** Milliseconds since the epoch; `undefined` where there is none. */
@@ -84,6 +96,8 @@ export interface CredentialsOutcome {
 
 /** Time that a cache gets to show workloads which were there before a rotation. */
 const settleMs = 5_000;
+/** Restarts that take longer than this are told. */
+const restartsSlowMs = 30 * 60_000;
 /** Requests in flight at a time, for one identity. */
 const parallelism = 8;
 /** Writes in a row to one Secret: a rotation, and what it makes due at once. */
@@ -106,29 +120,47 @@ export class CredentialKeeper {
   /** @throws ApiError for what a retry may cure; its message never comes from a Secret */
   async keep(request: KeepCredentials): Promise<CredentialsOutcome> {
     const { identity, credentials } = request;
-    const names = new Set(credentials.map(({ name }) => name));
-    const recorded = identity.status?.secrets ?? [];
-    const abandoned = recorded.filter(({ name }) => !names.has(name));
+    const generated = credentials.filter(isGenerated);
+    const watched = credentials.filter((entry) => !isGenerated(entry));
+    const names = new Set(generated.map(({ name }) => secretNameOf(identity.metadata.name, name)));
+    const abandoned = (identity.status?.secrets ?? []).filter(
+      ({ secretName }) => secretName.startsWith(secretPrefix) && !names.has(secretName),
+    );
 
     const deleted = await forEachBounded(abandoned, parallelism, (status) =>
       this.#delete(status, request),
     );
-    const kept = await forEachBounded(credentials, parallelism, (credential) =>
+    const kept = await forEachBounded(generated, parallelism, (credential) =>
       this.#keepOne(credential, request),
     );
+    const seen = await forEachBounded(watched, parallelism, (entry) => this.#watch(entry, request));
     assertAllDone(deleted, 'delete credentials');
     assertAllDone(kept, 'keep credentials');
+    assertAllDone(seen, 'watch credentials');
     const results = kept.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    const existing = seen.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
     const restarts = await this.#restartConsumers(results, request);
 
-    const nonce = rotationNonce(identity);
-    const isHandled = results.every(({ isNonceHandled }) => isNonceHandled);
+    const asked = askedOf(identity);
+    const handled = (what: 'rotate' | 'emergency'): string | undefined =>
+      results.every(({ isHandled }) => isHandled[what]) ? asked[what] : undefined;
     return {
-      problems: [...results, restarts].flatMap(({ problem }) => problem ?? []),
-      secrets: results.map(({ status }) => status),
-      lastHandledRotation:
-        nonce !== undefined && isHandled ? nonce : identity.status?.lastHandledRotation,
-      dueAt: earliest([...results, restarts].map(({ dueAt }) => dueAt)),
+      problems: [
+        ...[...results, ...existing].flatMap(({ problem }) => problem ?? []),
+        ...restarts.problems,
+      ],
+      overdue: [
+        ...results.flatMap(({ status, holdouts }) => overdueOf(status, holdouts)),
+        ...existing.flatMap(({ overdue }) => overdue ?? []),
+      ],
+      secrets: credentials.flatMap(
+        ({ name }) =>
+          [...results, ...existing].find(({ status }) => status.name === name)?.status ?? [],
+      ),
+      lastHandledRotation: handled('rotate') ?? identity.status?.lastHandledRotation,
+      lastHandledEmergencyRotation:
+        handled('emergency') ?? identity.status?.lastHandledEmergencyRotation,
+      dueAt: earliest([...results, ...existing, restarts].map(({ dueAt }) => dueAt)),
       oldestRotatedAt: earliest(results.map(({ rotatedAt }) => rotatedAt)),
     };
   }
@@ -151,25 +183,43 @@ export class CredentialKeeper {
     if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
     return {
       problems: [],
-      secrets: (identity.status?.secrets ?? []).map(({ name, secretName, lastRotationTime }) => ({
-        name,
-        secretName,
-        ...(lastRotationTime !== undefined && { lastRotationTime }),
-      })),
+      overdue: [],
+      secrets: (identity.status?.secrets ?? []).map((status) => {
+        const { name, secretName, lastRotationTime } = status;
+        // What is only watched stays as it is.
+        if (!secretName.startsWith(secretPrefix)) return status;
+        return { name, secretName, ...(lastRotationTime !== undefined && { lastRotationTime }) };
+      }),
       lastHandledRotation: identity.status?.lastHandledRotation,
+      lastHandledEmergencyRotation: identity.status?.lastHandledEmergencyRotation,
       dueAt: undefined,
       oldestRotatedAt: undefined,
     };
   }
 
-  async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
-    const { identity, isWithheld, signal } = request;
+  /** By its metadata, and nothing else: its values are never read. */
+  async #watch(entry: SecretEntry, { identity, signal }: KeepCredentials): Promise<ExistingSecret> {
     const { client, clock } = this.#options;
-    const { namespace = '', name: identityName } = identity.metadata;
-    const recorded = identity.status?.secrets?.find(({ name }) => name === credential.name);
-    const key = { namespace, name: secretNameOf(identityName, credential.name) };
+    const { namespace = '' } = identity.metadata;
+    const key = { namespace, name: entry.secretName ?? '' };
+    const live = await client.get(resources.secrets, key, { metadataOnly: true, signal });
+    const seen = existingSecret(entry, live?.metadata, clock());
+    return live === undefined ? { ...seen, dueAt: clock() + refusedMs } : seen;
+  }
 
-    let live = await client.get(resources.secrets, key, { signal });
+  async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
+    const { identity, isWithheld, isKilled, signal } = request;
+    const { client, clock, pods } = this.#options;
+    const { namespace = '', name: identityName } = identity.metadata;
+    const key = { namespace, name: secretNameOf(identityName, credential.name) };
+    const recorded = identity.status?.secrets?.find(({ secretName }) => secretName === key.name);
+
+    // Where nothing says that it is ours, it is asked whose it is before its values are read.
+    const metadataOnly = recorded?.lastRotationTime === undefined;
+    let live = await client.get(resources.secrets, key, { metadataOnly, signal });
+    if (metadataOnly && live !== undefined && isControlledBy(live, identity)) {
+      live = await client.get(resources.secrets, key, { signal });
+    }
     if (live !== undefined && !isControlledBy(live, identity)) {
       return foreign(credential, key, clock());
     }
@@ -178,8 +228,16 @@ export class CredentialKeeper {
         identity: identityName,
         credential,
         live,
-        nonce: rotationNonce(identity),
-        lastHandledNonce: identity.status?.lastHandledRotation,
+        asked: askedOf(identity),
+        lastHandled: {
+          rotate: identity.status?.lastHandledRotation,
+          emergency: identity.status?.lastHandledEmergencyRotation,
+        },
+        // A killed identity's pods are being stopped: none of them is waited for.
+        pods: pods
+          .byIndex('secret', `${namespace}/${key.name}`)
+          .filter(({ spec }) => !isKilled || spec?.serviceAccountName !== identityName),
+        spread: spreadOf(identity),
         recorded,
         isWithheld,
         now: clock(),
@@ -213,7 +271,7 @@ export class CredentialKeeper {
     if (step.action === 'Create') {
       const publication = publicationOf(credential, { ...step, publishedAt: clock() });
       publication.isComplete ||= step.rotation > 0 && this.#startsEverybodyAnew(name, request);
-      const value = generateValue(credential, randomBytes);
+      const value = generateValue(credential, randomBytes, name);
       const created = await client.create(
         resources.secrets,
         newSecret(childMetadata(name), publication, value),
@@ -233,12 +291,13 @@ export class CredentialKeeper {
       });
       return retired;
     }
+    if (step.action === 'RecordOwner') return await patch(ownerPatch(step.live, step.owner));
     const { cause, previousExpiresAt } = step;
     const rotated = await patch(
       rotationPatch(
         step.live,
         publicationOf(credential, step),
-        generateValue(credential, randomBytes),
+        generateValue(credential, randomBytes, name),
         previousExpiresAt === undefined ? undefined : new Date(previousExpiresAt).toISOString(),
       ),
     );
@@ -306,38 +365,37 @@ export class CredentialKeeper {
   }
 
   /**
-   * Restarts whoever may still hold a replaced value, each once however many Secrets it reads. A
-   * rotation is complete when, some time after it, no such workload is left.
+   * Restarts whoever may still hold a replaced value, each once however many Secrets it reads, some
+   * at a time. A rotation is complete when, some time after it, no such workload is left.
    */
   async #restartConsumers(
     results: readonly KeptCredential[],
     request: KeepCredentials,
-  ): Promise<{ problem?: Problem; dueAt?: number }> {
+  ): Promise<{ problems: Problem[]; dueAt: number | undefined }> {
     const { client, clock, workloads } = this.#options;
     const { identity, isKilled, signal } = request;
     const { namespace = '', name } = identity.metadata;
     const now = clock();
-    const restarts = new Map<Workload, number>();
-    const completed: Secret[] = [];
-    let isSettling = false;
-    for (const { live, restartSince, status } of results) {
-      if (live === undefined || restartSince === undefined) continue;
-      const consumers = workloads
-        .byIndex('secret', `${namespace}/${status.secretName}`)
-        .filter((workload) => needsRestart(workload, restartSince, now));
-      if (consumers.length === 0 && now >= restartSince + settleMs) completed.push(live);
-      // A killed identity's pods are being stopped; what release starts reads the current value.
-      const due = consumers.filter((c) => !isKilled || c.serviceAccountName !== name);
-      for (const consumer of due) {
-        restarts.set(consumer, Math.max(restartSince, restarts.get(consumer) ?? 0));
-      }
-      isSettling ||= due.length > 0 || now < restartSince + settleMs;
-    }
+    const rollovers = results.flatMap(({ live, restartSince, atOnce, status }) => {
+      if (live === undefined || restartSince === undefined) return [];
+      const consumers = workloads.byIndex('secret', `${namespace}/${status.secretName}`);
+      return [{ live, rotatedAt: restartSince, atOnce, consumers }];
+    });
+    // A killed identity's pods are being stopped; what release starts reads the current value.
+    const plan = planRestarts(
+      rollovers,
+      ({ serviceAccountName }) => isKilled && serviceAccountName === name,
+      now,
+    );
+    const completed = rollovers.filter(
+      ({ rotatedAt, consumers }) =>
+        now >= rotatedAt + settleMs && !consumers.some((one) => needsRestart(one, rotatedAt, now)),
+    );
 
-    const restarted = await forEachBounded([...restarts], parallelism, ([workload, rotatedAt]) =>
+    const restarted = await forEachBounded([...plan.now], parallelism, ([workload, rotatedAt]) =>
       restart(client, workload, rotatedAt, signal),
     );
-    const latched = await forEachBounded(completed, parallelism, (live) =>
+    const latched = await forEachBounded(completed, parallelism, ({ live }) =>
       client.mergePatch(
         resources.secrets,
         { namespace, name: live.metadata.name },
@@ -345,41 +403,67 @@ export class CredentialKeeper {
         { signal },
       ),
     );
-    const problem = reportRestarts(restarted, request);
-    const isLatched = latched.every((outcome) => 'result' in outcome);
+    const since = Math.max(...rollovers.map(({ rotatedAt }) => rotatedAt));
+    const isSlow = now >= since + restartsSlowMs;
+    const isUnfinished =
+      plan.now.size > 0 || plan.later.length > 0 || latched.some((outcome) => 'error' in outcome);
     return {
-      ...(problem !== undefined && { problem }),
-      ...((isSettling || !isLatched) && { dueAt: now + settleMs }),
+      problems: [
+        ...reportRestarts(restarted, request),
+        ...(isSlow && plan.later.length > 0 ? [restartsSlow(plan)] : []),
+      ],
+      dueAt: earliest([
+        ...(isUnfinished ? [now + (isSlow ? refusedMs : settleMs)] : []),
+        // Status tells of it, and the previous value may go, with the next look.
+        ...(completed.length > 0 ? [now] : []),
+        // In the future where the clock was ahead when it was rotated.
+        ...rollovers
+          .map(({ rotatedAt }) => rotatedAt + settleMs)
+          .filter((settledAt) => now < settledAt),
+      ]),
     };
   }
+}
+
+function restartsSlow({ later, underWay }: RestartPlan): Problem {
+  const blocking = underWay.length === 0 ? '' : ` Not available again: ${some(namesOf(underWay))}.`;
+  return {
+    reason: 'RestartsWaiting',
+    message: `${later.length} workloads still wait to be restarted, and may use the value before: ${some(namesOf(later))}.${blocking}`,
+  };
 }
 
 /** @returns the problem, where a workload couldn't be restarted */
 function reportRestarts(
   restarted: readonly Outcome<[Workload, number], boolean>[],
   { notify, log }: KeepCredentials,
-): Problem | undefined {
+): Problem[] {
+  const named = (outcomes: readonly { item: [Workload, number] }[]): string =>
+    some(namesOf(outcomes.map(({ item: [workload] }) => workload)));
   const done = restarted.filter((outcome) => 'result' in outcome && outcome.result);
   if (done.length > 0) {
     log.info('Consumers of a rotated credential restarted', { count: done.length });
     notify({
       type: 'normal',
       reason: 'ConsumersRestarted',
-      message: `${done.length} workloads were restarted to read the new value: ${some(namesOf(done))}.`,
+      message: `${done.length} workloads were restarted to read the new value: ${named(done)}.`,
     });
   }
   const failed = restarted.filter((outcome) => 'error' in outcome);
   const [first] = failed;
-  if (first === undefined) return undefined;
+  if (first === undefined) return [];
   log.warn('Consumers of a rotated credential could not be restarted', { error: first.error });
-  return {
-    reason: 'ConsumersNotRestarted',
-    message: `${failed.length} workloads could not be restarted and may still use the value before: ${some(namesOf(failed))}.`,
-  };
+  return [
+    {
+      reason: 'ConsumersNotRestarted',
+      message: `${failed.length} workloads could not be restarted and may still use the value before: ${named(failed)}.`,
+    },
+  ];
 }
 
-function namesOf(outcomes: readonly Outcome<[Workload, number], boolean>[]): string[] {
-  return outcomes.map(({ item: [{ kind, metadata }] }) => `${kind} ${metadata.name}`);
+/** As people name objects. */
+function namesOf(objects: readonly { kind: string; metadata: ObjectMeta }[]): string[] {
+  return objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
 }
 
 interface KeptCredential {
@@ -387,14 +471,20 @@ interface KeptCredential {
   live: Secret | undefined;
   problem: Problem | undefined;
   restartSince: number | undefined;
+  holdouts: readonly Pod[];
+  /** Workloads that may restart at a time. */
+  atOnce: number;
   rotatedAt: number | undefined;
   dueAt: number | undefined;
-  isNonceHandled: boolean;
+  isHandled: CredentialPlan['isHandled'];
 }
 
 const causeSentences: Record<RotationCause, string> = {
   ValueLost: 'the one before was taken out of it',
+  SpecChanged: 'the spec asks for another one',
+  Emergency: 'an emergency rotation was asked for, so the one before is gone',
   Requested: 'a rotation was asked for',
+  OwnerChanged: 'the owner is another one',
   Scheduled: 'its rotation was due',
 };
 
@@ -403,21 +493,35 @@ const verbs: Record<CredentialStep['action'], string> = {
   Create: 'create',
   Rotate: 'rotate',
   Retire: 'withdraw the previous value of',
+  RecordOwner: 'write the owner to',
 };
 
 function keptAs(
-  { name }: GeneratedSecret,
-  { status, restartSince, rotatedAt, dueAt, isNonceHandled, unreadable }: CredentialPlan,
+  { name, rotation }: GeneratedSecret,
+  { status, restartSince, holdouts, rotatedAt, dueAt, isHandled, defects }: CredentialPlan,
   live: Secret | undefined,
 ): KeptCredential {
+  const [first] = defects;
   const problem =
-    unreadable.length === 0
+    first === undefined
       ? undefined
       : {
-          reason: 'RotationUnreadable',
-          message: `Credential ${name} is not rotated as asked: ${unreadable.join(', ')} can't be read.`,
+          reason: first.reason,
+          message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
         };
-  return { status, live, problem, restartSince, rotatedAt, dueAt, isNonceHandled };
+  const atOnce = rotation?.maxConcurrentRestarts ?? defaultConcurrentRestarts;
+  return { status, live, problem, restartSince, holdouts, atOnce, rotatedAt, dueAt, isHandled };
+}
+
+function overdueOf({ secretName }: SecretStatus, pods: readonly Pod[]): Problem[] {
+  if (pods.length === 0) return [];
+  const named = some(namesOf(pods.map(({ metadata }) => ({ kind: 'Pod', metadata }))));
+  return [
+    {
+      reason: 'ConvergenceOverdue',
+      message: `The previous value of Secret ${secretName} stays readable: ${pods.length} running pods may still use it, ${named}.`,
+    },
+  ];
 }
 
 /**
@@ -449,16 +553,18 @@ function foreign(
     live: undefined,
     problem: foreignSecret(key),
     restartSince: undefined,
+    holdouts: [],
+    atOnce: 0,
     rotatedAt: undefined,
     dueAt: now + refusedMs,
-    isNonceHandled: true,
+    isHandled: { rotate: true, emergency: true },
   };
 }
 
 function publicationOf(
   { type, rotation: settings }: GeneratedSecret,
-  { rotation, publishedAt, nonce }: Omit<Publication, 'type' | 'isComplete'>,
+  { rotation, publishedAt, answers }: Omit<Publication, 'type' | 'isComplete'>,
 ): Publication {
   const isComplete = rotation > 0 && settings?.restartConsumers !== true;
-  return { type, rotation, publishedAt, nonce, isComplete };
+  return { type, rotation, publishedAt, answers, isComplete };
 }

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
-import type { Secret } from '../../api/objects.ts';
-import { planCredential, rotationNonce, type CredentialObservation } from './plan.ts';
+import type { KubeObject, Secret } from '../../api/objects.ts';
+import { projectPod } from '../kill-switch/pods.ts';
+import { askedOf, planCredential, spreadOf, type CredentialObservation } from './plan.ts';
 
 const hour = 3_600_000;
 const start = Date.parse('2026-05-01T00:00:00Z');
@@ -14,27 +15,37 @@ const credential: GeneratedSecret = {
   rotation: { every: '24h', overlap: '2h', restartConsumers: true },
 };
 
+const nothing = { rotate: undefined, emergency: undefined, owner: undefined };
+const rotate = { ...nothing, rotate: 'now' };
+const emergency = { ...nothing, emergency: 'now' };
+const owner = { ...nothing, owner: 'them' };
+
 /** Rotated once, at `start`, with a previous value until two hours later. */
 function standing(
   annotations: Record<string, string | undefined> = {},
-  data: Record<string, string> = {},
+  data: Record<string, string | undefined> = {},
 ): Secret {
   const merged = {
     [annotation.rotatedAt]: time(start),
     [annotation.rotation]: '1',
     [annotation.previousExpiresAt]: time(start + 2 * hour),
+    [annotation.consumersRestarted]: '1',
     ...annotations,
   };
   return {
     metadata: {
       name: 'aid.poster.erp',
       creationTimestamp: time(start - 10 * hour),
-      annotations: Object.fromEntries(
-        Object.entries(merged).filter((entry): entry is [string, string] => entry[1] !== undefined),
-      ),
+      annotations: definedOf(merged),
     },
-    data: { password: 'bmV3', 'previous.password': 'b2xk', ...data },
+    data: definedOf({ password: 'bmV3', 'previous.password': 'b2xk', ...data }),
   };
+}
+
+function definedOf(entries: Record<string, string | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(entries).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  );
 }
 
 function plan(parts: Partial<CredentialObservation>) {
@@ -42,8 +53,10 @@ function plan(parts: Partial<CredentialObservation>) {
     identity: 'poster',
     credential,
     live: standing(),
-    nonce: undefined,
-    lastHandledNonce: undefined,
+    asked: nothing,
+    lastHandled: nothing,
+    spread: 0,
+    pods: [],
     recorded: undefined,
     isWithheld: false,
     now: start,
@@ -102,17 +115,61 @@ describe('planCredential', () => {
     },
     {
       what: 'rotates when asked to',
-      parts: { nonce: 'now' },
-      expected: { action: 'Rotate', cause: 'Requested', nonce: 'now' },
+      parts: { asked: rotate },
+      expected: { action: 'Rotate', cause: 'Requested', answers: rotate },
     },
     {
       what: 'carries out a nonce once',
-      parts: { nonce: 'now', live: standing({ [annotation.handledRotation]: 'now' }) },
+      parts: { asked: rotate, live: standing({ [annotation.handledRotation]: 'now' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'keeps no previous value in an emergency',
+      parts: { asked: emergency },
+      expected: { action: 'Rotate', cause: 'Emergency', previousExpiresAt: undefined },
+    },
+    {
+      what: 'keeps none in an emergency either, where the standing one was taken out',
+      parts: { asked: emergency, live: standing({}, { password: '' }) },
+      expected: { action: 'Rotate', cause: 'ValueLost', previousExpiresAt: undefined },
+    },
+    {
+      what: 'answers all that is asked by one rotation, as the emergency wants it',
+      parts: { asked: { rotate: 'a', emergency: 'b', owner: 'c' }, now: start + 24 * hour },
+      expected: {
+        action: 'Rotate',
+        answers: { rotate: 'a', emergency: 'b', owner: 'c' },
+        previousExpiresAt: undefined,
+      },
+    },
+    {
+      what: 'carries out an emergency once',
+      parts: { asked: emergency, live: standing({ [annotation.handledEmergency]: 'now' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'rotates for another owner, with the overlap',
+      parts: { asked: owner, live: standing({ [annotation.ownerDigest]: 'others' }) },
+      expected: { action: 'Rotate', cause: 'OwnerChanged', previousExpiresAt: start + 2 * hour },
+    },
+    {
+      what: 'takes note of the owner of a value that nobody’s is recorded for',
+      parts: { asked: owner },
+      expected: { action: 'RecordOwner', owner: 'them' },
+    },
+    {
+      what: 'leaves a value alone whose owner is the same',
+      parts: { asked: owner, live: standing({ [annotation.ownerDigest]: 'them' }) },
+      expected: { action: 'None' },
+    },
+    {
+      what: 'leaves a value alone while its owner is incomplete',
+      parts: { live: standing({ [annotation.ownerDigest]: 'others' }) },
       expected: { action: 'None' },
     },
     {
       what: 'keeps no previous value without an overlap',
-      parts: { nonce: 'now', credential: { name: 'erp', type: 'Password' } },
+      parts: { asked: rotate, credential: { name: 'erp', type: 'Password' } },
       expected: { action: 'Rotate', previousExpiresAt: undefined },
     },
     {
@@ -183,7 +240,7 @@ describe('planCredential', () => {
     {
       what: 'leaves a Secret that is being deleted alone',
       parts: {
-        nonce: 'now',
+        asked: rotate,
         live: {
           ...standing(),
           metadata: { ...standing().metadata, deletionTimestamp: time(start) },
@@ -201,6 +258,7 @@ describe('planCredential', () => {
       status: {
         name: 'erp',
         secretName: 'aid.poster.erp',
+        state: 'Converging',
         lastRotationTime: '2026-05-01T00:00:00Z',
         nextRotationTime: '2026-05-02T00:00:00Z',
         previousExpirationTime: '2026-05-01T02:00:00Z',
@@ -209,13 +267,64 @@ describe('planCredential', () => {
   });
 
   it.each([
-    ['after a rotation', {}, start],
+    ['after a rotation', { [annotation.consumersRestarted]: undefined }, start],
     ['not for the first value', { [annotation.rotation]: '0' }, undefined],
-    ['not when it is done', { [annotation.consumersRestarted]: '1' }, undefined],
+    ['not when it is done', {}, undefined],
     ['again for the next rotation', { [annotation.consumersRestarted]: '0' }, start],
     ['not when the count can’t be read', { [annotation.rotation]: 'many' }, undefined],
   ])('asks for a restart of consumers: %s', (_what, annotations, expected) => {
     expect(plan({ live: standing(annotations) }).restartSince).toBe(expected);
+  });
+
+  it.each([
+    ['nothing before the first rotation', { [annotation.rotation]: '0' }, {}, undefined],
+    [
+      'Published while consumers are being restarted',
+      { [annotation.consumersRestarted]: undefined },
+      {},
+      'Published',
+    ],
+    ['Converging while the previous value is there', {}, {}, 'Converging'],
+    ['Retired when it is withdrawn', {}, { 'previous.password': undefined }, 'Retired'],
+  ])('says %s', (_what, annotations, data, expected) => {
+    expect(plan({ live: standing(annotations, data) }).status.state).toBe(expected);
+  });
+
+  describe('with a pod that started before', () => {
+    const pod = projectPod({
+      metadata: { name: 'poster-1', namespace: 'billing' },
+      spec: { containers: [{ envFrom: [{ secretRef: { name: 'aid.poster.erp' } }] }] },
+      status: { phase: 'Running', startTime: time(start - hour) },
+    } as KubeObject);
+
+    it('keeps the previous value beyond the overlap, tells nobody for an hour, and then names it', () => {
+      const over = start + 2 * hour;
+      expect(plan({ pods: [pod], now: over })).toMatchObject({
+        step: { action: 'None' },
+        dueAt: over + 15_000,
+        holdouts: [],
+        status: { state: 'Converging' },
+      });
+      expect(plan({ pods: [pod], now: over + hour - 1 }).holdouts).toEqual([]);
+      expect(plan({ pods: [pod], now: over + hour })).toMatchObject({
+        step: { action: 'None' },
+        dueAt: over + hour + 60_000,
+        holdouts: [{ metadata: { name: 'poster-1' } }],
+      });
+      expect(plan({ pods: [], now: over }).step.action).toBe('Retire');
+    });
+
+    it.each([
+      ['an emergency', { asked: emergency, now: start + 3 * hour }, 'Rotate'],
+      ['the next rotation', { now: start + 24 * hour }, 'Rotate'],
+    ])('does not put off %s', (_what, parts, expected) => {
+      expect(plan({ pods: [pod], ...parts }).step.action).toBe(expected);
+    });
+  });
+
+  it('keeps the previous value while consumers are still being restarted', () => {
+    const live = standing({ [annotation.consumersRestarted]: undefined });
+    expect(plan({ live, now: start + 2 * hour })).toMatchObject({ step: { action: 'None' } });
   });
 
   it('asks for no restart unless the spec does', () => {
@@ -223,17 +332,31 @@ describe('planCredential', () => {
     expect(plan({ credential: quiet }).restartSince).toBeUndefined();
   });
 
-  it('names what of the rotation it can’t read', () => {
-    const { unreadable, step } = plan({
+  it('says what is wrong with the rotation, and doesn’t rotate by it', () => {
+    const { defects, step } = plan({
       credential: { ...credential, rotation: { schedule: 'monthly' } },
       live: standing({}, {}),
     });
-    expect(unreadable).toEqual(['rotation.schedule']);
+    expect(defects).toMatchObject([{ reason: 'RotationUnreadable' }]);
     expect(step.action).not.toBe('Rotate');
   });
 });
 
-describe('rotationNonce', () => {
+describe('spreadOf', () => {
+  it('is the same for an identity each time, and spreads many evenly', () => {
+    const of = (uid: string): number => spreadOf({ metadata: { name: 'poster', uid } });
+    expect(of('a')).toBe(of('a'));
+    const tenths = Array.from({ length: 2000 }, (_, index) => Math.floor(of(`uid-${index}`) * 10));
+    const counts = Array.from(
+      { length: 10 },
+      (_, tenth) => tenths.filter((t) => t === tenth).length,
+    );
+    expect(Math.min(...counts)).toBeGreaterThan(140);
+    expect(Math.max(...counts)).toBeLessThan(260);
+  });
+});
+
+describe('askedOf', () => {
   it.each([
     [undefined, undefined],
     ['', undefined],
@@ -241,7 +364,24 @@ describe('rotationNonce', () => {
     [' 7 ', '7'],
     ['x'.repeat(10_000), 'x'.repeat(253)],
   ])('reads %j', (text, expected) => {
-    const annotations = text === undefined ? {} : { [annotation.rotate]: text };
-    expect(rotationNonce({ metadata: { name: 'poster', annotations } })).toBe(expected);
+    const annotations =
+      text === undefined ? {} : { [annotation.rotate]: text, [annotation.rotateEmergency]: text };
+    expect(askedOf({ metadata: { name: 'poster', annotations }, spec: {} })).toEqual({
+      rotate: expected,
+      emergency: expected,
+      owner: undefined,
+    });
+  });
+
+  it('knows an owner by team and contact', () => {
+    const ownerOf = (of: object): string | undefined =>
+      askedOf({ metadata: { name: 'poster' }, spec: { owner: of } }).owner;
+    const finance = ownerOf({ team: 'finance', contact: 'a@example.com' });
+    expect(finance).toMatch(/^[0-9a-f]{16}$/);
+    expect(ownerOf({ team: ' finance', contact: 'a@example.com', escalation: 'x' })).toBe(finance);
+    expect(ownerOf({ team: 'hr', contact: 'a@example.com' })).not.toBe(finance);
+    expect(ownerOf({ team: 'finance', contact: 'b@example.com' })).not.toBe(finance);
+    expect(ownerOf({ team: 'finance', contact: ' ' })).toBeUndefined();
+    expect(ownerOf({ contact: 'a@example.com' })).toBeUndefined();
   });
 });

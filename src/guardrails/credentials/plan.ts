@@ -1,18 +1,53 @@
-import type { GeneratedSecret, SecretStatus } from '../../api/automation-identity.ts';
+import { createHash } from 'node:crypto';
+import type {
+  AutomationIdentity,
+  GeneratedSecret,
+  SecretStatus,
+} from '../../api/automation-identity.ts';
 import { timestamp } from '../../api/conditions.ts';
 import { annotation, secretNameOf } from '../../api/names.ts';
-import type { KubeObject, Secret } from '../../api/objects.ts';
+import type { Pod, Secret } from '../../api/objects.ts';
+import { convergenceMs, holdouts, volumeSyncMs } from './convergence.ts';
 import { earliest } from './refusal.ts';
-import { rotationSchedule, type RotationSchedule } from './schedule.ts';
-import { readState, type CredentialState } from './secret.ts';
+import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
+import {
+  isUnanswered,
+  readState,
+  type Answers,
+  type CredentialState,
+  type Handled,
+} from './secret.ts';
 
 /**
- * What the `rotate` annotation asks for; blank asks for nothing. It is copied into Secrets and
- * status, so it has a bound.
+ * What an identity asks of its values. Blank annotations ask for nothing; they are copied into
+ * Secrets and status, so they have a bound. An owner of whom a part is missing, or blank, isn't
+ * another one yet.
  */
-export function rotationNonce({ metadata }: KubeObject): string | undefined {
-  const nonce = metadata.annotations?.[annotation.rotate]?.trim().slice(0, 253);
-  return nonce === '' ? undefined : nonce;
+export function askedOf({
+  metadata: { annotations },
+  spec,
+}: Pick<AutomationIdentity, 'metadata' | 'spec'>): Answers {
+  const nonceOf = (name: string): string | undefined => {
+    const nonce = annotations?.[name]?.trim().slice(0, 253);
+    return nonce === '' ? undefined : nonce;
+  };
+  const [team, contact] = [spec.owner?.team?.trim(), spec.owner?.contact?.trim()];
+  return {
+    rotate: nonceOf(annotation.rotate),
+    emergency: nonceOf(annotation.rotateEmergency),
+    owner:
+      team === undefined || team === '' || contact === undefined || contact === ''
+        ? undefined
+        : createHash('sha256')
+            .update(JSON.stringify([team, contact]))
+            .digest('hex')
+            .slice(0, 16),
+  };
+}
+
+/** Where in the time over which rotations are spread an identity has its own, from 0 to below 1. */
+export function spreadOf({ metadata: { uid = '' } }: Pick<AutomationIdentity, 'metadata'>): number {
+  return createHash('sha256').update(uid).digest().readUInt32BE() / 2 ** 32;
 }
 
 /** One generated credential, as it stands and as it is asked for. */
@@ -22,10 +57,14 @@ export interface CredentialObservation {
   credential: GeneratedSecret;
   /** Its Secret, which is ours; `undefined` where there is none. */
   live: Secret | undefined;
-  /** What the `rotate` annotation of the identity asks for. */
-  nonce: string | undefined;
-  /** The nonce that the identity as a whole answered last. */
-  lastHandledNonce: string | undefined;
+  /** What the identity asks of its values. */
+  asked: Answers;
+  /** What the identity as a whole answered last. */
+  lastHandled: Pick<Answers, 'rotate' | 'emergency'>;
+  /** Those that reference the Secret and count: none of what is being stopped. */
+  pods: readonly Pod[];
+  /** As of {@link spreadOf}. */
+  spread: number;
   /** What status last said of it. */
   recorded: SecretStatus | undefined;
   /** Nothing is granted now that doesn't stand yet. */
@@ -37,19 +76,20 @@ export interface CredentialObservation {
 /** The one write that is due. */
 export type CredentialStep =
   | { action: 'None' }
-  | { action: 'Create'; rotation: number; nonce: string | undefined }
+  | { action: 'Create'; rotation: number; answers: Answers }
   | {
       action: 'Rotate';
       live: Secret;
       cause: RotationCause;
       rotation: number;
-      nonce: string | undefined;
+      answers: Answers;
       /** Milliseconds since the epoch. */
       publishedAt: number;
       /** Milliseconds since the epoch; `undefined` where no previous value is kept. */
       previousExpiresAt: number | undefined;
     }
-  | { action: 'Retire'; live: Secret };
+  | { action: 'Retire'; live: Secret }
+  | { action: 'RecordOwner'; live: Secret; owner: string };
 
 export interface CredentialPlan {
   step: CredentialStep;
@@ -57,22 +97,30 @@ export interface CredentialPlan {
   dueAt: number | undefined;
   /** A rotation whose consumers still have to be restarted: since when, in ms since the epoch. */
   restartSince: number | undefined;
+  /** Running pods by which the end of the overlap has been put off for too long. */
+  holdouts: readonly Pod[];
   /** Milliseconds since the epoch of the standing value's publication. */
   rotatedAt: number | undefined;
-  /** The standing value answers the nonce, or there is none to answer. */
-  isNonceHandled: boolean;
+  /** What the identity asks for by its annotations is done here. */
+  isHandled: Handled;
   status: SecretStatus;
-  /** Fields of the rotation that can't be read. */
-  unreadable: readonly string[];
+  /** Why it isn't rotated as asked. */
+  defects: readonly RotationDefect[];
 }
 
-export type RotationCause = 'ValueLost' | 'Requested' | 'Scheduled';
+export type RotationCause =
+  | 'ValueLost'
+  | 'SpecChanged'
+  | 'Emergency'
+  | 'Requested'
+  | 'OwnerChanged'
+  | 'Scheduled';
 
 interface Situation {
   live: Secret;
   state: CredentialState;
   schedule: RotationSchedule;
-  nonce: string | undefined;
+  asked: Answers;
   isWithheld: boolean;
   now: number;
 }
@@ -80,7 +128,10 @@ interface Situation {
 /** Why a standing credential gets a new value. This list is the specification. */
 const causes: readonly ((situation: Situation) => RotationCause | undefined)[] = [
   valueLost,
+  specChanged,
+  emergencyRequested,
   rotationRequested,
+  ownerChanged,
   rotationDue,
 ];
 
@@ -89,10 +140,28 @@ function valueLost({ state, isWithheld }: Situation): RotationCause | undefined 
   return !state.hasValue && !isWithheld ? 'ValueLost' : undefined;
 }
 
+/** Its value holds what the spec said before. Another one is granted anew. */
+function specChanged({ state, isWithheld }: Situation): RotationCause | undefined {
+  return state.hasValue && !state.isAsSpecified && !isWithheld ? 'SpecChanged' : undefined;
+}
+
 /** A nonce that the standing value doesn't answer yet. */
-function rotationRequested({ state, nonce }: Situation): RotationCause | undefined {
-  return state.hasValue && nonce !== undefined && state.handledNonce !== nonce
-    ? 'Requested'
+function emergencyRequested({ state, asked }: Situation): RotationCause | undefined {
+  return state.hasValue && isUnanswered('emergency', state.answers, asked)
+    ? 'Emergency'
+    : undefined;
+}
+
+/** As above. */
+function rotationRequested({ state, asked }: Situation): RotationCause | undefined {
+  return state.hasValue && isUnanswered('rotate', state.answers, asked) ? 'Requested' : undefined;
+}
+
+/** Who could read the value no longer answers for it; unless it isn't known for whom it was made. */
+function ownerChanged({ state, asked }: Situation): RotationCause | undefined {
+  const isRecorded = state.answers.owner !== undefined;
+  return state.hasValue && isRecorded && isUnanswered('owner', state.answers, asked)
+    ? 'OwnerChanged'
     : undefined;
 }
 
@@ -108,9 +177,9 @@ function rotationDue({ state, schedule, now }: Situation): RotationCause | undef
  * next plan goes on from what stands, and no step is taken twice.
  */
 export function planCredential(observation: CredentialObservation): CredentialPlan {
-  const { identity, credential, live, recorded, nonce, isWithheld, now } = observation;
-  const schedule = rotationSchedule(credential.rotation);
-  const { unreadable } = schedule;
+  const { identity, credential, live, recorded, asked, lastHandled, isWithheld, now } = observation;
+  const schedule = rotationSchedule(credential.rotation, observation.spread);
+  const { defects } = schedule;
   const secretName = secretNameOf(identity, credential.name);
 
   if (live === undefined) {
@@ -122,50 +191,101 @@ export function planCredential(observation: CredentialObservation): CredentialPl
         : {
             action: 'Create',
             rotation: lastRotationTime === undefined ? 0 : 1,
-            nonce: nonce ?? observation.lastHandledNonce,
+            answers: {
+              rotate: asked.rotate ?? lastHandled.rotate,
+              emergency: asked.emergency ?? lastHandled.emergency,
+              owner: asked.owner,
+            },
           },
       dueAt: undefined,
       restartSince: undefined,
+      holdouts: [],
       rotatedAt: undefined,
-      isNonceHandled: true,
+      isHandled: { rotate: true, emergency: true },
       status: {
         name: credential.name,
         secretName,
         ...(lastRotationTime !== undefined && { lastRotationTime }),
       },
-      unreadable,
+      defects,
     };
   }
 
-  const state = readState(live, credential.type, now);
-  const situation = { live, state, schedule, nonce, isWithheld, now };
+  const state = readState(live, credential, now);
+  const situation = { live, state, schedule, asked, isWithheld, now };
   const expiresAt = state.hasPrevious ? previousExpiry(state, schedule) : undefined;
   const nextAt = schedule.nextAfter(state.rotatedAt);
   const isRestartWanted = credential.rotation?.restartConsumers === true;
+  const isRestarting = isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted;
+  const gate = gateOf(observation, secretName, state.rotatedAt, expiresAt, isRestarting);
   return {
-    step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, expiresAt) : none,
-    dueAt: earliest([nextAt, expiresAt]),
-    restartSince:
-      isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted
-        ? state.rotatedAt
-        : undefined,
+    step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, gate) : none,
+    dueAt: earliest([nextAt, gate?.dueAt]),
+    restartSince: isRestarting ? state.rotatedAt : undefined,
+    holdouts: gate?.overdue ?? [],
     rotatedAt: state.rotatedAt,
-    isNonceHandled: nonce === undefined || state.handledNonce === nonce,
+    isHandled: {
+      rotate: !isUnanswered('rotate', state.answers, asked),
+      emergency: !isUnanswered('emergency', state.answers, asked),
+    },
     status: {
       name: credential.name,
       secretName,
+      ...(state.rotation > 0 && { state: stageOf(state, isRestarting) }),
       lastRotationTime: timestamp(state.rotatedAt),
       ...(nextAt !== undefined && { nextRotationTime: timestamp(nextAt) }),
       ...(expiresAt !== undefined && { previousExpirationTime: timestamp(expiresAt) }),
     },
-    unreadable,
+    defects,
+  };
+}
+
+/** A rotation's state is in the Secret: what it holds, and whether the restarts were recorded. */
+function stageOf(
+  { hasPrevious }: CredentialState,
+  isRestarting: boolean,
+): NonNullable<SecretStatus['state']> {
+  if (isRestarting) return 'Published';
+  return hasPrevious ? 'Converging' : 'Retired';
+}
+
+/** What stands between a previous value and its withdrawal. */
+interface Gate {
+  isOpen: boolean;
+  /** Milliseconds since the epoch at which to look again. */
+  dueAt: number;
+  /** Who has kept it shut for too long. */
+  overdue: readonly Pod[];
+}
+
+/** How often it is looked whether a pod that holds a previous value is gone. */
+const gateCheckMs = 15_000;
+
+/** Not before the overlap is over, and not while somebody may still use the value. */
+function gateOf(
+  { pods, now }: CredentialObservation,
+  secretName: string,
+  rotatedAt: number,
+  expiresAt: number | undefined,
+  isRestarting: boolean,
+): Gate | undefined {
+  if (expiresAt === undefined) return undefined;
+  if (now < expiresAt) return { isOpen: false, dueAt: expiresAt, overdue: [] };
+  const holding = holdouts(pods, secretName, rotatedAt, now);
+  const isOverdue = now >= Math.max(expiresAt, rotatedAt + volumeSyncMs) + convergenceMs;
+  return {
+    isOpen: holding.length === 0 && !isRestarting,
+    dueAt: now + (isOverdue ? 4 : 1) * gateCheckMs,
+    overdue: isOverdue ? holding : [],
   };
 }
 
 const none: CredentialStep = { action: 'None' };
 
-function stepOf(situation: Situation, expiresAt: number | undefined): CredentialStep {
-  const { live, state, schedule, nonce, now } = situation;
+function stepOf(situation: Situation, gate: Gate | undefined): CredentialStep {
+  const { live, state, schedule, asked, now } = situation;
+  // Whatever else is a reason at the same time.
+  const keepsPrevious = schedule.overlapMs > 0 && !isUnanswered('emergency', state.answers, asked);
   for (const causeOf of causes) {
     const cause = causeOf(situation);
     if (cause === undefined) continue;
@@ -174,13 +294,16 @@ function stepOf(situation: Situation, expiresAt: number | undefined): Credential
       live,
       cause,
       rotation: state.rotation + 1,
-      nonce,
+      answers: asked,
       // Two rotations never carry the same time, since a restart is known by it.
       publishedAt: Math.max(now, state.rotatedAt + 1),
-      previousExpiresAt: schedule.overlapMs > 0 ? now + schedule.overlapMs : undefined,
+      previousExpiresAt: keepsPrevious ? now + schedule.overlapMs : undefined,
     };
   }
-  return expiresAt !== undefined && expiresAt <= now ? { action: 'Retire', live } : none;
+  if (gate?.isOpen === true) return { action: 'Retire', live };
+  return state.hasValue && state.answers.owner === undefined && asked.owner !== undefined
+    ? { action: 'RecordOwner', live, owner: asked.owner }
+    : none;
 }
 
 /**

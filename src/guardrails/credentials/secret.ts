@@ -1,6 +1,7 @@
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { ObjectMeta, Secret } from '../../api/objects.ts';
+import { keysOfType } from './generate.ts';
 
 /**
  * The Secret of a generated credential: its keys, the annotations that carry its state, and the
@@ -8,24 +9,70 @@ import type { ObjectMeta, Secret } from '../../api/objects.ts';
  * and nowhere else.
  */
 
-const keyOfType: Record<GeneratedSecret['type'], string> = { Password: 'password', Token: 'token' };
+/** By the keys of a type, as they are. */
+export type CredentialValue = Readonly<Record<string, string>>;
+
+const allKeys = [...new Set(Object.values(keysOfType).flat())];
 
 const previousOf = (key: string): string => `previous.${key}`;
 
-/** How far the clocks of two machines may be apart. */
-export const clockSkewMs = 60_000;
+/**
+ * How far the clock of an operator may be ahead of another one's, or of its own after it was set:
+ * an hour, where somebody has read it in the wrong time zone, and some. What was written within
+ * that is believed, which delays a rotation by as much at most.
+ */
+export const clockErrorMs = 2 * 3_600_000;
+
+/** What a value is an answer to, or what is asked for. */
+export interface Answers {
+  /** The nonce of `rotate`. */
+  rotate: string | undefined;
+  /** The nonce of `rotate-emergency`. */
+  emergency: string | undefined;
+  /** Digest of the owner. */
+  owner: string | undefined;
+}
+
+/** What a Secret answers, as its annotations say. */
+export function answersIn({ metadata: { annotations = {} } }: Secret): Answers {
+  return {
+    rotate: annotations[annotation.handledRotation],
+    emergency: annotations[annotation.handledEmergency],
+    owner: annotations[annotation.ownerDigest],
+  };
+}
+
+/** Annotations that say so; where nothing was asked, there is none. */
+export function answerAnnotations({ rotate, emergency, owner }: Answers): Record<string, string> {
+  return {
+    ...(rotate !== undefined && { [annotation.handledRotation]: rotate }),
+    ...(emergency !== undefined && { [annotation.handledEmergency]: emergency }),
+    ...(owner !== undefined && { [annotation.ownerDigest]: owner }),
+  };
+}
+
+/** Whether something is asked for that a Secret doesn't answer yet. */
+export function isUnanswered(what: keyof Answers, answers: Answers, asked: Answers): boolean {
+  return asked[what] !== undefined && asked[what] !== answers[what];
+}
+
+/** Which of the nonces are answered. */
+export type Handled = Record<'rotate' | 'emergency', boolean>;
 
 /** What a Secret's annotations and keys say, however they have been treated. */
 export interface CredentialState {
+  /** Under every key of its type. */
   hasValue: boolean;
+  /** What of the value the spec says itself, a username, is as it says. */
+  isAsSpecified: boolean;
   hasPrevious: boolean;
   /** Number of rotations so far; 0 where the annotation can't be read. */
   rotation: number;
-  /** Milliseconds since the epoch; in the future by the skew of two clocks at most. */
+  /** Milliseconds since the epoch; in the future by the error of a clock at most. */
   rotatedAt: number;
   /** Milliseconds since the epoch; `undefined` where the annotation can't be read. */
   previousExpiresAt: number | undefined;
-  handledNonce: string | undefined;
+  answers: Answers;
   /** The rotation's consumers were all restarted. */
   areConsumersRestarted: boolean;
 }
@@ -40,23 +87,25 @@ export interface CredentialState {
  * @param now milliseconds since the epoch
  */
 export function readState(
-  { metadata, data = {} }: Secret,
-  type: GeneratedSecret['type'],
+  secret: Secret,
+  { type, username }: GeneratedSecret,
   now: number,
 ): CredentialState {
+  const { metadata, data = {} } = secret;
   const annotations = metadata.annotations ?? {};
-  const key = keyOfType[type];
+  const keys = keysOfType[type];
   const rotation = annotations[annotation.rotation] ?? '';
   const stamped = parseTime(annotations[annotation.rotatedAt]);
   const created = parseTime(metadata.creationTimestamp) ?? 0;
   return {
-    hasValue: isFilled(data[key]),
-    hasPrevious: data[previousOf(key)] !== undefined,
+    hasValue: keys.every((key) => isFilled(data[key])),
+    isAsSpecified: username === undefined || data['username'] === base64(username),
+    hasPrevious: keys.some((key) => data[previousOf(key)] !== undefined),
     rotation: /^\d{1,15}$/.test(rotation) ? Number(rotation) : 0,
     rotatedAt:
-      stamped !== undefined && stamped <= now + clockSkewMs ? stamped : Math.min(created, now),
+      stamped !== undefined && stamped <= now + clockErrorMs ? stamped : Math.min(created, now),
     previousExpiresAt: parseTime(annotations[annotation.previousExpiresAt]),
-    handledNonce: annotations[annotation.handledRotation],
+    answers: answersIn(secret),
     areConsumersRestarted: annotations[annotation.consumersRestarted] === rotation,
   };
 }
@@ -76,25 +125,29 @@ export interface Publication {
   rotation: number;
   /** Milliseconds since the epoch. */
   publishedAt: number;
-  /** The `rotate` nonce that the value answers; without one, what stands is left. */
-  nonce: string | undefined;
+  /** Where nothing was asked, what stands is left. */
+  answers: Answers;
   /** Nobody waits for a restart: the rotation counts as complete. */
   isComplete: boolean;
 }
 
 /** A Secret that holds its first value. */
-export function newSecret(metadata: ObjectMeta, publication: Publication, value: string): Secret {
+export function newSecret(
+  metadata: ObjectMeta,
+  publication: Publication,
+  value: CredentialValue,
+): Secret {
   return {
     metadata: { ...metadata, annotations: publicationAnnotations(publication) },
     type: 'Opaque',
-    data: { [keyOfType[publication.type]]: base64(value) },
+    data: encoded(value),
   };
 }
 
 /**
  * Merge patch that puts a new value in place of the standing one, which stays readable as
- * `previous.*` until `previousExpiresAt`; without a time it is gone at once. Where no value stands
- * (somebody took it away), the one before it keeps its own time. Keys of the other types go, in
+ * `previous.*` until `previousExpiresAt`; without a time there is no previous value from then on.
+ * Where no value stands (somebody took it away), the one before it keeps its own time. Keys of the other types go, in
  * case the type was changed. The patch names the version that it was planned for, so that it
  * happens once.
  *
@@ -103,26 +156,37 @@ export function newSecret(metadata: ObjectMeta, publication: Publication, value:
 export function rotationPatch(
   live: Secret,
   publication: Publication,
-  value: string,
+  value: CredentialValue,
   previousExpiresAt: string | undefined,
 ): object {
-  const key = keyOfType[publication.type];
-  const standing = live.data?.[key];
+  const keys: readonly string[] = keysOfType[publication.type];
+  const standing = new Map(
+    keys.flatMap((key) => {
+      const encodedValue = live.data?.[key];
+      return isFilled(encodedValue) ? [[key, encodedValue]] : [];
+    }),
+  );
   return {
     metadata: {
       ...versionOf(live),
       annotations: {
         ...restartPending,
         ...publicationAnnotations(publication),
-        ...(isFilled(standing) && { [annotation.previousExpiresAt]: previousExpiresAt ?? null }),
+        ...((standing.size > 0 || previousExpiresAt === undefined) && {
+          [annotation.previousExpiresAt]: previousExpiresAt ?? null,
+        }),
       },
     },
     data: {
-      ...withoutOtherTypes(key),
-      [key]: base64(value),
-      ...(isFilled(standing) && {
-        [previousOf(key)]: previousExpiresAt === undefined ? null : standing,
-      }),
+      ...withoutOtherTypes(keys),
+      ...encoded(value),
+      ...((standing.size > 0 || previousExpiresAt === undefined) &&
+        Object.fromEntries(
+          keys.map((key) => [
+            previousOf(key),
+            previousExpiresAt === undefined ? null : (standing.get(key) ?? null),
+          ]),
+        )),
     },
   };
 }
@@ -131,8 +195,13 @@ export function rotationPatch(
 export function retirementPatch(live: Secret): object {
   return {
     metadata: { ...versionOf(live), annotations: { [annotation.previousExpiresAt]: null } },
-    data: Object.fromEntries(Object.values(keyOfType).map((key) => [previousOf(key), null])),
+    data: Object.fromEntries(allKeys.map((key) => [previousOf(key), null])),
   };
+}
+
+/** Merge patch that records for whom the standing value was made. */
+export function ownerPatch(live: Secret, owner: string): object {
+  return { metadata: { ...versionOf(live), annotations: { [annotation.ownerDigest]: owner } } };
 }
 
 /** Merge patch that records that every consumer of the standing rotation was restarted. */
@@ -149,10 +218,10 @@ export function completionPatch(live: Secret): object {
 
 const restartPending = { [annotation.consumersRestarted]: null };
 
-function withoutOtherTypes(key: string): Record<string, null> {
+function withoutOtherTypes(keys: readonly string[]): Record<string, null> {
   return Object.fromEntries(
-    Object.values(keyOfType)
-      .filter((other) => other !== key)
+    allKeys
+      .filter((other) => !keys.includes(other))
       .flatMap((other) => [
         [other, null],
         [previousOf(other), null],
@@ -160,16 +229,20 @@ function withoutOtherTypes(key: string): Record<string, null> {
   );
 }
 
+function encoded(value: CredentialValue): Record<string, string> {
+  return Object.fromEntries(Object.entries(value).map(([key, text]) => [key, base64(text)]));
+}
+
 function publicationAnnotations({
   rotation,
   publishedAt,
-  nonce,
+  answers,
   isComplete,
 }: Publication): Record<string, string> {
   return {
     [annotation.rotatedAt]: new Date(publishedAt).toISOString(),
     [annotation.rotation]: String(rotation),
-    ...(nonce !== undefined && { [annotation.handledRotation]: nonce }),
+    ...answerAnnotations(answers),
     ...(isComplete && { [annotation.consumersRestarted]: String(rotation) }),
   };
 }

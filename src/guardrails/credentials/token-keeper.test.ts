@@ -35,6 +35,8 @@ class Bench {
   tokens: OutsideToken[] = [ci];
   isWithheld = false;
   nonce: string | undefined;
+  emergency: string | undefined;
+  owner: AutomationIdentity['spec']['owner'];
   status: AutomationIdentityStatus = {};
   readonly client = new IssuingClient(() => this.now);
   readonly notices: Notice[] = [];
@@ -57,9 +59,12 @@ class Bench {
       metadata: {
         ...accountKey,
         uid: 'uid-of-poster',
-        ...(this.nonce !== undefined && { annotations: { [annotation.rotate]: this.nonce } }),
+        annotations: {
+          ...(this.nonce !== undefined && { [annotation.rotate]: this.nonce }),
+          ...(this.emergency !== undefined && { [annotation.rotateEmergency]: this.emergency }),
+        },
       },
-      spec: { tokens: this.tokens },
+      spec: { tokens: this.tokens, ...(this.owner !== undefined && { owner: this.owner }) },
       status: this.status,
     };
   }
@@ -131,7 +136,7 @@ class Bench {
       ...this.status,
       tokens: outcome.tokens,
       ...(this.nonce !== undefined &&
-        outcome.isNonceHandled && { lastHandledRotation: this.nonce }),
+        outcome.isHandled.rotate && { lastHandledRotation: this.nonce }),
     };
     return outcome;
   }
@@ -254,6 +259,26 @@ describe('TokenKeeper', () => {
     bench.nonce = undefined;
     await bench.settle();
     bench.nonce = 'incident-7';
+    await bench.settle();
+    expect(bench.token).toBe(token);
+  });
+
+  it('revokes for an emergency and for another owner, each once', async () => {
+    bench.owner = { team: 'finance', contact: 'a@example.com' };
+    await bench.settle();
+    const first = bench.token;
+    bench.emergency = 'leak-1';
+    await bench.settle();
+    const second = bench.token;
+    expect(bench.client.accepts(first, [vault])).toBe(false);
+    bench.owner = { ...bench.owner, contact: 'b@example.com' };
+    await bench.settle();
+    expect(bench.client.accepts(second, [vault])).toBe(false);
+    expect(bench.isGood()).toBe(true);
+
+    const { token } = bench;
+    bench.owner = { ...bench.owner, escalation: 'c@example.com' };
+    bench.emergency = undefined;
     await bench.settle();
     expect(bench.token).toBe(token);
   });

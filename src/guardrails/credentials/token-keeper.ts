@@ -13,11 +13,12 @@ import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { Problem } from '../requirements.ts';
 import { clip, some } from '../wording.ts';
 import type { KeepCredentials } from './keeper.ts';
-import { rotationNonce } from './plan.ts';
+import { askedOf } from './plan.ts';
 import { earliest, foreignSecret, isControlledBy, refusalOf, refusedMs } from './refusal.ts';
 import { isAccepted, type RevokedTokens } from './revoked-tokens.ts';
-import { clockSkewMs } from './secret.ts';
+import type { Handled } from './secret.ts';
 import {
+  clockSkewMs,
   newTokenSecret,
   publicationPatch,
   readClaims,
@@ -49,7 +50,7 @@ export interface TokensOutcome {
   problems: Problem[];
   tokens: TokenStatus[];
   /** No token is left from before the `rotate` nonce. */
-  isNonceHandled: boolean;
+  isHandled: Handled;
   /** Milliseconds since the epoch at which to look again. */
   dueAt: number | undefined;
   /** Milliseconds since the epoch; `undefined` where no token is published. */
@@ -112,7 +113,10 @@ export class TokenKeeper {
     return {
       problems: [...results, review].flatMap(({ problem }) => problem ?? []),
       tokens: results.map((result) => result.status),
-      isNonceHandled: results.every(({ isNonceHandled }) => isNonceHandled),
+      isHandled: {
+        rotate: results.every(({ isHandled }) => isHandled.rotate),
+        emergency: results.every(({ isHandled }) => isHandled.emergency),
+      },
       dueAt: earliest([...results, review].map(({ dueAt }) => dueAt)),
       soonestExpiry: this.#local(earliest(results.map(({ expiresAt }) => expiresAt))),
     };
@@ -137,7 +141,7 @@ export class TokenKeeper {
     const { identity, isWithheld, signal } = request;
     const { client, clock } = this.#options;
     const { namespace = '', name: identityName } = identity.metadata;
-    const { tokens: recorded = [], secrets = [], lastHandledRotation } = identity.status ?? {};
+    const { tokens: recorded = [], secrets = [] } = identity.status ?? {};
     const key = { namespace, name: secretNameOf(identityName, token.name) };
     const isRecorded = recorded.some(({ name }) => name === token.name);
 
@@ -149,8 +153,11 @@ export class TokenKeeper {
         token,
         live,
         accountUid,
-        nonce: rotationNonce(identity),
-        lastHandledNonce: lastHandledRotation,
+        asked: askedOf(identity),
+        lastHandled: {
+          rotate: identity.status?.lastHandledRotation,
+          emergency: identity.status?.lastHandledEmergencyRotation,
+        },
         isWithheld,
         isRefused: false,
         now: clock() + this.#aheadMs,
@@ -200,7 +207,7 @@ export class TokenKeeper {
       }
       case 'Create':
         try {
-          const secret = newTokenSecret(childMetadata(name), step.nonce);
+          const secret = newTokenSecret(childMetadata(name), step.answers);
           return { live: await client.create(resources.secrets, secret, { signal }) };
         } catch (error) {
           const { status, reason } = refusalOf(error, `Secret ${name} couldn't be created`);
@@ -384,8 +391,8 @@ export class TokenKeeper {
     };
   }
 
-  #keptAs({ status, dueAt, expiresAt, isNonceHandled }: TokenPlan): KeptToken {
-    return { status, dueAt: this.#local(dueAt), expiresAt, isNonceHandled, problem: undefined };
+  #keptAs({ status, dueAt, expiresAt, isHandled }: TokenPlan): KeptToken {
+    return { status, dueAt: this.#local(dueAt), expiresAt, isHandled, problem: undefined };
   }
 
   #foreign(token: OutsideToken, key: { namespace: string; name: string }): KeptToken {
@@ -393,7 +400,7 @@ export class TokenKeeper {
       status: { name: token.name, secretName: key.name, audience: token.audience },
       dueAt: this.#options.clock() + refusedMs,
       expiresAt: undefined,
-      isNonceHandled: true,
+      isHandled: { rotate: true, emergency: true },
       problem: foreignSecret(key),
     };
   }
@@ -415,7 +422,7 @@ export function withdrawnTokens(recorded: readonly TokenStatus[] = []): TokensOu
       ...(issuedAt !== undefined && { issuedAt }),
       ...(expirationTime !== undefined && { expirationTime }),
     })),
-    isNonceHandled: true,
+    isHandled: { rotate: true, emergency: true },
     dueAt: undefined,
     soonestExpiry: undefined,
   };
@@ -433,7 +440,7 @@ interface KeptToken {
   dueAt: number | undefined;
   /** Milliseconds since the epoch, by the clock of the API server. */
   expiresAt: number | undefined;
-  isNonceHandled: boolean;
+  isHandled: Handled;
 }
 
 /** The name of a Secret goes into status before it is created, as that of every credential. */

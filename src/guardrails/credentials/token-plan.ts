@@ -2,8 +2,8 @@ import type { OutsideToken, TokenStatus } from '../../api/automation-identity.ts
 import { timestamp } from '../../api/conditions.ts';
 import { secretNameOf } from '../../api/names.ts';
 import type { Secret } from '../../api/objects.ts';
-import { clockSkewMs } from './secret.ts';
-import { readTokenState, renewalOf, type TokenState } from './token.ts';
+import { isUnanswered, type Answers, type Handled } from './secret.ts';
+import { clockSkewMs, readTokenState, renewalOf, type TokenState } from './token.ts';
 
 /** One token, as it stands and as it is asked for. */
 export interface TokenObservation {
@@ -14,10 +14,9 @@ export interface TokenObservation {
   live: Secret | undefined;
   /** UID of the identity's ServiceAccount; `undefined` where it has none. */
   accountUid: string | undefined;
-  /** What the `rotate` annotation of the identity asks for. */
-  nonce: string | undefined;
-  /** The nonce that the identity as a whole answered last. */
-  lastHandledNonce: string | undefined;
+  asked: Answers;
+  /** The nonces that the identity as a whole answered last. */
+  lastHandled: Pick<Answers, 'rotate' | 'emergency'>;
   /** Nothing is granted now that doesn't stand yet. */
   isWithheld: boolean;
   /** The API server accepts tokens for that audience itself, and the spec doesn't allow it. */
@@ -30,14 +29,18 @@ export interface TokenObservation {
 export type TokenStep =
   | { action: 'None' }
   /** An empty Secret, for the token to be bound to. */
-  | { action: 'Create'; nonce: string | undefined }
+  | { action: 'Create'; answers: Answers }
   /** A token that is published in the Secret. */
   | { action: 'Mint'; live: Secret; accountUid: string; cause: MintCause }
   /** The Secret goes, and with it every token that was ever published in it. */
   | { action: 'Revoke'; live: Secret; cause: RevocationCause };
 
 export type MintCause = 'First' | 'Due' | 'Dead';
-export type RevocationCause = 'Requested' | 'AudienceChanged' | 'AudienceNotAllowed';
+export type RevocationCause =
+  | 'Requested'
+  | 'OwnerChanged'
+  | 'AudienceChanged'
+  | 'AudienceNotAllowed';
 
 export interface TokenPlan {
   step: TokenStep;
@@ -45,8 +48,8 @@ export interface TokenPlan {
   dueAt: number | undefined;
   /** Milliseconds since the epoch at which the published token expires. */
   expiresAt: number | undefined;
-  /** No token is left from before the nonce. */
-  isNonceHandled: boolean;
+  /** No token is left from before that was asked. */
+  isHandled: Handled;
   status: TokenStatus;
 }
 
@@ -57,8 +60,15 @@ interface Situation extends TokenObservation {
 
 /** Why all that was published in a Secret is revoked. This list is the specification. */
 const revocations: readonly ((situation: Situation) => RevocationCause | undefined)[] = [
-  ({ nonce, state }) =>
-    nonce !== undefined && state.handledNonce !== nonce ? 'Requested' : undefined,
+  ({ asked, state: { answers } }) =>
+    isUnanswered('rotate', answers, asked) || isUnanswered('emergency', answers, asked)
+      ? 'Requested'
+      : undefined,
+  // Unless it isn't known for whom it was made.
+  ({ asked, state: { answers } }) =>
+    answers.owner !== undefined && isUnanswered('owner', answers, asked)
+      ? 'OwnerChanged'
+      : undefined,
   ({ token, state: { claims } }) =>
     claims !== undefined && claims.audiences.join(' ') !== token.audience
       ? 'AudienceChanged'
@@ -96,7 +106,8 @@ function isFromFuture(issuedAt: number, now: number): boolean {
  * what stands. A token that was minted and not published is in nobody's hands, and expires.
  */
 export function planToken(observation: TokenObservation): TokenPlan {
-  const { identity, token, live, accountUid, nonce, isWithheld, isRefused } = observation;
+  const { identity, token, live, accountUid, asked, lastHandled } = observation;
+  const { isWithheld, isRefused } = observation;
   const status = {
     name: token.name,
     secretName: secretNameOf(identity, token.name),
@@ -107,22 +118,32 @@ export function planToken(observation: TokenObservation): TokenPlan {
       step:
         isWithheld || isRefused || accountUid === undefined
           ? none
-          : { action: 'Create', nonce: nonce ?? observation.lastHandledNonce },
+          : {
+              action: 'Create',
+              answers: {
+                rotate: asked.rotate ?? lastHandled.rotate,
+                emergency: asked.emergency ?? lastHandled.emergency,
+                owner: asked.owner,
+              },
+            },
       dueAt: undefined,
       expiresAt: undefined,
-      isNonceHandled: true,
+      isHandled: { rotate: true, emergency: true },
       status,
     };
   }
   const state = readTokenState(live);
   const { claims } = state;
-  const isNonceHandled = nonce === undefined || state.handledNonce === nonce;
+  const isHandled = {
+    rotate: !isUnanswered('rotate', state.answers, asked),
+    emergency: !isUnanswered('emergency', state.answers, asked),
+  };
   if (claims === undefined) {
     return {
       step: stepOf({ ...observation, live, state }),
       dueAt: undefined,
       expiresAt: undefined,
-      isNonceHandled,
+      isHandled,
       status,
     };
   }
@@ -133,7 +154,7 @@ export function planToken(observation: TokenObservation): TokenPlan {
     // What is due and can't be done waits for something else than time.
     dueAt: step.action === 'None' && renewAt <= observation.now ? undefined : renewAt,
     expiresAt: claims.expiresAt,
-    isNonceHandled,
+    isHandled,
     status: {
       ...status,
       audience: claims.audiences.join(' ').slice(0, 256),

@@ -1,8 +1,7 @@
 import { z } from 'zod';
 import type { OutsideToken } from '../../api/automation-identity.ts';
-import { annotation } from '../../api/names.ts';
 import type { ObjectMeta, Secret } from '../../api/objects.ts';
-import { base64, versionOf } from './secret.ts';
+import { answerAnnotations, answersIn, type Answers, base64, versionOf } from './secret.ts';
 
 /**
  * The Secret of a token for readers outside of pods. All that is to be known of the token is read
@@ -64,6 +63,9 @@ function jsonOf(base64url: string): unknown {
   }
 }
 
+/** How far the clocks of two machines may be apart. */
+export const clockSkewMs = 60_000;
+
 /** The token that a Secret publishes; the empty string where there is none. */
 export function tokenOf({ data }: Secret): string {
   return Buffer.from(data?.['token'] ?? '', 'base64').toString();
@@ -73,14 +75,14 @@ export function tokenOf({ data }: Secret): string {
 export interface TokenState {
   /** Of the published token; `undefined` where there is none. */
   claims: TokenClaims | undefined;
-  handledNonce: string | undefined;
+  answers: Answers;
 }
 
 /** Reads the state; total. */
 export function readTokenState(secret: Secret): TokenState {
   return {
     claims: readClaims(tokenOf(secret)),
-    handledNonce: secret.metadata.annotations?.[annotation.handledRotation],
+    answers: answersIn(secret),
   };
 }
 
@@ -92,14 +94,11 @@ export function renewalOf({ issuedAt, expiresAt }: TokenClaims): number {
 /**
  * A Secret that a token can be bound to: empty, since it is its UID that the token needs.
  *
- * @param nonce the `rotate` nonce that it answers
+ * @param answers what it is an answer to
  */
-export function newTokenSecret(metadata: ObjectMeta, nonce: string | undefined): Secret {
+export function newTokenSecret(metadata: ObjectMeta, answers: Answers): Secret {
   return {
-    metadata: {
-      ...metadata,
-      ...(nonce !== undefined && { annotations: { [annotation.handledRotation]: nonce } }),
-    },
+    metadata: { ...metadata, annotations: answerAnnotations(answers) },
     type: 'Opaque',
   };
 }

@@ -1,5 +1,9 @@
-import type { AutomationIdentity, AutomationIdentitySpec } from '../../api/automation-identity.ts';
-import { secretNameOf } from '../../api/names.ts';
+import {
+  isGenerated,
+  type AutomationIdentity,
+  type AutomationIdentitySpec,
+} from '../../api/automation-identity.ts';
+import { secretNameOf, secretPrefix } from '../../api/names.ts';
 import { keyOf } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { KubeClient } from '../../runtime/client.ts';
@@ -26,7 +30,8 @@ export interface WithdrawOptions {
 
 /**
  * Names of the Secrets that hold an identity's credentials, its tokens among them: those in its
- * status, where each name stands before its Secret is created, and those that the spec asks for.
+ * status, where each name stands before its Secret is created, and those that the spec asks for. What
+ * it merely watches is none of them.
  *
  * @param spec `undefined` where it can't be read
  */
@@ -35,10 +40,12 @@ export function credentialSecretsOf(
   spec: AutomationIdentitySpec | undefined,
 ): string[] {
   const recorded = [...(status?.secrets ?? []), ...(status?.tokens ?? [])];
-  const asked = [...(spec?.secrets ?? []), ...(spec?.tokens ?? [])];
+  const asked = [...(spec?.secrets ?? []).filter(isGenerated), ...(spec?.tokens ?? [])];
   return [
     ...new Set([
-      ...recorded.map(({ secretName }) => secretName),
+      ...recorded
+        .map(({ secretName }) => secretName)
+        .filter((secretName) => secretName.startsWith(secretPrefix)),
       ...asked.map(({ name }) => secretNameOf(metadata.name, name)),
     ]),
   ];
@@ -57,6 +64,10 @@ export async function withdrawSecrets(
   const { namespace = '' } = identity.metadata;
   const outcomes = await forEachBounded(secretNames, parallelism, async (name) => {
     const key = { namespace, name };
+    const seen = await client.get(resources.secrets, key, { metadataOnly: true, signal });
+    if (seen === undefined) return 'absent';
+    // The value of somebody else's is never read.
+    if (!isControlledBy(seen, identity)) return 'foreign';
     const live = await client.get(resources.secrets, key, { signal });
     if (live === undefined) return 'absent';
     if (!isControlledBy(live, identity)) return 'foreign';

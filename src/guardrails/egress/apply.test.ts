@@ -39,6 +39,7 @@ function workload(app: string): Workload {
     podSelector: { matchLabels: { app } },
     secretNames: [],
     isPaused: false,
+    isRolledOut: true,
     finished: false,
     scaleDeletesVolumes: false,
   };

@@ -22,6 +22,7 @@ const workload = (app: string): Workload => ({
   podSelector: { matchLabels: { app } },
   secretNames: [],
   isPaused: false,
+  isRolledOut: true,
   finished: false,
   scaleDeletesVolumes: false,
 });

@@ -26,6 +26,7 @@ function workload(fields: Partial<Workload> = {}): Workload {
     podLabels: { app: 'web' },
     secretNames: [],
     isPaused: false,
+    isRolledOut: true,
     finished: false,
     scaleDeletesVolumes: false,
     ...fields,

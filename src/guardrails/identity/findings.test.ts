@@ -16,6 +16,7 @@ const verdict = (parts: Partial<IdentityVerdict> = {}): IdentityVerdict => ({
   missing: [],
   problems: [],
   excess: undefined,
+  overdue: [],
   ...parts,
 });
 
@@ -32,6 +33,14 @@ describe('identityFindings', () => {
     {
       parts: { missing: [owner, purpose] },
       expected: ['Ready False Incomplete', 'Held True Incomplete'],
+    },
+    {
+      parts: { overdue: [{ reason: 'ConvergenceOverdue', message: 'A pod holds it.' }] },
+      expected: [
+        'Ready True Provisioned',
+        'Held False Complete',
+        'RotationOverdue True ConvergenceOverdue',
+      ],
     },
     {
       parts: { problems: [foreign] },
@@ -84,6 +93,18 @@ describe('transitionsOf', () => {
       before: { missing: [owner] },
       now: {},
       expected: ['normal Ready', 'normal NoLongerHeld'],
+    },
+    {
+      what: 'an overdue rotation',
+      before: {},
+      now: { overdue: [foreign] },
+      expected: ['warning ForeignObject'],
+    },
+    {
+      what: 'a rotation that is still overdue',
+      before: { overdue: [foreign] },
+      now: { overdue: [foreign] },
+      expected: [],
     },
     {
       what: 'a foreign object',

@@ -18,15 +18,36 @@ export interface IdentityVerdict {
   problems: readonly Problem[];
   /** The condition `ExcessPermissions`; `undefined` where nobody has looked yet. */
   excess: Finding | undefined;
+  /** What of its credentials should have happened by now; it is ready all the same. */
+  overdue: readonly Problem[];
 }
 
 /**
- * The conditions of an AutomationIdentity: `Ready`, and `Held` and `ExcessPermissions`, which are true
- * when it is bad. Excess was given by others and holds nothing.
+ * The conditions of an AutomationIdentity: `Ready`; `Held` and `ExcessPermissions`, which are true
+ * when it is bad; and `RotationOverdue`, which is bad, and there only while it is true. Excess was
+ * given by others and holds nothing.
  */
 export function identityFindings(verdict: IdentityVerdict): Finding[] {
-  const { missing, excess } = verdict;
-  return [readyFinding(verdict), heldFinding(missing), ...(excess === undefined ? [] : [excess])];
+  const { missing, excess, overdue } = verdict;
+  return [
+    readyFinding(verdict),
+    heldFinding(missing),
+    ...(excess === undefined ? [] : [excess]),
+    ...overdueFinding(overdue),
+  ];
+}
+
+function overdueFinding(overdue: readonly Problem[]): Finding[] {
+  const [first] = overdue;
+  if (first === undefined) return [];
+  return [
+    {
+      type: 'RotationOverdue',
+      status: 'True',
+      reason: first.reason,
+      message: sentencesOf(overdue),
+    },
+  ];
 }
 
 function readyFinding({ killSwitch, missing, problems }: IdentityVerdict): Finding {
@@ -65,6 +86,7 @@ export function transitionsOf(
       if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
       return isTrue(previous, 'Held') ? [{ type: 'normal', reason: 'NoLongerHeld', message }] : [];
     }
+    if (type === 'RotationOverdue') return [{ type: 'warning', reason, message }];
     if (status === 'True') return [{ type: 'normal', reason: type, message }];
     // Held says it already; what is under way ends in an event of its own.
     if ((isHeld && reason !== 'KillSwitchEngaged') || reason === 'Provisioning') return [];

@@ -4,6 +4,7 @@ import { keyOf, type KubeObject, type ObjectMeta } from '../../api/objects.ts';
 import type { Resource } from '../../api/resources.ts';
 import type {
   DeleteOptions,
+  GetOptions,
   JsonPatchOperation,
   KubeClient,
   ObjectKey,
@@ -26,6 +27,7 @@ export interface Write {
  */
 export class MemoryClient implements KubeClient {
   readonly writes: Write[] = [];
+  readonly gets: { kind: string; name: string; metadataOnly: boolean }[] = [];
   /** Called before a write takes effect, and after; what it throws is the caller's answer. */
   beforeWrite: (write: Write) => void = () => undefined;
   afterWrite: (write: Write) => void = () => undefined;
@@ -80,8 +82,14 @@ export class MemoryClient implements KubeClient {
     };
   }
 
-  async get<T extends KubeObject>(resource: Resource<T>, key: ObjectKey): Promise<T | undefined> {
-    return structuredClone(this.find(resource, key));
+  async get<T extends KubeObject>(
+    resource: Resource<T>,
+    key: ObjectKey,
+    { metadataOnly = false }: GetOptions = {},
+  ): Promise<T | undefined> {
+    const found = structuredClone(this.find(resource, key));
+    this.gets.push({ kind: resource.kind, name: key.name, metadataOnly });
+    return metadataOnly && found !== undefined ? ({ metadata: found.metadata } as T) : found;
   }
 
   async list<T extends KubeObject>(resource: Resource<T>): Promise<T[]> {

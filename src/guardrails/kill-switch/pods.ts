@@ -1,9 +1,13 @@
 import type { KubeObject, Pod } from '../../api/objects.ts';
+import { podSecrets } from '../../api/pod-secrets.ts';
 
-/** Keeps of a pod what stopping it needs; a cluster's pods are all cached, so this stays small. */
+/**
+ * Keeps of a pod what stopping it needs, and of one that uses generated credentials how it does; a cluster's pods are all cached, so this stays small.
+ */
 export function projectPod(object: KubeObject): Pod {
   const { metadata, spec, status } = object as Pod;
-  const { phase, reason } = status ?? {};
+  const { phase, reason, startTime } = status ?? {};
+  const secrets = podSecrets(object);
   const grace = spec?.terminationGracePeriodSeconds;
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
@@ -24,11 +28,25 @@ export function projectPod(object: KubeObject): Pod {
       serviceAccountName: spec?.serviceAccountName ?? 'default',
       ...(grace !== undefined && { terminationGracePeriodSeconds: grace }),
     },
-    ...(phase !== undefined && { status: { phase, ...(reason !== undefined && { reason }) } }),
+    ...(phase !== undefined && {
+      status: {
+        phase,
+        ...(reason !== undefined && { reason }),
+        ...(secrets !== undefined && startTime !== undefined && { startTime }),
+      },
+    }),
+    ...(secrets !== undefined && { secrets }),
   };
 }
 
 /** Index of pods by what they run as: `namespace/serviceAccountName`. */
 export function podIdentity(pod: Pod): string {
   return `${pod.metadata.namespace ?? ''}/${pod.spec?.serviceAccountName ?? 'default'}`;
+}
+
+/** Index of pods by the generated credentials that they use: `namespace/secretName`. */
+export function podSecretKeys({ metadata: { namespace = '' }, secrets }: Pod): string[] {
+  return [...(secrets?.readOnce ?? []), ...(secrets?.followed ?? [])].map(
+    (name) => `${namespace}/${name}`,
+  );
 }

@@ -1,0 +1,371 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AutomationIdentity, SecretStatus } from '../../src/api/automation-identity.ts';
+import { annotation, label, secretNameOf } from '../../src/api/names.ts';
+import type { KubeObject, Secret } from '../../src/api/objects.ts';
+import { projectWorkload } from '../../src/api/workload.ts';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { getObject, installGuardrails, kubectlOk } from '../operator/cluster.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+const namespace = 'secrets';
+const owner = { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' };
+
+let controlPlane: ControlPlane;
+let operator: OperatorProcess;
+
+/** Each test has identities of its own; the operator is the one that users run. */
+beforeAll(async () => {
+  controlPlane = await startControlPlane({ controllerManagerQps: 500 });
+  const kubeconfigPath = await installGuardrails(controlPlane);
+  operator = await startOperator({ kubeconfigPath, args: ['--leader-elect=false'] });
+  await controlPlane.apply([
+    {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace, labels: { [label.environment]: 'prod' } },
+    },
+  ]);
+});
+
+afterAll(async () => {
+  await operator?.stop();
+  await controlPlane?.stop();
+});
+
+function identity(name: string, secrets: object[], spec: object = {}): object {
+  return {
+    apiVersion: 'automationguardrails.dev/v1alpha1',
+    kind: 'AutomationIdentity',
+    metadata: { name, namespace },
+    spec: { purpose: 'posts invoices', owner, secrets, ...spec },
+  };
+}
+
+/** Reads the secret `s` of its identity when it starts. */
+function podSpec(name: string): object {
+  const env = [
+    { name: 'P', valueFrom: { secretKeyRef: { name: secretNameOf(name, 's'), key: 'password' } } },
+  ];
+  return {
+    serviceAccountName: name,
+    automountServiceAccountToken: false,
+    terminationGracePeriodSeconds: 0,
+    containers: [{ name: 'main', image: 'registry.example/automation:1', env }],
+  };
+}
+
+function deployment(name: string, of: string, spec: object = {}): object {
+  const labels = { app: name };
+  return {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: { name, namespace },
+    spec: {
+      replicas: 1,
+      selector: { matchLabels: labels },
+      template: { metadata: { labels }, spec: podSpec(of) },
+      ...spec,
+    },
+  };
+}
+
+async function identityWhere(
+  name: string,
+  what: string,
+  test: (identity: AutomationIdentity) => unknown,
+): Promise<AutomationIdentity> {
+  return waitFor(what, async () => {
+    const found = await getObject<AutomationIdentity>(controlPlane, 'aid', name, namespace);
+    return found !== undefined && test(found) ? found : undefined;
+  });
+}
+
+function reasonOf(found: AutomationIdentity, type: string): string | undefined {
+  return found.status?.conditions?.find((condition) => condition.type === type)?.reason;
+}
+
+const provisioned = (name: string): Promise<AutomationIdentity> =>
+  identityWhere(
+    name,
+    `${name} to be ready`,
+    (found) =>
+      reasonOf(found, 'Ready') === 'Provisioned' &&
+      found.status?.observedGeneration === found.metadata.generation,
+  );
+
+const secretOf = (name: string, secret = 's'): Promise<Secret | undefined> =>
+  getObject<Secret>(controlPlane, 'secret', secretNameOf(name, secret), namespace);
+
+async function statusWhere(
+  name: string,
+  what: string,
+  test: (status: SecretStatus) => unknown,
+): Promise<void> {
+  await identityWhere(name, what, ({ status }) => status?.secrets?.some(test));
+}
+
+const annotate = (name: string, key: string, value: string): Promise<string> =>
+  kubectlOk(controlPlane, [
+    'annotate',
+    '--overwrite',
+    'aid',
+    name,
+    `-n=${namespace}`,
+    `${key}=${value}`,
+  ]);
+
+const plain = (encoded = ''): string => Buffer.from(encoded, 'base64').toString();
+
+describe('types of secrets', () => {
+  const name = 'types';
+
+  it('have their keys, and values as the spec asks for', async () => {
+    await controlPlane.apply([
+      identity(name, [
+        {
+          name: 'mainframe',
+          type: 'Password',
+          length: 16,
+          characters: { uppercase: 2, digits: 12, symbols: 2, symbolSet: '#$' },
+        },
+        { name: 'api', type: 'Token', length: 40 },
+        { name: 'registry', type: 'BasicAuth', username: 'svc' },
+        { name: 'git', type: 'SSHKeyPair' },
+      ]),
+    ]);
+    await provisioned(name);
+    const [mainframe, api, registry, git] = await Promise.all(
+      ['mainframe', 'api', 'registry', 'git'].map((secret) => secretOf(name, secret)),
+    );
+    for (const secret of [mainframe, api, registry, git]) expect(secret?.type).toBe('Opaque');
+    const password = plain(mainframe?.data?.['password']);
+    expect(password).toMatch(/^[A-Z0-9#$]{16}$/);
+    expect(password.match(/\d/g)?.length).toBe(12);
+    expect(plain(api?.data?.['token'])).toMatch(/^[\w-]{40}$/);
+    expect(plain(registry?.data?.['username'])).toBe('svc');
+    expect(Object.keys(registry?.data ?? {}).toSorted()).toEqual(['password', 'username']);
+    expect(plain(git?.data?.['ssh-publickey'])).toMatch(/^ssh-ed25519 \S+ aid\.types\.git\n$/);
+    expect(plain(git?.data?.['ssh-privatekey'])).toContain('BEGIN OPENSSH PRIVATE KEY');
+  });
+
+  it('keep the whole value before, of every type, for the overlap', async () => {
+    const rotation = { every: '24h', overlap: '1h' };
+    await controlPlane.apply([
+      identity('overlap', [
+        { name: 'registry', type: 'BasicAuth', username: 'svc', rotation },
+        { name: 'git', type: 'SSHKeyPair', rotation },
+      ]),
+    ]);
+    await provisioned('overlap');
+    const before = await Promise.all(['registry', 'git'].map((one) => secretOf('overlap', one)));
+    await annotate('overlap', annotation.rotate, 'x');
+    await identityWhere('overlap', 'the rotation', (f) => f.status?.lastHandledRotation === 'x');
+    const after = await Promise.all(['registry', 'git'].map((one) => secretOf('overlap', one)));
+    for (const [index, secret] of after.entries()) {
+      for (const [key, value] of Object.entries(before[index]?.data ?? {})) {
+        expect(secret?.data?.[`previous.${key}`]).toBe(value);
+      }
+    }
+  });
+});
+
+describe('an emergency and another owner', () => {
+  const name = 'leaked';
+  const secret = { name: 's', type: 'Password', rotation: { every: '24h', overlap: '1h' } };
+
+  it('the emergency leaves nothing but a new value, within an overlap too', async () => {
+    await controlPlane.apply([identity(name, [secret])]);
+    await provisioned(name);
+    const first = await secretOf(name);
+    await annotate(name, annotation.rotate, 'routine');
+    await identityWhere(name, 'a rotation', (f) => f.status?.lastHandledRotation === 'routine');
+    const second = await secretOf(name);
+    expect(second?.data?.['previous.password']).toBe(first?.data?.['password']);
+    await annotate(name, annotation.rotateEmergency, 'INC-4711');
+    await identityWhere(
+      name,
+      'the emergency rotation',
+      (f) => f.status?.lastHandledEmergencyRotation === 'INC-4711',
+    );
+    const third = await secretOf(name);
+    expect(Object.keys(third?.data ?? {})).toEqual(['password']);
+    expect(third?.data?.['password']).not.toBe(second?.data?.['password']);
+    await statusWhere(name, 'the state', ({ state }) => state === 'Retired');
+  });
+
+  it('another owner rotates once, with the overlap', async () => {
+    const before = await secretOf(name);
+    const hr = { ...owner, team: 'hr' };
+    await controlPlane.apply([identity(name, [secret], { owner: hr })]);
+    const after = await waitFor('the rotation', async () => {
+      const now = await secretOf(name);
+      return now?.data?.['password'] !== before?.data?.['password'] ? now : undefined;
+    });
+    expect(after?.data?.['previous.password']).toBe(before?.data?.['password']);
+    await provisioned(name);
+    await controlPlane.apply([identity(name, [secret], { owner: hr, purpose: 'posts bills' })]);
+    await provisioned(name);
+    expect((await secretOf(name))?.metadata.resourceVersion).toBe(after?.metadata.resourceVersion);
+  });
+});
+
+describe('a schedule', () => {
+  it('that never comes is said, and causes no write', async () => {
+    const never = { schedule: '0 0 31 2 *', timeZone: 'Europe/Berlin' };
+    await controlPlane.apply([identity('never', [{ name: 's', type: 'Token', rotation: never }])]);
+    const found = await identityWhere(
+      'never',
+      'the condition',
+      (f) => reasonOf(f, 'Ready') === 'RotationNeverDue',
+    );
+    expect(found.status?.secrets?.[0]).not.toHaveProperty('nextRotationTime');
+    const before = await secretOf('never');
+    // Whatever was to come of it has come when another identity is done.
+    await controlPlane.apply([identity('after', [{ name: 's', type: 'Token' }])]);
+    await provisioned('after');
+    expect((await secretOf('never'))?.metadata).toEqual(before?.metadata);
+  });
+
+  it('in a time zone comes at that place’s hour', async () => {
+    const rotation = { schedule: '0 3 * * *', timeZone: 'Asia/Kolkata' };
+    await controlPlane.apply([identity('zoned', [{ name: 's', type: 'Token', rotation }])]);
+    const { status } = await provisioned('zoned');
+    const next = new Date(status?.secrets?.[0]?.nextRotationTime ?? 0);
+    // 03:00 in India, and up to half an hour of spread.
+    expect(next.toISOString()).toMatch(/T(21:3\d|21:[45]\d|22:00):/);
+  });
+});
+
+describe('consumers', () => {
+  async function restarted(name: string): Promise<string | undefined> {
+    const found = await getObject<KubeObject>(controlPlane, 'deployment', name, namespace);
+    return found && projectWorkload('Deployment', found).restartedAt;
+  }
+
+  it('restart as many at a time as asked, the next when those are available', async () => {
+    const name = 'bounded';
+    const rotation = {
+      every: '24h',
+      overlap: '1h',
+      restartConsumers: true,
+      maxConcurrentRestarts: 1,
+    };
+    await controlPlane.apply([identity(name, [{ name: 's', type: 'Password', rotation }])]);
+    await provisioned(name);
+    // Its pods count as available after an hour only, so it holds the others up.
+    const slow = { minReadySeconds: 3600, progressDeadlineSeconds: 7200 };
+    await controlPlane.apply([
+      deployment('b-slow', name, slow),
+      deployment('c-slow', name, slow),
+      deployment('d-idle', name, { replicas: 0 }),
+      deployment('a-quick', name),
+    ]);
+    await waitFor('a-quick to be available', async () => {
+      const found = await getObject<KubeObject>(controlPlane, 'deployment', 'a-quick', namespace);
+      return found !== undefined && projectWorkload('Deployment', found).isRolledOut;
+    });
+    await annotate(name, annotation.rotate, 'x');
+    await waitFor('the first', () => restarted('a-quick'));
+    await waitFor('the second', () => restarted('b-slow'));
+    await statusWhere(name, 'the state', ({ state }) => state === 'Published');
+    expect(await restarted('c-slow')).toBeUndefined();
+
+    await controlPlane.apply([deployment('b-slow', name, { ...slow, minReadySeconds: 0 })]);
+    await waitFor('the third', () => restarted('c-slow'));
+    await statusWhere(name, 'the restarts to be recorded', ({ state }) => state === 'Converging');
+    expect(await restarted('d-idle')).toBeUndefined();
+    const stamps = await Promise.all(['a-quick', 'b-slow', 'c-slow'].map(restarted));
+    expect(new Set(stamps)).toEqual(
+      new Set([(await secretOf(name))?.metadata.annotations?.[annotation.rotatedAt]]),
+    );
+  });
+
+  it('keep the value before readable until the last pod that read it is gone', async () => {
+    const name = 'converging';
+    const rotation = { every: '24h', overlap: '1s' };
+    await controlPlane.apply([identity(name, [{ name: 's', type: 'Password', rotation }])]);
+    await provisioned(name);
+    await controlPlane.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'long-run', namespace },
+        spec: { ...podSpec(name), restartPolicy: 'Never' },
+      },
+    ]);
+    await waitFor('the pod to run', async () => {
+      const pod = await getObject<{ status?: { phase?: string } }>(
+        controlPlane,
+        'pod',
+        'long-run',
+        namespace,
+      );
+      return pod?.status?.phase === 'Running';
+    });
+    const first = await secretOf(name);
+    await annotate(name, annotation.rotate, 'x');
+    const { status } = await identityWhere(
+      name,
+      'the rotation',
+      (f) => f.status?.lastHandledRotation === 'x',
+    );
+    const overlapEnds = Date.parse(status?.secrets?.[0]?.previousExpirationTime ?? '');
+    await waitFor('the overlap to be over', () => Date.now() > overlapEnds + 1000);
+    // The operator looks at it again with every change.
+    const lookAgain = (purpose: string): Promise<void> =>
+      controlPlane.apply([
+        identity(name, [{ name: 's', type: 'Password', rotation }], { purpose }),
+      ]);
+    await lookAgain('posts bills');
+    await provisioned(name);
+    expect((await secretOf(name))?.data?.['previous.password']).toBe(first?.data?.['password']);
+    await statusWhere(name, 'the state', ({ state }) => state === 'Converging');
+
+    await kubectlOk(controlPlane, ['delete', 'pod', 'long-run', `-n=${namespace}`]);
+    await lookAgain('posts orders');
+    await statusWhere(name, 'the withdrawal', ({ state }) => state === 'Retired');
+    expect(Object.keys((await secretOf(name))?.data ?? {})).toEqual(['password']);
+  });
+});
+
+describe('a Secret of somebody else', () => {
+  it('is watched by its metadata: owner, age, and when it is overdue', async () => {
+    const name = 'watching';
+    const bank = { name: 'bank', type: 'Existing', secretName: 'bank-api' };
+    await controlPlane.apply([identity(name, [{ ...bank, rotation: { every: '1s' } }])]);
+    await identityWhere(name, 'the gap', (f) => reasonOf(f, 'Ready') === 'SecretMissing');
+    await kubectlOk(controlPlane, [
+      'create',
+      'secret',
+      'generic',
+      'bank-api',
+      `-n=${namespace}`,
+      '--from-literal=key=canary-of-the-bank',
+      '--field-manager=bank-sync',
+    ]);
+    const before = await getObject<Secret>(controlPlane, 'secret', 'bank-api', namespace);
+    // It isn't watched: a change of the spec makes the operator look.
+    await controlPlane.apply([
+      identity(name, [{ ...bank, rotation: { every: '1s' } }], { purpose: 'looks again' }),
+    ]);
+    const { status } = await identityWhere(
+      name,
+      'its age',
+      (f) => reasonOf(f, 'RotationOverdue') === 'SecretOverdue',
+    );
+    expect(status?.secrets).toMatchObject([
+      {
+        name: 'bank',
+        secretName: 'bank-api',
+        owner: 'bank-sync',
+        lastRotationTime: before?.metadata.creationTimestamp,
+      },
+    ]);
+    await controlPlane.apply([identity(name, [])]);
+    await identityWhere(name, 'the end of the watch', (f) => f.status?.secrets?.length === 0);
+    const after = await getObject<Secret>(controlPlane, 'secret', 'bank-api', namespace);
+    expect(after).toEqual(before);
+    expect(operator.logs.join('\n')).not.toContain('canary-of-the-bank');
+  });
+});
