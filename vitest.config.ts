@@ -50,7 +50,7 @@ export default defineConfig({
           name: 'peers',
           include: ['test/peers/**/*.test.ts'],
           fileParallelism: false,
-          testTimeout: 900_000,
+          testTimeout: 1_800_000,
           hookTimeout: 180_000,
         },
       },

@@ -11,7 +11,7 @@ import { applyCrds, getObject, kubectlOk } from '../operator/cluster.ts';
 import type { ArgoCdPrograms } from './programs.ts';
 
 const namespace = 'argocd';
-const application = 'application.argoproj.io';
+const applications = 'applications.argoproj.io';
 
 /** How an Application is compared and synced. */
 export interface ApplicationOptions {
@@ -26,11 +26,22 @@ export interface ApplicationStatus {
   operationState?: {
     phase?: string;
     message?: string;
-    startedAt?: string;
-    operation?: { initiatedBy?: { automated?: boolean; username?: string } };
+    operation?: {
+      initiatedBy?: { automated?: boolean; username?: string };
+      /** Heals of this revision so far; absent for none. */
+      sync?: { autoHealAttemptsCount?: number };
+    };
     syncResult?: { revision?: string };
   };
-  reconciledAt?: string;
+  /** Successful syncs of everything, the last ten. */
+  history?: { initiatedBy?: { username?: string } }[];
+}
+
+interface Application {
+  metadata: { resourceVersion: string };
+  /** The sync that is asked for, or runs. */
+  operation?: object;
+  status?: ApplicationStatus;
 }
 
 /**
@@ -168,39 +179,48 @@ export class ArgoCd {
    *
    * @param syncOptions in place of the Application's own
    * @param force delete and create what can't be changed
-   * @returns its state
+   * @returns how it ended
    */
   async sync(
     name: string,
     syncOptions: readonly string[],
     force: boolean,
-  ): Promise<NonNullable<ApplicationStatus['operationState']>> {
+  ): Promise<{ phase?: string; message?: string }> {
     const username = `alice-${syncOptions.join('-')}-${force}`;
     const operation = {
       initiatedBy: { username },
       sync: { syncOptions, prune: true, syncStrategy: { apply: { force } } },
     };
     await waitFor(
-      `no sync of ${name} to run`,
-      async () => (await this.#get(name))?.operation === undefined,
-      { timeoutMs: 60_000 },
+      `${name} to take a sync`,
+      async () => {
+        const application = await this.#get(name);
+        if (application === undefined || application.operation !== undefined) return false;
+        // Merged into a sync that has begun meanwhile, it would be part of that one.
+        const { resourceVersion } = application.metadata;
+        await kubectlOk(this.#controlPlane, [
+          'patch',
+          applications,
+          name,
+          `-n=${namespace}`,
+          '--type=merge',
+          `--patch=${JSON.stringify({ metadata: { resourceVersion }, operation })}`,
+        ]);
+        return true;
+      },
+      { timeoutMs: 120_000 },
     );
-    await kubectlOk(this.#controlPlane, [
-      'patch',
-      application,
-      name,
-      `-n=${namespace}`,
-      '--type=merge',
-      `--patch=${JSON.stringify({ operation })}`,
-    ]);
     return waitFor(
       `the sync of ${name} by ${username}`,
       async () => {
-        const { operationState } = await this.status(name);
-        const isMine = operationState?.operation?.initiatedBy?.username === username;
-        return isMine && operationState.phase !== 'Running' && operationState;
+        const { operationState: last, history = [] } = await this.status(name);
+        // A heal may follow at once, and take the place of the last sync.
+        const isInHistory = history.some(({ initiatedBy }) => initiatedBy?.username === username);
+        if (isInHistory) return { phase: 'Succeeded' };
+        const isMine = last?.operation?.initiatedBy?.username === username;
+        return isMine && last.phase !== 'Running' && last;
       },
-      { timeoutMs: 120_000 },
+      { timeoutMs: 240_000 },
     );
   }
 
@@ -208,8 +228,8 @@ export class ArgoCd {
     return (await this.#get(name))?.status ?? {};
   }
 
-  #get(name: string): Promise<{ operation?: object; status?: ApplicationStatus } | undefined> {
-    return getObject(this.#controlPlane, application, name, namespace);
+  #get(name: string): Promise<Application | undefined> {
+    return getObject<Application>(this.#controlPlane, applications, name, namespace);
   }
 
   async #git(...args: string[]): Promise<string> {
