@@ -881,8 +881,8 @@ describe('kubectl', () => {
       condition('Ready', 'False', 'Held'),
       condition('Held', 'True', 'OwnerMissing'),
     ]);
-    expect(identityHeader).toBe('NAME|READY|HELD|REASON|AGE');
-    expect(identityRow).toMatch(/^invoice-posting\|False\|True\|Held\|\d+/);
+    expect(identityHeader).toBe('NAME|READY|HELD|EXCESS|REASON|AGE');
+    expect(identityRow).toMatch(/^invoice-posting\|False\|True\|<none>\|Held\|\d+/);
 
     const [killHeader, killRow] = await show('ksw', 'engaged', [
       condition('Ready', 'False', 'Stopping'),

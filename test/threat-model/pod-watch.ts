@@ -39,6 +39,8 @@ export class PodWatch {
   #ended: Promise<void> = Promise.resolve();
   #failure: unknown;
   #barriers = 0;
+  /** Version of the last event; absent before the first. */
+  #seen: string | undefined;
 
   private constructor(admin: Api) {
     this.#admin = admin;
@@ -46,17 +48,23 @@ export class PodWatch {
 
   static async start(controlPlane: ControlPlane, dispatcher: Agent, admin: Api): Promise<PodWatch> {
     const watch = new PodWatch(admin);
-    // From nothing: the API server begins with everything that there is.
-    const url = new URL('/api/v1/pods?watch=1&allowWatchBookmarks=false', controlPlane.server);
+    const open = (): Promise<AsyncIterable<Buffer>> => watch.#open(controlPlane, dispatcher);
+    watch.#ended = watch.#read(await open(), open);
+    return watch;
+  }
+
+  /** From nothing, where the API server begins with everything that there is, or from what was seen. */
+  async #open(controlPlane: ControlPlane, dispatcher: Agent): Promise<AsyncIterable<Buffer>> {
+    const from = this.#seen === undefined ? '' : `&resourceVersion=${this.#seen}`;
+    const url = new URL(`/api/v1/pods?watch=1${from}`, controlPlane.server);
     const { body, statusCode } = await request(url, {
       dispatcher,
       headers: { authorization: `Bearer ${controlPlane.adminToken}` },
       bodyTimeout: 0,
-      signal: watch.#abort.signal,
+      signal: this.#abort.signal,
     });
     if (statusCode !== 200) throw new Error(`cannot watch pods: ${await body.text()}`);
-    watch.#ended = watch.#read(body);
-    return watch;
+    return body;
   }
 
   async stop(): Promise<void> {
@@ -98,23 +106,27 @@ export class PodWatch {
     return this.#fenced.get(namespace)?.violations ?? ['no fence is watched'];
   }
 
-  async #read(body: AsyncIterable<Buffer>): Promise<void> {
-    const decoder = new TextDecoder();
-    let rest = '';
+  /** The API server ends a watch when it likes; the next one goes on where it was, or fails. */
+  async #read(first: AsyncIterable<Buffer>, open: () => Promise<AsyncIterable<Buffer>>) {
     try {
-      for await (const chunk of body) {
-        const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
-        rest = lines.pop() ?? '';
-        for (const line of lines) this.#take(JSON.parse(line) as WatchEvent);
+      for (let body = first; !this.#abort.signal.aborted; body = await open()) {
+        const decoder = new TextDecoder();
+        let rest = '';
+        for await (const chunk of body) {
+          const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+          rest = lines.pop() ?? '';
+          for (const line of lines) this.#take(JSON.parse(line) as WatchEvent);
+        }
       }
-      this.#failure = new Error('the watch of pods ended');
     } catch (error) {
       this.#failure = error;
     }
   }
 
   #take({ type, object }: WatchEvent): void {
-    const { uid = '', namespace = '' } = object.metadata;
+    if (type === 'ERROR') throw new Error(`the watch of pods failed: ${JSON.stringify(object)}`);
+    const { uid = '', namespace = '', resourceVersion } = object.metadata;
+    this.#seen = resourceVersion;
     if (type === 'DELETED') this.#pods.delete(uid);
     else this.#pods.set(uid, object);
     const fenced = this.#fenced.get(namespace);
