@@ -2,8 +2,9 @@ import { defineConfig } from 'vitest/config';
 
 /**
  * unit: pure logic and contract tests, beside the code.
- * integration: behaviour on the real control plane; one file at a time, two cores are few.
- * exhaustive: every crash point, long runs; a command of their own (`npm run test:exhaustive`).
+ * integration: behaviour on the real control plane; two files at a time, for two cores.
+ * exhaustive: every crash point, every path, the other version of Kubernetes; a command of its own
+ * (`npm run test:exhaustive`), one file at a time.
  * peers: beside the real Flux and Argo CD, which are built first; `npm run test:peers`.
  */
 export default defineConfig({
@@ -22,7 +23,7 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: ['test/integration/**/*.test.ts', 'test/control-plane/**/*.test.ts'],
-          fileParallelism: false,
+          maxWorkers: 2,
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },

@@ -97,11 +97,13 @@ function firstLine(text: string): string {
 /** What takes minutes on a new machine is built here, and not within the time of a test. */
 async function buildPrograms(projects: readonly string[]): Promise<Totals> {
   const needsPeers = projects.includes('peers');
-  console.log(`\n── programs: control plane and Helm${needsPeers ? ', Flux and Argo CD' : ''}`);
+  const needsOther = projects.includes('exhaustive');
+  const more = `${needsOther ? ', Kubernetes 1.35' : ''}${needsPeers ? ', Flux and Argo CD' : ''}`;
+  console.log(`\n── programs: control plane and Helm${more}`);
   const log = (line: string): void => console.log(line);
   try {
     await findBinaries({ log });
-    await findBinariesOf('1.35', { log });
+    if (needsOther) await findBinariesOf('1.35', { log });
     await findHelm(log);
     if (needsPeers) {
       await findFlux(log);

@@ -3,7 +3,7 @@ import { GROUP } from '../api/names.ts';
 /**
  * The threat model of the kill switch, as data: what each attacker can try while a kill stands and
  * no operator runs, and what comes of it. The matrix in docs/threat-model.md is made from it, and
- * so are the attempts of test/integration/threat-model.test.ts.
+ * so are the attempts of test/exhaustive/threat-model.test.ts.
  */
 
 /** Who attacks, with which rights. */

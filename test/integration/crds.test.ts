@@ -882,7 +882,7 @@ describe('kubectl', () => {
       condition('Held', 'True', 'OwnerMissing'),
     ]);
     expect(identityHeader).toBe('NAME|READY|HELD|EXCESS|REASON|AGE');
-    expect(identityRow).toMatch(/^invoice-posting\|False\|True\|<none>\|Held\|\d+/);
+    expect(identityRow).toMatch(/^invoice-posting\|False\|True\|Held\|\d+/);
 
     const [killHeader, killRow] = await show('ksw', 'engaged', [
       condition('Ready', 'False', 'Stopping'),

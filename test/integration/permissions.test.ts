@@ -393,7 +393,7 @@ describe('an operator that may not list what binds the whole cluster', () => {
     expect(reason).toBe('BindingsNotRead');
     expect(message).toContain('list clusterrolebindings and clusterroles');
     expect(conditionOf(await readIdentity(), 'Ready')?.status).toBe('True');
-    await waitFor('the metric', async () => (await metric('unknown')) === 2);
+    await waitFor('the metric', async () => (await metric('unknown')) === 3);
     expect((await fetch(`${operator.healthUrl()}/readyz`)).ok).toBe(true);
     await give(rules);
     await excess('False');

@@ -22,8 +22,8 @@ import {
 import { generated, handWritten, type Attempt } from '../threat-model/attempts.ts';
 import { PodWatch } from '../threat-model/pod-watch.ts';
 import { actingPaths, servedResources, type ServedResource } from '../threat-model/served.ts';
-import type { Answer } from './admission/api.ts';
-import { AdmissionCluster } from './admission/cluster.ts';
+import type { Answer } from '../integration/admission/api.ts';
+import { AdmissionCluster } from '../integration/admission/cluster.ts';
 
 let cluster: AdmissionCluster;
 let dispatcher: Agent;
