@@ -103,7 +103,7 @@ describe.each(fenceModes)('with no operator running, engaged by $name', (mode) =
       }
       if (stage === 1) await Promise.all(arenas.map(controllersTried));
     }
-  });
+  }, 600_000);
 
   it('answers at least 1,000 attempts as the table says', () => {
     expect(answers.size).toBeGreaterThan(1000);
@@ -163,10 +163,17 @@ function attemptsIn(arena: Arena, party: readonly Attacker[]): Tried[] {
 async function controllersTried(arena: Arena): Promise<void> {
   // Nobody ended pods where nobody may.
   if (arena.namespace.endsWith('automation')) return;
-  await waitFor(`the controllers to try in ${arena.namespace}`, async () => {
-    const refused = await arena.refusedMakers();
-    return podMakers.every((kind) => refused.has(kind));
-  });
+  await waitFor(
+    `the controllers to try in ${arena.namespace}`,
+    async () => {
+      const refused = await arena.refusedMakers();
+      const missing = podMakers.filter((kind) => !refused.has(kind));
+      if (missing.length > 0) throw new Error(`nothing from ${missing.join(', ')}`);
+      return true;
+    },
+    // Whoever was refused before waits ever longer.
+    { timeoutMs: 240_000 },
+  );
 }
 
 function outcomeOf(threat: Threat, attacker: Attacker, mode: FenceMode): CellOutcome {
