@@ -35,6 +35,7 @@ import {
 } from './plan.ts';
 import {
   completionPatch,
+  lastHandledOf,
   newSecret,
   ownerPatch,
   retirementPatch,
@@ -229,10 +230,7 @@ export class CredentialKeeper {
         credential,
         live,
         asked: askedOf(identity),
-        lastHandled: {
-          rotate: identity.status?.lastHandledRotation,
-          emergency: identity.status?.lastHandledEmergencyRotation,
-        },
+        lastHandled: lastHandledOf(identity),
         // A killed identity's pods are being stopped: none of them is waited for.
         pods: pods
           .byIndex('secret', `${namespace}/${key.name}`)

@@ -11,6 +11,7 @@ import { convergenceMs, holdouts, volumeSyncMs } from './convergence.ts';
 import { earliest } from './refusal.ts';
 import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
 import {
+  handledBy,
   isUnanswered,
   readState,
   type Answers,
@@ -224,10 +225,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
     restartSince: isRestarting ? state.rotatedAt : undefined,
     holdouts: gate?.overdue ?? [],
     rotatedAt: state.rotatedAt,
-    isHandled: {
-      rotate: !isUnanswered('rotate', state.answers, asked),
-      emergency: !isUnanswered('emergency', state.answers, asked),
-    },
+    isHandled: handledBy(state.answers, asked),
     status: {
       name: credential.name,
       secretName,

@@ -1,4 +1,4 @@
-import type { GeneratedSecret } from '../../api/automation-identity.ts';
+import type { AutomationIdentity, GeneratedSecret } from '../../api/automation-identity.ts';
 import { annotation } from '../../api/names.ts';
 import type { ObjectMeta, Secret } from '../../api/objects.ts';
 import { keysOfType } from './generate.ts';
@@ -58,6 +58,24 @@ export function isUnanswered(what: keyof Answers, answers: Answers, asked: Answe
 
 /** Which of the nonces are answered. */
 export type Handled = Record<'rotate' | 'emergency', boolean>;
+
+/** Which nonces a Secret answers; one that isn't asked for is. */
+export function handledBy(answers: Answers, asked: Answers): Handled {
+  return {
+    rotate: !isUnanswered('rotate', answers, asked),
+    emergency: !isUnanswered('emergency', answers, asked),
+  };
+}
+
+/** The nonces that an identity as a whole has answered last. */
+export function lastHandledOf({
+  status,
+}: AutomationIdentity): Pick<Answers, 'rotate' | 'emergency'> {
+  return {
+    rotate: status?.lastHandledRotation,
+    emergency: status?.lastHandledEmergencyRotation,
+  };
+}
 
 /** What a Secret's annotations and keys say, however they have been treated. */
 export interface CredentialState {

@@ -16,7 +16,7 @@ import type { KeepCredentials } from './keeper.ts';
 import { askedOf } from './plan.ts';
 import { earliest, foreignSecret, isControlledBy, refusalOf, refusedMs } from './refusal.ts';
 import { isAccepted, type RevokedTokens } from './revoked-tokens.ts';
-import type { Handled } from './secret.ts';
+import { lastHandledOf, type Handled } from './secret.ts';
 import {
   clockSkewMs,
   newTokenSecret,
@@ -154,10 +154,7 @@ export class TokenKeeper {
         live,
         accountUid,
         asked: askedOf(identity),
-        lastHandled: {
-          rotate: identity.status?.lastHandledRotation,
-          emergency: identity.status?.lastHandledEmergencyRotation,
-        },
+        lastHandled: lastHandledOf(identity),
         isWithheld,
         isRefused: false,
         now: clock() + this.#aheadMs,

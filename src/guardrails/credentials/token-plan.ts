@@ -2,7 +2,7 @@ import type { OutsideToken, TokenStatus } from '../../api/automation-identity.ts
 import { timestamp } from '../../api/conditions.ts';
 import { secretNameOf } from '../../api/names.ts';
 import type { Secret } from '../../api/objects.ts';
-import { isUnanswered, type Answers, type Handled } from './secret.ts';
+import { handledBy, isUnanswered, type Answers, type Handled } from './secret.ts';
 import { clockSkewMs, readTokenState, renewalOf, type TokenState } from './token.ts';
 
 /** One token, as it stands and as it is asked for. */
@@ -134,10 +134,7 @@ export function planToken(observation: TokenObservation): TokenPlan {
   }
   const state = readTokenState(live);
   const { claims } = state;
-  const isHandled = {
-    rotate: !isUnanswered('rotate', state.answers, asked),
-    emergency: !isUnanswered('emergency', state.answers, asked),
-  };
+  const isHandled = handledBy(state.answers, asked);
   if (claims === undefined) {
     return {
       step: stepOf({ ...observation, live, state }),
