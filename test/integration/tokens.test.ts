@@ -5,7 +5,7 @@ import type {
   TokenStatus,
 } from '../../src/api/automation-identity.ts';
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
-import { annotation, API_VERSION, label, secretNameOf } from '../../src/api/names.ts';
+import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../src/api/names.ts';
 import type { KubeObject, Secret, TokenReview } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import { isAccepted, RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
@@ -432,6 +432,30 @@ describe('the operator', () => {
     const objects = JSON.stringify(await listObjects(controlPlane, kinds, namespace));
     const everywhere = [...operator.logs, objects].join('\n');
     for (const part of token.split('.').slice(1)) expect(everywhere).not.toContain(part);
+  });
+
+  it('leaves nothing that works of an identity that is deleted', async () => {
+    const token = await tokenIn(killed.namespace);
+    expect(await accepts(token, vault)).toBe(true);
+    await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${killed.namespace}`]);
+    const ours = `${label.managedBy}=${MANAGED_BY}`;
+    await waitFor(
+      'everything to be gone',
+      async () => {
+        const kinds = 'serviceaccounts,roles,rolebindings,secrets';
+        const text = await kubectlOk(controlPlane, [
+          'get',
+          kinds,
+          `-n=${killed.namespace}`,
+          `-l=${ours}`,
+          '-o=name',
+        ]);
+        return text === '';
+      },
+      // The garbage collector learns of new kinds every 30 seconds only.
+      { timeoutMs: 100_000 },
+    );
+    revoked.push(token);
   });
 
   it('tells of a revocation when the API server says that it is done', async () => {
