@@ -26,6 +26,7 @@ import type { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts'
 import {
   TokenKeeper,
   withdrawnTokens,
+  type KeepTokens,
   type TokensOutcome,
 } from '../guardrails/credentials/token-keeper.ts';
 import { applyIdentity, disownKept } from '../guardrails/identity/apply.ts';
@@ -52,7 +53,7 @@ import { rulesOf } from '../guardrails/identity/rules.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
-import { controllerOf, type Applier } from '../runtime/applier.ts';
+import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
@@ -259,7 +260,7 @@ export class AutomationIdentityController implements Reconciler {
     // Nothing can be created there any more, and all that stands is about to go.
     if (namespace?.metadata.deletionTimestamp !== undefined) return undefined;
     const ours = <T extends KubeObject>(child: T | undefined): T | undefined =>
-      child !== undefined && controllerOf(child)?.uid === identity.metadata.uid ? child : undefined;
+      child !== undefined && isControlledBy(child, identity) ? child : undefined;
     const read = readSpec(identity);
     const children = {
       mark: ours(options.roleBindings.get(`${namespaceName}/${markNameOf(name)}`)),
@@ -348,45 +349,49 @@ export class AutomationIdentityController implements Reconciler {
   async #keepTokens(
     observation: Observation,
     spec: AutomationIdentitySpec,
-    { signal, log }: ReconcileContext,
+    context: ReconcileContext,
   ): Promise<TokensOutcome> {
-    const { events } = this.#options;
     const { identity } = observation;
     // Their Secrets go with those of the credentials.
     if (isTakenAway(observation)) return withdrawnTokens(identity.status?.tokens);
     return await this.#tokens.keep({
-      identity,
+      ...this.#requestOf(observation, context),
       tokens: spec.tokens ?? [],
-      childMetadata: (name) => childMetadata(identity, name),
-      isWithheld: isWithheld(observation),
-      notify: ({ type, reason, message }) =>
-        events[type](subjectOf(resources.automationIdentities, identity), reason, message),
-      signal,
-      log,
     });
   }
 
   #keepCredentials(
     observation: Observation,
     spec: AutomationIdentitySpec,
-    { signal, log }: ReconcileContext,
+    context: ReconcileContext,
   ): Promise<CredentialsOutcome> {
-    const { events } = this.#options;
     const { identity, killSwitch } = observation;
     if (isTakenAway(observation)) {
-      return this.#credentials.withdraw(identity, spec, { signal, log });
+      return this.#credentials.withdraw(identity, spec, context);
     }
     return this.#credentials.keep({
-      identity,
+      ...this.#requestOf(observation, context),
       credentials: spec.secrets ?? [],
+      isKilled: killSwitch !== undefined,
+    });
+  }
+
+  /** What tokens and credentials are kept with alike. */
+  #requestOf(
+    observation: Observation,
+    { signal, log }: ReconcileContext,
+  ): Omit<KeepTokens, 'tokens'> {
+    const { events } = this.#options;
+    const { identity } = observation;
+    return {
+      identity,
       childMetadata: (name) => childMetadata(identity, name),
       isWithheld: isWithheld(observation),
-      isKilled: killSwitch !== undefined,
       notify: ({ type, reason, message }) =>
         events[type](subjectOf(resources.automationIdentities, identity), reason, message),
       signal,
       log,
-    });
+    };
   }
 
   async #report(

@@ -12,7 +12,7 @@ import { planEgress } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
-import { controllerOf, type Applier } from '../runtime/applier.ts';
+import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
@@ -225,7 +225,7 @@ export class WorkflowController implements Reconciler {
       killSwitch: killSwitchOver(killSwitches, key),
       policies: networkPolicies
         .byIndex('workflow', key)
-        .filter((policy) => controllerOf(policy)?.uid === workflow.metadata.uid),
+        .filter((policy) => isControlledBy(policy, workflow)),
     };
   }
 

@@ -179,6 +179,14 @@ export function controllerOf({ metadata }: KubeObject): OwnerReference | undefin
   return metadata.ownerReferences?.find(({ controller }) => controller === true);
 }
 
+/** Whether an object belongs to another one by its controller reference: by UID, not by name. */
+export function isControlledBy(
+  object: Pick<KubeObject, 'metadata'>,
+  { metadata: { uid } }: Pick<KubeObject, 'metadata'>,
+): boolean {
+  return uid !== undefined && controllerOf(object)?.uid === uid;
+}
+
 function signalOf({ signal }: EnsureOptions): { signal?: AbortSignal } {
   return signal === undefined ? {} : { signal };
 }

@@ -3,15 +3,16 @@ import { timestamp } from '../../api/conditions.ts';
 import { parseDuration } from '../../api/duration.ts';
 import type { ObjectMeta } from '../../api/objects.ts';
 import { controllerOf } from '../../runtime/applier.ts';
+import type { Problem } from '../requirements.ts';
 import { parseTime } from './secret.ts';
 
 /** What is known of a Secret that somebody else keeps, by its metadata alone. */
 export interface ExistingSecret {
   status: SecretStatus;
   /** What keeps the identity from being ready. */
-  problem: { reason: string; message: string } | undefined;
+  problem: Problem | undefined;
   /** It should have been changed by now. */
-  overdue: { reason: string; message: string } | undefined;
+  overdue: Problem | undefined;
   /** Milliseconds since the epoch at which that changes by itself. */
   dueAt: number | undefined;
 }

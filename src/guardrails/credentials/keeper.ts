@@ -12,6 +12,7 @@ import type { ObjectMeta, Pod, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
+import { isControlledBy } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
@@ -22,7 +23,7 @@ import { some } from '../wording.ts';
 import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
 import { existingSecret, type ExistingSecret } from './existing.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
-import { earliest, foreignSecret, isControlledBy, refusalOf, refusedMs } from './refusal.ts';
+import { earliest, foreignSecret, refusalOf, refusedMs } from './refusal.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {

@@ -11,6 +11,7 @@ import { convergenceMs, holdouts, volumeSyncMs } from './convergence.ts';
 import { earliest } from './refusal.ts';
 import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
 import {
+  answersAtCreation,
   handledBy,
   isUnanswered,
   readState,
@@ -192,11 +193,7 @@ export function planCredential(observation: CredentialObservation): CredentialPl
         : {
             action: 'Create',
             rotation: lastRotationTime === undefined ? 0 : 1,
-            answers: {
-              rotate: asked.rotate ?? lastHandled.rotate,
-              emergency: asked.emergency ?? lastHandled.emergency,
-              owner: asked.owner,
-            },
+            answers: answersAtCreation(asked, lastHandled),
           },
       dueAt: undefined,
       restartSince: undefined,

@@ -1,20 +1,11 @@
-import type { AutomationIdentity } from '../../api/automation-identity.ts';
-import type { ObjectMeta, Secret } from '../../api/objects.ts';
+import type { ObjectMeta } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
-import { controllerOf, ForeignObjectError } from '../../runtime/applier.ts';
+import { ForeignObjectError } from '../../runtime/applier.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { Problem } from '../requirements.ts';
 
 /** A refusal is looked at again after this time: nothing tells when its cause is gone. */
 export const refusedMs = 60_000;
-
-/** Whether a Secret is the identity's, by its controller reference. */
-export function isControlledBy(
-  secret: Secret,
-  { metadata: { uid } }: Pick<AutomationIdentity, 'metadata'>,
-): boolean {
-  return uid !== undefined && controllerOf(secret)?.uid === uid;
-}
 
 /** What stands in the way where somebody else has a Secret of that name. */
 export function foreignSecret(metadata: ObjectMeta): Problem {

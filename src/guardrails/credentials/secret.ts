@@ -67,6 +67,18 @@ export function handledBy(answers: Answers, asked: Answers): Handled {
   };
 }
 
+/** What a Secret answers that is created now: all that is asked for, and what was answered before. */
+export function answersAtCreation(
+  asked: Answers,
+  lastHandled: Pick<Answers, 'rotate' | 'emergency'>,
+): Answers {
+  return {
+    rotate: asked.rotate ?? lastHandled.rotate,
+    emergency: asked.emergency ?? lastHandled.emergency,
+    owner: asked.owner,
+  };
+}
+
 /** The nonces that an identity as a whole has answered last. */
 export function lastHandledOf({
   status,

@@ -6,7 +6,7 @@ import {
 import { secretNameOf } from '../../api/names.ts';
 import { keyOf, type Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
-import { controllerOf } from '../../runtime/applier.ts';
+import { isControlledBy } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, messageOf } from '../../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
@@ -14,7 +14,7 @@ import type { Problem } from '../requirements.ts';
 import { clip, some } from '../wording.ts';
 import type { KeepCredentials } from './keeper.ts';
 import { askedOf } from './plan.ts';
-import { earliest, foreignSecret, isControlledBy, refusalOf, refusedMs } from './refusal.ts';
+import { earliest, foreignSecret, refusalOf, refusedMs } from './refusal.ts';
 import { isAccepted, type RevokedTokens } from './revoked-tokens.ts';
 import { lastHandledOf, type Handled } from './secret.ts';
 import {
@@ -124,12 +124,10 @@ export class TokenKeeper {
 
   /** UID of the ServiceAccount, where it is the identity's: of another one, no token is minted. */
   async #accountOf({ identity, signal }: KeepTokens): Promise<string | undefined> {
-    const { namespace = '', name, uid } = identity.metadata;
+    const { namespace = '', name } = identity.metadata;
     const key = { namespace, name };
     const account = await this.#options.client.get(resources.serviceAccounts, key, { signal });
-    if (account === undefined || uid === undefined || controllerOf(account)?.uid !== uid) {
-      return undefined;
-    }
+    if (account === undefined || !isControlledBy(account, identity)) return undefined;
     return account.metadata.deletionTimestamp === undefined ? account.metadata.uid : undefined;
   }
 

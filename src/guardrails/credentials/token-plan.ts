@@ -2,7 +2,13 @@ import type { OutsideToken, TokenStatus } from '../../api/automation-identity.ts
 import { timestamp } from '../../api/conditions.ts';
 import { secretNameOf } from '../../api/names.ts';
 import type { Secret } from '../../api/objects.ts';
-import { handledBy, isUnanswered, type Answers, type Handled } from './secret.ts';
+import {
+  answersAtCreation,
+  handledBy,
+  isUnanswered,
+  type Answers,
+  type Handled,
+} from './secret.ts';
 import { clockSkewMs, readTokenState, renewalOf, type TokenState } from './token.ts';
 
 /** One token, as it stands and as it is asked for. */
@@ -120,11 +126,7 @@ export function planToken(observation: TokenObservation): TokenPlan {
           ? none
           : {
               action: 'Create',
-              answers: {
-                rotate: asked.rotate ?? lastHandled.rotate,
-                emergency: asked.emergency ?? lastHandled.emergency,
-                owner: asked.owner,
-              },
+              answers: answersAtCreation(asked, lastHandled),
             },
       dueAt: undefined,
       expiresAt: undefined,

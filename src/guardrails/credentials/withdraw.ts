@@ -8,7 +8,7 @@ import { keyOf } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
-import { isControlledBy } from './refusal.ts';
+import { isControlledBy } from '../../runtime/applier.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
 
 /** Requests in flight at a time, for one identity. */

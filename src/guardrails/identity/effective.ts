@@ -1,7 +1,7 @@
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
 import type { Finding } from '../../api/conditions.ts';
 import type { KubeObject, PolicyRule, Role, RoleBinding } from '../../api/objects.ts';
-import { controllerOf } from '../../runtime/applier.ts';
+import { isControlledBy } from '../../runtime/applier.ts';
 import {
   bindingsReaching,
   reachedThrough,
@@ -150,13 +150,13 @@ export function excess(effective: readonly Grant[], declared: Declared): Grant[]
  * @param declared the rules that the identity's spec asks for
  */
 export function excessOf(
-  { metadata }: AutomationIdentity,
+  identity: AutomationIdentity,
   declared: readonly PolicyRule[],
   stores: RbacStores,
 ): Grant[] {
-  const { namespace = '', name, uid } = metadata;
+  const { namespace = '', name } = identity.metadata;
   const isOurs = (object: KubeObject | undefined): boolean =>
-    object !== undefined && uid !== undefined && controllerOf(object)?.uid === uid;
+    object !== undefined && isControlledBy(object, identity);
   const hasOwnRole = isOurs(stores.roles.get(`${namespace}/${name}`));
   const foreign = bindingsReaching({ namespace, name }, stores).filter((binding) => {
     const own = [name, markNameOf(name)].includes(binding.metadata.name) && isOurs(binding);

@@ -11,7 +11,7 @@ import {
 } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workflow } from '../../api/workflow.ts';
-import { Applier, controllerOf } from '../../runtime/applier.ts';
+import { Applier, isControlledBy } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import type { ReconcileContext } from '../../runtime/controller.ts';
 import { ApiError } from '../../runtime/errors.ts';
@@ -289,7 +289,7 @@ export class Ladder {
     if (workflows.length === 0) return egressRung(0);
     const policies = await client.list(resources.networkPolicies, { namespace, signal });
     const outcomes = await forEachBounded(workflows, parallelism, async (workflow) => {
-      const ours = policies.filter((policy) => controllerOf(policy)?.uid === workflow.metadata.uid);
+      const ours = policies.filter((policy) => isControlledBy(policy, workflow));
       const applier = this.#applier;
       const changed = await closeEgress(workflow, ours, { applier, signal });
       return { count: ours.length, changed };
@@ -338,7 +338,7 @@ export class Ladder {
   #isOpen(workflow: Workflow): boolean {
     return this.#options.stores.networkPolicies
       .byIndex('workflow', keyOf(workflow))
-      .some((policy) => controllerOf(policy)?.uid === workflow.metadata.uid && !isClosed(policy));
+      .some((policy) => isControlledBy(policy, workflow) && !isClosed(policy));
   }
 }
 
