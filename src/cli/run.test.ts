@@ -8,7 +8,8 @@ import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
-import { run, statusRows } from './run.ts';
+import { statusRows } from './commands/status.ts';
+import { run } from './run.ts';
 
 let server: FakeApiServer;
 let folder: string;
@@ -65,7 +66,8 @@ describe('the command line', () => {
     ['a release without a reason', ['release', 'invoice'], 2],
     ['two names', ['kill', 'invoice', 'other', '--reason=x'], 2],
     ['an unknown flag', ['status', '--everything'], 2],
-    ['a timeout that is none', ['status', '--timeout=soon'], 2],
+    ['a timeout that is none', ['kill', 'invoice', '--reason=x', '--timeout=soon'], 2],
+    ['a flag of another command', ['status', '--force'], 2],
     ['an output that is none', ['status', '-o', 'xml'], 2],
     ['help', ['--help'], 0],
   ])('%s: exit code', async (_, argv, expected) => {

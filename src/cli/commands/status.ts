@@ -1,0 +1,101 @@
+import { conditionOf } from '../../api/conditions.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import { PROBE_NAMESPACE } from '../../api/names.ts';
+import { resources } from '../../api/resources.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import { killSwitchOver } from '../../guardrails/kill-switch/plan.ts';
+import { exit, outputOptions, type Command, type Session } from '../command.ts';
+import { print, type Columns } from '../print.ts';
+
+/** What is engaged, and how far. */
+export const statusCommand: Command = {
+  name: 'status',
+  usage: [['status [NAME]', 'what is engaged, and how far']],
+  options: { ...outputOptions, 'all-namespaces': { type: 'boolean', short: 'A' } },
+  run: async (session) => status(session, session.names[0]),
+};
+
+interface StatusRow {
+  namespace: string;
+  name: string;
+  /** Of the Workflow: Running, Held, Stopped, Stopping, Releasing, or Unknown. */
+  state: string;
+  reason: string;
+  engagedBy: string;
+  since: string;
+  message: string;
+}
+
+async function status(session: Session, name: string | undefined): Promise<number> {
+  const { client, namespace } = session;
+  const isEverywhere = session.flag('all-namespaces');
+  const scope = isEverywhere ? {} : { namespace };
+  const [workflows, killSwitches] = await Promise.all([
+    client.list(resources.workflows, scope),
+    client.list(resources.killSwitches, scope),
+  ]);
+  const rows = statusRows(workflows, killSwitches).filter(
+    (row) =>
+      (name === undefined || row.name === name) &&
+      // What stands there is the standing probe's, and concerns nobody in an incident.
+      (!isEverywhere || row.namespace !== PROBE_NAMESPACE),
+  );
+  print(session, rows, statusColumns, 'No Workflow and no KillSwitch found.');
+  return name !== undefined && rows.length === 0 ? exit.failed : exit.ok;
+}
+
+const statusColumns: Columns<StatusRow> = {
+  NAMESPACE: ({ namespace }) => namespace,
+  NAME: ({ name }) => name,
+  STATE: ({ state }) => state,
+  REASON: ({ reason }) => reason,
+  'ENGAGED-BY': ({ engagedBy }) => engagedBy,
+  SINCE: ({ since }) => since,
+  MESSAGE: ({ message }) => message,
+};
+
+/** One row for each Workflow or KillSwitch, engaged ones first. */
+export function statusRows(
+  workflows: readonly Workflow[],
+  killSwitches: readonly KillSwitch[],
+): StatusRow[] {
+  const keyOf = ({ metadata }: Workflow | KillSwitch): string =>
+    `${metadata.namespace ?? ''}/${metadata.name}`;
+  const engaged = new Map(killSwitches.map((killSwitch) => [keyOf(killSwitch), killSwitch]));
+  const known = new Set(workflows.map(keyOf));
+  const alone = killSwitches.filter((killSwitch) => !known.has(keyOf(killSwitch)));
+  const rows = [...workflows, ...alone].map((object): StatusRow => {
+    const killSwitch = killSwitchOver(engaged, keyOf(object));
+    const { namespace = '', name } = object.metadata;
+    const ready = conditionOf((killSwitch ?? object).status?.conditions, 'Ready');
+    if (killSwitch === undefined) {
+      const held = conditionOf(object.status?.conditions, 'Held');
+      const state =
+        held?.status === 'True' ? 'Held' : ready?.status === 'True' ? 'Running' : 'Unknown';
+      const message = state === 'Held' ? held?.message : ready?.message;
+      return {
+        namespace,
+        name,
+        state,
+        reason: '',
+        engagedBy: '',
+        since: '',
+        message: message ?? '',
+      };
+    }
+    return {
+      namespace,
+      name,
+      state: ready?.reason ?? 'Engaged',
+      reason: killSwitch.spec.reason,
+      engagedBy: killSwitch.spec.engagedBy ?? '',
+      since: killSwitch.metadata.creationTimestamp ?? '',
+      message: ready?.message ?? 'No operator has worked on it yet.',
+    };
+  });
+  const rank = ({ engagedBy }: StatusRow): number => (engagedBy === '' ? 1 : 0);
+  return rows.toSorted(
+    (a, b) =>
+      rank(a) - rank(b) || `${a.namespace}/${a.name}`.localeCompare(`${b.namespace}/${b.name}`),
+  );
+}
