@@ -535,36 +535,17 @@ function wireLed(
       identity.enqueueAfter(key, grantableDelayMs);
     }
   });
+  for (const cache of caches.optional) {
+    cache.onVisibility(() => enqueueAll(identity, [...identities.store.list()].map(keyOf)));
+  }
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
       workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
       fence.run(signal, [fenceInForceKey]),
-      followVisibility(caches, signal, () =>
-        enqueueAll(identity, [...identities.store.list()].map(keyOf)),
-      ),
     ]);
     metrics.forgetObjects();
   };
-}
-
-/** How often it is looked whether optional caches are still, or again, what the API server has. */
-const visibilityCheckMs = 1_000;
-
-/** Calls back each time when what can be seen through the optional caches begins or ends. */
-async function followVisibility(
-  { optional }: Caches,
-  signal: AbortSignal,
-  onChange: () => void,
-): Promise<void> {
-  const look = (): string =>
-    optional.map(({ hasSynced, isForbidden }) => `${hasSynced} ${isForbidden}`).join();
-  for (let known = look(); !signal.aborted;) {
-    await delay(visibilityCheckMs, undefined, { signal }).catch(() => undefined);
-    const now = look();
-    if (now !== known) onChange();
-    known = now;
-  }
 }
 
 function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {

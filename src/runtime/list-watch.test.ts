@@ -38,6 +38,8 @@ interface Running {
   pauses: number[];
   /** `level message`. */
   logs: string[];
+  /** What it said of what it sees, each time that it called back. */
+  visible: string[];
   stop: () => Promise<void>;
 }
 
@@ -71,6 +73,11 @@ function start(options: Partial<ListWatchOptions<KubeObject>> = {}, timeoutMs = 
     ...options,
   });
   listWatch.onChange((change) => changes.push(change));
+  const visible: string[] = [];
+  listWatch.onVisibility(() => {
+    const forbidden = listWatch.isForbidden ? ', forbidden' : '';
+    visible.push(`${listWatch.hasSynced ? 'synced' : 'unsynced'}${forbidden}`);
+  });
   const controller = new AbortController();
   const run = listWatch.run(controller.signal);
   const one: Running = {
@@ -81,6 +88,7 @@ function start(options: Partial<ListWatchOptions<KubeObject>> = {}, timeoutMs = 
     relists,
     pauses,
     logs,
+    visible,
     stop: () => {
       controller.abort(new Error('stopped'));
       return run;
@@ -301,6 +309,11 @@ describe('faults of the list', () => {
       await waitFor('the refusals', () => seen.length >= 2);
       expect(seen.slice(0, 2)).toEqual([true, true]);
       await waitFor('the right', () => !one.listWatch.isForbidden);
+      expect(one.visible).toEqual(
+        verb === 'list'
+          ? ['unsynced, forbidden', 'unsynced', 'synced']
+          : ['synced', 'synced, forbidden', 'synced'],
+      );
     },
   );
 

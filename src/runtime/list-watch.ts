@@ -24,6 +24,8 @@ export interface Informer<T> {
   whenSynced(): Promise<void>;
   /** Called after the store has changed. Register before the start: nothing is repeated. */
   onChange(listener: (change: Change<T>) => void): void;
+  /** Called after `hasSynced` or `isForbidden` has changed. Register before the start. */
+  onVisibility(listener: () => void): void;
   /**
    * Age of the last sign of life: a list, a watch that the server accepted, an event or a bookmark.
    * Of a kind to which nothing happens, that may be as old as `inactivityMs` at any time.
@@ -142,6 +144,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
   readonly #store: ObjectStore<T>;
   readonly #backoff: Backoff;
   readonly #listeners: ((change: Change<T>) => void)[] = [];
+  readonly #visibilityListeners: (() => void)[] = [];
   readonly #synced = Promise.withResolvers<void>();
   #hasSynced = false;
   /** Where the next watch starts; `undefined`: list first. */
@@ -190,6 +193,10 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
 
   onChange(listener: (change: Change<T>) => void): void {
     this.#listeners.push(listener);
+  }
+
+  onVisibility(listener: () => void): void {
+    this.#visibilityListeners.push(listener);
   }
 
   /** Ends when the signal aborts, and only then; never rejects. Run it once. */
@@ -248,11 +255,12 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
       if (!this.#hasSynced) {
         this.#hasSynced = true;
         this.#synced.resolve();
+        for (const listener of this.#visibilityListeners) listener();
       }
       return 0;
     } catch (error) {
       if (signal.aborted) return 0;
-      this.#isForbidden = endOf(error, false) === 'forbidden';
+      this.#noteForbidden(endOf(error, false) === 'forbidden');
       this.#log.warn('list failed, will be tried again', describe(error));
       return this.#pauseAfter(error);
     }
@@ -301,7 +309,7 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
 
     const lasted = this.#clock() - started;
     const end = endOf(failure, lasted < minWatchMs);
-    this.#isForbidden = end === 'forbidden';
+    this.#noteForbidden(end === 'forbidden');
     metrics.watchRestarted(this.resource.kind, end);
     const isOrdinary = end === 'timeout' || end === 'inactive';
     this.#log[isOrdinary ? 'debug' : 'info']('watch ended, will be restarted', {
@@ -322,7 +330,13 @@ export class ListWatch<T extends KubeObject> implements Informer<T> {
 
   #noteLife(): void {
     this.#lastSignOfLife = this.#clock();
-    this.#isForbidden = false;
+    this.#noteForbidden(false);
+  }
+
+  #noteForbidden(isForbidden: boolean): void {
+    if (this.#isForbidden === isForbidden) return;
+    this.#isForbidden = isForbidden;
+    for (const listener of this.#visibilityListeners) listener();
   }
 
   #reasonToRelist(end: WatchEnd, failure: unknown): RelistReason | undefined {

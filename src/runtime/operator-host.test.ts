@@ -63,6 +63,8 @@ class TestInformer implements Informer<KubeObject> {
     return Promise.resolve();
   }
 
+  onVisibility(): void {}
+
   onChange(listener: (change: Change<KubeObject>) => void): void {
     this.#listeners.push(listener);
   }
