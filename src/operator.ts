@@ -25,6 +25,7 @@ import {
   isNotOfProbe,
   policyChangeDelayMs,
 } from './controllers/fence-in-force.ts';
+import { ClusterKillSwitchController } from './controllers/cluster-kill-switch.ts';
 import { KillSwitchController } from './controllers/kill-switch.ts';
 import {
   isOfCountsAlone,
@@ -153,6 +154,24 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metrics,
     logger,
   });
+  const clusterKillSwitch = new Controller({
+    reconciler: new ClusterKillSwitchController({
+      client: killClient,
+      statusWriter: new StatusWriter({ client: killClient }),
+      events,
+      clusterKillSwitches: caches.clusterKillSwitches.store,
+      killSwitches: caches.killSwitches.store,
+      namespaces: caches.namespaces.store,
+      operatorNamespace: config.operatorNamespace,
+      parallelism: config.killSwitchParallelism,
+      clock,
+    }),
+    workers: 2,
+    maxDelayMs: 5_000,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  });
   const identity = new Controller({
     reconciler: new AutomationIdentityController({
       client: leading,
@@ -238,6 +257,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   });
 
   wireKillSwitch(caches, killSwitch);
+  wireClusterKillSwitch(caches, clusterKillSwitch);
   const led = wireLed(caches, { identity, workflow, fence, metrics });
   metrics.observe({
     clock,
@@ -292,6 +312,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
             await Promise.all([
               mutation.run(signal, mutationCheckMs),
               killSwitch.run(signal, killSwitchKeys(caches)),
+              clusterKillSwitch.run(signal, clusterKeys(caches)),
               config.leaderElect
                 ? elector.run(signal, { onStartedLeading: (until) => led(until) })
                 : led(signal),
@@ -339,6 +360,7 @@ function createCaches(
     workflows: watch(resources.workflows, byNamespace),
     identities: watch(resources.automationIdentities, byNamespace),
     killSwitches: watch(resources.killSwitches),
+    clusterKillSwitches: watch(resources.clusterKillSwitches),
     namespaces: watch(resources.namespaces, {
       project: ({ metadata }): Namespace => ({
         metadata: {
@@ -459,6 +481,22 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
       enqueueCovering(object.metadata.namespace, object.serviceAccountName),
     );
   }
+}
+
+function clusterKeys({ clusterKillSwitches }: Caches): string[] {
+  return [...clusterKillSwitches.store.list()].map(({ metadata }) => metadata.name);
+}
+
+/** Few stand at any time, so that each is looked at for every change that could concern one. */
+function wireClusterKillSwitch(caches: Caches, controller: Controller): void {
+  const enqueueAll = (): void => {
+    for (const name of clusterKeys(caches)) controller.enqueue(name);
+  };
+  caches.clusterKillSwitches.onChange(({ object }) => controller.enqueue(object.metadata.name));
+  caches.namespaces.onChange(enqueueAll);
+  caches.killSwitches.onChange(({ object }) => {
+    if (object.metadata.name === wholeNamespaceName) enqueueAll();
+  });
 }
 
 function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {

@@ -52,7 +52,19 @@ export function mayOnKillSwitch(
 }
 
 /**
- * Verbs of our own on `killswitches`, given by RBAC like any other: `latch` passes on who engaged
+ * The same of the KillSwitch or ClusterKillSwitch that is itself written.
+ *
+ * @param name expression: its name
+ */
+export function mayOnThis(
+  verb: KillSwitchVerb,
+  name = `object.metadata.?name.orValue('')`,
+): string {
+  return `authorizer.group('${GROUP}').resource(request.resource.resource).namespace(request.?namespace.orValue('')).name(${name}).check('${verb}').allowed()`;
+}
+
+/**
+ * Verbs of our own on `killswitches` and `clusterkillswitches`, given by RBAC like any other: `latch` passes on who engaged
  * by annotation, `lift` writes the label `releasing` (both for the operator), `release` asks for
  * release, `break-glass` does so without a second person or an operator (both for people).
  */

@@ -1,7 +1,7 @@
 import { wholeNamespaceName } from '../api/kill-switch.ts';
-import { annotation, label } from '../api/names.ts';
+import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { resources, type Resource } from '../api/resources.ts';
-import { annotationOf, brief, isProbe, isReleasing } from './cel.ts';
+import { annotationOf, brief, isProbe, isReleasing, labelOf } from './cel.ts';
 import {
   policyName,
   rule,
@@ -12,12 +12,12 @@ import {
 } from './policies.ts';
 
 /**
- * The fence stands by the KillSwitch, and by the annotation on a Workflow, an AutomationIdentity or
+ * The fence stands by the KillSwitch, by the ClusterKillSwitch, and by the annotation on a Workflow, an AutomationIdentity or
  * a Namespace, which holds before any operator has latched it.
  */
 export interface Fence {
   /** Of its policies' names. */
-  suffix: '' | '-by-workflow' | '-by-identity' | '-by-namespace';
+  suffix: '' | '-by-cluster' | '-by-workflow' | '-by-identity' | '-by-namespace';
   /** Engaged, or also being released; without one, the namespace itself is what is engaged. */
   parameter?: Parameter;
   /** Label of the namespaces that it looks into. */
@@ -26,6 +26,8 @@ export interface Fence {
   covers: (serviceAccountName: string) => string;
   /** Expression: whether this parameter fences now. */
   isEngaged: string;
+  /** Expression: whether the request's namespace is meant, which conditions don't see; default: yes. */
+  selects?: string;
   /** Whose dry-run update this fence answers as a probe. */
   probed?: Resource;
   /** Expression: why, by whom, and how to get out, for a person. */
@@ -78,6 +80,37 @@ function annotationFence(
   };
 }
 
+/**
+ * Expression: whether a ClusterKillSwitch stops a namespace. Never that of the standing probe, whose
+ * answers it would drown; `kube-system` is guarded by nothing.
+ *
+ * @param of `namespaceObject`, or `object` or `oldObject` where the request is about a Namespace
+ */
+export function selectedByCluster(of: string): string {
+  const { spec, labels } = { spec: 'params.spec', labels: `${of}.metadata.?labels.orValue({})` };
+  const isMeant = [
+    `${spec}.?everything.orValue(false) == true`,
+    `${labelOf(of, label.environment)} in ${spec}.?environments.orValue([])`,
+    `(has(${spec}.namespaceSelector) && ${spec}.namespaceSelector.matchLabels.all(key, key in ${labels} && ${labels}[key] == ${spec}.namespaceSelector.matchLabels[key]))`,
+  ].join(' || ');
+  return `${of}.metadata.name != '${PROBE_NAMESPACE}' && (${isMeant})`;
+}
+
+/** The fence of a ClusterKillSwitch: few stand at any time, and with none it costs nothing. */
+export const clusterFence: Fence = {
+  suffix: '-by-cluster',
+  parameter: { kind: 'ClusterKillSwitch', matchLabels: {} },
+  covers: () => 'true',
+  isEngaged: `!${isReleasing}`,
+  selects: selectedByCluster('namespaceObject'),
+  probed: resources.clusterKillSwitches,
+  explanation: explain(
+    'params.spec.reason',
+    `params.spec.?engagedBy.orValue('unknown')`,
+    `': kubectl guardrails release --cluster ' + params.metadata.name + ' --reason TEXT'`,
+  ),
+};
+
 const namespaceFence: Fence = {
   suffix: '-by-namespace',
   namespaceLabel: label.engaged,
@@ -93,15 +126,20 @@ const namespaceFence: Fence = {
 
 const fences: readonly Fence[] = [
   killSwitchFence,
+  clusterFence,
   annotationFence('-by-workflow', 'Workflow', resources.workflows),
   annotationFence('-by-identity', 'AutomationIdentity', resources.automationIdentities),
   namespaceFence,
 ];
 
-/** A validation that refuses whatever the conditions of its policy let through. */
-export function refuse({ explanation }: Fence): Validation {
+/** A validation that refuses whatever the conditions of its policy let through, where that is meant. */
+export function refuse({ explanation, selects, probed }: Fence): Validation {
   return {
-    expression: 'false',
+    // A probe is about the parameter itself, which is in no namespace.
+    expression:
+      selects === undefined
+        ? 'false'
+        : `request.resource.resource != '${probed?.plural ?? ''}' && !(${selects})`,
     message: `${refusal}engaged; see kubectl get ksw,awf`,
     messageExpression: explanation,
   };
@@ -125,6 +163,9 @@ export const probePolicyName = policyName('fence-pods');
 
 /** The policy by whose name the API server answers a probe of the fence by a Workflow's annotation. */
 export const annotationProbePolicyName = policyName('fence-pods-by-workflow');
+
+/** The policy by whose name the API server answers a probe of the fence by ClusterKillSwitch. */
+export const clusterProbePolicyName = policyName('fence-pods-by-cluster');
 
 /**
  * Whether a message of the API server says that this policy refused the request by its own rule,
@@ -240,7 +281,7 @@ function fenceServiceAccounts(fence: Fence): AdmissionObject[] {
  * of it, so that this can be refused for a whole namespace only.
  */
 function fenceBindings(): AdmissionObject[] {
-  return [killSwitchFence, namespaceFence].flatMap((fence) =>
+  return [killSwitchFence, clusterFence, namespaceFence].flatMap((fence) =>
     validating({
       name: `fence-bindings${fence.suffix}`,
       description: 'No pod of a namespace that is stopped as a whole gets a node.',

@@ -8,7 +8,12 @@ import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
 
-export { annotationProbePolicyName, isDeniedBy, probePolicyName } from './fence.ts';
+export {
+  annotationProbePolicyName,
+  clusterProbePolicyName,
+  isDeniedBy,
+  probePolicyName,
+} from './fence.ts';
 export {
   isUnstamped,
   killSwitchCreationPolicyName,

@@ -13,10 +13,11 @@ import {
   isUpdate,
   labelOf,
   mayOnIdentities,
-  mayOnKillSwitch,
+  mayOnThis,
   removeAnnotation,
   user,
 } from './cel.ts';
+import { selectedByCluster } from './fence.ts';
 import {
   isRefusedBy,
   mutating,
@@ -39,6 +40,7 @@ export function killSwitchPolicies(): AdmissionObject[] {
     ...blockReleaseByAnnotation(),
     ...protectFromDeletion(),
     ...protectGuardedNamespace(),
+    ...protectSelectedNamespace(),
     ...protectStatus(),
   ];
 }
@@ -66,8 +68,10 @@ export function isUnstamped(message: string, policy: string): boolean {
 const asksRelease = `(${hasAnnotation('object', annotation.release)} && ${changesAnnotation(annotation.release)})`;
 const breaksGlass = `(${hasAnnotation('object', annotation.breakGlass)} && ${changesAnnotation(annotation.breakGlass)})`;
 const withdrawsRelease = `(!${hasAnnotation('object', annotation.release)} && ${hasAnnotation('oldObject', annotation.release)})`;
+/** Who asked for the release of its ClusterKillSwitch is passed on by the operator. */
+const passesOn = `(${hasLabel('object', label.clusterKillSwitch)} && ${annotationOf('object', annotation.releasedBy)} != '' && !${isPerson} && ${mayOnThis('lift')})`;
 /** Passed on by the operator: a person never latches, though some hold every verb. */
-const isLatched = `has(object.spec.engagedBy) && object.spec.engagedBy != '' && !${isPerson} && ${mayOnKillSwitch('latch')}`;
+const isLatched = `has(object.spec.engagedBy) && object.spec.engagedBy != '' && !${isPerson} && ${mayOnThis('latch')}`;
 
 /**
  * Bytes of annotations that others may write. The API server takes 256 KiB of them in all, and one
@@ -75,6 +79,7 @@ const isLatched = `has(object.spec.engagedBy) && object.spec.engagedBy != '' && 
  */
 const maxAnnotations = 32_768;
 const maxLabels = 64;
+const ofClusterLabel = `the label ${label.clusterKillSwitch} is written by the operator alone: by it, a KillSwitch ends with its ClusterKillSwitch; leave it alone`;
 const noRoom = `a kill switch has at most ${maxAnnotations / 1024} KiB of annotations and ${maxLabels} labels: more would leave no room for what its release needs; leave some out`;
 
 /** Expressions: characters of annotations that aren't the operator's, and the number of labels. */
@@ -86,8 +91,26 @@ function weight(of: string): { annotations: string; labels: string } {
   };
 }
 
-function killSwitches(...operations: Operation[]): [ReturnType<typeof rule>] {
-  return [rule(resources.killSwitches, operations)];
+/** Both kinds live by the same rules. */
+function killSwitches(...operations: Operation[]): ReturnType<typeof rule>[] {
+  return [resources.killSwitches, resources.clusterKillSwitches].map((resource) =>
+    rule(resource, operations),
+  );
+}
+
+/** Expression: what sets the roles for a ClusterKillSwitch apart from those for a KillSwitch. */
+const clusterPart = `(request.resource.resource == '${resources.clusterKillSwitches.plural}' ? 'cluster-' : '')`;
+
+/** Expression: how a command names the object. `of` is `object` or `oldObject`. */
+function named(of: string): { kubectl: string; guardrails: string } {
+  const { name, namespace } = {
+    name: `${of}.metadata.?name.orValue('')`,
+    namespace: `${of}.metadata.?namespace`,
+  };
+  return {
+    kubectl: `(${namespace}.hasValue() ? 'ksw ' + ${name} + ' -n ' + ${namespace}.orValue('') : 'cksw ' + ${name})`,
+    guardrails: `(${namespace}.hasValue() ? ${name} + ' -n ' + ${namespace}.orValue('') : '--cluster ' + ${name})`,
+  };
 }
 
 function stampEngager(): AdmissionObject[] {
@@ -128,6 +151,10 @@ function validateCreation(): AdmissionObject[] {
         message: 'a new kill switch is engaged: create it without the marks of a release',
       },
       {
+        expression: `!${hasLabel('object', label.clusterKillSwitch)} || (${isLatched})`,
+        message: ofClusterLabel,
+      },
+      {
         // A finalizer would keep a released one in the way of the next kill; an owner would have
         // the garbage collector try to delete it.
         expression:
@@ -139,7 +166,7 @@ function validateCreation(): AdmissionObject[] {
         message: noRoom,
       },
       {
-        expression: `request.namespace != '${PROBE_NAMESPACE}' || ${mayOnKillSwitch('latch')}`,
+        expression: `request.?namespace.orValue('') != '${PROBE_NAMESPACE}' || ${mayOnThis('latch')}`,
         message: `the standing probe has the namespace ${PROBE_NAMESPACE} for itself: nothing runs there, and a kill switch would drown its answers`,
       },
     ],
@@ -152,7 +179,7 @@ function stampReleaser(): AdmissionObject[] {
     description: 'Stamps a KillSwitch with the authenticated user who asks for its release.',
     rules: killSwitches('UPDATE'),
     everywhere: true,
-    conditions: { asks: asksRelease },
+    conditions: { asks: asksRelease, 'not-passed-on': `!${passesOn}` },
     patchType: 'ApplyConfiguration',
     expression: `Object{metadata: Object.metadata{annotations: {'${annotation.releasedBy}': ${user}}}}`,
   });
@@ -175,7 +202,7 @@ function unstampReleaser(): AdmissionObject[] {
 
 function validateRelease(): AdmissionObject[] {
   const { release, releasedBy, breakGlass } = annotation;
-  const inThisKillSwitch = `'kubectl annotate ksw ' + object.metadata.name + ' -n ' + object.metadata.namespace`;
+  const inThisKillSwitch = `'kubectl annotate ' + ${named('object').kubectl}`;
   const byHand = `variables.isAsked ? ${inThisKillSwitch} + ' ${release}=TEXT ${releasedBy}=' + ${user} : ${inThisKillSwitch} + ' ${release}- ${releasedBy}-'`;
   const asks: Validation[] = [
     {
@@ -183,9 +210,9 @@ function validateRelease(): AdmissionObject[] {
       message: `a release needs a reason: set ${release} to why it is safe to start again`,
     },
     {
-      expression: `!variables.asks || variables.breaks || ${mayOnKillSwitch('release')}`,
+      expression: `!variables.asks || variables.breaks || variables.passesOn || ${mayOnThis('release')}`,
       message: 'you may not release this kill switch',
-      messageExpression: `${user} + ' may not release this kill switch: it takes the verb release on killswitches (ClusterRole automation-guardrails-releaser)'`,
+      messageExpression: `${user} + ' may not release this kill switch: it takes the verb release on ' + request.resource.resource + ' (ClusterRole automation-guardrails-' + ${clusterPart} + 'releaser)'`,
     },
     {
       expression: `!variables.asks || variables.breaks || !has(object.spec.engagedBy) || ${user} != object.spec.engagedBy`,
@@ -193,7 +220,7 @@ function validateRelease(): AdmissionObject[] {
       messageExpression: `${user} + ' engaged this kill switch; somebody else has to release it'`,
     },
     {
-      expression: `!(variables.asks || variables.breaks) || ${isPerson}`,
+      expression: `!(variables.asks || variables.breaks) || ${isPerson} || variables.passesOn`,
       message: 'a ServiceAccount may not release a kill switch; a person does',
     },
     {
@@ -201,33 +228,33 @@ function validateRelease(): AdmissionObject[] {
       message: `breaking the glass needs a reason, and comes with the release: set ${breakGlass} and ${release} in one request (kubectl guardrails release NAME --break-glass --reason TEXT)`,
     },
     {
-      expression: `!variables.breaks || ${mayOnKillSwitch('break-glass')}`,
+      expression: `!variables.breaks || ${mayOnThis('break-glass')}`,
       message: 'you may not break the glass',
-      messageExpression: `${user} + ' may not break the glass: it takes the verb break-glass on killswitches (ClusterRole automation-guardrails-break-glass)'`,
+      messageExpression: `${user} + ' may not break the glass: it takes the verb break-glass on ' + request.resource.resource + ' (ClusterRole automation-guardrails-' + ${clusterPart} + 'break-glass)'`,
     },
     {
       expression: `variables.breaks || !${changesAnnotation(breakGlass)} || variables.withdraws`,
       message: 'break-glass stays as long as the release that it belongs to',
     },
     {
-      expression: `!variables.withdraws || !${hasLabel('oldObject', label.releasing)} || ${mayOnKillSwitch('lift')}`,
+      expression: `!variables.withdraws || !${hasLabel('oldObject', label.releasing)} || ${mayOnThis('lift')}`,
       message:
         'too late to withdraw the release: the fence is lifted; engage again by the annotation',
     },
     {
-      expression: `!variables.withdraws || ${annotationOf('oldObject', releasedBy)} == ${user} || ${mayOnKillSwitch('lift')}`,
+      expression: `!variables.withdraws || ${annotationOf('oldObject', releasedBy)} == ${user} || ${mayOnThis('lift')}`,
       message: 'only who asked for the release may withdraw it',
       messageExpression: `'only ' + ${annotationOf('oldObject', releasedBy)} + ', who asked for the release, may withdraw it'`,
     },
     {
-      expression: `variables.asks ? ${annotationOf('object', releasedBy)} == ${user} : variables.withdraws ? !${hasAnnotation('object', releasedBy)} : !${changesAnnotation(releasedBy)}`,
+      expression: `variables.asks ? (${annotationOf('object', releasedBy)} == ${user} || variables.passesOn) : variables.withdraws ? !${hasAnnotation('object', releasedBy)} : !${changesAnnotation(releasedBy)}`,
       message: `${unstamped.releasedBy}; leave it alone`,
       messageExpression: `'${unstamped.releasedBy} or, where admission writes nothing, set by who asks in the same request: ' + (${byHand})`,
     },
   ];
   const lifts: Validation[] = [
     {
-      expression: `!variables.lifts || (${hasAnnotation('object', breakGlass)} && ${mayOnKillSwitch('break-glass')}) || ${mayOnKillSwitch('lift')}`,
+      expression: `!variables.lifts || (${hasAnnotation('object', breakGlass)} && ${mayOnThis('break-glass')}) || ${mayOnThis('lift')}`,
       message: 'the label releasing is written by the operator, or by who breaks the glass, alone',
     },
     {
@@ -250,13 +277,14 @@ function validateRelease(): AdmissionObject[] {
       isAsked: hasAnnotation('object', annotation.release),
       breaks: breaksGlass,
       withdraws: withdrawsRelease,
+      passesOn,
       lifts: `object.metadata.?labels[?'${label.releasing}'] != oldObject.metadata.?labels[?'${label.releasing}']`,
     },
     validations: [
       ...asks,
       ...lifts,
       {
-        expression: `object.metadata.?finalizers.orValue([]).all(f, f in oldObject.metadata.?finalizers.orValue([])) || ${mayOnKillSwitch('lift')}`,
+        expression: `object.metadata.?finalizers.orValue([]).all(f, f in oldObject.metadata.?finalizers.orValue([])) || ${mayOnThis('lift')}`,
         message: 'a kill switch has no finalizers: one would keep it in the way of the next kill',
       },
       {
@@ -266,7 +294,11 @@ function validateRelease(): AdmissionObject[] {
           'a kill switch has no owners: the garbage collector would try to delete it with them',
       },
       {
-        expression: `!${changesAnnotation(annotation.restoreServiceAccount)} || ${mayOnKillSwitch('lift')}`,
+        expression: `object.metadata.?labels[?'${label.clusterKillSwitch}'] == oldObject.metadata.?labels[?'${label.clusterKillSwitch}'] || ${mayOnThis('lift')}`,
+        message: ofClusterLabel,
+      },
+      {
+        expression: `!${changesAnnotation(annotation.restoreServiceAccount)} || ${mayOnThis('lift')}`,
         message: `${annotation.restoreServiceAccount} is written by the operator alone: what it holds comes back on ServiceAccounts`,
       },
       {
@@ -306,7 +338,7 @@ function blockReleaseByAnnotation(): AdmissionObject[] {
     validating({
       name: `kill-switch-release-blocked${suffix}`,
       description,
-      rules: killSwitches('UPDATE'),
+      rules: [rule(resources.killSwitches, ['UPDATE'])],
       parameter: { kind, matchLabels: { [label.engaged]: 'true' } },
       conditions: { asks: asksRelease, mine: 'params.metadata.name == object.metadata.name' },
       validations: [
@@ -321,7 +353,7 @@ function blockReleaseByAnnotation(): AdmissionObject[] {
   const byNamespace = validating({
     name: 'kill-switch-release-blocked-by-namespace',
     description,
-    rules: killSwitches('UPDATE'),
+    rules: [rule(resources.killSwitches, ['UPDATE'])],
     namespaceLabel: label.engaged,
     conditions: {
       asks: asksRelease,
@@ -329,7 +361,25 @@ function blockReleaseByAnnotation(): AdmissionObject[] {
     },
     validations: [refuse('Namespace', 'namespaceObject', `'namespace ' + request.namespace`)],
   });
-  return [...byObject.flat(), ...byNamespace];
+  const byCluster = validating({
+    name: 'kill-switch-release-blocked-by-cluster',
+    description: 'No release of a namespace alone while a ClusterKillSwitch stops it.',
+    rules: [rule(resources.killSwitches, ['UPDATE'])],
+    parameter: { kind: 'ClusterKillSwitch', matchLabels: {} },
+    conditions: {
+      asks: asksRelease,
+      engaged: `!${isReleasing}`,
+      mine: `object.metadata.name == '${wholeNamespaceName}'`,
+    },
+    validations: [
+      {
+        expression: `!(${selectedByCluster('namespaceObject')})`,
+        message: 'a ClusterKillSwitch stops this namespace; release that first',
+        messageExpression: `'the ClusterKillSwitch ' + params.metadata.name + ' stops this namespace; release that first: kubectl guardrails release --cluster ' + params.metadata.name + ' --reason TEXT'`,
+      },
+    ],
+  });
+  return [...byObject.flat(), ...byNamespace, ...byCluster];
 }
 
 /**
@@ -349,10 +399,10 @@ function protectFromDeletion(): AdmissionObject[] {
         expression: `${isReleased} || ${isGoing}`,
         message: 'an engaged kill switch is not deleted but released',
         // A request to delete a collection has no name of its own.
-        messageExpression: `'an engaged kill switch is not deleted but released: kubectl guardrails release ' + oldObject.metadata.name + ' -n ' + oldObject.metadata.namespace + ' --reason TEXT'`,
+        messageExpression: `'an engaged kill switch is not deleted but released: kubectl guardrails release ' + ${named('oldObject').guardrails} + ' --reason TEXT'`,
       },
       {
-        expression: `!${isReleased} || ${isGoing} || ${mayOnKillSwitch('lift', 'oldObject.metadata.name')}`,
+        expression: `!${isReleased} || ${isGoing} || ${mayOnThis('lift', 'oldObject.metadata.name')}`,
         message:
           'this kill switch is being released: the operator deletes it once everything is back; leave it alone',
       },
@@ -411,20 +461,49 @@ function protectGuardedNamespace(): AdmissionObject[] {
   );
 }
 
+/** By its labels a namespace is stopped, also while no operator runs. */
+function protectSelectedNamespace(): AdmissionObject[] {
+  return validating({
+    name: 'kill-switch-namespace-by-cluster',
+    description: 'A namespace that a ClusterKillSwitch stops stays, and keeps the labels by which.',
+    rules: [rule(resources.namespaces, ['UPDATE', 'DELETE'])],
+    parameter: { kind: 'ClusterKillSwitch', matchLabels: {} },
+    everywhere: true,
+    objectSelector: { matchExpressions: [{ key: label.environment, operator: 'Exists' }] },
+    conditions: {
+      engaged: `!${isReleasing}`,
+      stands: '!has(oldObject.metadata.deletionTimestamp)',
+      mine: selectedByCluster('oldObject'),
+      ends: `request.operation == 'DELETE' || !${hasLabel('object', label.environment)} || !(${selectedByCluster('object')})`,
+    },
+    validations: [
+      {
+        expression: 'false',
+        message: 'a ClusterKillSwitch stops this namespace; it stays, and keeps its labels',
+        messageExpression: `'the ClusterKillSwitch ' + params.metadata.name + ' stops this namespace: neither the namespace nor the labels by which it is selected go before that is released'`,
+      },
+    ],
+  });
+}
+
 /**
  * People read from a status how far a kill is, and the operator which rungs it has proven and which
  * Secrets it made.
  */
 function protectStatus(): AdmissionObject[] {
-  const { killSwitches: ofKill, automationIdentities: ofIdentity } = resources;
+  const {
+    killSwitches: ofKill,
+    clusterKillSwitches: ofCluster,
+    automationIdentities: ofIdentity,
+  } = resources;
   return validating({
     name: 'kill-switch-status',
     description: 'How far a kill is, and what an identity has, is said by the operator alone.',
-    rules: [ofKill, ofIdentity].map((resource) => rule(resource, ['UPDATE'], 'status')),
+    rules: [ofKill, ofCluster, ofIdentity].map((resource) => rule(resource, ['UPDATE'], 'status')),
     everywhere: true,
     validations: [
       {
-        expression: `request.resource.resource == '${ofKill.plural}' ? ${mayOnKillSwitch('lift')} : ${mayOnIdentities('manage-children')}`,
+        expression: `request.resource.resource == '${ofIdentity.plural}' ? ${mayOnIdentities('manage-children')} : ${mayOnThis('lift')}`,
         message: 'the status is written by the operator alone; leave it alone',
       },
     ],

@@ -15,7 +15,7 @@ export type Operation = 'CREATE' | 'UPDATE' | 'DELETE';
 
 /** Which objects of ours a policy is evaluated with: once for each, in the request's namespace. */
 export interface Parameter {
-  kind: 'KillSwitch' | 'Workflow' | 'AutomationIdentity';
+  kind: 'KillSwitch' | 'ClusterKillSwitch' | 'Workflow' | 'AutomationIdentity';
   /**
    * Selected by label, so that the cost grows with what is engaged, not with what exists. An empty
    * one selects all: for what is seldom written.

@@ -127,6 +127,9 @@ const workflowSpec = { targets: [{ group: 'apps', kind: 'Deployment', name: 'pro
 const byAnnotation =
   'The operator may not ask for a release, so kill-switch-release answers first.';
 
+const noClusterKill =
+  'It has a parameter only while a ClusterKillSwitch stands, which is probed by itself.';
+
 const ofKillSwitch: Record<string, PolicyProbe> = {
   'kill-switch-stamp': {
     kind: 'Mutation',
@@ -157,6 +160,8 @@ const ofKillSwitch: Record<string, PolicyProbe> = {
   'kill-switch-release-blocked-by-workflow': compared(byAnnotation),
   'kill-switch-release-blocked-by-identity': compared(byAnnotation),
   'kill-switch-release-blocked-by-namespace': compared(byAnnotation),
+  'kill-switch-release-blocked-by-cluster': compared(noClusterKill),
+  'kill-switch-namespace-by-cluster': compared(noClusterKill),
   'kill-switch-delete': {
     kind: 'Denial',
     requests: [{ verb: 'delete', resource: killSwitches, name: canary.killSwitch }],
@@ -266,6 +271,10 @@ const ofFences: Record<string, PolicyProbe> = {
   },
   'fence-bindings': compared(wholeNamespace),
   'fence-bindings-by-namespace': compared(wholeNamespace),
+  'fence-pods-by-cluster': compared(noClusterKill),
+  'fence-tokens-by-cluster': compared(noClusterKill),
+  'fence-token-secrets-by-cluster': compared(noClusterKill),
+  'fence-bindings-by-cluster': compared(noClusterKill),
 };
 
 const mayDoSo = 'The operator itself may do what it keeps others from.';

@@ -71,6 +71,10 @@ describe('customResourceDefinitions', () => {
         'automationworkflows.automationguardrails.dev',
       ],
       ['automationguardrails.dev_killswitches.yaml', 'killswitches.automationguardrails.dev'],
+      [
+        'automationguardrails.dev_clusterkillswitches.yaml',
+        'clusterkillswitches.automationguardrails.dev',
+      ],
     ]);
   });
 });

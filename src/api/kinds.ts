@@ -5,6 +5,10 @@ import {
   automationIdentityStatusSchema,
 } from './automation-identity.ts';
 import { identityNameRules, type ValidationRule } from './fields.ts';
+import {
+  clusterKillSwitchSpecSchema,
+  clusterKillSwitchStatusSchema,
+} from './cluster-kill-switch.ts';
 import { killSwitchSpecSchema, killSwitchStatusSchema } from './kill-switch.ts';
 import { resources, type Resource } from './resources.ts';
 import { workflowSpecSchema, workflowStatusSchema } from './workflow.ts';
@@ -131,6 +135,45 @@ export const kinds: readonly KindDefinition[] = [
       { name: 'Engaged-By', type: 'string', jsonPath: '.spec.engagedBy', description: 'By whom.' },
       conditionColumn('Fenced', 'Fenced', 'Admission refuses whatever would start.'),
       conditionColumn('Pods-Gone', 'PodsGone', 'No pod is left.'),
+      conditionColumn(
+        'Effective',
+        'Effective',
+        'Everything was verified, and nothing stays valid.',
+      ),
+      conditionColumn('Ready', 'Ready', 'The stop is complete.'),
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.clusterKillSwitches,
+    shortName: 'cksw',
+    description:
+      'A ClusterKillSwitch stops all automations of many namespaces at once: of an environment, of namespaces with a label, or of all guarded ones. Its fence stands from the moment that it exists; the operator engages a KillSwitch in each namespace, which stops what runs. It is released as a KillSwitch is, by another person (`kubectl guardrails release --cluster NAME`).',
+    spec: clusterKillSwitchSpecSchema,
+    status: clusterKillSwitchStatusSchema,
+    rules: [
+      {
+        rule: 'self.metadata.name.size() <= 63',
+        message:
+          'the name of a ClusterKillSwitch has at most 63 characters, since it becomes the value of a label; choose a shorter one',
+      },
+    ],
+    columns: [
+      { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
+      { name: 'Engaged-By', type: 'string', jsonPath: '.spec.engagedBy', description: 'By whom.' },
+      conditionColumn('Fenced', 'Fenced', 'Admission refuses whatever would start.'),
+      {
+        name: 'Namespaces',
+        type: 'integer',
+        jsonPath: '.status.namespaces.total',
+        description: 'How many namespaces it stops.',
+      },
+      {
+        name: 'Stopped',
+        type: 'integer',
+        jsonPath: '.status.namespaces.stopped',
+        description: 'In how many of them everything is stopped.',
+      },
       conditionColumn(
         'Effective',
         'Effective',

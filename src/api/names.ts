@@ -22,6 +22,8 @@ export const label = {
   latched: `${GROUP}/latched`,
   /** On a KillSwitch: the fence is lifted and admission thaws; written by the operator alone. */
   releasing: `${GROUP}/releasing`,
+  /** On a KillSwitch: name of the ClusterKillSwitch that it belongs to; written by the operator alone. */
+  clusterKillSwitch: `${GROUP}/cluster-kill-switch`,
   /** On children: name of the AutomationIdentity that they belong to. */
   identity: `${GROUP}/identity`,
   /** On children: name of the Workflow that they belong to. */

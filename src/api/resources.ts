@@ -14,6 +14,7 @@ import type {
   TokenReview,
 } from './objects.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
+import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
 import type { KillSwitch } from './kill-switch.ts';
 import type { Workflow } from './workflow.ts';
 import { GROUP, VERSION } from './names.ts';
@@ -54,6 +55,13 @@ export const resources = {
     'automationidentities',
   ),
   killSwitches: defineResource<KillSwitch>(GROUP, VERSION, 'KillSwitch', 'killswitches'),
+  clusterKillSwitches: defineResource<ClusterKillSwitch>(
+    GROUP,
+    VERSION,
+    'ClusterKillSwitch',
+    'clusterkillswitches',
+    false,
+  ),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   /** What is created on the subresource `token` of a ServiceAccount. */

@@ -92,6 +92,11 @@ describe('kill', () => {
     });
   });
 
+  it.each(['-n=other', '-nother', '--namespace=other'])('takes %s', async (flag) => {
+    await cli('kill', 'invoice', '--reason=x', '--wait=false', '--force', flag);
+    expect(server.get(resources.killSwitches, 'other/invoice')).toBeDefined();
+  });
+
   it('refuses a name that there is not, unless forced', async () => {
     const refused = await cli('kill', 'invoyce', '--reason=runaway', '--wait=false');
     expect(refused.code).toBe(1);

@@ -44,6 +44,9 @@ const optionTexts = [
     '    --whole-namespace',
     'kill and release: everything that runs in the namespace, instead of NAME',
   ],
+  ['    --environment ENV', 'kill and release: all guarded namespaces of an environment'],
+  ['    --everything', 'kill and release: all guarded namespaces'],
+  ['    --cluster NAME', 'release: the ClusterKillSwitch of that name'],
   ['    --break-glass', 'release: alone, and without an operator; takes the verb break-glass'],
   ['    --timeout 60', 'seconds to wait'],
   ['-o, --output FORMAT', 'table, json or yaml'],
@@ -93,8 +96,10 @@ export async function run(options: RunOptions): Promise<number> {
 type Values = Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>;
 
 function parse(argv: readonly string[]): { values: Values; positionals: string[] } {
-  // parseArgs knows no --flag=false for booleans.
-  const args = argv.map((arg) => (arg === '--wait=false' ? '--no-wait' : arg));
+  // parseArgs knows no --flag=false for booleans, and no -n=NAME, which kubectl takes.
+  const args = argv.map((arg) =>
+    arg === '--wait=false' ? '--no-wait' : arg.replace(/^(-[a-z])=/i, '$1'),
+  );
   return parseArgs({
     args: args.filter((arg) => arg !== '--wait=true'),
     allowPositionals: true,

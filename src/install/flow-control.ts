@@ -15,7 +15,8 @@ interface FlowRule {
   clusterScope?: boolean;
 }
 
-const { killSwitches, workflows, automationIdentities, namespaces, pods } = resources;
+const { killSwitches, clusterKillSwitches, workflows, automationIdentities, namespaces, pods } =
+  resources;
 
 /**
  * What a kill and a release ask for, in the namespace of the automation. The caches list and watch
@@ -29,6 +30,16 @@ function killRules(): FlowRule[] {
   return [
     inNamespaces(['get', 'list', 'create', 'patch', 'delete'], killSwitches),
     inNamespaces(['patch'], { ...killSwitches, plural: `${killSwitches.plural}/status` }),
+    {
+      ...ruleOf(
+        ['get', 'patch', 'delete'],
+        [
+          clusterKillSwitches,
+          { ...clusterKillSwitches, plural: `${clusterKillSwitches.plural}/status` },
+        ],
+      ),
+      clusterScope: true,
+    },
     inNamespaces(['get', 'patch'], workflows, automationIdentities),
     inNamespaces(['get', 'list', 'patch', 'delete'], pods),
     inNamespaces(['get', 'list', 'patch'], ...workloads),

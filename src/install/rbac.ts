@@ -44,8 +44,8 @@ function isSub(item: Resource | [Resource, string]): item is [Resource, string] 
   return Array.isArray(item);
 }
 
-const { workflows, automationIdentities, killSwitches } = resources;
-const kinds = [workflows, automationIdentities, killSwitches] as const;
+const { workflows, automationIdentities, killSwitches, clusterKillSwitches } = resources;
+const kinds = [workflows, automationIdentities, killSwitches, clusterKillSwitches] as const;
 
 /** What the operator itself may do: exactly what it uses. No escalate, no bind, no impersonate. */
 export const operatorRole: RoleDefinition = {
@@ -57,6 +57,7 @@ export const operatorRole: RoleDefinition = {
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
+    rule(['patch', 'delete', 'lift'], clusterKillSwitches),
     // `represent` only to be able to grant it.
     rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),
     rule(read, resources.namespaces),
@@ -188,6 +189,22 @@ export const userRoles: readonly RoleDefinition[] = [
       rule(read, ...kinds),
       { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'release'] },
     ],
+  },
+  {
+    name: 'cluster-killer',
+    description: 'Stop an environment, or everything. For whoever leads an incident.',
+    rules: [rule(read, ...kinds), rule(['create'], killSwitches, clusterKillSwitches)],
+  },
+  {
+    name: 'cluster-releaser',
+    description: 'Release a ClusterKillSwitch that somebody else engaged.',
+    rules: [rule(read, ...kinds), rule(['patch', 'release'], clusterKillSwitches)],
+  },
+  {
+    name: 'cluster-break-glass',
+    description:
+      'Release a ClusterKillSwitch alone, also without an operator. For the few who answer for it.',
+    rules: [rule(read, ...kinds), rule(['patch', 'break-glass'], clusterKillSwitches)],
   },
   {
     name: 'break-glass',

@@ -127,10 +127,12 @@ async function remove(
 
 /** What would be stopped no more: by KillSwitch, or by an annotation that nobody has latched. */
 async function listEngaged(client: KubeClient): Promise<string[]> {
-  const { killSwitches, workflows, automationIdentities, namespaces } = resources;
+  const { killSwitches, clusterKillSwitches, workflows, automationIdentities, namespaces } =
+    resources;
   const engaged = { labelSelector: label.engaged };
   const lists = await Promise.all([
     listed(client, killSwitches, {}),
+    listed(client, clusterKillSwitches, {}),
     listed(client, workflows, engaged),
     listed(client, automationIdentities, engaged),
     listed(client, namespaces, engaged),

@@ -495,6 +495,14 @@ export const threats = [
     why: "Who doesn't hold the verb lift is refused. The fence doesn't look at it.",
   },
   {
+    id: 'cluster-kill-switch',
+    what: 'Create, edit, release or delete a ClusterKillSwitch, or write its status',
+    paths: [path(GROUP, ['clusterkillswitches', 'clusterkillswitches/status'], all)],
+    reach: clusterAdmin,
+    outcome: 'StartsNothing',
+    why: 'The KillSwitch of the automation stands by itself. A ClusterKillSwitch lives by the same rules, and by the same policies.',
+  },
+  {
     id: 'annotation-removal',
     what: 'Take the annotation that engages away from a Workflow or an AutomationIdentity, or delete that',
     paths: [path(GROUP, ['automationworkflows', 'automationidentities'], [...change, ...remove])],

@@ -35,6 +35,7 @@ export async function installGuardrails(
     'crd/automationworkflows.automationguardrails.dev',
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',
+    'crd/clusterkillswitches.automationguardrails.dev',
   ]);
   await apply('-k', file(mutation ? 'admission' : 'admission/validating'));
   await waitUntilFenceIsActive(controlPlane, mutation);

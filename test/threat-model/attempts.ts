@@ -836,6 +836,18 @@ const attempts: Record<ThreatId, Course> = {
     ];
   },
 
+  'cluster-kill-switch': (_, attacker) => {
+    const { clusterKillSwitches } = resources;
+    const object = {
+      apiVersion: apiVersionOf(clusterKillSwitches),
+      kind: clusterKillSwitches.kind,
+      metadata: { name: `${attacker}-more` },
+      // Of no namespace: it must not stop the others' attempts.
+      spec: { namespaceSelector: { matchLabels: { team: 'nobody' } }, reason: 'more' },
+    };
+    return [post(clusterKillSwitches, path(clusterKillSwitches, {}), object)];
+  },
+
   'annotation-removal': (arena) =>
     carriers(arena).flatMap(([resource, url]) => {
       const { killSwitch: mark, killSwitchEngagedBy } = annotation;

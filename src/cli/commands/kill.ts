@@ -1,17 +1,25 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { ClusterKillSwitch } from '../../api/cluster-kill-switch.ts';
 import { annotation, label } from '../../api/names.ts';
-import { wholeNamespaceName, type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
+import type { KubeObject } from '../../api/objects.ts';
+import { type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
 import { killSwitchCreationPolicyName } from '../../admission/index.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isAlreadyExists } from '../../runtime/errors.ts';
 import { exit, follow, isForbidden, reasonOf, type Command, type Session } from '../command.ts';
-import { killTarget, scopeOptions } from '../kill-target.ts';
+import { killTarget, scopeOptions, type KillTarget } from '../kill-target.ts';
 import { stamped } from '../stamped.ts';
+
+const form = 'kill NAME --reason TEXT';
 
 /** Engages the kill switch, and shows its rungs until nothing runs any more. */
 export const killCommand: Command = {
   name: 'kill',
-  usage: [['kill NAME --reason TEXT', 'engage the kill switch of Workflow NAME']],
+  usage: [
+    [form, 'engage the kill switch of Workflow NAME'],
+    ['kill --environment ENV --reason TEXT', 'stop all automations of an environment'],
+  ],
   options: {
     ...scopeOptions,
     reason: { type: 'string' },
@@ -19,45 +27,53 @@ export const killCommand: Command = {
     force: { type: 'boolean' },
     timeout: { type: 'string' },
   },
-  run: async (session) => kill(session, killTarget(session, 'kill NAME --reason TEXT')),
+  run: async (session) => kill(session, killTarget(session, form)),
 };
 
-async function kill(session: Session, name: string): Promise<number> {
-  const { client, namespace, stdout } = session;
-  const reason = reasonOf(session, `kill ${name} --reason TEXT`);
-  const isWhole = name === wholeNamespaceName;
-  if (!isWhole && !session.flag('force') && !(await mayExist(client, namespace, name))) {
+async function kill(session: Session, target: KillTarget): Promise<number> {
+  const { client, stdout } = session;
+  const { resource, at, title, spec = {} } = target;
+  const reason = reasonOf(session, `kill ${target.args} --reason TEXT`);
+  const { workflow } = spec;
+  const { namespace = '' } = at;
+  if (workflow !== undefined && !session.flag('force') && !(await mayExist(client, at))) {
     session.stderr(
-      `Error: there is no Workflow ${name} in namespace ${namespace}. To stop whatever runs as ServiceAccount ${name} all the same, add --force.`,
+      `Error: there is no Workflow ${workflow} in namespace ${namespace}. To stop whatever runs as ServiceAccount ${workflow} all the same, add --force.`,
     );
     return exit.failed;
   }
   try {
-    const spec = { ...(isWhole ? { wholeNamespace: true } : { workflow: name }), reason };
     await stamped(client, killSwitchCreationPolicyName, (engagedBy) =>
-      client.create(resources.killSwitches, {
-        metadata: { namespace, name },
-        spec: { ...spec, ...(engagedBy !== undefined && { engagedBy }) },
+      client.create(resource, {
+        metadata: at,
+        spec: { ...spec, reason, ...(engagedBy !== undefined && { engagedBy }) },
       }),
     );
-    stdout(`Kill switch engaged for ${namespace}/${name}.`);
+    stdout(`Kill switch engaged for ${title}.`);
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
-    const standing = await client.get(resources.killSwitches, { namespace, name });
+    const standing = await client.get(resource, at);
     if (standing === undefined || isBeingReleased(standing)) {
+      const again = target.engageAgain?.(reason) ?? 'wait for the release, or give another name';
       session.stderr(
-        `Error: the kill switch of ${namespace}/${name} is being released. To engage it again: kubectl annotate ${isWhole ? `namespace ${namespace}` : `awf ${name} -n ${namespace}`} ${annotation.killSwitch}="${reason}"`,
+        `Error: the kill switch of ${title} is being released. To engage it again: ${again}`,
       );
       return exit.failed;
     }
-    stdout(`The kill switch of ${namespace}/${name} is engaged already.`);
+    if (!selectsTheSame(standing, target)) {
+      session.stderr(
+        `Error: the ${resource.kind} ${at.name} stops something else; see kubectl get ${resource.plural} ${at.name} -o yaml`,
+      );
+      return exit.failed;
+    }
+    stdout(`The kill switch of ${title} is engaged already.`);
   }
   if (!session.flag('wait', true)) return exit.ok;
   let missing = ['No operator has worked on it yet.'];
   const reached = new Set<string>();
   let remaining: readonly Remaining[] | undefined;
   const done = await follow(session, async () => {
-    const killSwitch = await client.get(resources.killSwitches, { namespace, name });
+    const killSwitch = await client.get(resource, at);
     if (killSwitch === undefined) throw new Error('The KillSwitch is gone: it was released.');
     const conditions = killSwitch.status?.conditions ?? [];
     if (conditions.length > 0) {
@@ -71,7 +87,7 @@ async function kill(session: Session, name: string): Promise<number> {
       stdout(`  ${condition.type.padEnd(rungWidth)} ${condition.message}`);
     }
     remaining = conditions.some(({ reason: why }) => why === 'SomethingRemains')
-      ? (killSwitch.status?.remaining ?? [])
+      ? remainingOf(killSwitch)
       : undefined;
     return reached.has('Ready') || remaining !== undefined;
   });
@@ -92,16 +108,25 @@ async function kill(session: Session, name: string): Promise<number> {
 const rungWidth = 'PermissionsRevoked'.length;
 
 /** A user who may not look, but engage, isn't kept from engaging. */
-async function mayExist(client: KubeClient, namespace: string, name: string): Promise<boolean> {
+async function mayExist(client: KubeClient, at: KillTarget['at']): Promise<boolean> {
   try {
-    return (await client.get(resources.workflows, { namespace, name })) !== undefined;
+    return (await client.get(resources.workflows, at)) !== undefined;
   } catch (error) {
     if (isForbidden(error)) return true;
     throw error;
   }
 }
 
-function isBeingReleased({ metadata }: KillSwitch): boolean {
+function selectsTheSame({ spec }: KillSwitch | ClusterKillSwitch, target: KillTarget): boolean {
+  const { reason: _, engagedBy: __, ...selection } = spec;
+  return isDeepStrictEqual(selection, target.spec);
+}
+
+function remainingOf({ status = {} }: KillSwitch | ClusterKillSwitch): readonly Remaining[] {
+  return 'remaining' in status ? (status.remaining ?? []) : [];
+}
+
+function isBeingReleased({ metadata }: KubeObject): boolean {
   return (
     metadata.labels?.[label.releasing] !== undefined ||
     metadata.annotations?.[annotation.release] !== undefined ||

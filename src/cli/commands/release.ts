@@ -1,47 +1,56 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { policyName, releaseStampPolicyName } from '../../admission/index.ts';
-import { wholeNamespaceName, type KillSwitch } from '../../api/kill-switch.ts';
+import { wholeNamespaceName } from '../../api/kill-switch.ts';
 import { annotation, label } from '../../api/names.ts';
 import { resources } from '../../api/resources.ts';
 import { isEngaging } from '../../guardrails/kill-switch/plan.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { exit, follow, reasonOf, type Command, type Session } from '../command.ts';
-import { killTarget, scopeOptions } from '../kill-target.ts';
+import { clusterOption, killTarget, scopeOptions, type KillTarget } from '../kill-target.ts';
 import { stamped } from '../stamped.ts';
+
+const form = 'release NAME --reason TEXT';
 
 /** Asks for the release of a kill switch, and waits until it is done. */
 export const releaseCommand: Command = {
   name: 'release',
-  usage: [['release NAME --reason TEXT', 'ask for its release (not by who engaged it)']],
+  usage: [
+    [form, 'ask for its release (not by who engaged it)'],
+    ['release --cluster NAME --reason TEXT', 'ask for the release of ClusterKillSwitch NAME'],
+  ],
   options: {
     ...scopeOptions,
+    ...clusterOption,
     reason: { type: 'string' },
     wait: { type: 'boolean' },
     'break-glass': { type: 'boolean' },
     timeout: { type: 'string' },
   },
-  run: async (session) => release(session, killTarget(session, 'release NAME --reason TEXT')),
+  run: async (session) => release(session, killTarget(session, form)),
 };
 
-async function release(session: Session, name: string): Promise<number> {
-  const { client, namespace, stdout } = session;
-  const reason = reasonOf(session, `release ${name} --reason TEXT`);
-  const engaged = await client.get(resources.killSwitches, { namespace, name });
-  if (engaged === undefined) throw new Error(`No kill switch is engaged for ${namespace}/${name}.`);
-  await askForRelease(session, engaged, reason);
-  stdout(`Release of ${namespace}/${name} asked for.`);
+async function release(session: Session, target: KillTarget): Promise<number> {
+  const { client, stdout } = session;
+  const { resource, at, title, args } = target;
+  const reason = reasonOf(session, `release ${args} --reason TEXT`);
+  const engaged = await client.get(resource, at);
+  if (engaged === undefined) throw new Error(`No kill switch is engaged for ${title}.`);
+  await askForRelease(session, target, engaged.metadata.uid, reason);
+  stdout(`Release of ${title} asked for.`);
   if (!session.flag('wait', true)) return exit.ok;
   const done = await follow(session, async () => {
-    const killSwitch = await client.get(resources.killSwitches, { namespace, name });
+    const killSwitch = await client.get(resource, at);
     return killSwitch === undefined || killSwitch.metadata.uid !== engaged.metadata.uid;
   });
   if (done) {
     stdout('Released: everything is as its owners want it.');
     return exit.ok;
   }
-  session.stderr(
-    `Not released in time; see what it waits for: kubectl guardrails status ${name} -n ${namespace}`,
-  );
+  const look =
+    at.namespace === undefined
+      ? `kubectl describe cksw ${at.name}`
+      : `kubectl guardrails status ${at.name} -n ${at.namespace}`;
+  session.stderr(`Not released in time; see what it waits for: ${look}`);
   return exit.failed;
 }
 
@@ -51,7 +60,8 @@ async function release(session: Session, name: string): Promise<number> {
  */
 async function askForRelease(
   session: Session,
-  { metadata: { namespace = '', name, uid } }: KillSwitch,
+  { resource, at }: KillTarget,
+  uid: string | undefined,
   reason: string,
 ): Promise<void> {
   const { client, timeoutMs } = session;
@@ -66,20 +76,16 @@ async function askForRelease(
   for (;;) {
     try {
       await stamped(client, releaseStampPolicyName, (releasedBy) =>
-        client.mergePatch(
-          resources.killSwitches,
-          { namespace, name },
-          {
-            metadata: {
-              uid,
-              annotations: {
-                ...annotations,
-                ...(releasedBy !== undefined && { [annotation.releasedBy]: releasedBy }),
-              },
-              labels,
+        client.mergePatch(resource, at, {
+          metadata: {
+            uid,
+            annotations: {
+              ...annotations,
+              ...(releasedBy !== undefined && { [annotation.releasedBy]: releasedBy }),
             },
+            labels,
           },
-        ),
+        }),
       );
       return;
     } catch (error) {
@@ -92,6 +98,8 @@ async function askForRelease(
     if (!(error instanceof ApiError)) return false;
     if (error.message.includes('paramKind')) return true;
     if (!error.message.includes(policyName('kill-switch-release-blocked'))) return false;
+    const { namespace, name } = at;
+    if (namespace === undefined) return false;
     if (name === wholeNamespaceName) {
       return !isEngaging(await client.get(resources.namespaces, { name: namespace }));
     }

@@ -4,7 +4,8 @@ import { PROBE_NAMESPACE } from '../../api/names.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workflow } from '../../api/workflow.ts';
 import { killSwitchOver } from '../../guardrails/kill-switch/plan.ts';
-import { exit, outputOptions, type Command, type Session } from '../command.ts';
+import { isNotFound } from '../../runtime/errors.ts';
+import { exit, isForbidden, outputOptions, type Command, type Session } from '../command.ts';
 import { print, type Columns } from '../print.ts';
 
 /** What is engaged, and how far. */
@@ -34,6 +35,7 @@ async function status(session: Session, name: string | undefined): Promise<numbe
     client.list(resources.workflows, scope),
     client.list(resources.killSwitches, scope),
   ]);
+  await tellOfClusterKills(session);
   const rows = statusRows(workflows, killSwitches).filter(
     (row) =>
       (name === undefined || row.name === name) &&
@@ -42,6 +44,22 @@ async function status(session: Session, name: string | undefined): Promise<numbe
   );
   print(session, rows, statusColumns, 'No Workflow and no KillSwitch found.');
   return name !== undefined && rows.length === 0 ? exit.failed : exit.ok;
+}
+
+/** What stops more than one namespace, to whoever may see it. */
+async function tellOfClusterKills({ client, output, stderr }: Session): Promise<void> {
+  if (output !== 'table') return;
+  const standing = await client.list(resources.clusterKillSwitches).catch((error: unknown) => {
+    // An earlier version doesn't serve the kind.
+    if (isForbidden(error) || isNotFound(error)) return [];
+    throw error;
+  });
+  for (const { metadata, spec, status: state } of standing) {
+    const { total = 0, stopped = 0 } = state?.namespaces ?? {};
+    stderr(
+      `ClusterKillSwitch ${metadata.name}: ${stopped} of ${total} namespaces stopped: ${spec.reason} (engaged by ${spec.engagedBy ?? 'unknown'}, ${metadata.creationTimestamp ?? ''})`,
+    );
+  }
 }
 
 const statusColumns: Columns<StatusRow> = {

@@ -1,0 +1,101 @@
+import { z } from 'zod';
+import {
+  conditionsSchema,
+  count,
+  dnsLabel,
+  generation,
+  labelSelector,
+  rules,
+  sentence,
+} from './fields.ts';
+import type { KubeObject } from './objects.ts';
+
+export const clusterKillSwitchSpecSchema = z
+  .object({
+    environments: z
+      .array(
+        dnsLabel(
+          'an environment',
+          'Value of the label `automationguardrails.dev/environment` of a namespace.',
+        ),
+      )
+      .min(1)
+      .max(32)
+      .optional()
+      .meta({
+        description:
+          'Stops all guarded namespaces of these environments. Exactly one of `environments`, `namespaceSelector` and `everything`.',
+        'x-kubernetes-list-type': 'set',
+      }),
+    namespaceSelector: labelSelector(
+      'Stops all guarded namespaces with these labels. Exactly one of `environments`, `namespaceSelector` and `everything`.',
+    ).optional(),
+    everything: z.boolean().optional().meta({
+      description:
+        'Stops all guarded namespaces of the cluster. Exactly one of `environments`, `namespaceSelector` and `everything`.',
+    }),
+    reason: sentence(
+      'reason',
+      'Why it was stopped. Shown in `kubectl get cksw,ksw -A` and to everybody whose request the fence refuses.',
+    ),
+    engagedBy: z.string().max(1024).optional().meta({
+      description:
+        'The authenticated user who engaged. Stamped by admission when the object is created, whatever the request said.',
+    }),
+  })
+  .meta({
+    description: 'Which namespaces are stopped, why and by whom. Immutable as a whole.',
+    ...rules(
+      {
+        rule: '[has(self.environments), has(self.namespaceSelector), has(self.everything) && self.everything].filter(given, given).size() == 1',
+        message:
+          'a ClusterKillSwitch stops namespaces by one thing: write exactly one of environments, namespaceSelector and everything: true',
+      },
+      {
+        rule: 'self == oldSelf',
+        message:
+          "the spec of a ClusterKillSwitch can't be changed; release it with 'kubectl guardrails release --cluster NAME', then engage another",
+      },
+    ),
+  });
+
+export type ClusterKillSwitchSpec = z.infer<typeof clusterKillSwitchSpecSchema>;
+
+/** Entries of `status.waiting`. */
+export const maxWaiting = 32;
+
+export const clusterKillSwitchStatusSchema = z
+  .object({
+    observedGeneration: generation('`metadata.generation` that the status speaks of.'),
+    conditions: conditionsSchema.exactOptional().meta({
+      ...conditionsSchema.meta(),
+      description:
+        '`Fenced` (admission refuses new pods and tokens in all of its namespaces), `Ready` (every namespace is stopped), and `Effective` (in every one, every rung was verified).',
+    }),
+    namespaces: z
+      .object({
+        total: count('Guarded namespaces that it selects.'),
+        stopped: count('Namespaces among them in which everything is stopped.'),
+        effective: count('Namespaces among them in which that was verified, rung by rung.'),
+      })
+      .exactOptional()
+      .meta({ description: 'The namespaces, counted.' }),
+    waiting: z
+      .array(z.string().max(63).meta({ description: 'Name of a namespace.' }))
+      .max(maxWaiting)
+      .exactOptional()
+      .meta({
+        description:
+          'Namespaces that are not stopped yet, or not released yet, the first 32; absent where there are none.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
+  })
+  .meta({ description: 'How far the stop, or the release, has come. Written by the operator.' });
+
+export type ClusterKillSwitchStatus = z.infer<typeof clusterKillSwitchStatusSchema>;
+
+/** A kill switch over many namespaces. It exists until the release is complete. */
+export interface ClusterKillSwitch extends KubeObject {
+  spec: ClusterKillSwitchSpec;
+  status?: ClusterKillSwitchStatus;
+}

@@ -1,0 +1,227 @@
+import type { ClusterKillSwitch, ClusterKillSwitchStatus } from '../api/cluster-kill-switch.ts';
+import { conditionsFrom, isTrue } from '../api/conditions.ts';
+import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
+import { label } from '../api/names.ts';
+import type { Namespace } from '../api/objects.ts';
+import { resources, subjectOf } from '../api/resources.ts';
+import {
+  isMember,
+  isReleaseAsked,
+  memberOf,
+  partingOf,
+  reached,
+  releaseOf,
+  releaseReport,
+  selectedBy,
+  stopReport,
+  type ClusterReport,
+  type ClusterView,
+} from '../guardrails/kill-switch/cluster.ts';
+import { probeClusterFence } from '../guardrails/kill-switch/fence.ts';
+import { isReleasing, releaserOf } from '../guardrails/kill-switch/plan.ts';
+import type { EventRecorder } from '../observability/events.ts';
+import type { KubeClient } from '../runtime/client.ts';
+import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
+import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
+import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
+import type { StatusWriter } from '../runtime/status-writer.ts';
+import type { ReadStore } from '../runtime/store.ts';
+
+export interface ClusterKillSwitchControllerOptions {
+  client: KubeClient;
+  statusWriter: StatusWriter;
+  events: Pick<EventRecorder, 'normal' | 'warning'>;
+  clusterKillSwitches: ReadStore<ClusterKillSwitch>;
+  killSwitches: ReadStore<KillSwitch>;
+  namespaces: ReadStore<Namespace>;
+  operatorNamespace: string;
+  /** Requests in flight at a time. */
+  parallelism: number;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+}
+
+/**
+ * Stops many namespaces by one object. Its fence is the API server's and needs no operator; this
+ * engages a KillSwitch in each namespace, which stops what runs, and releases those with it. A
+ * KillSwitch that somebody engaged there himself stays when the cluster's goes. Every step is a
+ * function of what stands in the API, so it runs on every replica without leadership.
+ */
+export class ClusterKillSwitchController implements Reconciler {
+  readonly name = 'cluster-kill-switch';
+  readonly #options: ClusterKillSwitchControllerOptions;
+
+  constructor(options: ClusterKillSwitchControllerOptions) {
+    this.#options = options;
+  }
+
+  async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
+    const { client, clusterKillSwitches } = this.#options;
+    if (clusterKillSwitches.get(key) === undefined) return {};
+    // It stops or starts things, so it rests on the API server's word.
+    const clusterKillSwitch = await client.get(
+      resources.clusterKillSwitches,
+      { name: key },
+      { signal: context.signal },
+    );
+    if (clusterKillSwitch === undefined) return {};
+    return isReleaseAsked(clusterKillSwitch)
+      ? this.#release(clusterKillSwitch, context)
+      : this.#stop(clusterKillSwitch, context);
+  }
+
+  async #stop(
+    clusterKillSwitch: ClusterKillSwitch,
+    { signal, log }: ReconcileContext,
+  ): Promise<ReconcileResult> {
+    const { client, parallelism } = this.#options;
+    const selected = selectedBy(this.#view(clusterKillSwitch));
+    const missing = selected.filter(({ killSwitch }) => killSwitch === undefined);
+    const [fence, engaged] = await Promise.all([
+      probeClusterFence(client, clusterKillSwitch, signal),
+      forEachBounded(missing, parallelism, async ({ namespace }) => {
+        try {
+          await client.create(resources.killSwitches, memberOf(clusterKillSwitch, namespace), {
+            signal,
+          });
+        } catch (error) {
+          // Another replica was faster, or somebody stopped it himself.
+          if (!isAlreadyExists(error)) throw error;
+        }
+      }),
+    ]);
+    if (missing.length > 0) {
+      log.warn('Kill switches engaged for a ClusterKillSwitch', {
+        namespaces: missing.length,
+        engagedBy: clusterKillSwitch.spec.engagedBy,
+      });
+    }
+    const report = stopReport(fence, selected);
+    await this.#report(clusterKillSwitch, report);
+    assertAllDone(engaged, 'engage kill switches');
+    const isReady = report.findings.some(
+      ({ type, status }) => type === 'Ready' && status === 'True',
+    );
+    // What changes in a namespace wakes the key by itself; an API server that lags doesn't.
+    return fence === 'Denied' || isReady ? { requeueAfterMs: checkMs } : { retry: true };
+  }
+
+  async #release(
+    clusterKillSwitch: ClusterKillSwitch,
+    { signal, log }: ReconcileContext,
+  ): Promise<ReconcileResult> {
+    const { client, parallelism, namespaces, events } = this.#options;
+    const { name, uid = '', resourceVersion } = clusterKillSwitch.metadata;
+    const releasing = isReleasing(clusterKillSwitch)
+      ? clusterKillSwitch
+      : await client.mergePatch(
+          resources.clusterKillSwitches,
+          { name },
+          { metadata: { uid, resourceVersion, labels: { [label.releasing]: 'true' } } },
+          { signal },
+        );
+    if ((await probeClusterFence(client, releasing, signal)) !== 'Allowed') {
+      await this.#report(releasing, releaseReport(releasing, false, this.#members(releasing)));
+      return { retry: true };
+    }
+    // A cache may lag behind a member that another replica made a moment ago.
+    const listed = await client.list(resources.killSwitches, {
+      labelSelector: `${label.clusterKillSwitch}=${name}`,
+      signal,
+    });
+    const members = listed.filter((killSwitch) => isMember(releasing, killSwitch));
+    const view = this.#view(releasing);
+    const outcomes = await forEachBounded(members, parallelism, async (member) => {
+      const { namespace = '' } = member.metadata;
+      const parting = partingOf(member, namespaces.get(namespace), view);
+      if (parting.to === 'Wait') return;
+      const patch =
+        parting.to === 'Release'
+          ? releaseOf(releasing, member)
+          : {
+              metadata: {
+                uid: member.metadata.uid,
+                labels: { [label.clusterKillSwitch]: parting.to.metadata.name },
+              },
+            };
+      try {
+        await client.mergePatch(
+          resources.killSwitches,
+          { namespace, name: member.metadata.name },
+          patch,
+          { signal },
+        );
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+      }
+    });
+    if (members.length > 0) {
+      await this.#report(releasing, releaseReport(releasing, true, members));
+      assertAllDone(outcomes, 'release kill switches');
+      // Each that goes wakes the key by itself.
+      return { requeueAfterMs: releaseCheckMs };
+    }
+    const isOurs = await client.delete(resources.clusterKillSwitches, { name }, { uid, signal });
+    if (!isOurs) return {};
+    const releasedBy = releaserOf(releasing);
+    log.warn('ClusterKillSwitch released', { releasedBy });
+    events.normal(
+      subjectOf(resources.clusterKillSwitches, releasing),
+      'Released',
+      `Released by ${releasedBy}.`,
+    );
+    return {};
+  }
+
+  #view(clusterKillSwitch: ClusterKillSwitch): ClusterView {
+    const { clusterKillSwitches, namespaces, killSwitches, operatorNamespace } = this.#options;
+    return {
+      clusterKillSwitch,
+      others: [...clusterKillSwitches.list()].filter(
+        ({ metadata }) => metadata.name !== clusterKillSwitch.metadata.name,
+      ),
+      namespaces: namespaces.list(),
+      killSwitchOf: (namespace) => killSwitches.get(`${namespace}/${wholeNamespaceName}`),
+      operatorNamespace,
+    };
+  }
+
+  #members(clusterKillSwitch: ClusterKillSwitch): KillSwitch[] {
+    return [...this.#options.killSwitches.list()].filter((killSwitch) =>
+      isMember(clusterKillSwitch, killSwitch),
+    );
+  }
+
+  async #report(
+    clusterKillSwitch: ClusterKillSwitch,
+    { findings, counts }: ClusterReport,
+  ): Promise<void> {
+    const { statusWriter, events, clock } = this.#options;
+    const { generation } = clusterKillSwitch.metadata;
+    const before = clusterKillSwitch.status?.conditions;
+    const status: ClusterKillSwitchStatus = {
+      ...(generation !== undefined && { observedGeneration: generation }),
+      conditions: conditionsFrom(findings, before, generation, clock()),
+      ...counts,
+    };
+    try {
+      await statusWriter.write(resources.clusterKillSwitches, clusterKillSwitch, status);
+    } catch (error) {
+      if (isNotFound(error)) return;
+      throw error;
+    }
+    const about = subjectOf(resources.clusterKillSwitches, clusterKillSwitch);
+    const lost = findings.find(({ reason }) => reason === 'ProbeAllowed');
+    if (lost !== undefined && isTrue(before, 'Fenced')) {
+      events.warning(about, 'FenceLost', lost.message);
+    }
+    for (const { type, message } of reached(clusterKillSwitch, findings)) {
+      events.normal(about, type, message);
+    }
+  }
+}
+
+/** How often the fence is asked whether it still stands, and whether a namespace was missed. */
+const checkMs = 60_000;
+/** While members are released, in case that an event is lost. */
+const releaseCheckMs = 5_000;

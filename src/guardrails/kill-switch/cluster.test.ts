@@ -1,0 +1,182 @@
+import { describe, expect, it } from 'vitest';
+import type { ClusterKillSwitch, ClusterKillSwitchSpec } from '../../api/cluster-kill-switch.ts';
+import type { KillSwitch } from '../../api/kill-switch.ts';
+import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
+import type { Namespace } from '../../api/objects.ts';
+import {
+  isReleaseAsked,
+  isSelected,
+  memberOf,
+  partingOf,
+  releaseOf,
+  selectedBy,
+  stopReport,
+} from './cluster.ts';
+
+const operatorNamespace = 'guardrails-system';
+
+function cluster(spec: Partial<ClusterKillSwitchSpec>, annotations = {}, labels = {}) {
+  return {
+    metadata: { name: 'prod', annotations, labels },
+    spec: { reason: 'leaked', engagedBy: 'alice', ...spec },
+  } satisfies ClusterKillSwitch;
+}
+
+function namespace(name: string, labels: Record<string, string> = {}): Namespace {
+  return { metadata: { name, labels } };
+}
+
+const guarded = (name: string, environment = 'prod', more = {}): Namespace =>
+  namespace(name, { [label.environment]: environment, ...more });
+
+const standing = (name: string, types: string[], labels = {}): KillSwitch => ({
+  metadata: { name: 'namespace', namespace: name, uid: `uid-${name}`, labels },
+  spec: { wholeNamespace: true, reason: 'leaked' },
+  status: {
+    conditions: types.map((type) => ({
+      type,
+      status: 'True',
+      reason: 'Whatever',
+      message: '',
+      lastTransitionTime: '2026-01-01T00:00:00Z',
+    })),
+  },
+});
+
+describe('which namespaces are stopped', () => {
+  it.each<[string, Partial<ClusterKillSwitchSpec>, Namespace, boolean]>([
+    ['one of the environment', { environments: ['prod'] }, guarded('a'), true],
+    ['one of another environment', { environments: ['prod'] }, guarded('a', 'test'), false],
+    [
+      'one with the labels',
+      { namespaceSelector: { matchLabels: { team: 'x' } } },
+      guarded('a', 'test', { team: 'x' }),
+      true,
+    ],
+    [
+      'one with another label',
+      { namespaceSelector: { matchLabels: { team: 'x' } } },
+      guarded('a', 'test', { team: 'y' }),
+      false,
+    ],
+    [
+      'one without the label',
+      { namespaceSelector: { matchLabels: { team: '' } } },
+      guarded('a'),
+      false,
+    ],
+    ['any guarded one, of everything', { everything: true }, guarded('a', 'x'), true],
+    ['one that is not guarded', { everything: true }, namespace('a'), false],
+    ['kube-system', { everything: true }, guarded('kube-system'), false],
+    ["the operator's own", { everything: true }, guarded(operatorNamespace), false],
+    ["the standing probe's", { everything: true }, guarded(PROBE_NAMESPACE), false],
+  ])('%s', (_, spec, of, expected) => {
+    expect(isSelected(cluster(spec), of, operatorNamespace)).toBe(expected);
+  });
+});
+
+describe('how far it is', () => {
+  const view = (killSwitches: Record<string, KillSwitch>) =>
+    selectedBy({
+      clusterKillSwitch: cluster({ everything: true }),
+      others: [],
+      namespaces: [guarded('b'), guarded('a'), guarded('c')],
+      killSwitchOf: (name) => killSwitches[name],
+      operatorNamespace,
+    });
+  const statusOf = (report: ReturnType<typeof stopReport>): Record<string, string> =>
+    Object.fromEntries(report.findings.map(({ type, status }) => [type, status]));
+
+  it('is complete when every namespace is, and the fence is proven', () => {
+    const all = Object.fromEntries(
+      ['a', 'b', 'c'].map((name) => [name, standing(name, ['Ready', 'Effective'])]),
+    );
+    const report = stopReport('Denied', view(all));
+    expect(statusOf(report)).toEqual({ Fenced: 'True', Effective: 'True', Ready: 'True' });
+    expect(report.counts).toEqual({ namespaces: { total: 3, stopped: 3, effective: 3 } });
+    expect(statusOf(stopReport('Unknown', view(all)))).toEqual({
+      Fenced: 'Unknown',
+      Effective: 'False',
+      Ready: 'False',
+    });
+  });
+
+  it('names what is missing, a release in a namespace included', () => {
+    const report = stopReport(
+      'Denied',
+      view({
+        a: standing('a', ['Ready']),
+        b: standing('b', ['Ready', 'Effective'], { [label.releasing]: 'true' }),
+      }),
+    );
+    expect(report.counts).toEqual({
+      namespaces: { total: 3, stopped: 1, effective: 0 },
+      waiting: ['b', 'c'],
+    });
+    expect(report.findings.find(({ type }) => type === 'Ready')?.message).toBe(
+      'Not stopped yet in 2 of 3 namespaces: b, c.',
+    );
+  });
+});
+
+describe('its release', () => {
+  it.each([
+    ['nobody asked', {}, {}, false],
+    [
+      'somebody else asked',
+      { [annotation.release]: 'x', [annotation.releasedBy]: 'bob' },
+      {},
+      true,
+    ],
+    [
+      'who engaged asked',
+      { [annotation.release]: 'x', [annotation.releasedBy]: 'alice' },
+      {},
+      false,
+    ],
+    ['nobody is stamped', { [annotation.release]: 'x' }, {}, false],
+    [
+      'the glass is broken',
+      { [annotation.release]: 'x', [annotation.releasedBy]: 'alice', [annotation.breakGlass]: 'x' },
+      {},
+      true,
+    ],
+    ['it is under way', {}, { [label.releasing]: 'true' }, true],
+  ])('%s', (_, annotations, labels, expected) => {
+    expect(isReleaseAsked(cluster({ everything: true }, annotations, labels))).toBe(expected);
+  });
+
+  it('passes on who released, and why', () => {
+    const asked = cluster(
+      { everything: true },
+      { [annotation.release]: 'replaced', [annotation.releasedBy]: 'bob' },
+    );
+    expect(releaseOf(asked, standing('a', []))).toEqual({
+      metadata: {
+        uid: 'uid-a',
+        labels: { [label.releasing]: 'true' },
+        annotations: { [annotation.release]: 'replaced', [annotation.releasedBy]: 'bob' },
+      },
+    });
+  });
+
+  it('hands over what another one stops, unless that is being released, too', () => {
+    const member = { ...memberOf(cluster({ everything: true }), 'a') };
+    const other = cluster({ environments: ['prod'] });
+    const going = cluster({ environments: ['prod'] }, {}, { [label.releasing]: 'true' });
+    const at = guarded('a');
+    expect(partingOf(member, at, { others: [other], operatorNamespace })).toEqual({ to: other });
+    expect(partingOf(member, at, { others: [going], operatorNamespace })).toEqual({
+      to: 'Release',
+    });
+    expect(partingOf(member, undefined, { others: [other], operatorNamespace })).toEqual({
+      to: 'Release',
+    });
+    expect(
+      partingOf(standing('a', [], { [label.releasing]: 'true' }), at, {
+        others: [],
+        operatorNamespace,
+      }),
+    ).toEqual({ to: 'Wait' });
+  });
+});
