@@ -114,6 +114,15 @@ function token(fields: object): object {
   return identity({ tokens: [{ name: 'ci', audience: 'https://vault.example.com', ...fields }] });
 }
 
+function clusterKillSwitch(spec: object, name = 'prod'): object {
+  return {
+    apiVersion: API_VERSION,
+    kind: 'ClusterKillSwitch',
+    metadata: { name },
+    spec: { reason: 'A test.', ...spec },
+  };
+}
+
 function killSwitch(spec: object = {}, name = 'invoice-posting'): object {
   return {
     apiVersion: API_VERSION,
@@ -747,6 +756,42 @@ describe('kill switches', () => {
   });
 });
 
+describe('cluster kill switches', () => {
+  it.each([
+    [
+      'nothing that is stopped',
+      clusterKillSwitch({}),
+      'write exactly one of environments, namespaceSelector and everything: true',
+    ],
+    [
+      'two things that are stopped',
+      clusterKillSwitch({ environments: ['prod'], everything: true }),
+      'write exactly one of environments, namespaceSelector and everything: true',
+    ],
+    [
+      'an environment that is no label',
+      clusterKillSwitch({ environments: ['Prod!'] }),
+      'an environment must be a DNS label',
+    ],
+    [
+      'a name that no label can hold',
+      clusterKillSwitch({ everything: true }, 'a'.repeat(64)),
+      'the name of a ClusterKillSwitch has at most 63 characters',
+    ],
+    ['no reason', clusterKillSwitch({ everything: true, reason: ' ' }), 'reason must not be blank'],
+  ])('refuses %s', refused);
+
+  it('refuses to change what is stopped', async () => {
+    const spec = { environments: ['prod'], engagedBy: 'alice' };
+    await kubectl(['apply', '-f', '-'], JSON.stringify(clusterKillSwitch(spec)));
+    await refused(
+      '',
+      clusterKillSwitch({ ...spec, environments: ['dev'] }),
+      "the spec of a ClusterKillSwitch can't be changed",
+    );
+  });
+});
+
 type Refusal = [what: string, object: object, sentence: string];
 
 async function refused(_what: string, object: object, sentence: string): Promise<void> {
@@ -862,8 +907,18 @@ describe('kubectl', () => {
         .split('\n')
         .map((line) => line.split(/\s+/).slice(0, 2).join(' '))
         .filter(Boolean),
-    ).toEqual(['automationidentities aid', 'automationworkflows awf', 'killswitches ksw']);
-    for (const name of ['automationidentity', 'automationworkflow', 'killswitch']) {
+    ).toEqual([
+      'automationidentities aid',
+      'automationworkflows awf',
+      'clusterkillswitches cksw',
+      'killswitches ksw',
+    ]);
+    for (const name of [
+      'automationidentity',
+      'automationworkflow',
+      'clusterkillswitch',
+      'killswitch',
+    ]) {
       await kubectl(['get', name, `--namespace=${namespace}`]);
     }
   });
