@@ -15,8 +15,10 @@ import { apiReference } from './api/reference.ts';
 import { configurationReference } from './config.ts';
 import { rbacManifests, roles } from './install/manifests.ts';
 import { alertGroups, prometheusRule } from './install/alerts.ts';
+import { dashboardConfigMap, dashboardText } from './install/dashboard.ts';
 import { flowControlManifests } from './install/flow-control.ts';
 import { probeManifests } from './install/probe.ts';
+import { valuesReference } from './install/values-reference.ts';
 import { metricsReference } from './observability/metrics.ts';
 import { withMatrix } from './threat-model/document.ts';
 
@@ -74,6 +76,9 @@ function generatedFiles(): Map<string, string> {
   files.set('config/prometheus/rules.yaml', yaml({ groups: alertGroups }));
   files.set('config/prometheus/prometheus-rule.yaml', yaml(prometheusRule()));
   files.set(`${chart}/alerts.yaml`, yaml({ groups: alertGroups }));
+  files.set('config/grafana/dashboard.json', dashboardText());
+  files.set('config/grafana/config-map.yaml', yaml(dashboardConfigMap()));
+  files.set(`${chart}/dashboard.json`, dashboardText());
   files.set('docs/reference/api.md', apiReference());
   files.set('docs/reference/configuration.md', configurationReference());
   files.set('docs/reference/metrics.md', metricsReference());
@@ -90,25 +95,30 @@ async function surplusFiles(files: ReadonlyMap<string, string>): Promise<string[
   return present.flat().filter((file) => !files.has(file));
 }
 
-const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
+const { values: flags } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
 const files = generatedFiles();
 const threatModel = 'docs/threat-model.md';
 files.set(threatModel, withMatrix(await readFile(path.join(root, threatModel), 'utf8')));
+const chartValues = 'charts/automation-guardrails/values.yaml';
+files.set(
+  'docs/reference/values.md',
+  valuesReference(await readFile(path.join(root, chartValues), 'utf8')),
+);
 const drifted: string[] = [];
 for (const [file, content] of files) {
   const target = path.join(root, file);
   if ((await readFile(target, 'utf8').catch(() => undefined)) === content) continue;
   drifted.push(file);
-  if (values.check) continue;
+  if (flags.check) continue;
   await mkdir(path.dirname(target), { recursive: true });
   await writeFile(target, content);
 }
 const surplus = await surplusFiles(files);
-for (const file of surplus) if (!values.check) await rm(path.join(root, file));
+for (const file of surplus) if (!flags.check) await rm(path.join(root, file));
 
-for (const file of drifted) console.log(values.check ? `${file} differs` : `wrote ${file}`);
-for (const file of surplus) console.log(values.check ? `${file} is left over` : `deleted ${file}`);
-if (values.check && drifted.length + surplus.length > 0) {
+for (const file of drifted) console.log(flags.check ? `${file} differs` : `wrote ${file}`);
+for (const file of surplus) console.log(flags.check ? `${file} is left over` : `deleted ${file}`);
+if (flags.check && drifted.length + surplus.length > 0) {
   console.log('Run npm run generate, and commit the files.');
   process.exitCode = 1;
 }

@@ -44,6 +44,7 @@ import {
 } from './guardrails/kill-switch/pausing.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
+import { attentionOf } from './observability/attention.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
 import type { Logger } from './observability/logger.ts';
@@ -263,6 +264,12 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
     killSwitchStates: () => killSwitchStates(caches),
+    attention: () =>
+      attentionOf({
+        workflows: () => caches.workflows.store.list(),
+        identities: () => caches.identities.store.list(),
+        killSwitches: () => caches.killSwitches.store.list(),
+      }),
   });
 
   const health = new HealthServer({

@@ -1,24 +1,58 @@
-import { access } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { metricsReference } from '../observability/metrics.ts';
 import { alertGroups } from './alerts.ts';
+import { dashboard, dashboardRows } from './dashboard.ts';
 
 const root = path.dirname(path.dirname(import.meta.dirname));
 const rules = alertGroups.flatMap((group) => group.rules);
+const panels = dashboardRows.flatMap((row) => row.panels);
+
+function expectMetrics(expr: string): void {
+  const metrics = expr.match(/automation_guardrails_\w+/g) ?? [];
+  expect(metrics.length).toBeGreaterThan(0);
+  for (const metric of metrics) {
+    // A histogram is served under three names.
+    const name = metric.replace(/_(bucket|sum|count)$/, '');
+    expect(metricsReference()).toContain(`## ${name}\n`);
+  }
+}
 
 describe('the alerts', () => {
-  it.each(rules)('speak of metrics that there are: $alert', ({ expr }) => {
-    const metrics = expr.match(/automation_guardrails_\w+/g) ?? [];
-    expect(metrics.length).toBeGreaterThan(0);
-    for (const metric of metrics) expect(metricsReference()).toContain(`## ${metric}\n`);
-  });
+  it.each(rules)('speak of metrics that there are: $alert', ({ expr }) => expectMetrics(expr));
 
-  it.each(rules)('lead to a runbook: $alert', async ({ annotations }) => {
-    await access(path.join(root, annotations.runbook));
-  });
+  it.each(rules)(
+    'lead to a runbook that speaks of them: $alert',
+    async ({ alert, annotations }) => {
+      expect(await readFile(path.join(root, annotations.runbook), 'utf8')).toContain(alert);
+    },
+  );
 
   it('have a name each', () => {
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
+  });
+});
+
+describe('the dashboard', () => {
+  it.each(panels)('speaks of metrics that there are: $title', ({ queries }) => {
+    for (const { expr } of queries) expectMetrics(expr);
+  });
+
+  it('shows everything, and nothing above another', () => {
+    const { panels: placed } = dashboard() as {
+      panels: {
+        id: number;
+        type: string;
+        gridPos: { x: number; y: number; w: number; h: number };
+      }[];
+    };
+    expect(placed.filter(({ type }) => type !== 'row')).toHaveLength(panels.length);
+    expect(new Set(placed.map(({ id }) => id)).size).toBe(placed.length);
+    const cells = placed.flatMap(({ gridPos: { x, y, w, h } }) =>
+      Array.from({ length: w * h }, (_, cell) => `${x + (cell % w)},${y + Math.floor(cell / w)}`),
+    );
+    expect(new Set(cells).size).toBe(cells.length);
+    expect(placed.every(({ gridPos: { x, w } }) => x + w <= 24)).toBe(true);
   });
 });

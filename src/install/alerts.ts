@@ -18,8 +18,22 @@ interface RuleGroup {
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
+const heldRunbook = 'docs/runbooks/held.md';
+const rotationRunbook = 'docs/runbooks/rotation.md';
+const operatorRunbook = 'docs/runbooks/operator.md';
 
-/** Alerts on kill switches, identities and tokens, as Prometheus reads them. */
+/** Every replica tells the same; the owner's labels stay, so that Alertmanager routes by them. */
+function attention(selector: string): string {
+  return `max by (kind, automation, reason, team, escalation) (automation_guardrails_attention_seconds{${selector}})`;
+}
+
+const heldExpr = attention('condition="Held",reason!~"IdentityHeld|IdentityNotReady"');
+
+/** Why an identity isn't ready, where a rotation is concerned. */
+const rotationReasons =
+  'RotationFailed|RotationUnreadable|RotationNeverDue|OverlapTooLong|ConsumersNotRestarted|RestartsWaiting';
+
+/** Every alert, as Prometheus reads them. */
 export const alertGroups: readonly RuleGroup[] = [
   {
     name: `${GROUP}/kill-switch`,
@@ -76,24 +90,62 @@ export const alertGroups: readonly RuleGroup[] = [
       },
       {
         alert: 'AutomationGuardrailsKillNotComplete',
-        expr: 'max(automation_guardrails_kill_switches{state="engaged"}) > 0',
-        for: '5m',
+        expr: `${attention('condition="Effective"')} > 300`,
+        for: '0m',
         labels: { severity: 'critical' },
         annotations: {
-          summary: 'A kill switch has been engaged for minutes, and not everything is stopped',
-          description: 'See kubectl get ksw -A, and describe those that are not Ready.',
+          summary: 'The kill of {{ $labels.automation }} is not effective after minutes',
+          description:
+            'Something of it still runs, or can still be used ({{ $labels.reason }}). Owner: {{ $labels.team }}, escalation: {{ $labels.escalation }}. See kubectl get ksw -A, and describe it.',
+          runbook: killRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsKillNotFenced',
+        // A probe that fails once is asked again within seconds.
+        expr: `${attention('condition="Fenced"')} > 60`,
+        for: '0m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'The kill of {{ $labels.automation }} does not hold',
+          description:
+            'Nothing keeps it from starting again ({{ $labels.reason }}). Owner: {{ $labels.team }}, escalation: {{ $labels.escalation }}.',
+          runbook: killRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsContested',
+        expr: `${attention('condition="Contested"')} > 600`,
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Something keeps waking {{ $labels.automation }}, which is stopped',
+          description:
+            'No pod of it starts, but an autoscaler or another controller writes against the kill. The condition Contested names it.',
           runbook: killRunbook,
         },
       },
       {
         alert: 'AutomationGuardrailsReleaseNotComplete',
-        expr: 'max(automation_guardrails_kill_switches{state="releasing"}) > 0',
-        for: '15m',
+        expr: `${attention('condition="Releasing"')} > 900`,
+        for: '0m',
         labels: { severity: 'warning' },
         annotations: {
-          summary: 'The release of a kill switch does not come to its end',
+          summary: 'The release of {{ $labels.automation }} does not come to its end',
           description: 'See kubectl get ksw -A; the message of Ready says what it waits for.',
           runbook: killRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsBreakGlass',
+        expr: 'sum(increase(automation_guardrails_kill_switch_break_glass_total[15m])) > 0',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'A kill switch was released without a second person',
+          description:
+            'Somebody broke the glass. The event BreakGlass says who and why: kubectl events -A | grep BreakGlass.',
+          runbook: 'docs/runbooks/break-glass.md',
         },
       },
     ],
@@ -141,7 +193,172 @@ export const alertGroups: readonly RuleGroup[] = [
           summary: 'A token for a runner outside of pods is about to expire',
           description:
             'It was not renewed. See kubectl get aid -A, and describe those that are not Ready.',
-          runbook: 'docs/guides/tokens.md',
+          runbook: 'docs/runbooks/token-not-renewed.md',
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/automations`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsHeld',
+        // What waits for another object is told for that one.
+        expr: `(${heldExpr} > 3600) <= 86400`,
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: '{{ $labels.kind }} {{ $labels.automation }} is held',
+          description:
+            'Something is missing ({{ $labels.reason }}), and it is granted nothing new until it is there. Owner: {{ $labels.team }}.',
+          runbook: heldRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsHeldForADay',
+        expr: `${heldExpr} > 86400`,
+        for: '0m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: '{{ $labels.kind }} {{ $labels.automation }} has been held for a day',
+          description:
+            'Something is missing ({{ $labels.reason }}), and nobody has added it. Owner: {{ $labels.team }}, escalation: {{ $labels.escalation }}.',
+          runbook: heldRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsNotReady',
+        expr: `${attention(`condition="Ready",reason!~"${rotationReasons}"`)} > 900`,
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: '{{ $labels.kind }} {{ $labels.automation }} is not ready',
+          description:
+            'Its guardrails are not as it asks for ({{ $labels.reason }}). Owner: {{ $labels.team }}.',
+          runbook: heldRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsLeftOut',
+        expr: 'max(automation_guardrails_attention_objects_left_out) > 0',
+        for: '15m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'More automations need attention than the metrics name',
+          description:
+            'Beside the 200 that alerts can name there are {{ $value }} more. See kubectl guardrails status -A.',
+          runbook: heldRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsRotationFailing',
+        expr: `${attention(`condition="Ready",reason=~"${rotationReasons}"`)} > 300`,
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'A credential of {{ $labels.automation }} is not rotated as asked',
+          description:
+            'Why: {{ $labels.reason }}. The value before is still in use. Owner: {{ $labels.team }}.',
+          runbook: rotationRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsRotationOverdue',
+        expr: `${attention('condition="RotationOverdue"')} > 3600`,
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'A credential of {{ $labels.automation }} is overdue',
+          description:
+            'Why: {{ $labels.reason }}. Owner: {{ $labels.team }}, escalation: {{ $labels.escalation }}.',
+          runbook: rotationRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/operator`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsOperatorDown',
+        expr: 'absent(automation_guardrails_build_info)',
+        for: '5m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'No replica of the operator is scraped',
+          description:
+            'Admission still holds what is stopped. Nothing new is stopped beyond the fence, rotated or granted.',
+          runbook: operatorRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsNoLeader',
+        expr: 'max(automation_guardrails_leader) == 0',
+        for: '2m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'No replica of the operator leads',
+          description: 'Kills go on. Nothing is rotated, granted or probed.',
+          runbook: operatorRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsWatchStale',
+        // The API server sends a sign of life about once a minute.
+        expr: 'max by (kind) (automation_guardrails_watch_last_event_age_seconds) > 180',
+        for: '1m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'The operator hears nothing of {{ $labels.kind }} objects',
+          description: 'What it does rests on what it knew minutes ago.',
+          runbook: operatorRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsStalled',
+        expr: 'max by (controller) (automation_guardrails_workqueue_depth) > 0 and sum by (controller) (increase(automation_guardrails_reconcile_total[5m])) == 0',
+        for: '5m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'Controller {{ $labels.controller }} has work, and does none of it',
+          description: 'Objects wait, and no reconcile has ended for minutes.',
+          runbook: operatorRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsQueueGrowing',
+        // A queue that gets empty now and then keeps up.
+        expr: 'max by (controller) (min_over_time(automation_guardrails_workqueue_depth[15m])) > 10',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Controller {{ $labels.controller }} does not keep up',
+          description: 'At least {{ $value }} objects have waited all the time for 15 minutes.',
+          runbook: operatorRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsReconcileErrors',
+        // One object that fails for good is tried once a minute, and is told as not ready.
+        expr: 'sum by (controller) (increase(automation_guardrails_reconcile_total{result="error"}[15m])) > 50',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Reconciles of controller {{ $labels.controller }} fail',
+          description: 'Its log says why: the field error of "Reconcile failed".',
+          runbook: operatorRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsApiServerErrors',
+        expr: 'sum(rate(automation_guardrails_kube_api_requests_total{code=~"5..|429|timeout|error"}[5m])) / sum(rate(automation_guardrails_kube_api_requests_total[5m])) > 0.2',
+        for: '10m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'The API server fails the operator',
+          description:
+            "More than a fifth of the operator's requests were answered by an error, or not at all.",
+          runbook: operatorRunbook,
         },
       },
     ],

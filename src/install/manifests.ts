@@ -18,7 +18,7 @@ export const roles: readonly RoleDefinition[] = [
   grantableRole,
   identityRole,
   childrenRole,
-  ...userRoles,
+  ...userRoles.map((role) => ({ ...role, forPeople: true })),
 ];
 
 /** RBAC of the installation in namespace `automation-guardrails`, as the kustomization has it. */

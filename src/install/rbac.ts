@@ -17,6 +17,8 @@ export interface RoleDefinition {
   description: string;
   /** A Role in the operator's own namespace. */
   namespaced?: boolean;
+  /** An installation can do without it. */
+  forPeople?: boolean;
   rules: PolicyRule[];
   /** Who is bound to it, other than the operator. */
   subjects?: Subject[];
@@ -213,6 +215,31 @@ export const userRoles: readonly RoleDefinition[] = [
     rules: [
       rule(read, ...kinds),
       { apiGroups: [GROUP], resources: [killSwitches.plural], verbs: ['patch', 'break-glass'] },
+    ],
+  },
+  {
+    name: 'auditor',
+    description:
+      'See automations, what they may do, and what enforces it. No Secrets, and nothing is written.',
+    rules: [
+      rule(read, ...kinds),
+      rule(read, resources.namespaces, resources.serviceAccounts),
+      rule(
+        read,
+        resources.roles,
+        resources.roleBindings,
+        resources.clusterRoles,
+        resources.clusterRoleBindings,
+      ),
+      rule(read, resources.networkPolicies),
+      rule(read, resources.events),
+      rule(
+        read,
+        resources.validatingPolicies,
+        resources.validatingBindings,
+        resources.mutatingPolicies,
+        resources.mutatingBindings,
+      ),
     ],
   },
 ];

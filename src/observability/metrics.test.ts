@@ -64,6 +64,33 @@ describe('Metrics', () => {
     );
   });
 
+  it('names at most 200 objects that need attention, and counts the others', async () => {
+    const metrics = new Metrics();
+    const attention = Array.from({ length: 203 }, (_, index) => ({
+      kind: 'Workflow' as const,
+      automation: `finance/a${index}`,
+      condition: 'Held',
+      reason: 'OwnerMissing',
+      team: 'finance',
+      escalation: 'pager',
+      since: 40_000,
+    }));
+    metrics.observe({
+      isLeader: () => true,
+      killSwitchStates: () => [],
+      attention: () => attention,
+      clock: () => 100_000,
+    });
+    const all = await samples(metrics);
+    expect(all.filter((line) => line.startsWith('attention_seconds'))).toHaveLength(200);
+    expect(all).toContain(
+      'attention_seconds{kind="Workflow",automation="finance/a0",condition="Held",reason="OwnerMissing",team="finance",escalation="pager"} 60',
+    );
+    expect(all).toContain('attention_objects_left_out 3');
+    attention.length = 0;
+    expect(await samples(metrics)).toContain('attention_objects_left_out 0');
+  });
+
   it('reads the caches when it is asked: the oldest sign of life, all objects', async () => {
     const metrics = new Metrics();
     const cache = { stalenessMs: 1_000, store: { size: 1 } };
@@ -89,7 +116,11 @@ describe('Metrics', () => {
     expect(await samples(metrics)).toEqual(
       expect.arrayContaining(['leader 0', 'kill_switches{state="stopped"} 0']),
     );
-    metrics.observe({ isLeader: () => isLeader, killSwitchStates: () => states });
+    metrics.observe({
+      isLeader: () => isLeader,
+      killSwitchStates: () => states,
+      attention: () => [],
+    });
 
     isLeader = true;
     states = ['engaged', 'stopped', 'stopped'];
@@ -107,7 +138,12 @@ describe('Metrics', () => {
 
   it('knows the age of the oldest credential, and none where there is none', async () => {
     const metrics = new Metrics();
-    metrics.observe({ isLeader: () => true, killSwitchStates: () => [], clock: () => 100_000 });
+    metrics.observe({
+      isLeader: () => true,
+      killSwitchStates: () => [],
+      attention: () => [],
+      clock: () => 100_000,
+    });
     const age = async (): Promise<string | undefined> =>
       (await samples(metrics)).find((line) => line.startsWith('oldest_credential_age'));
     expect(await age()).toBeUndefined();

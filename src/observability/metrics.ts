@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Attention } from './attention.ts';
 
 /** What a metric is: prom-client's configuration and the reference page both come from here. */
 interface MetricDefinition {
@@ -150,6 +151,26 @@ const definitions = {
     help: 'Time until the first of the published tokens for runners outside of pods expires; below 0 it has. One that is renewed in time has a fifth of its life left. Absent where there is none, and on replicas that do not lead.',
     labels: {},
   },
+  attention: {
+    type: 'gauge',
+    name: 'attention_seconds',
+    help: 'Objects that somebody should look at, and for how long that has been so. Those that have waited longest; every replica reports them.',
+    labels: {
+      kind: '`Workflow`, `AutomationIdentity`, `KillSwitch`',
+      automation: '`namespace/name`',
+      condition:
+        'type of the condition that is bad: `Held`, `Ready`, `RotationOverdue`, `ExcessPermissions`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
+      reason: 'reason of that condition; `NotYet` where no operator has worked on it yet',
+      team: '`spec.owner.team`',
+      escalation: '`spec.owner.escalation`',
+    },
+  },
+  attentionLeftOut: {
+    type: 'gauge',
+    name: 'attention_objects_left_out',
+    help: 'Objects that somebody should look at, beyond those of `attention_seconds`.',
+    labels: {},
+  },
   heldObjects: {
     type: 'gauge',
     name: 'held_objects',
@@ -212,6 +233,8 @@ export interface MetricsSources {
   isLeader: () => boolean;
   /** The state of each kill switch. */
   killSwitchStates: () => Iterable<KillSwitchState>;
+  /** What somebody should look at, those that have waited longest first. */
+  attention: () => readonly Attention[];
   /** Milliseconds since the epoch. */
   clock?: () => number;
 }
@@ -227,13 +250,16 @@ interface TrackedCache {
   readonly store: { readonly size: number };
 }
 
+/** Series of `attention_seconds`: enough for people, and a bound for Prometheus. */
+const maxAttention = 200;
+
 /** Distinct values of one label; a value beyond is counted as `other`. */
 const maxLabelValues = 64;
 
 /**
  * All metrics of the operator, in a registry of their own. The parts of the operator see it through
- * narrow interfaces of theirs. No label holds the name of an object, and the number of values of
- * each label is bounded.
+ * narrow interfaces of theirs. Only `attention_seconds` has labels with names of objects; the number
+ * of series of each metric is bounded.
  */
 export class Metrics {
   readonly registry = new Registry();
@@ -273,6 +299,10 @@ export class Metrics {
     this.#gauge(definitions.killSwitches, (gauge) => this.#collectKillSwitches(gauge));
     this.#gauge(definitions.oldestCredentialAge, (gauge) => this.#collectCredentialAge(gauge));
     this.#gauge(definitions.soonestTokenExpiry, (gauge) => this.#collectTokenExpiry(gauge));
+    this.#gauge(definitions.attention, (gauge) => this.#collectAttention(gauge));
+    this.#gauge(definitions.attentionLeftOut, (gauge) => {
+      gauge.set(Math.max(0, (this.#sources?.attention() ?? []).length - maxAttention));
+    });
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
     this.#gauge(definitions.excessPermissions, (gauge) => this.#collectExcess(gauge));
     this.#gauge(definitions.leader, (gauge) =>
@@ -478,6 +508,15 @@ export class Metrics {
     else gauge.set(Math.max(0, (this.#sources?.clock ?? Date.now)() - oldest) / 1000);
   }
 
+  #collectAttention(gauge: Gauge): void {
+    gauge.reset();
+    const now = (this.#sources?.clock ?? Date.now)();
+    const first = (this.#sources?.attention() ?? []).slice(0, maxAttention);
+    for (const { since, ...labels } of first) {
+      gauge.set(labels, Math.max(0, (now - since) / 1000));
+    }
+  }
+
   #collectHeldObjects(gauge: Gauge): void {
     gauge.reset();
     for (const { kind, reason } of this.#held.values()) {
@@ -560,10 +599,9 @@ export function metricsReference(): string {
 
 # Metrics
 
-Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. No label holds the name of an object; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
+Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\` alone, which has ${maxAttention} series at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\`, \`excess_permissions\` and \`oldest_credential_age_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
-Each replica reports for itself. \`held_objects\`, \`oldest_credential_age_seconds\` and \`soonest_token_expiry_seconds\` come from the leader alone; kill switches are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`excess_permissions\`, \`oldest_credential_age_seconds\` and \`soonest_token_expiry_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 
