@@ -12,6 +12,7 @@ import { admissionParts } from './admission/index.ts';
 import { customResourceDefinitions } from './api/crd.ts';
 import type { KubeObject } from './api/objects.ts';
 import { apiReference } from './api/reference.ts';
+import { nextStepsModule } from './cli/next-steps.ts';
 import { configurationReference } from './config.ts';
 import { rbacManifests, roles } from './install/manifests.ts';
 import { alertGroups, prometheusRule } from './install/alerts.ts';
@@ -98,6 +99,10 @@ async function surplusFiles(files: ReadonlyMap<string, string>): Promise<string[
 const { values: flags } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
 const files = generatedFiles();
 const threatModel = 'docs/threat-model.md';
+files.set(
+  'src/cli/next-steps.generated.ts',
+  nextStepsModule(await readFile(path.join(root, 'docs/reference/conditions.md'), 'utf8')),
+);
 files.set(threatModel, withMatrix(await readFile(path.join(root, threatModel), 'utf8')));
 const chartValues = 'charts/automation-guardrails/values.yaml';
 files.set(

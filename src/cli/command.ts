@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ParseArgsOptionDescriptor } from 'node:util';
 import type { KubeClient } from '../runtime/client.ts';
 import { ApiError } from '../runtime/errors.ts';
+import type { ServerInfo } from './server.ts';
 
 /** Exit codes: done; the cluster said no or isn't there yet; the command line is wrong. */
 export const exit = { ok: 0, failed: 1, usage: 2 } as const;
@@ -21,6 +22,8 @@ export interface Command {
   readonly options: Readonly<Record<string, ParseArgsOptionDescriptor>>;
   /** How many arguments it takes at most; 1 unless said. */
   readonly maxNames?: number;
+  /** It asks no API server, and so needs no kubeconfig. */
+  readonly isOffline?: boolean;
   /** @returns the exit code */
   run(session: Session): Promise<number>;
 }
@@ -42,6 +45,8 @@ export interface Session {
   timeoutMs: number;
   /** `table`, or what `--output` says. */
   output: string;
+  /** Asks the API server for its version and its time. */
+  server(): Promise<ServerInfo>;
 }
 
 /** Of commands that print what they found. */

@@ -4,17 +4,23 @@ import type { Session } from './command.ts';
 /** Title of a column, and what stands in it. */
 export type Columns<Row> = Readonly<Record<string, (row: Row) => string>>;
 
-/** Prints rows as `--output` says. @param none the sentence for no row, in a table */
+/**
+ * Prints rows as `--output` says.
+ *
+ * @param none the sentence for no row, in a table
+ * @param wide columns that a table has only with `-o wide`
+ */
 export function print<Row>(
   { output, stdout }: Pick<Session, 'output' | 'stdout'>,
   rows: readonly Row[],
   columns: Columns<Row>,
   none: string,
+  wide: Columns<Row> = {},
 ): void {
   if (output === 'json') stdout(JSON.stringify(rows, undefined, 2));
   else if (output === 'yaml') stdout(dump(rows).trimEnd());
   else if (rows.length === 0) stdout(none);
-  else stdout(table(rows, columns));
+  else stdout(table(rows, output === 'wide' ? { ...columns, ...wide } : columns));
 }
 
 /** A table as kubectl prints it: aligned columns, two spaces between them. */

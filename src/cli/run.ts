@@ -2,11 +2,19 @@ import { parseArgs, type ParseArgsOptionDescriptor } from 'node:util';
 import { ApiServerClient } from '../runtime/client.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
+import { resources } from '../api/resources.ts';
 import { exit, UsageError, type Command, type Session } from './command.ts';
+import { complete } from './complete.ts';
+import { completionCommand } from './commands/completion.ts';
+import { doctorCommand } from './commands/doctor.ts';
+import { explainCommand } from './commands/explain.ts';
 import { killCommand } from './commands/kill.ts';
 import { releaseCommand } from './commands/release.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
 import { statusCommand } from './commands/status.ts';
+import { treeCommand } from './commands/tree.ts';
+import { whoCanCommand } from './commands/who-can.ts';
+import { serverInfo } from './server.ts';
 
 export interface RunOptions {
   argv: string[];
@@ -18,8 +26,13 @@ const commands: readonly Command[] = [
   killCommand,
   releaseCommand,
   statusCommand,
+  explainCommand,
+  treeCommand,
+  whoCanCommand,
+  doctorCommand,
   pruneCommand,
   uninstallCommand,
+  completionCommand,
 ];
 
 const commonOptions = {
@@ -49,7 +62,7 @@ const optionTexts = [
   ['    --cluster NAME', 'release: the ClusterKillSwitch of that name'],
   ['    --break-glass', 'release: alone, and without an operator; takes the verb break-glass'],
   ['    --timeout 60', 'seconds to wait'],
-  ['-o, --output FORMAT', 'table, json or yaml'],
+  ['-o, --output FORMAT', 'table, wide, json or yaml'],
   ['    --kubeconfig FILE  --context NAME  --as USER', 'as in kubectl'],
   ['-h, --help', 'this text'],
 ] as const;
@@ -66,6 +79,8 @@ Exit codes: 0 done, 1 refused or not done in time, 2 wrong command line.`;
 
 /** Runs one command line. @returns the exit code */
 export async function run(options: RunOptions): Promise<number> {
+  const [first, ...words] = options.argv;
+  if (first === '__complete') return completeLine(words, options);
   let kubeConfig: PooledKubeConfig | undefined;
   try {
     const { values, positionals } = parse(options.argv);
@@ -76,10 +91,13 @@ export async function run(options: RunOptions): Promise<number> {
     }
     const command = commandOf(commandName);
     refuseWhatItDoesNotTake(command, values, names);
-    kubeConfig = new PooledKubeConfig({ connections: 4 }).load({
-      kubeconfig: textOf(values, 'kubeconfig'),
-      context: textOf(values, 'context'),
-    });
+    kubeConfig = new PooledKubeConfig({ connections: 4 });
+    if (command.isOffline !== true) {
+      kubeConfig.load({
+        kubeconfig: textOf(values, 'kubeconfig'),
+        context: textOf(values, 'context'),
+      });
+    }
     const userName = textOf(values, 'as');
     if (userName !== undefined) impersonate(kubeConfig, userName);
     return await command.run(sessionOf(options, values, names, kubeConfig));
@@ -90,6 +108,37 @@ export async function run(options: RunOptions): Promise<number> {
     return exit.usage;
   } finally {
     await kubeConfig?.closeConnections();
+  }
+}
+
+/** Somebody waits for the key that he pressed. */
+const completionTimeoutMs = 2_000;
+
+/** What shells ask; says nothing of errors, which would end up on the command line. */
+async function completeLine(words: readonly string[], { stdout }: RunOptions): Promise<number> {
+  const kubeConfig = new PooledKubeConfig({ connections: 1 });
+  try {
+    const lines = await complete(words, {
+      commands,
+      commonFlags: Object.keys(commonOptions),
+      workflowNames: async (namespace) => {
+        kubeConfig.load({ kubeconfig: undefined, context: undefined });
+        const context = kubeConfig.getContextObject(kubeConfig.getCurrentContext());
+        const client = new ApiServerClient({
+          kubeConfig,
+          userAgent: 'kubectl-guardrails',
+          timeoutMs: completionTimeoutMs,
+        });
+        const found = await client.list(resources.workflows, {
+          namespace: namespace ?? context?.namespace ?? 'default',
+        });
+        return found.map(({ metadata }) => metadata.name);
+      },
+    });
+    for (const line of lines) stdout(line);
+    return exit.ok;
+  } finally {
+    await kubeConfig.closeConnections();
   }
 }
 
@@ -141,8 +190,8 @@ function sessionOf(
     throw new UsageError('--timeout takes a number of seconds above 0');
   }
   const output = textOf(values, 'output') ?? 'table';
-  if (!['table', 'json', 'yaml'].includes(output)) {
-    throw new UsageError('--output takes table, json or yaml');
+  if (!['table', 'wide', 'json', 'yaml'].includes(output)) {
+    throw new UsageError('--output takes table, wide, json or yaml');
   }
   const context = kubeConfig.getContextObject(kubeConfig.getCurrentContext());
   return {
@@ -158,6 +207,7 @@ function sessionOf(
     },
     timeoutMs: seconds * 1000,
     output,
+    server: () => serverInfo(kubeConfig),
   };
 }
 

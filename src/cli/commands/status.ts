@@ -25,6 +25,9 @@ interface StatusRow {
   engagedBy: string;
   since: string;
   message: string;
+  /** Of the Workflow's owner; empty where nobody says. */
+  team: string;
+  escalation: string;
 }
 
 async function status(session: Session, name: string | undefined): Promise<number> {
@@ -42,7 +45,7 @@ async function status(session: Session, name: string | undefined): Promise<numbe
       // What stands there is the standing probe's, and concerns nobody in an incident.
       (!isEverywhere || row.namespace !== PROBE_NAMESPACE),
   );
-  print(session, rows, statusColumns, 'No Workflow and no KillSwitch found.');
+  print(session, rows, statusColumns, 'No Workflow and no KillSwitch found.', wideColumns);
   return name !== undefined && rows.length === 0 ? exit.failed : exit.ok;
 }
 
@@ -72,6 +75,11 @@ const statusColumns: Columns<StatusRow> = {
   MESSAGE: ({ message }) => message,
 };
 
+const wideColumns: Columns<StatusRow> = {
+  TEAM: ({ team }) => team,
+  ESCALATION: ({ escalation }) => escalation,
+};
+
 /** One row for each Workflow or KillSwitch, engaged ones first. */
 export function statusRows(
   workflows: readonly Workflow[],
@@ -79,12 +87,14 @@ export function statusRows(
 ): StatusRow[] {
   const keyOf = ({ metadata }: Workflow | KillSwitch): string =>
     `${metadata.namespace ?? ''}/${metadata.name}`;
+  const owners = new Map(workflows.map((workflow) => [keyOf(workflow), workflow.spec.owner]));
   const engaged = new Map(killSwitches.map((killSwitch) => [keyOf(killSwitch), killSwitch]));
   const known = new Set(workflows.map(keyOf));
   const alone = killSwitches.filter((killSwitch) => !known.has(keyOf(killSwitch)));
   const rows = [...workflows, ...alone].map((object): StatusRow => {
     const killSwitch = killSwitchOver(engaged, keyOf(object));
     const { namespace = '', name } = object.metadata;
+    const { team = '', escalation = '' } = owners.get(keyOf(object)) ?? {};
     const ready = conditionOf((killSwitch ?? object).status?.conditions, 'Ready');
     if (killSwitch === undefined) {
       const held = conditionOf(object.status?.conditions, 'Held');
@@ -99,6 +109,8 @@ export function statusRows(
         engagedBy: '',
         since: '',
         message: message ?? '',
+        team,
+        escalation,
       };
     }
     return {
@@ -109,6 +121,8 @@ export function statusRows(
       engagedBy: killSwitch.spec.engagedBy ?? '',
       since: killSwitch.metadata.creationTimestamp ?? '',
       message: ready?.message ?? 'No operator has worked on it yet.',
+      team,
+      escalation,
     };
   });
   const rank = ({ engagedBy }: StatusRow): number => (engagedBy === '' ? 1 : 0);

@@ -1,0 +1,382 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { dump } from 'js-yaml';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { alertGroups, type AlertRule } from '../../src/install/alerts.ts';
+import { dashboardRows } from '../../src/install/dashboard.ts';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { SupervisedProcess } from '../control-plane/process.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { runProgram } from '../install/helm.ts';
+import { findPrometheus, type Prometheus } from '../install/prometheus.ts';
+import { automation } from '../operator/automation.ts';
+import { installGuardrails, waitForCondition } from '../operator/cluster.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+let folder: string;
+let controlPlane: ControlPlane;
+let operator: OperatorProcess;
+let programs: Prometheus;
+let server: SupervisedProcess;
+let url: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'automation-guardrails-monitoring-'));
+  [programs, controlPlane] = await Promise.all([
+    findPrometheus((line) => console.log(line)),
+    startControlPlane({ controllerManagerQps: 500 }),
+  ]);
+  operator = await startOperator({ kubeconfigPath: await installGuardrails(controlPlane) });
+  const port = await freePort();
+  url = `http://127.0.0.1:${port}`;
+  const rules = await write('rules.json', JSON.stringify({ groups: alertGroups }));
+  const config = await write(
+    'prometheus.yaml',
+    dump({
+      global: { scrape_interval: '1s', evaluation_interval: '1s' },
+      rule_files: [rules],
+      scrape_configs: [
+        {
+          job_name: 'automation-guardrails',
+          static_configs: [{ targets: [new URL(operator.metricsUrl()).host] }],
+        },
+      ],
+    }),
+  );
+  server = new SupervisedProcess({
+    name: 'prometheus',
+    program: programs.prometheus,
+    args: [
+      `--config.file=${config}`,
+      `--storage.tsdb.path=${path.join(folder, 'data')}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ],
+    cwd: folder,
+    env: process.env,
+    logPath: path.join(folder, 'prometheus.log'),
+  });
+});
+
+afterAll(async () => {
+  await server?.stop('SIGTERM', 5_000);
+  operator?.kill();
+  await controlPlane?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function write(name: string, text: string): Promise<string> {
+  const file = path.join(folder, name);
+  await writeFile(file, text);
+  return file;
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer().once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      probe.close(() => resolve(typeof address === 'object' ? (address?.port ?? 0) : 0));
+    });
+  });
+}
+
+const rules = alertGroups.flatMap((group) => group.rules);
+
+interface Case {
+  /** `series` and its samples, a minute apart, in promtool's notation. */
+  fires: Record<string, string>;
+  quiet: Record<string, string>;
+  /** Of the alert, beside its severity. */
+  labels?: Record<string, string>;
+  at?: string;
+}
+
+const prefix = 'automation_guardrails_';
+const owner = { team: 'finance', escalation: 'pager' };
+
+/** A case of an alert on one object that has waited for so many seconds. */
+function waited(
+  condition: string,
+  reason: string,
+  fires: number,
+  quiet: number,
+  kind = 'KillSwitch',
+): Case {
+  const labels = { kind, automation: 'finance/invoice', reason, ...owner };
+  const series = (pod: string): string =>
+    `${prefix}attention_seconds{${Object.entries({ ...labels, condition, pod })
+      .map(([key, value]) => `${key}="${value}"`)
+      .join(',')}}`;
+  return {
+    // Both replicas tell it, and it is told once.
+    fires: { [series('a')]: `${fires}x20`, [series('b')]: `${fires - 1}x20` },
+    quiet: { [series('a')]: `${quiet}x20`, [series('b')]: `${quiet}x20` },
+    labels,
+  };
+}
+
+const policy = { policy: 'automation-guardrails-fence-pods' };
+const controller = { controller: 'workflow' };
+const inForce = `${prefix}fence_in_force{policy="automation-guardrails-fence-pods"}`;
+const depth = `${prefix}workqueue_depth{controller="workflow"}`;
+const done = (result: string): string =>
+  `${prefix}reconcile_total{controller="workflow",result="${result}"}`;
+const requests = (code: string): string =>
+  `${prefix}kube_api_requests_total{verb="get",code="${code}"}`;
+
+/** When each alert fires, and when it doesn't. */
+const cases: Record<string, Case> = {
+  AutomationGuardrailsFenceNotInForce: {
+    fires: { [inForce]: '0x20' },
+    quiet: { [inForce]: '1x20' },
+    labels: policy,
+  },
+  AutomationGuardrailsFenceUnknown: {
+    fires: { [inForce]: '-1x20' },
+    quiet: { [inForce]: '1 1 -1 1 -1 1 1x20' },
+    labels: policy,
+  },
+  AutomationGuardrailsFenceNotProbed: { fires: {}, quiet: { [inForce]: '1x20' } },
+  AutomationGuardrailsPolicyEdited: {
+    fires: { [`${prefix}policy_edited{policy="automation-guardrails-fence-pods"}`]: '1x20' },
+    quiet: { [`${prefix}policy_edited{policy="automation-guardrails-fence-pods"}`]: '0x20' },
+    labels: policy,
+  },
+  AutomationGuardrailsKillNotComplete: waited('Effective', 'Stopping', 301, 299),
+  AutomationGuardrailsKillNotFenced: waited('Fenced', 'ProbeAllowed', 61, 59),
+  AutomationGuardrailsContested: waited('Contested', 'PausedAgain', 601, 599),
+  AutomationGuardrailsReleaseNotComplete: waited('Releasing', 'Releasing', 901, 899),
+  AutomationGuardrailsBreakGlass: {
+    fires: { [`${prefix}kill_switch_break_glass_total`]: '0x5 1x15' },
+    quiet: { [`${prefix}kill_switch_break_glass_total`]: '1x20' },
+    at: '10m',
+  },
+  AutomationGuardrailsExcessPermissions: {
+    fires: { [`${prefix}excess_permissions{state="excess"}`]: '1x20' },
+    quiet: { [`${prefix}excess_permissions{state="excess"}`]: '0x20' },
+  },
+  AutomationGuardrailsPermissionsUnknown: {
+    fires: { [`${prefix}excess_permissions{state="unknown"}`]: '1x20' },
+    quiet: { [`${prefix}excess_permissions{state="unknown"}`]: '0x20' },
+  },
+  AutomationGuardrailsTokenNotRenewed: {
+    fires: { [`${prefix}soonest_token_expiry_seconds`]: '59x20' },
+    quiet: { [`${prefix}soonest_token_expiry_seconds`]: '61x20' },
+  },
+  AutomationGuardrailsHeld: waited('Held', 'OwnerMissing', 3601, 86_401, 'Workflow'),
+  AutomationGuardrailsHeldForADay: waited('Held', 'OwnerMissing', 86_402, 86_400, 'Workflow'),
+  AutomationGuardrailsNotReady: waited('Ready', 'ForeignObject', 901, 899, 'Workflow'),
+  AutomationGuardrailsLeftOut: {
+    fires: { [`${prefix}attention_objects_left_out`]: '1x20' },
+    quiet: { [`${prefix}attention_objects_left_out`]: '0x20' },
+  },
+  AutomationGuardrailsRotationFailing: waited(
+    'Ready',
+    'RotationFailed',
+    301,
+    299,
+    'AutomationIdentity',
+  ),
+  AutomationGuardrailsRotationOverdue: waited(
+    'RotationOverdue',
+    'SecretOverdue',
+    3601,
+    3599,
+    'AutomationIdentity',
+  ),
+  AutomationGuardrailsOperatorDown: {
+    fires: {},
+    quiet: { [`${prefix}build_info{version="1"}`]: '1x20' },
+  },
+  AutomationGuardrailsNoLeader: {
+    fires: { [`${prefix}leader{pod="a"}`]: '0x20', [`${prefix}leader{pod="b"}`]: '0x20' },
+    quiet: { [`${prefix}leader{pod="a"}`]: '0x20', [`${prefix}leader{pod="b"}`]: '1x20' },
+  },
+  AutomationGuardrailsWatchStale: {
+    fires: { [`${prefix}watch_last_event_age_seconds{kind="Pod"}`]: '181x20' },
+    quiet: { [`${prefix}watch_last_event_age_seconds{kind="Pod"}`]: '70x20' },
+    labels: { kind: 'Pod' },
+  },
+  AutomationGuardrailsStalled: {
+    fires: { [depth]: '3x20', [done('success')]: '7x20', [done('error')]: '1x20' },
+    quiet: { [depth]: '3x20', [done('success')]: '0+1x20', [done('error')]: '1x20' },
+    labels: controller,
+  },
+  AutomationGuardrailsQueueGrowing: {
+    fires: { [depth]: '11+1x20' },
+    quiet: { [depth]: '50 50 50 50 50 50 50 0 50 50x20' },
+    labels: controller,
+  },
+  AutomationGuardrailsReconcileErrors: {
+    fires: { [done('error')]: '0+10x20' },
+    quiet: { [done('error')]: '0+1x20' },
+    labels: controller,
+  },
+  AutomationGuardrailsApiServerErrors: {
+    fires: { [requests('200')]: '0+60x20', [requests('500')]: '0+30x20' },
+    quiet: { [requests('200')]: '0+60x20', [requests('404')]: '0+60x20' },
+  },
+};
+
+/** For promtool: at that time the alert fires, or nothing of that name does. */
+function ruleTest(rule: AlertRule, series: Record<string, string>, fires: boolean): object {
+  const { labels = {}, at = '18m' } = cases[rule.alert] ?? {};
+  return {
+    interval: '1m',
+    input_series: Object.entries(series).map(([name, values]) => ({
+      series: name,
+      values: values.replaceAll(/(?<![+\d.])(-?\d+)x/g, '$1+0x'),
+    })),
+    alert_rule_test: [
+      {
+        eval_time: at,
+        alertname: rule.alert,
+        exp_alerts: fires ? [{ exp_labels: { ...rule.labels, ...labels } }] : [],
+      },
+    ],
+  };
+}
+
+describe('the alerts, as promtool sees them', () => {
+  it('are well formed, their annotations too', async () => {
+    const file = path.join(import.meta.dirname, '../../config/prometheus/rules.yaml');
+    const { code, output } = await runProgram(programs.promtool, controlPlane, [
+      'check',
+      'rules',
+      file,
+    ]);
+    expect(code, output).toBe(0);
+    expect(output).toContain(`${rules.length} rules found`);
+  });
+
+  it('fire when they have to, once for all replicas and with the owner, and not before', async () => {
+    expect(Object.keys(cases).toSorted()).toEqual(rules.map(({ alert }) => alert).toSorted());
+    // promtool compares annotations word by word; they are checked above.
+    const groups = alertGroups.map((group) => ({
+      ...group,
+      rules: group.rules.map(({ annotations, ...rule }) => {
+        expect(annotations.summary).not.toBe('');
+        return rule;
+      }),
+    }));
+    await write('bare-rules.json', JSON.stringify({ groups }));
+    const tests = rules.flatMap((rule) => {
+      const { fires = {}, quiet = {} } = cases[rule.alert] ?? {};
+      return [ruleTest(rule, fires, true), ruleTest(rule, quiet, false)];
+    });
+    const file = await write(
+      'tests.json',
+      JSON.stringify({ rule_files: ['bare-rules.json'], evaluation_interval: '1m', tests }),
+    );
+    const { code, output } = await runProgram(programs.promtool, controlPlane, [
+      'test',
+      'rules',
+      file,
+    ]);
+    expect(code, output).toBe(0);
+  });
+});
+
+interface Sample {
+  metric: Record<string, string>;
+  value: [number, string];
+}
+
+async function ask<T>(at: string, parameters: Record<string, string> = {}): Promise<T> {
+  const asked = new URLSearchParams(parameters).toString();
+  const response = await fetch(`${url}/api/v1/${at}?${asked}`);
+  const body = (await response.json()) as { status: string; error?: string; data: T };
+  if (body.status !== 'success') throw new Error(`${asked}: ${body.error ?? ''}`);
+  return body.data;
+}
+
+async function query(expr: string): Promise<Sample[]> {
+  return (await ask<{ result: Sample[] }>('query', { query: expr })).result;
+}
+
+describe('a real Prometheus that scrapes a running operator', () => {
+  const ownerless = {
+    apiVersion: 'automationguardrails.dev/v1alpha1',
+    kind: 'AutomationIdentity',
+    metadata: { name: 'ownerless', namespace: 'monitored' },
+    spec: { purpose: 'nobody answers for it' },
+  };
+  const withToken = {
+    ...ownerless,
+    metadata: { name: 'outside', namespace: 'monitored' },
+    spec: {
+      purpose: 'runs outside of the cluster',
+      owner: { team: 'payments', contact: 'payments@example.com', escalation: 'pager' },
+      tokens: [{ name: 'erp', audience: 'https://erp.example.com', expirationSeconds: 600 }],
+    },
+  };
+  /** Its ServiceAccount isn't the operator's, so that its kill can't become effective. */
+  const foreign = [
+    { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'old', namespace: 'monitored' } },
+    {
+      apiVersion: 'automationguardrails.dev/v1alpha1',
+      kind: 'KillSwitch',
+      metadata: { name: 'old', namespace: 'monitored' },
+      spec: { workflow: 'old', reason: 'runaway' },
+    },
+  ];
+
+  it('has data for every query of the dashboard, and finds nothing wrong with an alert', async () => {
+    await controlPlane.apply(automation({ namespace: 'monitored' }));
+    await controlPlane.apply([ownerless, withToken, ...foreign]);
+    const namespace = 'monitored';
+    await waitForCondition(controlPlane, { kind: 'aid', name: 'outside', namespace }, 'Ready');
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    await waitForCondition(controlPlane, { kind: 'ksw', name: 'old', namespace }, 'PodsGone');
+
+    const [attention] = await waitFor(
+      'the held identity to be told of',
+      async () => {
+        const found = await query(`${prefix}attention_seconds{condition="Held"}`);
+        return found.length > 0 && found;
+      },
+      { timeoutMs: 60_000 },
+    );
+    expect(attention?.metric).toMatchObject({
+      kind: 'AutomationIdentity',
+      automation: 'monitored/ownerless',
+      reason: 'OwnerMissing',
+    });
+
+    /** They have data only while something contests a kill, and after some minutes. */
+    const seldom = new Set([
+      'Woken and paused again, per hour',
+      'Watches that were started again, per hour',
+    ]);
+    for (const { title, queries } of dashboardRows.flatMap((row) => row.panels)) {
+      for (const { expr } of queries) {
+        if (seldom.has(title)) await query(expr);
+        else {
+          await waitFor(`data of the panel ${title}`, async () => (await query(expr)).length > 0, {
+            timeoutMs: 30_000,
+          });
+        }
+      }
+    }
+
+    const { groups } = await ask<{
+      groups: { rules: { name: string; health: string; state: string; lastError?: string }[] }[];
+    }>('rules');
+    const evaluated = groups.flatMap((group) => group.rules);
+    expect(evaluated.map(({ name }) => name).toSorted()).toEqual(
+      rules.map(({ alert }) => alert).toSorted(),
+    );
+    const unwell = evaluated.filter(({ health }) => health !== 'ok');
+    expect(unwell).toEqual([]);
+    // A cluster in which nothing but that is wrong: a minute later there is no false alarm.
+    const firing = evaluated.filter(({ state }) => state === 'firing').map(({ name }) => name);
+    expect(firing).toEqual([]);
+
+    const metrics = new Set(
+      rules.flatMap(({ expr }) => expr.match(/automation_guardrails_\w+/g) ?? []),
+    );
+    for (const metric of metrics) expect(await query(`count(${metric})`), metric).toHaveLength(1);
+  });
+});
