@@ -54,6 +54,14 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "Workflow",
       "condition": "Held",
+      "status": "False",
+      "reason": "Complete",
+      "meaning": "Nothing is missing.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
       "status": "True",
       "reason": "Incomplete",
       "meaning": "Several of the following.",
@@ -134,6 +142,14 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "Workflow",
       "condition": "Stopped",
+      "status": "False",
+      "reason": "NotEngaged",
+      "meaning": "No kill switch is engaged.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Stopped",
       "status": "True",
       "reason": "KillSwitchEngaged",
       "meaning": "A KillSwitch of the same name exists, or the annotation automationguardrails.dev/kill-switch is set. How far the stop has come is in the KillSwitch: kubectl get ksw.",
@@ -146,6 +162,14 @@ export const conditionsPage: ConditionsPage = {
       "reason": "Releasing",
       "meaning": "The release was asked for and isn't complete.",
       "action": "Nothing; kubectl describe ksw NAME says what it waits for."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "True",
+      "reason": "Provisioned",
+      "meaning": "ServiceAccount, permissions and credentials are in place.",
+      "action": ""
     },
     {
       "kind": "AutomationIdentity",
@@ -294,6 +318,14 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "AutomationIdentity",
       "condition": "Held",
+      "status": "False",
+      "reason": "Complete",
+      "meaning": "Nothing is missing.",
+      "action": ""
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
       "status": "True",
       "reason": "Incomplete",
       "meaning": "Several of the following.",
@@ -334,6 +366,14 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "AutomationIdentity",
       "condition": "ExcessPermissions",
+      "status": "False",
+      "reason": "AsDeclared",
+      "meaning": "The ServiceAccount may do what spec.permissions declares, and what everybody may, and no more.",
+      "action": ""
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "ExcessPermissions",
       "status": "True",
       "reason": "GrantedElsewhere",
       "meaning": "Bindings that the operator didn't make let it do more, in its namespace, in another one or everywhere. The message names five of them and what they allow.",
@@ -362,6 +402,14 @@ export const conditionsPage: ConditionsPage = {
       "reason": "SecretOverdue",
       "meaning": "A Secret of the type Existing is older than its rotation.every, as far as its metadata tells. The message names who keeps it.",
       "action": "Rotate it there."
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Ready",
+      "status": "True",
+      "reason": "Stopped",
+      "meaning": "Nothing of the automation runs, and nothing of it can start.",
+      "action": ""
     },
     {
       "kind": "KillSwitch",
@@ -398,6 +446,14 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "KillSwitch",
       "condition": "Effective",
+      "status": "True",
+      "reason": "Verified",
+      "meaning": "Every rung was verified: the cluster accepts nothing of the automation any more. What only its own time ends elsewhere is in status.remaining.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Effective",
       "status": "False",
       "reason": "Stopping",
       "meaning": "A rung isn't reached yet.",
@@ -422,6 +478,30 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "KillSwitch",
       "condition": "Fenced",
+      "status": "True",
+      "reason": "ProbeDenied",
+      "meaning": "Admission denies new pods and tokens of the automation; a dry run proved it.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Fenced",
+      "status": "True",
+      "reason": "Lifting",
+      "meaning": "The release waits until the fence is lifted on the API server.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Fenced",
+      "status": "False",
+      "reason": "Lifted",
+      "meaning": "The fence is lifted; a dry run proved it.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Fenced",
       "status": "False",
       "reason": "ProbeAllowed",
       "meaning": "The dry run was not denied: the admission policies are missing, or not in force yet.",
@@ -434,6 +514,22 @@ export const conditionsPage: ConditionsPage = {
       "reason": "NamespaceNotGuarded",
       "meaning": "The namespace isn't guarded, so that no policy denies new pods. Workloads are paused and pods deleted all the same.",
       "action": "kubectl label namespace NAME automationguardrails.dev/environment=prod"
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Fenced",
+      "status": "Unknown",
+      "reason": "ProbeFailed",
+      "meaning": "The API server did not answer the dry run. It is tried again.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "PermissionsRevoked",
+      "status": "True",
+      "reason": "Revoked",
+      "meaning": "The identity's RoleBinding is gone, and the API server allows none of the declared permissions any more (the first 64 questions are asked).",
+      "action": ""
     },
     {
       "kind": "KillSwitch",
@@ -453,11 +549,35 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "KillSwitch",
+      "condition": "PermissionsRevoked",
+      "status": "Unknown",
+      "reason": "NotVerified",
+      "meaning": "The API server did not answer.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "SecretsWithdrawn",
+      "status": "True",
+      "reason": "Withdrawn",
+      "meaning": "No Secret with a generated credential is left. The release makes new values.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
       "condition": "SecretsWithdrawn",
       "status": "False",
       "reason": "ForeignObject",
       "meaning": "A Secret has the name of a credential and isn't the operator's; it is left alone.",
       "action": "Delete it, if it holds a credential of the automation."
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "IdentityRevoked",
+      "status": "True",
+      "reason": "AccountDeleted",
+      "meaning": "There is no ServiceAccount of that name. The release makes it anew, with what others had on it.",
+      "action": ""
     },
     {
       "kind": "KillSwitch",
@@ -503,6 +623,14 @@ export const conditionsPage: ConditionsPage = {
       "kind": "KillSwitch",
       "condition": "TokensRevoked",
       "status": "False",
+      "reason": "Expiring",
+      "meaning": "The ServiceAccount is gone; an API server may accept its tokens for up to 12 s.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "TokensRevoked",
+      "status": "False",
       "reason": "IdentityStands",
       "meaning": "The ServiceAccount isn't gone yet.",
       "action": "See IdentityRevoked."
@@ -517,11 +645,43 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "KillSwitch",
+      "condition": "EgressClosed",
+      "status": "True",
+      "reason": "Closed",
+      "meaning": "The NetworkPolicies of the Workflow allow nothing, not even DNS; or it has none.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Paused",
+      "status": "True",
+      "reason": "AllPaused",
+      "meaning": "No workload that runs as the identity is active. The message says so where they were paused by patch, because admission rewrites nothing (before Kubernetes 1.36).",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Paused",
+      "status": "False",
+      "reason": "Pausing",
+      "meaning": "Some still have to be paused; the message names them.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
       "condition": "Paused",
       "status": "Unknown",
       "reason": "KindsNotListed",
       "meaning": "A kind of another project, or of the catalogue, could not be listed. None of its pods starts.",
       "action": "Read the message; for a kind of the catalogue, look whether the operator may list and patch it."
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "PodsGone",
+      "status": "True",
+      "reason": "NoPodsLeft",
+      "meaning": "No pod is left.",
+      "action": ""
     },
     {
       "kind": "KillSwitch",
@@ -541,11 +701,35 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "KillSwitch",
+      "condition": "PodsGone",
+      "status": "Unknown",
+      "reason": "PodsNotListed",
+      "meaning": "The pods could not be listed. It is tried again.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Contested",
+      "status": "False",
+      "reason": "NotContested",
+      "meaning": "Nothing keeps waking what is paused.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
       "condition": "Contested",
       "status": "True",
       "reason": "PausedAgain",
       "meaning": "Something woke a workload that was paused, three times or more, the last time less than ten minutes ago. The message names the workload, how often, and the field manager that wrote it last. It is paused again after a time that doubles up to a minute.",
       "action": "Find who writes under that name, an autoscaler perhaps, and stop it, or leave it: nothing starts."
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "FenceInForce",
+      "status": "True",
+      "reason": "PoliciesAnswered",
+      "meaning": "Every policy refused or changed the dry run that it has to; those that no harmless dry run reaches are as this version installs them.",
+      "action": ""
     },
     {
       "kind": "KillSwitch",
@@ -561,6 +745,14 @@ export const conditionsPage: ConditionsPage = {
       "status": "Unknown",
       "reason": "PolicyNotAnswered",
       "meaning": "A dry run was answered by something else, or not at all; the message quotes it.",
+      "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "PoliciesIntact",
+      "status": "True",
+      "reason": "AsInstalled",
+      "meaning": "Every policy and its binding are as this version installs them, the defaults of the API server aside.",
       "action": ""
     },
     {

@@ -36,7 +36,7 @@ export function parseConditionsPage(page: string): ConditionsPage {
     }
     if (condition === '') continue;
     if (line.startsWith('True is bad')) badWhenTrue.add(`${kind}/${condition}`);
-    const cells = /^\| (True|False|Unknown) \| ([^|]*) \| ((?:\\\||[^|])*) \|(?: (.*) )?\|$/.exec(
+    const cells = /^\| (True|False|Unknown) \| ([^|]*) \| ((?:\\\||[^|])*) \|\s*(.*?)\s*\|$/.exec(
       line,
     );
     if (cells === null) continue;

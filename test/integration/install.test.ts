@@ -59,27 +59,44 @@ const objectsOf = (text: string): Manifest[] =>
 
 const identify = ({ kind, metadata }: Manifest): string => `${kind}/${metadata.name}`;
 
-/** What both ways of installing must agree on: everything but labels and annotations. */
+/**
+ * What both ways of installing must agree on: everything but labels and annotations, and the name
+ * of a release, which the kustomization hasn't got.
+ */
 function substance(manifest: Manifest): unknown {
   const { metadata, ...rest } = manifest;
-  const text = JSON.stringify({ ...rest, name: metadata.name, namespace: metadata.namespace });
+  return withoutRelease({ ...rest, name: metadata.name, namespace: metadata.namespace });
+}
+
+function withoutRelease(value: unknown): unknown {
+  const text = JSON.stringify(value, (key, inner: unknown) =>
+    key === 'app.kubernetes.io/instance' ? undefined : inner,
+  );
   return JSON.parse(text) as unknown;
 }
 
+/** Renders the chart as for Kubernetes 1.36, with further flags. */
+function template(...flags: string[]): Promise<Outcome> {
+  return run(helm, [
+    'template',
+    'automation-guardrails',
+    chart,
+    '--namespace=automation-guardrails',
+    '--kube-version=1.36.3',
+    ...flags,
+  ]);
+}
+
 describe('the kustomization and the chart', () => {
-  it('render the same policies, roles and CRDs', async () => {
+  it('render the same objects, with monitoring', async () => {
     const kustomized = objectsOf(
-      await kubectlOk(controlPlane, ['kustomize', path.join(root, 'config/default')]),
+      await kubectlOk(controlPlane, ['kustomize', path.join(root, 'config/with-monitoring')]),
     );
-    const { code, output } = await run(helm, [
-      'template',
-      'automation-guardrails',
-      chart,
-      '--namespace=automation-guardrails',
-      '--kube-version=1.36.3',
+    const { code, output } = await template(
       // Helm asks the API server for these, and no API server is asked for a template.
       '--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy',
-    ]);
+      '--set=prometheusRule.enabled=true,serviceMonitor.enabled=true,dashboard.enabled=true',
+    );
     expect(code, output).toBe(0);
     const templated = objectsOf(output);
     const byName = new Map(templated.map((manifest) => [identify(manifest), manifest]));
@@ -95,6 +112,18 @@ describe('the kustomization and the chart', () => {
     }
   });
 
+  it('render the same without monitoring, which is the default', async () => {
+    const kustomized = objectsOf(
+      await kubectlOk(controlPlane, ['kustomize', path.join(root, 'config/default')]),
+    );
+    const { output } = await template(
+      '--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy',
+    );
+    expect(
+      ['Namespace/automation-guardrails', ...objectsOf(output).map(identify)].toSorted(),
+    ).toEqual(kustomized.map(identify).toSorted());
+  });
+
   it('agree on how the operator runs', async () => {
     const deploymentOf = (manifests: Manifest[]): Record<string, unknown> => {
       const { spec } = manifests.find(({ kind }) => kind === 'Deployment') as unknown as {
@@ -107,8 +136,12 @@ describe('the kustomization and the chart', () => {
       >[];
       expect(image).toBe('automation-guardrails:0.1.0');
       expect(imagePullPolicy ?? 'IfNotPresent').toBe('IfNotPresent');
-      expect(topologySpreadConstraints).toBeDefined();
-      return { replicas: spec.replicas, pod, container };
+      return {
+        replicas: spec.replicas,
+        pod,
+        container,
+        spread: withoutRelease(topologySpreadConstraints),
+      };
     };
     const kustomized = await kubectlOk(controlPlane, [
       'kustomize',
@@ -116,6 +149,77 @@ describe('the kustomization and the chart', () => {
     ]);
     const { output } = await run(helm, ['template', 'x', chart, '--kube-version=1.36.3']);
     expect(deploymentOf(objectsOf(output))).toEqual(deploymentOf(objectsOf(kustomized)));
+  });
+});
+
+describe('the values of the chart', () => {
+  it.each([
+    ['of another type', '--set=replicaCount=many', 'replicaCount'],
+    ['that is none of the choices', '--set=admission.mutation=perhaps', 'mutation'],
+    ['that is misspelt', '--set=replicas=3', "'replicas' not allowed"],
+    ['that is misspelt further down', '--set=image.tga=1', "'tga' not allowed"],
+    ['out of its range', '--set=networkPolicy.egress.ports={0}', 'networkPolicy/egress/ports'],
+    ['that is no URL', '--set=prometheusRule.runbookBaseUrl=wiki', 'runbookBaseUrl'],
+    ['that lacks a part', '--set-json=catalogue=[{"group":"a.example"}]', "'plural'"],
+  ])('are refused: one %s', async (_, flag, message) => {
+    const { code, output } = await template(flag);
+    expect(code).not.toBe(0);
+    expect(output).toContain(message);
+  });
+
+  it('refuse a Kubernetes that is too old', async () => {
+    const { code, output } = await run(helm, ['template', 'x', chart, '--kube-version=1.29.4']);
+    expect(code).not.toBe(0);
+    expect(output).toMatch(/requires kubeVersion: >=1\.30.*1\.29\.4/);
+  });
+
+  it.each(['1.30.0', '1.33.1', '1.35.4', '1.36.3'])('render for Kubernetes %s', async (version) => {
+    const args = ['template', 'x', chart, `--kube-version=${version}`];
+    const { code, output } = await run(helm, args);
+    expect(code, output).toBe(0);
+    expect(objectsOf(output).length).toBeGreaterThan(50);
+  });
+
+  it('do what they say', async () => {
+    const { code, output } = await template(
+      '--set=userRoles.enabled=false,podDisruptionBudget.enabled=false',
+      '--set=networkPolicy.egress.enabled=true,networkPolicy.egress.cidrs={10.0.0.1/32}',
+      '--set-json=networkPolicy.metricsFrom=[{"namespaceSelector":{}}]',
+      '--set=prometheusRule.enabled=true,prometheusRule.runbookBaseUrl=https://wiki.example.com/ag/',
+      '--set=priorityClassName=system-cluster-critical,podLabels.a=b,podAnnotations.c=d',
+    );
+    expect(code, output).toBe(0);
+    const all = objectsOf(output);
+    const roles = all
+      .filter(({ kind }) => kind === 'ClusterRole')
+      .map(({ metadata }) => metadata.name);
+    expect(roles).toContain('automation-guardrails-operator');
+    for (const role of ['viewer', 'killer', 'break-glass', 'auditor']) {
+      expect(roles).not.toContain(`automation-guardrails-${role}`);
+    }
+    expect(all.some(({ kind }) => kind === 'PodDisruptionBudget')).toBe(false);
+    expect(all.find(({ kind }) => kind === 'NetworkPolicy')?.['spec']).toMatchObject({
+      policyTypes: ['Ingress', 'Egress'],
+      ingress: [
+        { ports: [{ port: 'metrics' }], from: [{ namespaceSelector: {} }] },
+        { ports: [{ port: 'health' }] },
+      ],
+      egress: [
+        { ports: [{ port: 53 }, { port: 53 }] },
+        {
+          ports: [{ port: 443 }, { port: 6443 }],
+          to: [{ ipBlock: { cidr: '10.0.0.1/32' } }],
+        },
+      ],
+    });
+    expect(output).toContain(
+      'runbook_url: https://wiki.example.com/ag/docs/runbooks/fence-not-in-force.md',
+    );
+    expect(output).toContain('priorityClassName: "system-cluster-critical"');
+    const { spec } = all.find(({ kind }) => kind === 'Deployment') as unknown as {
+      spec: { template: { metadata: object } };
+    };
+    expect(spec.template.metadata).toMatchObject({ labels: { a: 'b' }, annotations: { c: 'd' } });
   });
 });
 
@@ -209,6 +313,28 @@ describe('installing with Helm', () => {
   it('passes lint', async () => {
     const { code, output } = await run(helm, ['lint', '--strict', chart]);
     expect(code, output).toBe(0);
+  });
+
+  it.each([
+    [
+      'the kinds of the Prometheus operator',
+      '--set=prometheusRule.enabled=true',
+      'no matches for kind "PrometheusRule"',
+    ],
+    ['its own kinds', '--set=crds.enabled=false', "the kinds aren't installed"],
+  ])('without %s it says so, and leaves nothing half-installed', async (_, flag, message) => {
+    const install = ['install', 'ag', chart, '--namespace=half', '--create-namespace', flag];
+    const { code, output } = await run(helm, install);
+    expect(code).not.toBe(0);
+    expect(output).toContain(message);
+    const left = await kubectlOk(controlPlane, [
+      'get',
+      'validatingadmissionpolicies,clusterroles,flowschemas',
+      '-l=app.kubernetes.io/name=automation-guardrails',
+      '-o=name',
+    ]);
+    expect(left).toBe('');
+    expect((await run(helm, ['list', '--all-namespaces', '--short'])).output.trim()).toBe('');
   });
 
   it('installs, upgrades and uninstalls; CRDs and policies stay until they are taken away', async () => {
