@@ -13,6 +13,7 @@ import { customResourceDefinitions } from './api/crd.ts';
 import type { KubeObject } from './api/objects.ts';
 import { apiReference } from './api/reference.ts';
 import { nextStepsModule } from './cli/next-steps.ts';
+import { cliReference } from './cli/run.ts';
 import { configurationReference } from './config.ts';
 import { rbacManifests, roles } from './install/manifests.ts';
 import { alertGroups, prometheusRule } from './install/alerts.ts';
@@ -81,6 +82,7 @@ function generatedFiles(): Map<string, string> {
   files.set('config/grafana/config-map.yaml', yaml(dashboardConfigMap()));
   files.set(`${chart}/dashboard.json`, dashboardText());
   files.set('docs/reference/api.md', apiReference());
+  files.set('docs/reference/cli.md', cliReference());
   files.set('docs/reference/configuration.md', configurationReference());
   files.set('docs/reference/metrics.md', metricsReference());
   return files;

@@ -1,0 +1,123 @@
+import { globSync, readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { loadAll } from 'js-yaml';
+import { describe, expect, it } from 'vitest';
+import { kinds } from './api/kinds.ts';
+import { checkCommandLine } from './cli/run.ts';
+import { alertGroups } from './install/alerts.ts';
+import { userRoles } from './install/rbac.ts';
+import { metricsReference } from './observability/metrics.ts';
+
+const root = path.dirname(import.meta.dirname);
+const pages = [
+  ...globSync('*.md', { cwd: root }),
+  ...globSync('docs/**/*.md', { cwd: root }),
+].toSorted();
+
+const textOf = (page: string): string => readFileSync(path.join(root, page), 'utf8');
+
+/** As GitHub makes them of headings. */
+function anchorsOf(page: string): Set<string> {
+  const anchors = new Set<string>();
+  for (const [, title = ''] of textOf(page).matchAll(/^#+ (.+)$/gm)) {
+    const slug = title
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+      .replaceAll(/\s/g, '-');
+    let anchor = slug;
+    for (let count = 1; anchors.has(anchor); count++) anchor = `${slug}-${count}`;
+    anchors.add(anchor);
+  }
+  return anchors;
+}
+
+/** Blocks of code in a language. */
+function blocksOf(page: string, language: string): string[] {
+  const fences = new RegExp(`^( *)\`\`\`${language}\\n([\\s\\S]*?)^ *\`\`\`$`, 'gm');
+  return [...textOf(page).matchAll(fences)].map(([, indent = '', block = '']) =>
+    block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
+  );
+}
+
+/** Every `kubectl guardrails …` in a page's code, split as a shell would. */
+function commandLinesOf(page: string): string[][] {
+  const fences = /^ *```(\w*)\n([\s\S]*?)^ *```$/gm;
+  const blocks = [...textOf(page).matchAll(fences)]
+    // How the commands are written, rather than commands.
+    .filter(([, language]) => language !== 'text')
+    .map(([, , block = '']) => block.replaceAll(/\\\n\s*/g, ' '));
+  const spans =
+    textOf(page)
+      .replaceAll(fences, '')
+      .match(/`[^`\n]+`/g) ?? [];
+  return [...blocks, ...spans]
+    .flatMap((code) => [...code.matchAll(/kubectl guardrails ([a-z][^\n`|)]*)/g)])
+    .map(([, rest = '']) => rest.replace(/\s#.*$/, ''))
+    .map((rest) =>
+      [...rest.matchAll(/"([^"]*)"|'([^']*)'|([^\s"';]+)/g)].map(
+        ([, double, single, bare]) => double ?? single ?? bare ?? '',
+      ),
+    );
+}
+
+describe.each(pages)('%s', (page) => {
+  it('links to what there is', () => {
+    for (const [, target = ''] of textOf(page).matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target)) continue;
+      const [file = '', anchor] = target.split('#');
+      const to = file === '' ? page : path.join(path.dirname(page), file);
+      expect(() => statSync(path.join(root, to)), target).not.toThrow();
+      if (anchor !== undefined) expect([...anchorsOf(to)], target).toContain(anchor);
+    }
+  });
+
+  it('shows commands that there are', () => {
+    for (const words of commandLinesOf(page)) {
+      if (words.includes('…')) continue;
+      // How a command is written, rather than one.
+      const argv = words.map((word) => word.replaceAll(/[[\]]/g, ''));
+      expect(() => checkCommandLine(argv), words.join(' ')).not.toThrow();
+    }
+  });
+
+  it('names metrics and alerts that there are', () => {
+    const alerts = new Set(alertGroups.flatMap((group) => group.rules.map(({ alert }) => alert)));
+    const named = textOf(page).matchAll(/`(automation_guardrails_\w+|AutomationGuardrails\w+)`/g);
+    for (const [, name = ''] of named) {
+      if (name.startsWith('Auto')) expect(alerts).toContain(name);
+      else expect(metricsReference()).toContain(`## ${name}\n`);
+    }
+  });
+
+  it('names roles for people that there are', () => {
+    const roles = new Set(userRoles.map(({ name }) => name));
+    for (const [, name = ''] of textOf(page).matchAll(
+      /--clusterrole=automation-guardrails-([\w-]+)/g,
+    )) {
+      expect(roles).toContain(name);
+    }
+  });
+
+  it('shows objects of our kinds as the schema has them', () => {
+    for (const block of blocksOf(page, 'yaml')) {
+      for (const document of loadAll(block)) {
+        const { kind: name, apiVersion, spec } = (document ?? {}) as Record<string, unknown>;
+        if (!String(apiVersion).startsWith('automationguardrails.dev/')) continue;
+        const kind = kinds.find(({ resource }) => resource.kind === name);
+        expect(kind, String(name)).toBeDefined();
+        const { success, error } = kind?.spec.safeParse(spec) ?? {};
+        expect(success, JSON.stringify(error?.issues)).toBe(true);
+      }
+    }
+  });
+
+  it('has blocks of code that parse', () => {
+    for (const block of blocksOf(page, 'yaml')) {
+      expect(() => loadAll(block), block.slice(0, 200)).not.toThrow();
+    }
+  });
+});
+
+it('the pages show commands at all', () => {
+  expect(pages.flatMap(commandLinesOf).length).toBeGreaterThan(50);
+});
