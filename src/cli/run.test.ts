@@ -4,6 +4,7 @@ import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
+import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { resources } from '../api/resources.ts';
@@ -278,5 +279,53 @@ describe('status', () => {
 
   it('fails for a name that there is not', async () => {
     expect((await cli('status', 'nobody')).code).toBe(1);
+  });
+});
+
+describe('rotate', () => {
+  const identity: AutomationIdentity = {
+    metadata: { name: 'invoice', namespace: 'finance' },
+    spec: {},
+  };
+
+  it.each([
+    [[], annotation.rotate],
+    [['--emergency'], annotation.rotateEmergency],
+  ])('asks for it by a text of its own each time: %j', async (flags, key) => {
+    server.put(resources.automationIdentities, identity);
+    const asked = new Set<string | undefined>();
+    for (const _ of ['once', 'again']) {
+      const { code } = await cli('rotate', 'invoice', '--wait=false', ...flags);
+      expect(code).toBe(0);
+      asked.add(
+        server.get(resources.automationIdentities, 'finance/invoice')?.metadata.annotations?.[key],
+      );
+    }
+    expect(asked.size).toBe(2);
+    expect(asked).not.toContain(undefined);
+  });
+
+  it('says that it is not done in time, and what it waits for', async () => {
+    server.put(resources.automationIdentities, {
+      ...identity,
+      status: {
+        conditions: [
+          {
+            type: 'Ready',
+            status: 'False',
+            reason: 'RotationFailed',
+            message: 'the quota is exhausted',
+            lastTransitionTime: '2026-01-01T00:00:00Z',
+          },
+        ],
+      },
+    });
+    const { code, err } = await cli('rotate', 'invoice', '--timeout=0.01');
+    expect(code).toBe(1);
+    expect(err).toContain('the quota is exhausted');
+  });
+
+  it('fails for a name that there is not', async () => {
+    expect((await cli('rotate', 'nobody')).code).toBe(1);
   });
 });

@@ -10,6 +10,7 @@ import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
 import { killCommand } from './commands/kill.ts';
 import { releaseCommand } from './commands/release.ts';
+import { rotateCommand } from './commands/rotate.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
 import { statusCommand } from './commands/status.ts';
 import { treeCommand } from './commands/tree.ts';
@@ -25,6 +26,7 @@ export interface RunOptions {
 const commands: readonly Command[] = [
   killCommand,
   releaseCommand,
+  rotateCommand,
   statusCommand,
   explainCommand,
   treeCommand,
@@ -61,6 +63,7 @@ const optionTexts = [
   ['    --everything', 'kill and release: all guarded namespaces'],
   ['    --cluster NAME', 'release: the ClusterKillSwitch of that name'],
   ['    --break-glass', 'release: alone, and without an operator; takes the verb break-glass'],
+  ['    --emergency', 'rotate: withdraw the values before at once'],
   ['    --timeout 60', 'seconds to wait'],
   ['-o, --output FORMAT', 'table, wide, json or yaml'],
   ['    --kubeconfig FILE  --context NAME  --as USER', 'as in kubectl'],

@@ -137,6 +137,24 @@ describe('who can', () => {
   });
 });
 
+describe('rotate', () => {
+  it('waits until the value is another one', async () => {
+    const value = (): Promise<string> =>
+      kubectlOk(controlPlane, [
+        'get',
+        'secret',
+        'aid.invoice.database',
+        '-n=finance',
+        '-o=jsonpath={.data.password}',
+      ]);
+    const before = await value();
+    const { code, out, err } = await cli(['rotate', 'invoice', '-n', 'finance', '--emergency']);
+    expect(code, err).toBe(0);
+    expect(out).toContain('The values before are withdrawn');
+    expect(await value()).not.toBe(before);
+  });
+});
+
 describe('tree and explain', () => {
   it('show what belongs to an automation, and why it is stopped', async () => {
     const before = await cli(['tree', 'invoice', '-n', 'finance']);
