@@ -64,6 +64,14 @@ describe('Metrics', () => {
     );
   });
 
+  it('tells no age of a watch that has not begun: its kind may not be served', async () => {
+    const metrics = new Metrics();
+    metrics.track('Pod', { hasSynced: false, stalenessMs: 600_000, store: { size: 0 } });
+    const all = await samples(metrics);
+    expect(all.filter((line) => line.startsWith('watch_last_event_age'))).toEqual([]);
+    expect(all).toContain('cached_objects{kind="Pod"} 0');
+  });
+
   it('names at most 200 objects that need attention, and counts the others', async () => {
     const metrics = new Metrics();
     const attention = Array.from({ length: 203 }, (_, index) => ({
@@ -93,9 +101,9 @@ describe('Metrics', () => {
 
   it('reads the caches when it is asked: the oldest sign of life, all objects', async () => {
     const metrics = new Metrics();
-    const cache = { stalenessMs: 1_000, store: { size: 1 } };
+    const cache = { hasSynced: true, stalenessMs: 1_000, store: { size: 1 } };
     metrics.track('Pod', cache);
-    metrics.track('Pod', { stalenessMs: 2_000, store: { size: 10 } });
+    metrics.track('Pod', { hasSynced: true, stalenessMs: 2_000, store: { size: 10 } });
     await metrics.scrape();
 
     cache.stalenessMs = 90_000;

@@ -70,7 +70,7 @@ const definitions = {
   watchAge: {
     type: 'gauge',
     name: 'watch_last_event_age_seconds',
-    help: 'Time since the last sign of life of a watch: an event, a bookmark or a list.',
+    help: 'Time since the last sign of life of a watch: an event, a bookmark or a list. Absent until the first list.',
     labels: { kind: kinds },
   },
   cachedObjects: {
@@ -246,6 +246,7 @@ export interface MetricsOptions {
 
 /** What is read of a cache when metrics are collected. */
 interface TrackedCache {
+  readonly hasSynced: boolean;
   readonly stalenessMs: number;
   readonly store: { readonly size: number };
 }
@@ -475,7 +476,10 @@ export class Metrics {
   #collectWatchAges(gauge: Gauge): void {
     gauge.reset();
     for (const [kind, caches] of this.#caches) {
-      gauge.set({ kind }, Math.max(...caches.map(({ stalenessMs }) => stalenessMs)) / 1000);
+      // Nothing is watched yet, or ever: the API server may not serve the kind.
+      const watched = caches.filter(({ hasSynced }) => hasSynced);
+      if (watched.length === 0) continue;
+      gauge.set({ kind }, Math.max(...watched.map(({ stalenessMs }) => stalenessMs)) / 1000);
     }
   }
 

@@ -75,7 +75,10 @@ export interface ListWatchMetrics {
   watchRestarted(kind: string, reason: WatchEnd): void;
   relisted(kind: string, reason: RelistReason): void;
   /** Called once by each list/watch; what it has is to be read when metrics are collected. */
-  track(kind: string, informer: Pick<Informer<KubeObject>, 'stalenessMs' | 'store'>): void;
+  track(
+    kind: string,
+    informer: Pick<Informer<KubeObject>, 'hasSynced' | 'stalenessMs' | 'store'>,
+  ): void;
 }
 
 /** Milliseconds, unless said otherwise. */

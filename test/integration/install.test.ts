@@ -377,6 +377,7 @@ describe('installing with Helm', () => {
     const retired = await run(process.execPath, ['src/cli/main.ts', 'uninstall', '--force']);
     expect(retired.code, retired.output).toBe(0);
     expect(await policies()).not.toContain('automation-guardrails-');
+    await kubectlOk(controlPlane, ['delete', 'ksw', 'invoice', '-n=finance']);
   });
 
   /** A pod of the automation that is stopped. */
@@ -399,6 +400,12 @@ describe('installing with Helm', () => {
         apiVersion: 'v1',
         kind: 'Namespace',
         metadata: { name: 'finance', labels: { 'automationguardrails.dev/environment': 'test' } },
+      },
+      // Without it the API server refuses the pod for that alone.
+      {
+        apiVersion: 'v1',
+        kind: 'ServiceAccount',
+        metadata: { name: 'invoice', namespace: 'finance' },
       },
     ]);
     const killSwitch = {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -14,6 +14,8 @@ import { findPrometheus, type Prometheus } from '../install/prometheus.ts';
 import { automation } from '../operator/automation.ts';
 import { installGuardrails, waitForCondition } from '../operator/cluster.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+const root = path.dirname(path.dirname(import.meta.dirname));
 
 let folder: string;
 let controlPlane: ControlPlane;
@@ -241,7 +243,7 @@ function ruleTest(rule: AlertRule, series: Record<string, string>, fires: boolea
 
 describe('the alerts, as promtool sees them', () => {
   it('are well formed, their annotations too', async () => {
-    const file = path.join(import.meta.dirname, '../../config/prometheus/rules.yaml');
+    const file = path.join(root, 'config/prometheus/rules.yaml');
     const { code, output } = await runProgram(programs.promtool, controlPlane, [
       'check',
       'rules',
@@ -276,6 +278,36 @@ describe('the alerts, as promtool sees them', () => {
       file,
     ]);
     expect(code, output).toBe(0);
+  });
+});
+
+describe('the routes of docs/operations/monitoring.md, as amtool sees them', () => {
+  let config: string;
+
+  beforeAll(async () => {
+    const page = await readFile(path.join(root, 'docs/operations/monitoring.md'), 'utf8');
+    const block = /^```yaml\n(route:[\s\S]*?)^```$/m.exec(page)?.[1] ?? '';
+    const receivers = [...block.matchAll(/receiver: (\S+)/g)].map(([, name]) => ({ name }));
+    config = await write('alertmanager.yaml', `${block}${dump({ receivers })}`);
+  });
+
+  it.each([
+    ['finance-automation', 'warning', 'finance'],
+    ['finance-automation', 'critical', 'finance-on-call'],
+    ['another', 'critical', 'platform'],
+    ['', 'warning', 'platform'],
+  ])('of team "%s", %s: to %s', async (team, severity, receiver) => {
+    const { code, output } = await runProgram(programs.amtool, controlPlane, [
+      'config',
+      'routes',
+      'test',
+      `--config.file=${config}`,
+      `team=${team}`,
+      `severity=${severity}`,
+      'alertname=AutomationGuardrailsHeld',
+    ]);
+    expect(code, output).toBe(0);
+    expect(output.split('\n')).toContain(receiver);
   });
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { clockCheck, leaseFinding, serverCheck } from './doctor.ts';
+import { clockCheck, leaseFinding, policiesFinding, serverCheck } from './doctor.ts';
 
 const server = { gitVersion: 'v1', major: 1, date: 0, localDate: 0 };
 
@@ -12,6 +12,24 @@ describe('the version of Kubernetes', () => {
     [40, 'ok'],
   ])('1.%i', (minor, result) => {
     expect(serverCheck({ ...server, minor }).result).toBe(result);
+  });
+});
+
+describe('the policies', () => {
+  const wanted = [
+    'ValidatingAdmissionPolicy/a',
+    'MutatingAdmissionPolicy/b',
+    'MutatingAdmissionPolicy/c',
+  ];
+
+  it.each([
+    ['all are there', wanted, 'ok'],
+    ['none that rewrites is there, on purpose', wanted.slice(0, 1), 'note'],
+    ['one that rewrites is missing', wanted.slice(0, 2), 'failed'],
+    ['one that refuses is missing', wanted.slice(1), 'failed'],
+    ['nothing is there', [], 'failed'],
+  ])('%s', (_, present, result) => {
+    expect(policiesFinding(present, wanted).result).toBe(result);
   });
 });
 

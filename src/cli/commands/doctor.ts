@@ -141,14 +141,26 @@ async function policiesCheck(
       objects: await client.list(resource, { labelSelector }),
     })),
   );
-  const present = new Set(
+  return policiesFinding(
     lists.flatMap(({ kind, objects }) => objects.map(({ metadata }) => `${kind}/${metadata.name}`)),
+    wanted.map(({ kind, metadata }) => `${kind}/${metadata.name}`),
   );
-  const missing = wanted
-    .map(({ kind, metadata }) => `${kind}/${metadata.name}`)
-    .filter((id) => !present.has(id));
+}
+
+/** @param present policies and bindings that are installed, each as `Kind/name` */
+export function policiesFinding(present: readonly string[], wanted: readonly string[]): Finding {
+  const installed = new Set(present);
+  const missing = wanted.filter((id) => !installed.has(id));
   if (missing.length === 0) {
     return { result: 'ok', message: `${wanted.length} policies and bindings are installed.` };
+  }
+  const isMutating = (id: string): boolean => id.startsWith('Mutating');
+  if (missing.every(isMutating) && !present.some(isMutating)) {
+    return {
+      result: 'note',
+      message:
+        'Policies that rewrite are not installed, so the others refuse what these would rewrite. Where you want them: kubectl apply --server-side -k config/admission/mutating',
+    };
   }
   return {
     result: 'failed',
