@@ -15,7 +15,7 @@ const sources = {
     command('who-can', 'who-can ACTION NAME'),
     command('doctor', 'doctor'),
   ],
-  commonFlags: ['namespace'],
+  commonOptions: { namespace: { type: 'string', short: 'n' } },
   workflowNames: (namespace = 'default') => Promise.resolve([`${namespace}-invoice`]),
 };
 

@@ -4,8 +4,8 @@ import { whoCanActions } from './commands/who-can.ts';
 /** What is completed with. */
 export interface CompletionSources {
   commands: readonly Command[];
-  /** Names of flags that every command takes. */
-  commonFlags: readonly string[];
+  /** Flags that every command takes. */
+  commonOptions: Command['options'];
   /** Names of Workflows; fails where they can't be asked for. */
   workflowNames: (namespace: string | undefined) => Promise<string[]>;
 }
@@ -20,8 +20,21 @@ const noFiles = ':4';
  */
 export async function complete(
   words: readonly string[],
-  { commands, commonFlags, workflowNames }: CompletionSources,
+  { commands, commonOptions, workflowNames }: CompletionSources,
 ): Promise<string[]> {
+  const withValue = new Set(
+    [commonOptions, ...commands.map(({ options }) => options)].flatMap((options) =>
+      Object.entries(options)
+        .filter(([, { type }]) => type === 'string')
+        .flatMap(([name, { short }]) => [
+          `--${name}`,
+          ...(short === undefined ? [] : [`-${short}`]),
+        ]),
+    ),
+  );
+  /** Whether the next word is its value; `--flag=value` has it already. */
+  const takesValue = (word: string | undefined): boolean =>
+    word !== undefined && withValue.has(word);
   const word = words.at(-1) ?? '';
   const before = words.slice(0, -1);
   const plain = before.filter(
@@ -33,8 +46,7 @@ export async function complete(
 
   async function candidatesFor(): Promise<string[]> {
     if (word.startsWith('-')) {
-      const flags = [...commonFlags, ...Object.keys(command?.options ?? {})];
-      return flags.map((flag) => `--${flag}`);
+      return Object.keys({ ...commonOptions, ...command?.options }).map((flag) => `--${flag}`);
     }
     if (takesValue(before.at(-1))) return [];
     if (command === undefined) return commands.map(({ name }) => name);
@@ -44,14 +56,6 @@ export async function complete(
     if (!form.includes('NAME')) return [];
     return await workflowNames(namespaceIn(before)).catch(() => []);
   }
-}
-
-/** Whether the next word is its value; `--flag=value` has it already. */
-function takesValue(word: string | undefined): boolean {
-  return (
-    word !== undefined &&
-    /^(-n|-o|--(namespace|output|reason|timeout|kubeconfig|context|as))$/.test(word)
-  );
 }
 
 function namespaceIn(words: readonly string[]): string | undefined {

@@ -404,6 +404,94 @@ export const conditionsPage: ConditionsPage = {
       "action": "Rotate it there."
     },
     {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "True",
+      "reason": "ProbeDenied",
+      "meaning": "Fenced: admission denies new pods and tokens in its namespaces; a dry run proved it.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "False",
+      "reason": "ProbeAllowed",
+      "meaning": "Fenced: the dry run was not denied: the admission policies are missing, or not in force yet.",
+      "action": "kubectl apply -k config/admission"
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "Unknown",
+      "reason": "ProbeFailed",
+      "meaning": "Fenced: the API server did not answer the dry run. It is tried again.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "Unknown",
+      "reason": "Lifting",
+      "meaning": "Fenced: the release waits until the fence is lifted on the API server.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "False",
+      "reason": "Lifted",
+      "meaning": "Fenced: the fence is lifted; a dry run proved it.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Ready",
+      "status": "True",
+      "reason": "Stopped",
+      "meaning": "Ready: nothing runs in its namespaces, and nothing can start.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "Stopping",
+      "meaning": "Ready: the message names the namespaces that aren't stopped yet.",
+      "action": "kubectl get ksw -A"
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Effective",
+      "status": "True",
+      "reason": "Verified",
+      "meaning": "Effective: in every namespace, every rung was verified.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Effective",
+      "status": "False",
+      "reason": "NotVerified",
+      "meaning": "Effective: the message names the namespaces where something isn't verified, or stays valid.",
+      "action": "kubectl describe ksw namespace -n NAMESPACE"
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "Releasing",
+      "meaning": "Ready and Effective: its KillSwitches are being released; the message names those that are left.",
+      "action": "If it stays, look at the KillSwitch of such a namespace."
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Effective",
+      "status": "False",
+      "reason": "Releasing",
+      "meaning": "Ready and Effective: its KillSwitches are being released; the message names those that are left.",
+      "action": "If it stays, look at the KillSwitch of such a namespace."
+    },
+    {
       "kind": "KillSwitch",
       "condition": "Ready",
       "status": "True",

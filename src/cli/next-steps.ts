@@ -34,25 +34,33 @@ export function parseConditionsPage(page: string): ConditionsPage {
       condition = depth === '##' ? '' : title;
       continue;
     }
-    if (condition === '') continue;
     if (line.startsWith('True is bad')) badWhenTrue.add(`${kind}/${condition}`);
     const cells = /^\| (True|False|Unknown) \| ([^|]*) \| ((?:\\\||[^|])*) \|\s*(.*?)\s*\|$/.exec(
       line,
     );
     if (cells === null) continue;
     const [, status = '', names = '', meaning = '', action = ''] = cells;
-    for (const [, reason = ''] of names.matchAll(/`([A-Z]\w+)`/g)) {
-      reasons.push({
-        kind,
-        condition,
-        status,
-        reason,
-        meaning: plain(meaning),
-        action: plain(action).replace(/^As said there\.$/, ''),
-      });
+    // A section without one for each condition names them in the row.
+    const types = condition === '' ? typesIn(meaning.split(':', 1)[0]) : [condition];
+    for (const reason of typesIn(names)) {
+      for (const type of types) {
+        reasons.push({
+          kind,
+          condition: type,
+          status,
+          reason,
+          meaning: plain(meaning),
+          action: plain(action).replace(/^As said there\.$/, ''),
+        });
+      }
     }
   }
   return { reasons, badWhenTrue: [...badWhenTrue] };
+}
+
+/** CamelCase words in code, which types of conditions and reasons are. */
+function typesIn(text = ''): string[] {
+  return [...text.matchAll(/`([A-Z]\w+)`/g)].map(([, word = '']) => word);
 }
 
 /** Without Markdown. */

@@ -124,7 +124,7 @@ async function completeLine(words: readonly string[], { stdout }: RunOptions): P
   try {
     const lines = await complete(words, {
       commands,
-      commonFlags: Object.keys(commonOptions),
+      commonOptions,
       workflowNames: async (namespace) => {
         kubeConfig.load({ kubeconfig: undefined, context: undefined });
         const context = kubeConfig.getContextObject(kubeConfig.getCurrentContext());

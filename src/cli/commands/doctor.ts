@@ -1,5 +1,6 @@
 import { admissionParts, canary } from '../../admission/index.ts';
 import { conditionOf } from '../../api/conditions.ts';
+import { kinds } from '../../api/kinds.ts';
 import { GROUP, label, MANAGED_BY, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { KubeObject, Lease } from '../../api/objects.ts';
 import { defineResource, resources, type Resource } from '../../api/resources.ts';
@@ -104,18 +105,13 @@ export function serverCheck({ gitVersion, major, minor }: ServerInfo): Finding {
 }
 
 async function kindsCheck({ client }: Session): Promise<Finding> {
-  const kinds: Resource[] = [
-    resources.workflows,
-    resources.automationIdentities,
-    resources.killSwitches,
-  ];
   const missing: string[] = [];
-  for (const kind of kinds) {
+  for (const { resource } of kinds) {
     try {
-      await client.list(kind, { namespace: PROBE_NAMESPACE });
+      await client.list(resource, resource.namespaced ? { namespace: PROBE_NAMESPACE } : {});
     } catch (error) {
       if (!isNotFound(error)) throw error;
-      missing.push(kind.plural);
+      missing.push(resource.plural);
     }
   }
   if (missing.length === 0) return { result: 'ok', message: `${kinds.length} kinds are served.` };
@@ -132,11 +128,11 @@ async function policiesCheck(
   const { validating, mutating } = admissionParts();
   const servesMutation = info === undefined || info.major > 1 || info.minor >= mutationMinor;
   const wanted = [...validating, ...(servesMutation ? mutating : [])];
-  const kinds: Resource[] = [resources.validatingPolicies, resources.validatingBindings];
-  if (servesMutation) kinds.push(resources.mutatingPolicies, resources.mutatingBindings);
+  const listed: Resource[] = [resources.validatingPolicies, resources.validatingBindings];
+  if (servesMutation) listed.push(resources.mutatingPolicies, resources.mutatingBindings);
   const labelSelector = `app.kubernetes.io/name=${MANAGED_BY}`;
   const lists = await Promise.all(
-    kinds.map(async (resource) => ({
+    listed.map(async (resource) => ({
       kind: resource.kind,
       objects: await client.list(resource, { labelSelector }),
     })),

@@ -51,7 +51,7 @@ async function status(session: Session, name: string | undefined): Promise<numbe
 
 /** What stops more than one namespace, to whoever may see it. */
 async function tellOfClusterKills({ client, output, stderr }: Session): Promise<void> {
-  if (output !== 'table') return;
+  if (output !== 'table' && output !== 'wide') return;
   const standing = await client.list(resources.clusterKillSwitches).catch((error: unknown) => {
     // An earlier version doesn't serve the kind.
     if (isForbidden(error) || isNotFound(error)) return [];
