@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Command } from './command.ts';
-import { complete } from './complete.ts';
+import { complete, type CompletionSources } from './complete.ts';
 
 const command = (name: string, form: string, options = {}): Command => ({
   name,
@@ -9,7 +9,7 @@ const command = (name: string, form: string, options = {}): Command => ({
   run: () => Promise.resolve(0),
 });
 
-const sources = {
+const sources: CompletionSources = {
   commands: [
     command('kill', 'kill NAME --reason TEXT', { reason: { type: 'string' } }),
     command('who-can', 'who-can ACTION NAME'),
