@@ -118,6 +118,12 @@ describe.each(pages)('%s', (page) => {
   });
 });
 
+it('the guide for platform engineers names every role for people', () => {
+  const guide = textOf('docs/guides/platform-engineer.md');
+  for (const { name } of userRoles)
+    expect(guide).toContain(`| \`automation-guardrails-${name}\` |`);
+});
+
 it('the pages show commands at all', () => {
   expect(pages.flatMap(commandLinesOf).length).toBeGreaterThan(50);
 });
