@@ -268,6 +268,17 @@ describe('status', () => {
     expect((JSON.parse(out) as { name: string }[]).map(({ name }) => name)).toEqual(['invoice']);
   });
 
+  it('prints the owner with -o wide', async () => {
+    server.put(resources.workflows, {
+      ...workflow,
+      spec: { targets: [], owner: { team: 'payments', contact: 'p', escalation: 'pager' } },
+    });
+    expect((await cli('status')).out).not.toContain('pager');
+    const { out } = await cli('status', '-o', 'wide');
+    expect(out).toMatch(/TEAM +ESCALATION/);
+    expect(out).toMatch(/payments +pager/);
+  });
+
   it.each(['table', 'json', 'yaml'])('prints %s', async (format) => {
     server.put(resources.workflows, workflow);
     server.put(resources.killSwitches, killSwitch);

@@ -25,7 +25,10 @@ describe('the alerts', () => {
   it.each(rules)(
     'lead to a runbook that speaks of them: $alert',
     async ({ alert, annotations }) => {
-      expect(await readFile(path.join(root, annotations.runbook), 'utf8')).toContain(alert);
+      const runbook = await readFile(path.join(root, annotations.runbook), 'utf8');
+      expect(runbook).toContain(`\`${alert}\``);
+      // How to go back, whatever it was.
+      expect(runbook).toMatch(/^## (Undo|Release it)$/m);
     },
   );
 
