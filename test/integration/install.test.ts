@@ -356,7 +356,7 @@ describe('installing with Helm', () => {
         '-o=jsonpath={.spec.replicas}',
       ]);
     expect(await replicas()).toBe('1');
-    const back = await run(helm, ['rollback', 'ag', '1', ...flags]);
+    const back = await run(helm, ['rollback', 'ag', '1', '--namespace=guardrails']);
     expect(back.code, back.output).toBe(0);
     expect(await replicas()).toBe('2');
     // What holds a kill isn't taken away unasked, neither by this command nor by Helm.
