@@ -15,6 +15,7 @@ import {
   type Workload,
 } from './api/workload.ts';
 import type { Config } from './config.ts';
+import { ApprovalController, keysFor as approvalKeysFor } from './controllers/approval.ts';
 import {
   AutomationIdentityController,
   keysFor as identityKeysFor,
@@ -32,6 +33,8 @@ import {
   keysFor as workflowKeysFor,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { WorkflowApprovals, workflowOfApproval } from './controllers/workflow-approval.ts';
+import { quorumOf } from './guardrails/approval/plan.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { RevokedTokens } from './guardrails/credentials/revoked-tokens.ts';
@@ -110,6 +113,13 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   const caches = createCaches({ client, logger, metrics });
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
 
+  const approvals = new WorkflowApprovals({
+    workflows: caches.workflows.store,
+    identities: caches.identities.store,
+    approvals: caches.approvals.store,
+    workloads,
+    clock,
+  });
   const revokedTokens = new RevokedTokens({ clock });
   const mutation = new Mutation({
     client: killClient,
@@ -190,6 +200,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       clusterRoleBindings: caches.clusterRoleBindings,
       workloads,
       pods: caches.pods.store,
+      approvals,
       clock,
       randomBytes,
       revokedTokens,
@@ -214,6 +225,27 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       killSwitches: caches.killSwitches.store,
       networkPolicies: caches.networkPolicies.store,
       workloads,
+      approvals,
+      clock,
+    }),
+    accepts: isNotOfProbe,
+    behind: killSwitch,
+    workers: config.workers,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  });
+
+  const approval = new Controller({
+    reconciler: new ApprovalController({
+      client: leading,
+      events,
+      state: approvals,
+      workflows: caches.workflows.store,
+      namespaces: caches.namespaces.store,
+      killSwitches: caches.killSwitches.store,
+      approvals: caches.approvals.store,
+      pods: caches.pods.store,
       clock,
     }),
     accepts: isNotOfProbe,
@@ -259,7 +291,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
-  const led = wireLed(caches, { identity, workflow, fence, metrics });
+  const led = wireLed(caches, { identity, workflow, approval, fence, metrics });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -368,6 +400,7 @@ function createCaches(
     identities: watch(resources.automationIdentities, byNamespace),
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
+    approvals: watch(resources.approvals, { indexes: { workflow: workflowOfApproval } }),
     namespaces: watch(resources.namespaces, {
       project: ({ metadata }): Namespace => ({
         metadata: {
@@ -525,22 +558,49 @@ function wireLed(
   {
     identity,
     workflow,
+    approval,
     fence,
     metrics,
-  }: { identity: Controller; workflow: Controller; fence: Controller; metrics: Metrics },
+  }: {
+    identity: Controller;
+    workflow: Controller;
+    approval: Controller;
+    fence: Controller;
+    metrics: Metrics;
+  },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
   };
-  const { workflows, identities, killSwitches, namespaces } = caches;
-  workflows.onChange(({ object }) => enqueueAll(workflow, workflowKeysFor.workflow(object)));
+  const { workflows, identities, killSwitches, namespaces, pods } = caches;
+  /** What has to be approved concerns all three. */
+  const enqueueApproved = (keys: readonly string[]): void => {
+    enqueueAll(workflow, keys);
+    const ofApproval = keys.filter((key) => {
+      const known = workflows.store.get(key);
+      return known === undefined || quorumOf(known) > 0;
+    });
+    enqueueAll(approval, ofApproval);
+    enqueueAll(identity, ofApproval);
+  };
+  workflows.onChange(({ object, previous }) => {
+    const keys = workflowKeysFor.workflow(object);
+    enqueueAll(workflow, keys);
+    enqueueAll(approval, keys);
+    // Its need may have gone, or come.
+    if (object.metadata.generation !== previous?.metadata.generation) enqueueAll(identity, keys);
+  });
+  caches.approvals.onChange(({ object }) => enqueueApproved(workflowOfApproval(object)));
+  pods.onChange(({ object }) => enqueueAll(approval, approvalKeysFor.pod(object)));
   identities.onChange(({ object }) => {
+    enqueueAll(approval, identityKeysFor.identity(object));
     enqueueAll(identity, identityKeysFor.identity(object));
     enqueueAll(workflow, workflowKeysFor.identity(object));
   });
   killSwitches.onChange(({ object }) => {
     enqueueAll(identity, identityKeysFor.killSwitch(object, identities.store));
     enqueueAll(workflow, workflowKeysFor.killSwitch(object, workflows.store));
+    enqueueAll(approval, workflowKeysFor.killSwitch(object, workflows.store));
   });
   namespaces.onChange(({ object }) => {
     enqueueAll(identity, identityKeysFor.namespace(object, identities.store));
@@ -571,7 +631,7 @@ function wireLed(
   for (const cache of caches.workloads) {
     cache.onChange((change) => {
       const keys = workflowKeysFor.workload(change, workflows.store);
-      if (!isOfCountsAlone(change)) enqueueAll(workflow, keys);
+      if (!isOfCountsAlone(change)) enqueueApproved(keys);
       else for (const key of keys) workflow.enqueueAfter(key, countsDelayMs);
     });
   }
@@ -587,10 +647,19 @@ function wireLed(
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
       workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
+      approval.run(signal, approvalKeys(caches)),
       fence.run(signal, [fenceInForceKey]),
     ]);
     metrics.forgetObjects();
   };
+}
+
+/** Of every Workflow, and of those that decisions are left of. */
+function approvalKeys({ workflows, approvals }: Caches): Iterable<string> {
+  return new Set([
+    ...[...workflows.store.list()].map(keyOf),
+    ...[...approvals.store.list()].flatMap(workflowOfApproval),
+  ]);
 }
 
 function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {

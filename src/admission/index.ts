@@ -1,3 +1,4 @@
+import { approvalPolicies } from './approval.ts';
 import { childrenPolicies } from './children.ts';
 import { credentialPolicies } from './credentials.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
@@ -8,6 +9,7 @@ import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
 
+export { approvalCreationPolicyName, approvalRequired } from './approval.ts';
 export {
   annotationProbePolicyName,
   clusterProbePolicyName,
@@ -42,6 +44,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...podPolicies(),
     ...childrenPolicies(),
     ...roleBindingPolicies(),
+    ...approvalPolicies(),
   ];
 }
 

@@ -1,6 +1,7 @@
 import { wholeNamespaceName } from '../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
+import { unstampedApprover } from './approval.ts';
 import {
   annotationOf,
   changesAnnotation,
@@ -54,6 +55,7 @@ export const releaseStampPolicyName = policyName('kill-switch-release');
 const unstamped = {
   engagedBy: 'engagedBy is the authenticated user',
   releasedBy: 'released-by is stamped by admission',
+  approver: unstampedApprover,
 };
 
 /**
@@ -487,23 +489,27 @@ function protectSelectedNamespace(): AdmissionObject[] {
 }
 
 /**
- * People read from a status how far a kill is, and the operator which rungs it has proven and which
- * Secrets it made.
+ * People read from a status how far a kill is, and the operator which rungs it has proven, which
+ * Secrets it made, and which revision was approved.
  */
 function protectStatus(): AdmissionObject[] {
   const {
     killSwitches: ofKill,
     clusterKillSwitches: ofCluster,
     automationIdentities: ofIdentity,
+    workflows,
   } = resources;
   return validating({
     name: 'kill-switch-status',
-    description: 'How far a kill is, and what an identity has, is said by the operator alone.',
-    rules: [ofKill, ofCluster, ofIdentity].map((resource) => rule(resource, ['UPDATE'], 'status')),
+    description:
+      'How far a kill is, what an identity has, and what of a Workflow is approved, is said by the operator alone.',
+    rules: [ofKill, ofCluster, ofIdentity, workflows].map((resource) =>
+      rule(resource, ['UPDATE'], 'status'),
+    ),
     everywhere: true,
     validations: [
       {
-        expression: `request.resource.resource == '${ofIdentity.plural}' ? ${mayOnIdentities('manage-children')} : ${mayOnThis('lift')}`,
+        expression: `request.resource.resource in ['${ofIdentity.plural}', '${workflows.plural}'] ? ${mayOnIdentities('manage-children')} : ${mayOnThis('lift')}`,
         message: 'the status is written by the operator alone; leave it alone',
       },
     ],

@@ -8,6 +8,7 @@ import {
   workloadResources,
   type WorkloadKind,
 } from '../api/workload.ts';
+import { approvalRequired } from './approval.ts';
 import { policyName } from './policies.ts';
 
 /**
@@ -346,6 +347,64 @@ const ofIdentities: Record<string, PolicyProbe> = {
   },
 };
 
+const { approvals } = resources;
+const highRisk = { spec: { ...workflowSpec, risk: 'High' } };
+
+const ofApprovals: Record<string, PolicyProbe> = {
+  'changed-by': {
+    kind: 'Mutation',
+    requests: carriers({}),
+    shows: ({ metadata }) => (metadata.annotations?.[annotation.changedBy] ?? '') !== '',
+    twin: 'changed-by-kept',
+  },
+  'changed-by-kept': {
+    kind: 'Denial',
+    requests: carriers({ annotations: { [annotation.changedBy]: 'probe' } }),
+    says: 'is the authenticated user who changed the spec',
+    behind: 'changed-by',
+  },
+  'changed-template': compared('It takes a Workflow that needs approval.'),
+  'changed-template-kept': compared('It takes a Workflow that needs approval.'),
+  'approval-mark': {
+    kind: 'Mutation',
+    requests: [create(workflows, highRisk)],
+    shows: ({ metadata }) => metadata.labels?.[label.approval] === approvalRequired,
+    twin: 'approval-marks',
+  },
+  'approval-unmark': {
+    kind: 'Mutation',
+    requests: [
+      create(workflows, { spec: workflowSpec }, { labels: { [label.approval]: approvalRequired } }),
+    ],
+    shows: ({ metadata }) => metadata.labels?.[label.approval] === undefined,
+    twin: 'approval-marks',
+  },
+  'approval-marks': {
+    kind: 'Denial',
+    requests: [create(workflows, highRisk, { labels: { [label.approval]: 'no' } })],
+    says: 'follows spec.risk and spec.approval',
+    behind: 'approval-mark',
+  },
+  'approval-workflow-stays': compared('It takes a Workflow that needs approval.'),
+  'approval-namespace': compared('It takes a Workflow that needs approval.'),
+  'approval-stamp': compared('The operator is no person, so approval-create answers first.'),
+  'approval-create': {
+    kind: 'Denial',
+    requests: [
+      create(approvals, {
+        spec: { workflow: 'probe', digest: '0'.repeat(64), decision: 'Reject', reason: 'probe' },
+      }),
+    ],
+    says: 'a ServiceAccount may not decide on a Workflow',
+  },
+  'approval-own': compared('The operator is no person, so approval-create answers first.'),
+  'approval-own-identity': compared('The operator is no person, so approval-create answers first.'),
+  'approval-bare': compared('The operator is no person, so approval-create answers first.'),
+  'approval-delete': compared(mayDoSo),
+  'approval-gate': compared('The quota of that namespace leaves no pod to look at.'),
+  'approval-gated': compared('It takes a Workflow that needs approval.'),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -393,6 +452,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofFences,
     ...ofIdentities,
     ...ofWorkloads,
+    ...ofApprovals,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );
 

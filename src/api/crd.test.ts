@@ -75,6 +75,7 @@ describe('customResourceDefinitions', () => {
         'automationguardrails.dev_clusterkillswitches.yaml',
         'clusterkillswitches.automationguardrails.dev',
       ],
+      ['automationguardrails.dev_approvals.yaml', 'approvals.automationguardrails.dev'],
     ]);
   });
 });

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { approvalSpecSchema, approvalStatusSchema } from './approval.ts';
 import {
   automationIdentityRules,
   automationIdentitySpecSchema,
@@ -97,6 +98,7 @@ export const kinds: readonly KindDefinition[] = [
     columns: [
       conditionColumn('Ready', 'Ready', 'Its guardrails are in place.'),
       conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
+      conditionColumn('Approved', 'Approved', 'What runs is approved, as far as that is needed.'),
       conditionColumn('Stopped', 'Stopped', 'The kill switch is engaged.'),
       reasonColumn,
       {
@@ -180,6 +182,45 @@ export const kinds: readonly KindDefinition[] = [
         'Everything was verified, and nothing stays valid.',
       ),
       conditionColumn('Ready', 'Ready', 'The stop is complete.'),
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.approvals,
+    shortName: 'awa',
+    description:
+      'An Approval is the decision of one person on one revision of a Workflow: that it may run, or may not. It is created and never changed (`kubectl guardrails approve`, `kubectl guardrails reject`).',
+    spec: approvalSpecSchema,
+    status: approvalStatusSchema,
+    rules: [],
+    columns: [
+      {
+        name: 'Workflow',
+        type: 'string',
+        jsonPath: '.spec.workflow',
+        description: 'What it decides on.',
+      },
+      {
+        name: 'Decision',
+        type: 'string',
+        jsonPath: '.spec.decision',
+        description: 'What was decided.',
+      },
+      { name: 'Approver', type: 'string', jsonPath: '.spec.approver', description: 'By whom.' },
+      {
+        name: 'Expires',
+        type: 'string',
+        jsonPath: '.spec.expires',
+        description: 'Until when it counts.',
+      },
+      { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
+      {
+        name: 'Digest',
+        type: 'string',
+        jsonPath: '.spec.digest',
+        description: 'The revision.',
+        priority: 1,
+      },
       ageColumn,
     ],
   },

@@ -24,6 +24,8 @@ export const label = {
   releasing: `${GROUP}/releasing`,
   /** On a KillSwitch: name of the ClusterKillSwitch that it belongs to; written by the operator alone. */
   clusterKillSwitch: `${GROUP}/cluster-kill-switch`,
+  /** On a Workflow that needs approval, a function of its spec, written by admission. */
+  approval: `${GROUP}/approval`,
   /** On children: name of the AutomationIdentity that they belong to. */
   identity: `${GROUP}/identity`,
   /** On children: name of the Workflow that they belong to. */
@@ -57,7 +59,15 @@ export function secretNameOf(identity: string, credential: string): string {
 /** Entry of a DaemonSet's nodeSelector that no node has: with it, none of its pods starts. */
 export const stoppedSelector = `${GROUP}/stopped`;
 
+/** Scheduling gate of a pod that waits for approval; the operator alone takes it away. */
+export const approvalGate = `${GROUP}/approval`;
+
 export const annotation = {
+  /**
+   * On a Workflow or AutomationIdentity: the authenticated user who last changed its spec, stamped
+   * by admission.
+   */
+  changedBy: `${GROUP}/changed-by`,
   /** On a Workflow, AutomationIdentity or Namespace: engages; the value is the reason. */
   killSwitch: `${GROUP}/kill-switch`,
   /** The authenticated user who engaged, stamped by admission together with the annotation. */

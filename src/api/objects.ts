@@ -172,7 +172,12 @@ export interface PodSecrets {
 }
 
 export interface Pod extends KubeObject {
-  spec?: { serviceAccountName?: string; nodeName?: string; terminationGracePeriodSeconds?: number };
+  spec?: {
+    serviceAccountName?: string;
+    nodeName?: string;
+    terminationGracePeriodSeconds?: number;
+    schedulingGates?: { name: string }[];
+  };
   status?: {
     phase?: string;
     reason?: string;
@@ -181,6 +186,8 @@ export interface Pod extends KubeObject {
   };
   /** Of the cache alone: which generated credentials it holds. */
   secrets?: PodSecrets;
+  /** Of the cache alone, and of a pod that waits for approval alone: digest of what it runs. */
+  codeDigest?: string;
 }
 
 export interface Lease extends KubeObject {

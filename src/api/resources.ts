@@ -13,6 +13,7 @@ import type {
   TokenRequest,
   TokenReview,
 } from './objects.ts';
+import type { Approval } from './approval.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
 import type { KillSwitch } from './kill-switch.ts';
@@ -62,6 +63,7 @@ export const resources = {
     'clusterkillswitches',
     false,
   ),
+  approvals: defineResource<Approval>(GROUP, VERSION, 'Approval', 'approvals'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   /** What is created on the subresource `token` of a ServiceAccount. */

@@ -133,6 +133,37 @@ const egressEntry = z
     ),
   });
 
+/** How much harm an automation can do, and so how many people approve what it runs. */
+export const risks = ['Low', 'Medium', 'High'] as const;
+
+export type Risk = (typeof risks)[number];
+
+/** Approvals that anything may ask for at most. */
+const maxApprovals = 8;
+
+const change = z
+  .object({
+    version: z.string().max(128).optional().meta({
+      description: 'The version, as people and pipelines call it.',
+    }),
+    reason: sentence('reason', 'Why it is changed.').optional(),
+    requestedBy: z.string().max(256).optional().meta({
+      description:
+        'Who asked for it. Asserted by whoever writes it, not authenticated: who that was, admission stamps in the annotation `automationguardrails.dev/changed-by`. Who is named here approves nothing of it.',
+    }),
+    ticket: z.string().max(256).optional().meta({ description: 'Where it was discussed.' }),
+  })
+  .meta({ description: 'What is told to those who approve this version.' });
+
+const approval = z
+  .object({
+    required: z.int32().min(0).max(maxApprovals).optional().meta({
+      description:
+        'Approvals that it needs, where that is more than its risk asks for; it never lowers that.',
+    }),
+  })
+  .meta({ description: 'Approval beyond what the risk asks for.' });
+
 export const workflowSpecSchema = z
   .object({
     description: z
@@ -141,6 +172,13 @@ export const workflowSpecSchema = z
       .optional()
       .meta({ description: 'What the automation does, for people.' }),
     owner: ownerSchema.optional(),
+    risk: z.enum(risks).optional().meta({
+      default: 'Low',
+      description:
+        'How much harm it can do: `Low` needs no approval, `Medium` one, `High` two. Until everything that runs is approved, none of its new pods starts. Lowering it takes the verb `waive-approval`.',
+    }),
+    change: change.optional(),
+    approval: approval.optional(),
     targets: z.array(target).min(1).max(256).meta({
       description: 'The workloads that the automation consists of.',
       'x-kubernetes-list-type': 'atomic',
@@ -156,14 +194,56 @@ export const workflowSpecSchema = z
 export type WorkflowSpec = z.infer<typeof workflowSpecSchema>;
 export type EgressEntry = z.infer<typeof egressEntry>;
 
+/** Parts of a revision that its status names: two specs, and as many workloads as targets. */
+export const maxParts = 258;
+
+/** Hexadecimal SHA-256. */
+function sha256(description: string): z.ZodString {
+  return z.string().max(64).meta({ description });
+}
+
 export const workflowStatusSchema = z
   .object({
     observedGeneration: generation('`metadata.generation` that the status speaks of.'),
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; and `Stopped`, while the kill switch is engaged.',
+        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; and `Stopped`, while the kill switch is engaged.',
     }),
+    revision: z
+      .object({
+        digest: sha256(
+          'Digest of everything that runs: this spec, the spec of the AutomationIdentity, and the pod template of each target. Approvals name it; any change makes another.',
+        ),
+        approved: z
+          .object({
+            digest: sha256('Its digest.'),
+            parts: z
+              .array(
+                z
+                  .object({
+                    name: z.string().max(128).meta({
+                      description:
+                        '`Workflow`, `AutomationIdentity`, or kind and name of a target.',
+                    }),
+                    digest: sha256('Digest of this part.'),
+                  })
+                  .meta({ description: 'A part of what runs.' }),
+              )
+              .max(maxParts)
+              .meta({
+                description: 'What it consisted of.',
+                'x-kubernetes-list-type': 'atomic',
+              }),
+          })
+          .exactOptional()
+          .meta({
+            description:
+              'What was approved last. Its pods may start while a change waits for approval.',
+          }),
+      })
+      .exactOptional()
+      .meta({ description: 'What is to be approved; absent where nothing has to be.' }),
     targets: z
       .object({
         total: count('Workloads that the targets name.'),
@@ -177,6 +257,11 @@ export const workflowStatusSchema = z
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 
 export type WorkflowStatus = z.infer<typeof workflowStatusSchema>;
+
+/** A part of what runs, and its digest. */
+export type RevisionPart = NonNullable<
+  NonNullable<WorkflowStatus['revision']>['approved']
+>['parts'][number];
 
 /** An automation: what runs, who owns it, and where it may connect. */
 export interface Workflow extends KubeObject {

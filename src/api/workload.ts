@@ -1,5 +1,6 @@
 import { annotation, stoppedSelector } from './names.ts';
 import type { KubeObject, LabelSelector, ObjectMeta, PodTemplate } from './objects.ts';
+import { podCodeDigest } from './pod-code.ts';
 import { resources, type Resource } from './resources.ts';
 
 /** Kinds of workload that a Workflow can target and the kill switch stops. */
@@ -70,6 +71,8 @@ export interface Workload extends KubeObject {
   podSelector?: LabelSelector;
   /** Names of Secrets that its pod template references: env, envFrom, volumes, imagePullSecrets. */
   secretNames: string[];
+  /** What its pods run: {@link podCodeDigest} of its template. */
+  codeDigest: string;
   /** Value of our `restarted-at` annotation on its pod template. */
   restartedAt?: string;
   /** Kept from starting pods by the field of {@link pauses}, whoever did that. */
@@ -108,6 +111,7 @@ interface RawSpec {
   template?: PodTemplate;
   jobTemplate?: { spec?: { template?: PodTemplate } };
   persistentVolumeClaimRetentionPolicy?: { whenScaled?: string };
+  volumeClaimTemplates?: { metadata?: { name?: string } }[];
 }
 
 /** Keeps of a workload what {@link Workload} names; total, whatever the object looks like. */
@@ -137,6 +141,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     podLabels: template?.metadata?.labels ?? {},
     ...(selector !== undefined && { podSelector: selector }),
     secretNames: referencedSecrets(template?.spec),
+    codeDigest: podCodeDigest(template ?? {}, claimTemplatesOf(spec)),
     ...(restartedAt !== undefined && { restartedAt }),
     isPaused: isPaused(kind, spec, template),
     isRolledOut: isRolledOut(kind, metadata.generation, spec.replicas, status),
@@ -148,6 +153,10 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     scaleDeletesVolumes:
       kind === 'StatefulSet' && spec.persistentVolumeClaimRetentionPolicy?.whenScaled === 'Delete',
   };
+}
+
+function claimTemplatesOf({ volumeClaimTemplates = [] }: RawSpec): string[] {
+  return volumeClaimTemplates.flatMap(({ metadata }) => metadata?.name ?? []);
 }
 
 function isPaused(kind: WorkloadKind, spec: RawSpec, template: PodTemplate | undefined): boolean {

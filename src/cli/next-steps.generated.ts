@@ -141,6 +141,62 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "NotApproved",
+      "meaning": "What runs isn't approved. New pods of it wait at their scheduling gate, too.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Approved",
+      "status": "True",
+      "reason": "NotRequired",
+      "meaning": "Its risk asks for no approval.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Approved",
+      "status": "True",
+      "reason": "Approved",
+      "meaning": "What runs has as many approvals as it needs. The message says by whom and until when.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Approved",
+      "status": "False",
+      "reason": "NotApproved",
+      "meaning": "Approvals are missing; the message says how many, and who of those who decided doesn't count.",
+      "action": "kubectl guardrails approve NAME -n NAMESPACE --reason \"…\", as somebody who didn't change it"
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Approved",
+      "status": "False",
+      "reason": "Rejected",
+      "meaning": "Somebody rejected what runs.",
+      "action": "kubectl guardrails approvals NAME says why. Change it, or have who rejected it decide again."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Approved",
+      "status": "False",
+      "reason": "Expired",
+      "meaning": "It had approvals enough, and some have run out. Pods that run go on.",
+      "action": "Approve it again."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Approved",
+      "status": "Unknown",
+      "reason": "SpecMalformed",
+      "meaning": "The spec can't be read.",
+      "action": "See Held."
+    },
+    {
+      "kind": "Workflow",
       "condition": "Stopped",
       "status": "False",
       "reason": "NotEngaged",
@@ -354,6 +410,14 @@ export const conditionsPage: ConditionsPage = {
       "reason": "PurposeMissing",
       "meaning": "spec.purpose is missing or blank.",
       "action": "Write what the identity is for."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "NotApproved",
+      "meaning": "The Workflow of the same name isn't approved. The ServiceAccount is there, for pods that wait; it may do nothing new.",
+      "action": ""
     },
     {
       "kind": "AutomationIdentity",

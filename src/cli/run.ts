@@ -4,6 +4,8 @@ import { messageOf } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
 import { resources } from '../api/resources.ts';
 import { exit, UsageError, type Command, type Session } from './command.ts';
+import { approvalsCommand } from './commands/approvals.ts';
+import { approveCommand, rejectCommand } from './commands/approve.ts';
 import { complete } from './complete.ts';
 import { completionCommand } from './commands/completion.ts';
 import { doctorCommand } from './commands/doctor.ts';
@@ -32,6 +34,9 @@ const commands: readonly Command[] = [
   treeCommand,
   whoCanCommand,
   doctorCommand,
+  approveCommand,
+  rejectCommand,
+  approvalsCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,
@@ -48,8 +53,10 @@ const commonOptions = {
 /** What `--help` says of each option, in its order. */
 const optionTexts = [
   ['-n, --namespace NAME', "namespace; default: the context's"],
-  ['-A, --all-namespaces', 'status of all namespaces'],
-  ['    --reason TEXT', 'why; kept in the KillSwitch and in the events'],
+  ['-A, --all-namespaces', 'status and approvals: of all namespaces'],
+  ['    --reason TEXT', 'why; kept in the KillSwitch or Approval, and in the events'],
+  ['    --ticket TEXT', 'approve and reject: where it was discussed'],
+  ['    --expires-in 8h', 'approve: how long the approval counts'],
   ['    --wait=false', "don't wait until it is done"],
   [
     '    --force',

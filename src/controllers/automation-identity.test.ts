@@ -75,6 +75,7 @@ beforeEach(() => {
     clusterRoleBindings: optionalCache(resources.clusterRoleBindings, bindingIndexes),
     workloads: { list: () => [], byIndex: () => [] },
     pods: { byIndex: () => [] },
+    approvals: { of: () => undefined },
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
     revokedTokens: new RevokedTokens({ clock: () => now }),

@@ -61,6 +61,7 @@ import type { Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
+import type { WorkflowApprovals } from './workflow-approval.ts';
 
 /** What this controller reports to the metrics. */
 export interface AutomationIdentityMetrics {
@@ -114,6 +115,8 @@ export interface AutomationIdentityControllerOptions {
   workloads: IndexedStore<Workload>;
   /** Indexed by `secret` (`namespace/secretName`). */
   pods: Pick<ReadStore<Pod>, 'byIndex'>;
+  /** What is approved of the Workflow of the same name. */
+  approvals: Pick<WorkflowApprovals, 'of'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
   randomBytes: RandomBytes;
@@ -279,7 +282,7 @@ export class AutomationIdentityController implements Reconciler {
     return {
       identity,
       spec,
-      missing: whatIsMissing({ identity, namespace }),
+      missing: whatIsMissing({ identity, namespace, approved: options.approvals.of(key)?.finding }),
       killSwitch,
       isStopped: killSwitch !== undefined && !isLifted(killSwitch),
       kept:
@@ -330,6 +333,7 @@ export class AutomationIdentityController implements Reconciler {
     const kept = isStopped ? undefined : observation.kept;
     const plan = planIdentity(identity, spec, children, {
       withheld: isWithheld(observation),
+      awaitsApproval: awaitsApproval(observation),
       grantable: this.#grantable(),
       kept,
     });
@@ -505,6 +509,10 @@ const soonestMs = 1_000;
 
 function isWithheld({ missing, isStopped }: Observation): boolean {
   return missing.length > 0 || isStopped;
+}
+
+function awaitsApproval({ missing, isStopped }: Observation): boolean {
+  return !isStopped && missing.every(({ reason }) => reason === 'NotApproved');
 }
 
 /**

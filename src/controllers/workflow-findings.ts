@@ -4,6 +4,7 @@ import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation } from '../api/names.ts';
 import type { KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
+import { notApproved } from '../guardrails/approval/plan.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
@@ -31,6 +32,8 @@ export interface WorkflowView {
   identity: AutomationIdentity | undefined;
   /** The KillSwitch of the same name. */
   killSwitch: KillSwitch | undefined;
+  /** The condition `Approved`. */
+  approved: Finding;
 }
 
 /** What a Workflow needs before anything is granted to it. This list is the specification. */
@@ -44,6 +47,7 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     identityNotReady,
     targetRunsAsAnother,
     ({ targets }) => whatEgressMisses(targets.workloads),
+    ({ approved }) => notApproved(approved),
   ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
@@ -70,6 +74,7 @@ function identityHeld({ identity, namespace }: WorkflowView): Problem | undefine
   if (identity === undefined || held?.status !== 'True') return undefined;
   // Said already, of the Workflow itself.
   if (held.reason === 'NamespaceNotGuarded' && !isGuarded(namespace)) return undefined;
+  if (held.reason === 'NotApproved') return undefined;
   return {
     reason: 'IdentityHeld',
     message: `AutomationIdentity ${identity.metadata.name} is held: ${clip(held.message, 1024)}`,
@@ -89,8 +94,10 @@ function identityNotReady({ identity }: WorkflowView): Problem | undefined {
 /** Reasons of an identity that isn't ready and lacks nothing. */
 const passing = new Set(['Provisioning', 'KillSwitchEngaged']);
 
-/** The identity was created just now, and nobody has looked at it yet. */
-export function isIdentityPending({ identity }: WorkflowView): boolean {
+/** The identity was created, or approved, just now, and nobody has looked at it yet. */
+export function isIdentityPending({ identity, approved }: WorkflowView): boolean {
+  const held = conditionOf(identity?.status?.conditions, 'Held');
+  if (held?.reason === 'NotApproved' && approved.status === 'True') return true;
   const ready = conditionOf(identity?.status?.conditions, 'Ready');
   return identity !== undefined && (ready === undefined || ready.reason === 'Provisioning');
 }
@@ -127,7 +134,8 @@ export function isEgressClosed(view: WorkflowView): boolean {
 }
 
 /**
- * The conditions of a Workflow: `Ready`, and `Held` and `Stopped`, which are true when it is bad.
+ * The conditions of a Workflow: `Ready` and `Approved`, and `Held` and `Stopped`, which are true when
+ * it is bad.
  *
  * @param problems whatever else keeps it from being ready, the most important first
  */
@@ -136,7 +144,12 @@ export function workflowFindings(
   missing: readonly Problem[],
   problems: readonly Problem[],
 ): Finding[] {
-  return [readyFinding(view, missing, problems), heldFinding(missing), stoppedFinding(view)];
+  return [
+    readyFinding(view, missing, problems),
+    heldFinding(missing),
+    view.approved,
+    stoppedFinding(view),
+  ];
 }
 
 function readyFinding(
@@ -236,6 +249,12 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
         return before?.status === 'True'
           ? [{ type: 'normal', reason: 'NoLongerHeld', message }]
+          : [];
+      case 'Approved':
+        if (status === 'True' && reason === 'Approved')
+          return [{ type: 'normal', reason, message }];
+        return reason === 'Rejected' || reason === 'Expired'
+          ? [{ type: 'warning', reason, message }]
           : [];
       case 'Stopped': {
         // Its release is told by who does it.

@@ -16,6 +16,7 @@ import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
+import { notRequired } from './workflow-approval.ts';
 import { keysFor, WorkflowController } from './workflow.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
@@ -69,6 +70,7 @@ class Cluster {
           }),
         ),
       ),
+      approvals: { of: () => notRequired },
       clock: () => this.now,
     });
   }
@@ -160,6 +162,7 @@ function workload({
     ...(kind === 'Deployment' && { podSelector: { matchLabels: { app: name } } }),
     isPaused: false,
     isRolledOut: true,
+    codeDigest: '',
     finished: false,
     scaleDeletesVolumes: false,
     ...fields,
@@ -196,6 +199,7 @@ describe('a complete Workflow', () => {
           observedGeneration: 1,
         },
         expect.objectContaining({ type: 'Held', status: 'False', reason: 'Complete' }),
+        expect.objectContaining({ type: 'Approved', status: 'True', reason: 'NotRequired' }),
         expect.objectContaining({ type: 'Stopped', status: 'False', reason: 'NotEngaged' }),
       ],
       targets: { total: 1, running: 1, stopped: 0, missing: 0 },

@@ -2,11 +2,12 @@ import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { API_VERSION, label } from '../api/names.ts';
+import { annotation, API_VERSION, label } from '../api/names.ts';
 import { keyOf, splitKey, type Namespace, type NetworkPolicy } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
+import { recorded } from '../guardrails/approval/plan.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
 import { planEgress } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
@@ -30,6 +31,7 @@ import {
   workflowFindings,
   type WorkflowView,
 } from './workflow-findings.ts';
+import type { ApprovalState, WorkflowApprovals } from './workflow-approval.ts';
 import { isStopped, isTargetOf, readSpec, resolveTargets } from './workflow-targets.ts';
 
 /** What this controller reports to the metrics. */
@@ -53,6 +55,7 @@ export interface WorkflowControllerOptions {
   networkPolicies: ReadStore<NetworkPolicy>;
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
+  approvals: Pick<WorkflowApprovals, 'of'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -131,7 +134,7 @@ export function isOfCountsAlone({ type, object, previous }: Change<Workload>): b
 
 /** What the guardrails of a Workflow look at. */
 function aspectsOf(workload: Workload): object {
-  const { metadata, serviceAccountName, podLabels, podSelector, finished } = workload;
+  const { metadata, serviceAccountName, podLabels, podSelector, codeDigest, finished } = workload;
   const { uid, labels, deletionTimestamp, ownerReferences } = metadata;
   return {
     uid,
@@ -141,6 +144,8 @@ function aspectsOf(workload: Workload): object {
     serviceAccountName,
     podLabels,
     podSelector,
+    codeDigest,
+    changedBy: metadata.annotations?.[annotation.changedBy],
     finished,
     isStopped: isStopped(workload),
   };
@@ -159,6 +164,7 @@ interface Observation extends WorkflowView {
   spec: WorkflowSpec | undefined;
   /** Ours by their controller reference. */
   policies: readonly NetworkPolicy[];
+  approval: ApprovalState;
 }
 
 /**
@@ -197,17 +203,23 @@ export class WorkflowController implements Reconciler {
       ...(recountMs === undefined ? [] : [recountMs]),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
+      ...this.#untilItExpires(observation),
     ];
     return delays.length === 0 ? {} : { requeueAfterMs: Math.min(...delays) };
+  }
+
+  #untilItExpires({ approval: { changesAt } }: Observation): number[] {
+    if (changesAt === undefined) return [];
+    return [Math.min(Math.max(changesAt - this.#options.clock(), 0), longestMs)];
   }
 
   #observe(key: string): Observation | undefined {
     const { workflows, identities, namespaces, killSwitches, networkPolicies, workloads } =
       this.#options;
     const workflow = workflows.get(key);
-    if (workflow === undefined || workflow.metadata.deletionTimestamp !== undefined) {
-      return undefined;
-    }
+    const approval = this.#options.approvals.of(key);
+    if (workflow === undefined || approval === undefined) return undefined;
+    if (workflow.metadata.deletionTimestamp !== undefined) return undefined;
     const { namespace: namespaceName = '' } = splitKey(key);
     const namespace = namespaces.get(namespaceName);
     // Nothing can be created there any more, and all that stands is about to go.
@@ -226,6 +238,8 @@ export class WorkflowController implements Reconciler {
       policies: networkPolicies
         .byIndex('workflow', key)
         .filter((policy) => isControlledBy(policy, workflow)),
+      approval,
+      approved: approval.finding,
     };
   }
 
@@ -274,6 +288,7 @@ export class WorkflowController implements Reconciler {
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions: conditionsFrom(findings, before?.conditions, generation, now),
       targets: countsOf(targets),
+      ...revisionStatus(observation),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));
 
@@ -300,6 +315,8 @@ export class WorkflowController implements Reconciler {
 const unwatchedMs = 60_000;
 /** Pods whose policy waits for their end aren't watched. */
 const podsCheckMs = 10_000;
+/** No timer of Node's holds a month. */
+const longestMs = 3_600_000;
 /** Counts alone are written at most this often: a kill changes as many of them as it stops. */
 const countsMs = 1_000;
 
@@ -311,6 +328,15 @@ const nothingApplied: EgressOutcome = {
   errors: [],
   isWaiting: false,
 };
+
+/** What is to be approved, and what was last; that stays until something else is. */
+function revisionStatus({ workflow, approval }: Observation): Pick<WorkflowStatus, 'revision'> {
+  const { revision, finding } = approval;
+  if (revision === undefined) return {};
+  const isApproved = finding.status === 'True';
+  const approved = isApproved ? recorded(revision) : workflow.status?.revision?.approved;
+  return { revision: { digest: revision.digest, ...(approved !== undefined && { approved }) } };
+}
 
 function countsOf({ workloads, missing }: WorkflowView['targets']): WorkflowStatus['targets'] & {} {
   const stopped = workloads.filter(isStopped).length;

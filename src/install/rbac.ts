@@ -46,8 +46,14 @@ function isSub(item: Resource | [Resource, string]): item is [Resource, string] 
   return Array.isArray(item);
 }
 
-const { workflows, automationIdentities, killSwitches, clusterKillSwitches } = resources;
-const kinds = [workflows, automationIdentities, killSwitches, clusterKillSwitches] as const;
+const { workflows, automationIdentities, killSwitches, clusterKillSwitches, approvals } = resources;
+const kinds = [
+  workflows,
+  automationIdentities,
+  killSwitches,
+  clusterKillSwitches,
+  approvals,
+] as const;
 
 /** What the operator itself may do: exactly what it uses. No escalate, no bind, no impersonate. */
 export const operatorRole: RoleDefinition = {
@@ -57,9 +63,18 @@ export const operatorRole: RoleDefinition = {
     rule(read, ...kinds),
     // The label that says that a KillSwitch stands for the annotation.
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
-    rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
+    rule(
+      ['patch'],
+      [workflows, 'status'],
+      [automationIdentities, 'status'],
+      [killSwitches, 'status'],
+      [clusterKillSwitches, 'status'],
+    ),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
     rule(['patch', 'delete', 'lift'], clusterKillSwitches),
+    // What is approved starts; decisions on what is long past go.
+    rule(['lift-gate'], workflows),
+    rule(['delete'], approvals),
     // `represent` only to be able to grant it.
     rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),
     rule(read, resources.namespaces),
@@ -123,6 +138,7 @@ export const probeRole: RoleDefinition = {
     rule(['create'], resources.pods, resources.secrets),
     rule(['create'], ...Object.values(workloadResources)),
     rule(['create', 'delete'], workflows, automationIdentities),
+    rule(['create'], approvals),
   ],
 };
 
@@ -176,7 +192,7 @@ export const userRoles: readonly RoleDefinition[] = [
     description: 'Write Workflows and AutomationIdentities.',
     rules: [
       rule([...read, 'create', 'update', 'patch', 'delete'], workflows, automationIdentities),
-      rule(read, killSwitches),
+      rule(read, killSwitches, approvals),
     ],
   },
   {
@@ -241,5 +257,22 @@ export const userRoles: readonly RoleDefinition[] = [
         resources.mutatingBindings,
       ),
     ],
+  },
+  {
+    name: 'approver',
+    description: 'Decide on what Workflows of some risk run. Not on what one changed oneself.',
+    rules: [
+      rule(read, ...kinds),
+      rule(['create', 'delete'], approvals),
+      { apiGroups: [GROUP], resources: [workflows.plural], verbs: ['approve'] },
+      // To see what is approved.
+      ...rulesByGroup(read, Object.values(workloadResources)),
+    ],
+  },
+  {
+    name: 'approval-waiver',
+    description:
+      'Lower the approvals that a Workflow needs, or delete it while its identity stands. For the few who answer for it.',
+    rules: [rule(read, ...kinds), rule(['update', 'patch', 'delete', 'waive-approval'], workflows)],
   },
 ];

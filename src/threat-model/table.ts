@@ -565,6 +565,14 @@ export const threats = [
     why: 'The fence goes by the name, whatever the Workflow says, and whether there is one. Nothing is granted while the kill stands.',
   },
   {
+    id: 'approval',
+    what: 'Decide on a Workflow, or change decisions',
+    paths: [path(GROUP, ['approvals'], all), path(GROUP, ['approvals/status'], change)],
+    reach: ['gitops', 'admin'],
+    outcome: 'StartsNothing',
+    why: 'An approval lets a pod start that waits at its gate; the fence refuses to lift that, too.',
+  },
+  {
     id: 'namespace',
     what: 'Delete the namespace, or take its label environment away',
     paths: [

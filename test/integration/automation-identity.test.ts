@@ -106,6 +106,7 @@ async function startOperator(): Promise<RunningOperator> {
       clusterRoleBindings,
       workloads: mergeStores([workloads.store]),
       pods: pods.store,
+      approvals: { of: () => undefined },
       clock,
       randomBytes,
       revokedTokens: new RevokedTokens({ clock }),

@@ -138,6 +138,17 @@ function clusterKillSwitch(spec: object, name = 'prod'): object {
   };
 }
 
+function approval(spec: object = {}): object {
+  const digest = '0123456789abcdef'.repeat(4);
+  const sound = { workflow: 'invoice-posting', digest, decision: 'Approve', reason: 'A test.' };
+  return {
+    apiVersion: API_VERSION,
+    kind: 'Approval',
+    metadata: { name: 'decided' },
+    spec: { ...sound, ...spec },
+  };
+}
+
 function killSwitch(spec: object = {}, name = 'invoice-posting'): object {
   return {
     apiVersion: API_VERSION,
@@ -807,6 +818,53 @@ describe('cluster kill switches', () => {
   });
 });
 
+describe('decisions', () => {
+  it.each<Refusal>([
+    ['a revision by another name', approval({ digest: 'latest' }), '64 hexadecimal digits'],
+    ['a workflow that is no label', approval({ workflow: 'A' }), 'workflow must be a DNS label'],
+    ['a blank reason', approval({ reason: ' ' }), 'reason must not be blank'],
+    ['another decision', approval({ decision: 'Maybe' }), 'supported values: "Approve", "Reject"'],
+    ['an end that is no time', approval({ expires: 'tomorrow' }), 'spec.expires'],
+    [
+      'a rejection that ends',
+      approval({ decision: 'Reject', expires: '2099-01-01T00:00:00Z' }),
+      'a rejection holds until something changes',
+    ],
+  ])('refuses %s', refused);
+
+  it('refuses to change one', async () => {
+    await kubectl(['apply', `--namespace=${namespace}`, '-f', '-'], JSON.stringify(approval()));
+    await refused('', approval({ decision: 'Reject' }), "a decision can't be changed");
+  });
+});
+
+describe('approval of a Workflow', () => {
+  it.each<Refusal>([
+    ['an unknown risk', workflow({ risk: 'Extreme' }), 'supported values: "Low", "Medium", "High"'],
+    [
+      'more approvals than people',
+      workflow({ approval: { required: 9 } }),
+      'spec.approval.required',
+    ],
+    ['a blank reason', workflow({ change: { reason: ' ' } }), 'reason must not be blank'],
+  ])('refuses %s', refused);
+
+  it('is that of a low risk by default', async () => {
+    const text = await kubectl(
+      [
+        'create',
+        '--dry-run=server',
+        `--namespace=${namespace}`,
+        '-o=jsonpath={.spec.risk}',
+        '-f',
+        '-',
+      ],
+      JSON.stringify(workflow({}, 'by-default')),
+    );
+    expect(text).toBe('Low');
+  });
+});
+
 type Refusal = [what: string, object: object, sentence: string];
 
 async function refused(_what: string, object: object, sentence: string): Promise<void> {
@@ -923,6 +981,7 @@ describe('kubectl', () => {
         .map((line) => line.split(/\s+/).slice(0, 2).join(' '))
         .filter(Boolean),
     ).toEqual([
+      'approvals awa',
       'automationidentities aid',
       'automationworkflows awf',
       'clusterkillswitches cksw',
@@ -942,10 +1001,11 @@ describe('kubectl', () => {
     const [header, row] = await show('awf', 'invoice-posting', [
       condition('Ready', 'False', 'KillSwitchEngaged'),
       condition('Held', 'False', 'Complete'),
+      condition('Approved', 'True', 'NotRequired'),
       condition('Stopped', 'True', 'KillSwitchEngaged'),
     ]);
-    expect(header).toBe('NAME|READY|HELD|STOPPED|REASON|AGE');
-    expect(row).toMatch(/^invoice-posting\|False\|False\|True\|KillSwitchEngaged\|\d+/);
+    expect(header).toBe('NAME|READY|HELD|APPROVED|STOPPED|REASON|AGE');
+    expect(row).toMatch(/^invoice-posting\|False\|False\|True\|True\|KillSwitchEngaged\|\d+/);
 
     const [identityHeader, identityRow] = await show('aid', 'invoice-posting', [
       condition('Ready', 'False', 'Held'),

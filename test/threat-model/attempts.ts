@@ -23,7 +23,7 @@ import {
 import { actingPaths, type ServedResource } from './served.ts';
 
 const { pods, secrets, serviceAccounts, killSwitches, namespaces } = resources;
-const { workflows, automationIdentities, roleBindings, statefulSets } = resources;
+const { workflows, automationIdentities, approvals, roleBindings, statefulSets } = resources;
 
 /** One request of one attacker. */
 export interface Attempt {
@@ -916,6 +916,21 @@ const attempts: Record<ThreatId, Course> = {
       } as KubeObject),
       patch(`${workflow}/status`, { status: { conditions: [] } }),
       patch(`${identity}/status`, { status: { conditions: [] } }),
+    ];
+  },
+
+  approval: (arena, attacker) => {
+    const { namespace } = arena;
+    const decision = {
+      metadata: { namespace, name: `${attacker}-decision` },
+      spec: { workflow: name, digest: '0'.repeat(64), decision: 'Approve', reason: 'x' },
+    } as KubeObject;
+    const url = arena.path(approvals, decision.metadata.name);
+    return [
+      post(approvals, arena.path(approvals), decision),
+      patch(url, { metadata: { labels: { x: 'y' } } }),
+      patch(`${url}/status`, { status: { observedGeneration: 1 } }),
+      del(url, 1),
     ];
   },
 

@@ -21,6 +21,7 @@ function workload(parts: Partial<Omit<Workload, 'metadata'>> = {}, created?: str
     secretNames: ['aid.poster.erp'],
     isPaused: false,
     isRolledOut: true,
+    codeDigest: '',
     finished: false,
     scaleDeletesVolumes: false,
     ...parts,

@@ -40,6 +40,7 @@ function workload(app: string): Workload {
     secretNames: [],
     isPaused: false,
     isRolledOut: true,
+    codeDigest: '',
     finished: false,
     scaleDeletesVolumes: false,
   };

@@ -23,6 +23,7 @@ const workload = (app: string): Workload => ({
   secretNames: [],
   isPaused: false,
   isRolledOut: true,
+  codeDigest: '',
   finished: false,
   scaleDeletesVolumes: false,
 });

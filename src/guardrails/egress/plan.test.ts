@@ -27,6 +27,7 @@ function workload(fields: Partial<Workload> = {}): Workload {
     secretNames: [],
     isPaused: false,
     isRolledOut: true,
+    codeDigest: '',
     finished: false,
     scaleDeletesVolumes: false,
     ...fields,

@@ -3,6 +3,7 @@ import {
   type AutomationIdentity,
   type AutomationIdentitySpec,
 } from '../../api/automation-identity.ts';
+import type { Finding } from '../../api/conditions.ts';
 import { API_VERSION, grantableRole, identityRole, label, MANAGED_BY } from '../../api/names.ts';
 import type {
   Namespace,
@@ -41,6 +42,8 @@ interface Subject {
   identity: AutomationIdentity;
   /** `undefined` where it isn't known (yet). */
   namespace: Namespace | undefined;
+  /** The condition `Approved` of the Workflow of the same name; absent where there is none. */
+  approved?: Finding | undefined;
 }
 
 /** What an identity needs before anything is granted to it. This list is the specification. */
@@ -49,11 +52,17 @@ const requirements: readonly ((subject: Subject) => Problem | undefined)[] = [
   ({ identity }) => ownerMissing(identity.spec),
   purposeMissing,
   ({ identity, namespace }) => namespaceNotGuarded(namespace, identity.metadata),
+  workflowNotApproved,
 ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
 export function whatIsMissing(subject: Subject): Problem[] {
   return requirements.flatMap((requirement) => requirement(subject) ?? []);
+}
+
+function workflowNotApproved({ approved }: Subject): Problem | undefined {
+  if (approved === undefined || approved.status === 'True') return undefined;
+  return { reason: 'NotApproved', message: `Its Workflow isn't approved: ${approved.message}` };
 }
 
 function specMalformed({ identity }: Subject): Problem | undefined {
@@ -118,6 +127,11 @@ export interface IdentityPlan {
 export interface Circumstances {
   /** Something is missing, or a kill stands. */
   withheld: boolean;
+  /**
+   * Approval is all that is missing. Pods wait for that at a gate, and can't be made without a
+   * ServiceAccount; it grants nothing.
+   */
+  awaitsApproval?: boolean;
   /** The most that can be granted to any identity; `undefined` while that isn't known. */
   grantable: readonly PolicyRule[] | undefined;
   /** What others had on a ServiceAccount that a kill deleted. */
@@ -140,11 +154,12 @@ export function planIdentity(
   identity: AutomationIdentity,
   spec: AutomationIdentitySpec,
   live: IdentityChildren,
-  { withheld, grantable, kept }: Circumstances,
+  { withheld, awaitsApproval = false, grantable, kept }: Circumstances,
 ): IdentityPlan {
   const metadata = childMetadata(identity, identity.metadata.name);
   const restored = live.serviceAccount === undefined ? kept : undefined;
-  const hasAccount = !withheld || live.serviceAccount !== undefined || restored !== undefined;
+  const stands = live.serviceAccount !== undefined || restored !== undefined;
+  const hasAccount = !withheld || awaitsApproval || stands;
 
   const { permissions, problem } = withoutRefused(spec.permissions ?? [], identity.metadata.name);
   const asked = rulesOf(permissions);

@@ -1,4 +1,6 @@
 import type { KubeObject, Pod } from '../../api/objects.ts';
+import { approvalGate } from '../../api/names.ts';
+import { podCodeDigest } from '../../api/pod-code.ts';
 import { podSecrets } from '../../api/pod-secrets.ts';
 
 /**
@@ -8,6 +10,7 @@ export function projectPod(object: KubeObject): Pod {
   const { metadata, spec, status } = object as Pod;
   const { phase, reason, startTime } = status ?? {};
   const secrets = podSecrets(object);
+  const isGated = spec?.schedulingGates?.some(({ name }) => name === approvalGate) === true;
   const grace = spec?.terminationGracePeriodSeconds;
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
@@ -27,6 +30,7 @@ export function projectPod(object: KubeObject): Pod {
     spec: {
       serviceAccountName: spec?.serviceAccountName ?? 'default',
       ...(grace !== undefined && { terminationGracePeriodSeconds: grace }),
+      ...(isGated && { schedulingGates: spec.schedulingGates }),
     },
     ...(phase !== undefined && {
       status: {
@@ -36,6 +40,7 @@ export function projectPod(object: KubeObject): Pod {
       },
     }),
     ...(secrets !== undefined && { secrets }),
+    ...(isGated && { codeDigest: podCodeDigest({ metadata, spec }) }),
   };
 }
 

@@ -1,0 +1,228 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { approvalCreationPolicyName } from '../../admission/index.ts';
+import type { Approval } from '../../api/approval.ts';
+import type { AutomationIdentity } from '../../api/automation-identity.ts';
+import { timestamp } from '../../api/conditions.ts';
+import { parseDuration } from '../../api/duration.ts';
+import { annotation } from '../../api/names.ts';
+import type { KubeObject, PodTemplate } from '../../api/objects.ts';
+import { resources } from '../../api/resources.ts';
+import type { RevisionPart, Workflow } from '../../api/workflow.ts';
+import {
+  isFollower,
+  projectWorkload,
+  workloadKinds,
+  workloadResources,
+  type Workload,
+} from '../../api/workload.ts';
+import { readSpec, resolveTargets } from '../../controllers/workflow-targets.ts';
+import {
+  approvedFinding,
+  decide,
+  quorumOf,
+  revisionOf,
+  type Revision,
+} from '../../guardrails/approval/plan.ts';
+import type { KubeClient } from '../../runtime/client.ts';
+import { exit, reasonOf, required, UsageError, type Command, type Session } from '../command.ts';
+import { stamped } from '../stamped.ts';
+
+const options = {
+  reason: { type: 'string' },
+  ticket: { type: 'string' },
+  timeout: { type: 'string' },
+} as const;
+
+/** Approves what a Workflow runs now, after it was shown. */
+export const approveCommand: Command = {
+  name: 'approve',
+  usage: [['approve NAME --reason TEXT', 'let what Workflow NAME runs now start']],
+  options: { ...options, 'expires-in': { type: 'string' } },
+  run: async (session) => decideOn(session, 'Approve', 'approve NAME --reason TEXT'),
+};
+
+/** Rejects what a Workflow runs now. */
+export const rejectCommand: Command = {
+  name: 'reject',
+  usage: [['reject NAME --reason TEXT', 'hold what Workflow NAME runs now']],
+  options,
+  run: async (session) => decideOn(session, 'Reject', 'reject NAME --reason TEXT'),
+};
+
+async function decideOn(
+  session: Session,
+  decision: Approval['spec']['decision'],
+  form: string,
+): Promise<number> {
+  const { client, namespace, stdout } = session;
+  const name = required(session.names[0], form);
+  const reason = reasonOf(session, form);
+  const expiresInMs = durationOf(session);
+  const seen = await whatOperatorSees(session, name);
+  if (typeof seen === 'string') {
+    session.stderr(`Error: ${seen}`);
+    return exit.failed;
+  }
+  const { workflow, identity, targets, revision } = seen;
+  // What others wrote mustn't look like ours.
+  for (const line of shown(seen)) stdout(line.replaceAll(/[\p{Cc}\p{Cf}]/gu, ' '));
+  const ticket = session.option('ticket');
+  await stamped(client, approvalCreationPolicyName, (approver) =>
+    client.create(resources.approvals, {
+      metadata: { namespace, name: `${name}-${revision.digest.slice(0, 8)}-${nonce()}` },
+      spec: {
+        workflow: name,
+        // Exactly what was shown: whatever is changed meanwhile has another.
+        digest: revision.digest,
+        decision,
+        reason,
+        ...(ticket !== undefined && { ticket }),
+        ...(expiresInMs !== undefined && { expires: timestamp(Date.now() + expiresInMs) }),
+        ...(approver !== undefined && { approver }),
+      },
+    }),
+  );
+  const approvals = await client.list(resources.approvals, { namespace });
+  const { digest } = revision;
+  const outcome = decide({ workflow, identity, targets, digest, approvals, now: Date.now() });
+  stdout(approvedFinding(workflow, outcome).message);
+  return exit.ok;
+}
+
+function nonce(): string {
+  return randomBytes(4).toString('hex');
+}
+
+function durationOf(session: Session): number | undefined {
+  const text = session.option('expires-in');
+  if (text === undefined) return undefined;
+  const milliseconds = parseDuration(text);
+  if (milliseconds === undefined || milliseconds < 1000) {
+    throw new UsageError("--expires-in takes a duration such as '8h' or '90m'");
+  }
+  return milliseconds;
+}
+
+/** What runs of a Workflow, as it stands in the API. */
+interface Seen {
+  workflow: Workflow;
+  identity: AutomationIdentity | undefined;
+  targets: readonly Workload[];
+  revision: Revision;
+  /** Of each target: kind and name, and the images of its containers. */
+  images: readonly { target: string; images: readonly string[] }[];
+}
+
+/**
+ * Reads what runs, and waits until the operator sees the same.
+ *
+ * @returns a sentence where there is nothing to decide on
+ */
+async function whatOperatorSees(session: Session, name: string): Promise<Seen | string> {
+  const { namespace, timeoutMs } = session;
+  const deadline = performance.now() + Math.min(timeoutMs, 15_000);
+  for (;;) {
+    const seen = await look(session.client, namespace, name);
+    if (typeof seen === 'string') return seen;
+    if (seen.workflow.status?.revision?.digest === seen.revision.digest) return seen;
+    if (performance.now() > deadline) {
+      return `what runs of ${namespace}/${name} has the digest ${seen.revision.digest}, and the operator says ${seen.workflow.status?.revision?.digest ?? 'none'}. Is it running, and of the same version as this command?`;
+    }
+    await delay(250);
+  }
+}
+
+async function look(client: KubeClient, namespace: string, name: string): Promise<Seen | string> {
+  const workflow = await client.get(resources.workflows, { namespace, name });
+  if (workflow === undefined) return `there is no Workflow ${name} in namespace ${namespace}.`;
+  if (quorumOf(workflow) === 0) {
+    return `Workflow ${namespace}/${name} needs no approval: its risk is Low.`;
+  }
+  const read = readSpec(workflow);
+  if (!('spec' in read)) return `its spec can't be read: ${read.malformed.join(', ')}.`;
+  const kinds = workloadKinds.filter((kind) =>
+    read.spec.targets.some((target) => target.kind === kind),
+  );
+  const identity = await client.get(resources.automationIdentities, { namespace, name });
+  const listed = await Promise.all(
+    kinds.map(async (kind) =>
+      (await client.list(workloadResources[kind], { namespace })).map((object) => ({
+        object,
+        workload: projectWorkload(kind, object),
+      })),
+    ),
+  );
+  const all = listed.flat().filter(({ workload }) => !isFollower(workload));
+  const targets = resolveTargets(
+    workflow,
+    read.spec.targets,
+    all.map(({ workload }) => workload),
+  ).workloads;
+  const objects = new Map<Workload, KubeObject>(all.map((one) => [one.workload, one.object]));
+  return {
+    workflow,
+    identity,
+    targets,
+    revision: revisionOf(workflow, identity, targets),
+    images: targets.map((target) => ({
+      target: `${target.kind} ${target.metadata.name} (changed by: ${changerOf(target)})`,
+      images: imagesOf(objects.get(target)),
+    })),
+  };
+}
+
+interface RawTemplates extends KubeObject {
+  spec?: { template?: PodTemplate; jobTemplate?: { spec?: { template?: PodTemplate } } };
+}
+
+function imagesOf(object: RawTemplates | undefined): string[] {
+  const template = object?.spec?.jobTemplate?.spec?.template ?? object?.spec?.template;
+  return ['initContainers', 'containers'].flatMap((field) => {
+    const containers: unknown = template?.spec?.[field];
+    if (!Array.isArray(containers)) return [];
+    return containers.map(({ image }: { image?: unknown }) =>
+      typeof image === 'string' ? image : 'no image',
+    );
+  });
+}
+
+function changerOf({ metadata }: KubeObject): string {
+  return metadata.annotations?.[annotation.changedBy] ?? 'unknown';
+}
+
+/** For who decides: what it is, who changed it, and what differs from what was approved last. */
+function shown({ workflow, identity, revision, images }: Seen): string[] {
+  const { namespace = '', name } = workflow.metadata;
+  const { change = {}, risk = 'Low' } = workflow.spec;
+  const before = workflow.status?.revision?.approved;
+  const told = [
+    ['version', change.version],
+    ['reason', change.reason],
+    ['ticket', change.ticket],
+    ['asked for by', change.requestedBy && `${change.requestedBy} (asserted)`],
+  ].flatMap(([what, text]) => (text === undefined ? [] : [`  ${what}: ${text}`]));
+  return [
+    `Workflow ${namespace}/${name}, risk ${risk}, digest ${revision.digest}`,
+    ...told,
+    `  changed by: ${changerOf(workflow)} (Workflow), ${identity === undefined ? 'nobody' : changerOf(identity)} (AutomationIdentity)`,
+    before === undefined
+      ? '  nothing of it was approved before'
+      : `  differs from what was approved last: ${differences(before.parts, revision.parts).join(', ') || 'nothing'}`,
+    ...images.flatMap(({ target, images: list }) =>
+      list.map(
+        (image) =>
+          `  ${target}: ${image}${image.includes('@sha256:') ? '' : ' (a tag: what it names can change)'}`,
+      ),
+    ),
+  ];
+}
+
+function differences(before: readonly RevisionPart[], after: readonly RevisionPart[]): string[] {
+  const known = new Map(before.map(({ name, digest }) => [name, digest]));
+  const present = new Set(after.map(({ name }) => name));
+  return [
+    ...after.filter(({ name, digest }) => known.get(name) !== digest).map(({ name }) => name),
+    ...before.filter(({ name }) => !present.has(name)).map(({ name }) => `${name} (gone)`),
+  ];
+}

@@ -1,0 +1,256 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { approvalRequired } from '../admission/index.ts';
+import type { Approval } from '../api/approval.ts';
+import { timestamp } from '../api/conditions.ts';
+import { annotation, approvalGate, label } from '../api/names.ts';
+import type { KubeObject, Pod } from '../api/objects.ts';
+import { resources, type Resource } from '../api/resources.ts';
+import type { Workflow } from '../api/workflow.ts';
+import type { Workload } from '../api/workload.ts';
+import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
+import { podIdentity } from '../guardrails/kill-switch/pods.ts';
+import { silentLogger } from '../observability/logger.ts';
+import type { JsonPatchOperation, ObjectKey } from '../runtime/client.ts';
+import { ApiError } from '../runtime/errors.ts';
+import type { ReconcileResult } from '../runtime/controller.ts';
+import { ApprovalController } from './approval.ts';
+import { WorkflowApprovals, workflowOfApproval } from './workflow-approval.ts';
+
+const namespace = 'finance';
+const name = 'poster';
+const key = `${namespace}/${name}`;
+const { workflows, pods, approvals, killSwitches, namespaces, automationIdentities } = resources;
+/** What the pods of the target run. */
+const code = 'c'.repeat(64);
+
+/** Knows of JSON Patch what takes a gate away. */
+class GateClient extends MemoryClient {
+  /** Names of pods whose gate was taken. */
+  readonly lifted: string[] = [];
+  /** Called before and after a gate is taken. */
+  before: () => void = () => undefined;
+  after: () => void = () => undefined;
+
+  override async jsonPatch<T extends KubeObject>(
+    _resource: Resource<T>,
+    at: ObjectKey,
+    patch: JsonPatchOperation[],
+  ): Promise<T> {
+    this.before();
+    const pod = this.find(pods, at);
+    const [ofUid, ofGate] = patch;
+    const index = Number(ofGate?.path.split('/').at(-1));
+    const gates = pod?.spec?.schedulingGates ?? [];
+    if (pod?.metadata.uid !== ofUid?.value || gates[index]?.name !== approvalGate) {
+      throw new ApiError('test failed', { status: 422, reason: 'Invalid' });
+    }
+    const { codeDigest: _, ...rest } = pod ?? { metadata: { name: '' } };
+    const schedulingGates = gates.filter((gate) => gate.name !== approvalGate);
+    const stored = this.put(pods, { ...rest, spec: { ...pod?.spec, schedulingGates } });
+    this.lifted.push(at.name);
+    this.after();
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- it is asked for pods alone
+    return stored as KubeObject as T;
+  }
+}
+
+let now: number;
+let client: GateClient;
+let events: string[];
+let state: WorkflowApprovals;
+let controller: ApprovalController;
+
+beforeEach(() => {
+  now = Date.UTC(2030, 0, 1);
+  client = new GateClient(() => now);
+  events = [];
+  const byWorkflow = client.storeOf(approvals, { workflow: workflowOfApproval });
+  const target = {
+    kind: 'Deployment',
+    metadata: { namespace, name, uid: 'd' },
+    codeDigest: code,
+    serviceAccountName: name,
+  };
+  state = new WorkflowApprovals({
+    workflows: client.storeOf(workflows),
+    identities: client.storeOf(automationIdentities),
+    approvals: byWorkflow,
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as much as is looked at
+    workloads: { list: () => [], byIndex: () => [target as Workload] },
+    clock: () => now,
+  });
+  controller = new ApprovalController({
+    client,
+    events: {
+      normal: ({ metadata }, reason) => events.push(`${metadata.name} ${reason}`),
+      warning: ({ metadata }, reason) => events.push(`${metadata.name} ${reason}`),
+    },
+    state,
+    workflows: client.storeOf(workflows),
+    namespaces: client.storeOf(namespaces),
+    killSwitches: client.storeOf(killSwitches),
+    approvals: byWorkflow,
+    pods: client.storeOf(pods, { identity: (pod) => [podIdentity(pod)] }),
+    clock: () => now,
+  });
+  client.put(namespaces, {
+    metadata: { name: namespace, labels: { [label.environment]: 'prod' } },
+  });
+  client.put(workflows, workflow());
+});
+
+function workflow(spec: Partial<Workflow['spec']> = {}): Workflow {
+  return {
+    metadata: {
+      namespace,
+      name,
+      labels: { [label.approval]: approvalRequired },
+      annotations: { [annotation.changedBy]: 'alice' },
+    },
+    spec: {
+      risk: 'Medium',
+      targets: [{ group: 'apps', kind: 'Deployment', name }],
+      ...spec,
+    },
+  };
+}
+
+function wait(podName: string, codeDigest = code): void {
+  const waiting: Pod = {
+    metadata: { namespace, name: podName },
+    spec: {
+      serviceAccountName: name,
+      schedulingGates: [{ name: 'example.com/quota' }, { name: approvalGate }],
+    },
+    codeDigest,
+  };
+  client.put(pods, waiting);
+}
+
+let made = 0;
+
+function approve(fields: Partial<Approval['spec']> = {}, createdAt = now): void {
+  const digest = state.of(key)?.revision?.digest ?? '';
+  client.put(approvals, {
+    metadata: { namespace, name: `a${made++}`, creationTimestamp: timestamp(createdAt) },
+    spec: { workflow: name, digest, decision: 'Approve', reason: 'x', approver: 'bob', ...fields },
+  });
+}
+
+function reconcile(): Promise<ReconcileResult> {
+  return controller.reconcile(key, {
+    signal: new AbortController().signal,
+    correlationId: '1',
+    log: silentLogger(),
+  });
+}
+
+describe('pods that wait', () => {
+  it('start when what they run is approved, once, and no others', async () => {
+    wait('own');
+    wait('other', 'd'.repeat(64));
+    expect(await reconcile()).toEqual({});
+    expect(client.lifted).toEqual([]);
+    approve();
+    await reconcile();
+    expect(client.lifted).toEqual(['own']);
+    expect(client.find(pods, { namespace, name: 'own' })?.spec?.schedulingGates).toEqual([
+      { name: 'example.com/quota' },
+    ]);
+    await reconcile();
+    expect(client.lifted).toEqual(['own']);
+    expect(events).toEqual(['poster PodsStarted', 'other PodNotApproved']);
+  });
+
+  it('go on waiting when it has changed since, or was rejected', async () => {
+    approve();
+    client.put(workflows, workflow({ description: 'else' }));
+    wait('own');
+    await reconcile();
+    approve();
+    approve({ decision: 'Reject', approver: 'carol' });
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+  });
+
+  it('start of what was approved last, while a change waits', async () => {
+    approve();
+    const { revision } = state.of(key) ?? {};
+    const approved = { digest: revision?.digest ?? '', parts: [...(revision?.parts ?? [])] };
+    client.put(workflows, {
+      ...workflow({ description: 'else' }),
+      status: { revision: { digest: 'next', approved } },
+    });
+    wait('own');
+    wait('new', 'e'.repeat(64));
+    await reconcile();
+    expect(client.lifted).toEqual(['own']);
+  });
+
+  it('start by whoever lowers the need, and not while a kill switch holds', async () => {
+    wait('own', 'd'.repeat(64));
+    client.put(workflows, workflow({ risk: 'Low' }));
+    client.put(killSwitches, {
+      metadata: { namespace, name },
+      spec: { workflow: name, reason: 'x' },
+    });
+    expect(await reconcile()).toEqual({ requeueAfterMs: 5_000 });
+    expect(client.lifted).toEqual([]);
+    client.remove(killSwitches, { namespace, name });
+    await reconcile();
+    expect(client.lifted).toEqual(['own']);
+  });
+
+  it.each(['before', 'after'] as const)(
+    'start once each, also when the operator dies %s it has started one',
+    async (when) => {
+      for (const podName of ['a', 'b', 'c']) wait(podName);
+      approve();
+      let isDying = true;
+      client[when] = () => {
+        if (isDying) throw new Error('killed');
+      };
+      await expect(reconcile()).rejects.toThrow();
+      isDying = false;
+      await reconcile();
+      await reconcile();
+      expect(client.lifted.toSorted()).toEqual(['a', 'b', 'c']);
+    },
+  );
+
+  it('are looked at again when an approval ends, within what a timer can hold', async () => {
+    approve({ expires: timestamp(now + 60_000) });
+    expect(await reconcile()).toEqual({ requeueAfterMs: 60_000 });
+    approve({ expires: timestamp(now + 90 * 86_400_000) }, now + 1000);
+    expect(await reconcile()).toEqual({ requeueAfterMs: 3_600_000 });
+  });
+});
+
+describe('what stands', () => {
+  it('is left alone when nothing changed', async () => {
+    approve();
+    await reconcile();
+    expect(client.writes).toEqual([]);
+  });
+
+  it('gets the mark that admission was not there to set', async () => {
+    const { metadata, spec } = workflow();
+    client.put(workflows, { metadata: { ...metadata, labels: {} }, spec });
+    await reconcile();
+    expect(client.find(workflows, { namespace, name })?.metadata.labels).toEqual({
+      [label.approval]: approvalRequired,
+    });
+  });
+
+  it('loses the oldest of the decisions that count no more, a hundred at a time', async () => {
+    for (let index = 0; index < 130; index++)
+      approve({ digest: '0'.repeat(64) }, now - index * 1000);
+    approve();
+    expect(await reconcile()).toEqual({ requeueAfterMs: 0 });
+    await reconcile();
+    expect(client.all(approvals)).toHaveLength(21);
+    client.remove(workflows, { namespace, name });
+    await reconcile();
+    expect(client.all(approvals)).toHaveLength(20);
+  });
+});

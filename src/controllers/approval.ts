@@ -1,0 +1,213 @@
+import { approvalRequired } from '../admission/index.ts';
+import type { Approval } from '../api/approval.ts';
+import { approvalGate, label } from '../api/names.ts';
+import { keyOf, splitKey, type Namespace, type Pod } from '../api/objects.ts';
+import { resources, subjectOf } from '../api/resources.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
+import type { Workflow } from '../api/workflow.ts';
+import { quorumOf, superseded } from '../guardrails/approval/plan.ts';
+import { isEngaging, isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import { isGuarded } from '../guardrails/requirements.ts';
+import type { EventRecorder } from '../observability/events.ts';
+import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
+import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
+import { patchExactly, pointer } from '../runtime/json-patch.ts';
+import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
+import type { ReadStore } from '../runtime/store.ts';
+import type { WorkflowApprovals } from './workflow-approval.ts';
+
+export interface ApprovalControllerOptions {
+  /** Writes only while this process leads. */
+  client: KubeClient;
+  events: Pick<EventRecorder, 'normal' | 'warning'>;
+  state: Pick<WorkflowApprovals, 'of'>;
+  workflows: Pick<ReadStore<Workflow>, 'get'>;
+  namespaces: Pick<ReadStore<Namespace>, 'get'>;
+  killSwitches: Pick<ReadStore<KillSwitch>, 'get'>;
+  /** Indexed by `workflow` (`namespace/name`). */
+  approvals: Pick<ReadStore<Approval>, 'byIndex'>;
+  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+}
+
+/** Requests of one look that are under way at a time. */
+const parallelism = 8;
+
+/** Decisions that one look deletes at most. */
+const maxDeletions = 100;
+
+/** What is stopped, or was refused, is looked at again. */
+const againMs = 5_000;
+
+/** No timer of Node's holds a month. */
+const longestMs = 3_600_000;
+
+/**
+ * Starts the pods of each Workflow that are approved, and no others: it takes the gate away that
+ * admission gave them. It also deletes decisions that count no more. What it did not do before a
+ * crash, it finds again.
+ *
+ * It must not run before the caches have synced.
+ */
+export class ApprovalController implements Reconciler {
+  readonly name = 'approval';
+  readonly #options: ApprovalControllerOptions;
+  /** UIDs of pods that it was said of why they aren't started, as long as they wait. */
+  readonly #told = new Map<string, ReadonlySet<string>>();
+
+  constructor(options: ApprovalControllerOptions) {
+    this.#options = options;
+  }
+
+  async reconcile(key: string, { signal, log }: ReconcileContext): Promise<ReconcileResult> {
+    const { clock, state, workflows } = this.#options;
+    const workflow = workflows.get(key);
+    const known = state.of(key);
+    const more = await this.#prune(key, workflow, signal);
+    if (workflow === undefined || known === undefined) {
+      this.#told.delete(key);
+      return more ? { requeueAfterMs: 0 } : {};
+    }
+    await this.#keepMark(workflow, signal);
+
+    const waiting = this.#options.pods
+      .byIndex('identity', key)
+      .filter(
+        ({ codeDigest, metadata }) => codeDigest !== undefined && !metadata.deletionTimestamp,
+      );
+    const isApproved = ({ codeDigest = '' }: Pod): boolean =>
+      known.mayStart === 'everything' || known.mayStart.has(codeDigest);
+    const approved = waiting.filter(isApproved);
+    const lifted = this.#isStopped(key, workflow)
+      ? 0
+      : await this.#lift(workflow, approved, { signal, log });
+    const others = waiting.filter((pod) => !isApproved(pod));
+    // Until then, approval is what they wait for.
+    if (known.finding.status === 'True') this.#explain(key, others);
+    else this.#told.delete(key);
+    const delays = [
+      ...(more ? [0] : []),
+      ...(known.changesAt === undefined ? [] : [Math.max(known.changesAt - clock(), 0)]),
+      ...(lifted < approved.length ? [againMs] : []),
+    ];
+    return delays.length === 0 ? {} : { requeueAfterMs: Math.min(longestMs, ...delays) };
+  }
+
+  /** @returns how many pods were started */
+  async #lift(
+    workflow: Workflow,
+    pods: readonly Pod[],
+    { signal, log }: Pick<ReconcileContext, 'signal' | 'log'>,
+  ): Promise<number> {
+    const { client } = this.#options;
+    const outcomes = await forEachBounded(pods, parallelism, (pod) => lift(client, pod, signal));
+    const lifted = outcomes.filter((outcome) => 'result' in outcome && outcome.result).length;
+    if (lifted > 0) {
+      log.info('Approved pods started', { pods: lifted });
+      const what = lifted === 1 ? 'A pod' : `${lifted} pods`;
+      this.#options.events.normal(
+        subjectOf(resources.workflows, workflow),
+        'PodsStarted',
+        `${what} of what is approved may start.`,
+      );
+    }
+    assertAllDone(outcomes, 'start what is approved');
+    return lifted;
+  }
+
+  /** Where admission wasn't there to set it, no pod is gated: any write makes it look. */
+  async #keepMark({ metadata, ...workflow }: Workflow, signal: AbortSignal): Promise<void> {
+    const { client, namespaces } = this.#options;
+    const { namespace = '', name, uid, labels, deletionTimestamp } = metadata;
+    const isMarked = labels?.[label.approval] === approvalRequired;
+    if (quorumOf(workflow) === 0 || isMarked || deletionTimestamp !== undefined) return;
+    if (!isGuarded(namespaces.get(namespace))) return;
+    await client.mergePatch(
+      resources.workflows,
+      { namespace, name },
+      { metadata: { uid, labels: { [label.approval]: approvalRequired } } },
+      { signal },
+    );
+  }
+
+  /** What a kill switch stops isn't started; the fence would refuse it. */
+  #isStopped(key: string, workflow: Workflow): boolean {
+    const { killSwitches, namespaces } = this.#options;
+    const killSwitch = killSwitchOver(killSwitches, key);
+    const { namespace = '' } = splitKey(key);
+    return (
+      (killSwitch !== undefined && !isLifted(killSwitch)) ||
+      isEngaging(workflow) ||
+      isEngaging(namespaces.get(namespace))
+    );
+  }
+
+  /** Says once of each pod why it isn't started. */
+  #explain(key: string, others: readonly Pod[]): void {
+    const told = this.#told.get(key);
+    for (const pod of others) {
+      if (told?.has(pod.metadata.uid ?? '') === true) continue;
+      this.#options.events.warning(
+        subjectOf(resources.pods, pod),
+        'PodNotApproved',
+        'It runs what no approved pod template says, and is not started: let it be made from a target of the Workflow, as that stands there.',
+      );
+    }
+    if (others.length === 0) this.#told.delete(key);
+    else this.#told.set(key, new Set(others.map(({ metadata }) => metadata.uid ?? '')));
+  }
+
+  /** @returns whether there is more to delete */
+  async #prune(key: string, workflow: Workflow | undefined, signal: AbortSignal): Promise<boolean> {
+    const { approvals, client, state } = this.#options;
+    const current = [
+      state.of(key)?.revision?.digest,
+      workflow?.status?.revision?.digest,
+      workflow?.status?.revision?.approved?.digest,
+    ];
+    const surplus = superseded(approvals.byIndex('workflow', key), current);
+    const outcomes = await forEachBounded(
+      surplus.slice(0, maxDeletions),
+      parallelism,
+      ({ metadata: { namespace = '', name, uid } }) =>
+        client.delete(
+          resources.approvals,
+          { namespace, name },
+          { ...(uid !== undefined && { uid }), signal },
+        ),
+    );
+    assertAllDone(outcomes, 'delete decisions that count no more');
+    return surplus.length > maxDeletions;
+  }
+}
+
+/**
+ * Takes the gate away from exactly this pod, once. What it runs can't have changed since: admission
+ * refuses that.
+ *
+ * @returns whether it stood there, and nothing refused it
+ */
+async function lift(client: KubeClient, pod: Pod, signal: AbortSignal): Promise<boolean> {
+  const gates = pod.spec?.schedulingGates ?? [];
+  const path = pointer(
+    'spec',
+    'schedulingGates',
+    String(gates.findIndex(({ name }) => name === approvalGate)),
+  );
+  const operations: JsonPatchOperation[] = [
+    { op: 'test', path, value: { name: approvalGate } },
+    { op: 'remove', path },
+  ];
+  return (await patchExactly(client, resources.pods, pod, operations, signal)) !== undefined;
+}
+
+/** Which keys (`namespace/name` of a Workflow) a change concerns. */
+export const keysFor = {
+  pod: (pod: Pod): string[] =>
+    pod.codeDigest === undefined
+      ? []
+      : [`${pod.metadata.namespace ?? ''}/${pod.spec?.serviceAccountName ?? ''}`],
+  workflow: (workflow: Workflow): string[] => [keyOf(workflow)],
+};

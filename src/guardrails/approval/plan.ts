@@ -1,0 +1,286 @@
+import type { Approval } from '../../api/approval.ts';
+import type { AutomationIdentity } from '../../api/automation-identity.ts';
+import { timestamp, type Finding } from '../../api/conditions.ts';
+import { digestOf } from '../../api/digest.ts';
+import { annotation } from '../../api/names.ts';
+import type { KubeObject } from '../../api/objects.ts';
+import { maxParts, type Risk, type RevisionPart, type Workflow } from '../../api/workflow.ts';
+import type { Workload } from '../../api/workload.ts';
+import { fieldOf, type Problem } from '../requirements.ts';
+import { some } from '../wording.ts';
+
+/** Approvals that a risk asks for. */
+const quorums: Record<Risk, number> = { Low: 0, Medium: 1, High: 2 };
+
+/**
+ * Approvals that a Workflow needs: as many as its risk asks for, or more where it says so. A risk
+ * that can't be read is the highest.
+ */
+export function quorumOf({ spec }: Pick<Workflow, 'spec'>): number {
+  const risk: unknown = fieldOf(spec, 'risk') ?? 'Low';
+  const byRisk = risk === 'Low' || risk === 'Medium' ? quorums[risk] : quorums.High;
+  const asked = fieldOf(fieldOf(spec, 'approval'), 'required');
+  return typeof asked === 'number' && asked > byRisk ? asked : byRisk;
+}
+
+/** Everything that runs, and the digest that approvals name. */
+export interface Revision {
+  /** Hexadecimal SHA-256 of all parts. */
+  digest: string;
+  parts: readonly RevisionPart[];
+}
+
+/**
+ * What runs of a Workflow: its spec, that of its identity, and the pod template of each target that
+ * exists. Any change of any of them makes another digest.
+ */
+export function revisionOf(
+  workflow: Pick<Workflow, 'spec'>,
+  identity: Pick<AutomationIdentity, 'spec'> | undefined,
+  targets: readonly Pick<Workload, 'kind' | 'metadata' | 'codeDigest'>[],
+): Revision {
+  const templates = targets
+    .map(({ kind, metadata, codeDigest }) => ({
+      name: `${kind} ${metadata.name}`,
+      digest: codeDigest,
+    }))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const parts = [
+    { name: 'Workflow', digest: digestOf(workflow.spec) },
+    { name: 'AutomationIdentity', digest: digestOf(identity?.spec ?? null) },
+    ...templates,
+  ];
+  return { digest: digestOf(parts), parts };
+}
+
+/** As much of the parts as a status holds. */
+export function recorded({ digest, parts }: Revision): {
+  digest: string;
+  parts: RevisionPart[];
+} {
+  return { digest, parts: parts.slice(0, maxParts) };
+}
+
+/** Digests of what the pods of a revision may run. */
+export function codeOf(parts: readonly RevisionPart[]): ReadonlySet<string> {
+  const isSpec = ({ name }: RevisionPart): boolean =>
+    name === 'Workflow' || name === 'AutomationIdentity';
+  return new Set(parts.filter((part) => !isSpec(part)).map(({ digest }) => digest));
+}
+
+/** What is asked of a digest. */
+export interface Question {
+  workflow: Workflow;
+  identity: AutomationIdentity | undefined;
+  /** Its targets. */
+  targets: readonly Pick<Workload, 'metadata'>[];
+  digest: string;
+  /** All of the Workflow. */
+  approvals: readonly Approval[];
+  /** Milliseconds since the epoch. */
+  now: number;
+  /**
+   * It was approved once, by others than those who had changed it then: who has changed it since
+   * doesn't matter.
+   */
+  wasApproved?: boolean;
+}
+
+/** What the approvals of a digest come to. */
+export interface Decision {
+  outcome: 'Approved' | 'NotApproved' | 'Rejected' | 'Expired';
+  /** Approvals that it needs. */
+  required: number;
+  /** Who approves it, now; or, where it is `Rejected`, who rejects it. */
+  people: readonly string[];
+  /** When the outcome changes by itself: milliseconds since the epoch. */
+  changesAt: number | undefined;
+  /** Why some who decided don't count; sentences. */
+  notes: readonly string[];
+}
+
+/**
+ * Of a Workflow that needs approvals. The last decision of each person counts, and one rejection holds. An approval by who changed what
+ * is approved counts for nothing, whenever it was given.
+ */
+export function decide(question: Question): Decision {
+  const { workflow, now, wasApproved = false } = question;
+  const required = quorumOf(workflow);
+  const latest = latestByPerson(question);
+  const rejecting = latest.filter(({ spec }) => spec.decision === 'Reject');
+  if (rejecting.length > 0) {
+    return {
+      ...nothing,
+      outcome: 'Rejected',
+      required,
+      people: rejecting.map(personOf).toSorted(),
+    };
+  }
+  const unknown = wasApproved ? undefined : unknownChangers(question);
+  if (unknown !== undefined) {
+    return { ...nothing, outcome: 'NotApproved', required, notes: [unknown] };
+  }
+  const changers = wasApproved ? new Set<string>() : changersOf(question);
+  const own = latest.filter((approval) => changers.has(personOf(approval).toLowerCase()));
+  const counted = latest.filter((approval) => !own.includes(approval));
+  const valid = counted.filter((approval) => expiryOf(approval) > now);
+  const notes =
+    own.length === 0
+      ? []
+      : [
+          `${some(own.map(personOf).toSorted())} changed it, and so can't approve it: somebody else has to.`,
+        ];
+  const people = valid.map(personOf).toSorted();
+  if (valid.length >= required) {
+    // Until so many have run out that too few are left.
+    const ends = valid.map(expiryOf).toSorted((a, b) => b - a)[required - 1] ?? Infinity;
+    return {
+      outcome: 'Approved',
+      required,
+      people,
+      changesAt: ends === Infinity ? undefined : ends,
+      notes,
+    };
+  }
+  const outcome = counted.length >= required ? 'Expired' : 'NotApproved';
+  return { ...nothing, outcome, required, people, notes };
+}
+
+const nothing = { people: [], changesAt: undefined, notes: [] };
+
+/** The decision of each person on the digest that was made last; of one second, a rejection. */
+function latestByPerson({ workflow, digest, approvals }: Question): Approval[] {
+  const latest = new Map<string, Approval>();
+  const decisions = approvals.filter(
+    ({ metadata, spec }) =>
+      spec.workflow === workflow.metadata.name &&
+      spec.digest === digest &&
+      metadata.deletionTimestamp === undefined &&
+      (spec.approver ?? '') !== '' &&
+      !isAccount(spec.approver),
+  );
+  for (const approval of inOrder(decisions)) latest.set(personOf(approval).toLowerCase(), approval);
+  return [...latest.values()];
+}
+
+/** The oldest first. */
+function inOrder(approvals: readonly Approval[]): Approval[] {
+  return approvals.toSorted(
+    (a, b) =>
+      timeOf(a) - timeOf(b) || rank(a) - rank(b) || (a.metadata.name < b.metadata.name ? -1 : 1),
+  );
+}
+
+const rank = ({ spec }: Approval): number => (spec.decision === 'Reject' ? 1 : 0);
+
+function isAccount(user: string | undefined): boolean {
+  return user?.startsWith('system:serviceaccount:') === true;
+}
+
+function timeOf({ metadata }: Approval): number {
+  return Date.parse(metadata.creationTimestamp ?? '') || 0;
+}
+
+/** One that can't be read is over. */
+function expiryOf({ spec: { expires } }: Approval): number {
+  if (expires === undefined) return Infinity;
+  return Date.parse(expires) || 0;
+}
+
+function personOf({ spec }: Approval): string {
+  return spec.approver ?? '';
+}
+
+/**
+ * Who may not approve it, in lower case: authenticated by the stamps, or asserted. A workload that
+ * was there before it needed approval has no stamp.
+ */
+function changersOf({ workflow, identity, targets }: Question): ReadonlySet<string> {
+  const asserted: unknown = fieldOf(fieldOf(workflow.spec, 'change'), 'requestedBy');
+  const names = [...[workflow, identity, ...targets].map(stampOf), asserted];
+  return new Set(names.flatMap((name) => (typeof name === 'string' ? name.toLowerCase() : [])));
+}
+
+/** Without the stamps nobody knows who may not approve it. */
+function unknownChangers({ workflow, identity }: Question): string | undefined {
+  const unstamped = [workflow, identity].filter(
+    (object) => object !== undefined && stampOf(object) === undefined,
+  );
+  if (unstamped.length === 0) return undefined;
+  const names = unstamped.map((object) => (object === workflow ? 'awf' : 'aid'));
+  const { name, namespace = '' } = workflow.metadata;
+  return `It isn't known who changed it last: ${names
+    .map((kind) => `kubectl annotate ${kind} ${name} -n ${namespace} ${annotation.changedBy}=YOU`)
+    .join('; ')}, with the name that the API server knows you by (kubectl auth whoami).`;
+}
+
+function stampOf(object: Pick<KubeObject, 'metadata'> | undefined): string | undefined {
+  return object?.metadata.annotations?.[annotation.changedBy];
+}
+
+/** The condition `Approved`. */
+export function approvedFinding(
+  { metadata }: Workflow,
+  { outcome, required, people, changesAt, notes }: Decision,
+): Finding {
+  const { name, namespace = '' } = metadata;
+  const decideOn = `kubectl guardrails approve ${name} -n ${namespace} --reason "…"`;
+  const missing = required - people.length;
+  const more = `${missing} of ${required} approval${required === 1 ? '' : 's'} missing. As somebody who didn't change it: ${decideOn}`;
+  const finding = (of: Pick<Finding, 'status' | 'reason'>, message: string): Finding => ({
+    type: 'Approved',
+    ...of,
+    message: [message, ...notes].join(' '),
+  });
+  switch (outcome) {
+    case 'Approved': {
+      const until = changesAt === undefined ? '' : `, until ${timestamp(changesAt)}`;
+      const by = `What runs is approved by ${some(people)}${until}.`;
+      return finding({ status: 'True', reason: 'Approved' }, by);
+    }
+    case 'Rejected':
+      return finding(
+        { status: 'False', reason: 'Rejected' },
+        `Rejected by ${some(people)}: kubectl guardrails approvals ${name} -n ${namespace} says why. Change it, or have who rejected it decide again.`,
+      );
+    case 'Expired':
+      return finding({ status: 'False', reason: 'Expired' }, `Approvals have expired: ${more}`);
+    case 'NotApproved':
+      return finding({ status: 'False', reason: 'NotApproved' }, more);
+  }
+}
+
+/** What keeps anything new from being granted, and from starting. */
+export function notApproved(approved: Finding): Problem | undefined {
+  if (approved.status === 'True') return undefined;
+  return { reason: 'NotApproved', message: `Not approved: ${approved.message}` };
+}
+
+/** Decisions that count no more, which are kept for each Workflow. */
+const keptSuperseded = 20;
+
+/**
+ * Decisions that nobody needs any more: of what neither is nor was approved last, or that the same
+ * person made again; all but the newest of them.
+ *
+ * @param approvals all of one Workflow
+ * @param current digests that count
+ */
+export function superseded(
+  approvals: readonly Approval[],
+  current: readonly (string | undefined)[],
+): Approval[] {
+  const isOfCurrent = ({ spec }: Approval): boolean => current.includes(spec.digest);
+  const last = new Map(
+    inOrder(approvals)
+      .filter(isOfCurrent)
+      .map((approval) => [`${approval.spec.digest} ${personOf(approval).toLowerCase()}`, approval]),
+  );
+  const needed = new Set(last.values());
+  return inOrder(approvals)
+    .filter(
+      (approval) => !needed.has(approval) && approval.metadata.deletionTimestamp === undefined,
+    )
+    .toReversed()
+    .slice(keptSuperseded);
+}

@@ -1,0 +1,600 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { annotation, approvalGate, label } from '../../src/api/names.ts';
+import type { Condition, KubeObject } from '../../src/api/objects.ts';
+import { resources, type Resource } from '../../src/api/resources.ts';
+import type { Workflow } from '../../src/api/workflow.ts';
+import { run as guardrails } from '../../src/cli/run.ts';
+import {
+  actions,
+  people,
+  type Action,
+  type ActionId,
+  type Person,
+} from '../../src/who-may-what/table.ts';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { getObject, installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import { Api, path, type Answer } from './admission/api.ts';
+
+const namespace = 'finance';
+const name = 'poster';
+const { workflows, automationIdentities, approvals, pods, deployments, namespaces } = resources;
+const key = { namespace, name };
+
+/** One replica, which needn't wait for the Lease of one that was killed. */
+const args = ['--leader-elect=false'];
+
+let controlPlane: ControlPlane;
+let kubeconfigPath: string;
+let operator: OperatorProcess;
+let admin: Api;
+/** Writes Workflows and workloads; may approve, but not what she changed. */
+let alice: Api;
+
+const roles = {
+  requester: ['alice', 'erin'],
+  approver: ['alice', 'bob', 'carol', 'system:serviceaccount:ci:pipeline'],
+  'approval-waiver': ['dave'],
+  killer: ['bob'],
+  releaser: ['carol'],
+} as const;
+
+beforeAll(async () => {
+  controlPlane = await startControlPlane({ controllerManagerQps: 500 });
+  kubeconfigPath = await installGuardrails(controlPlane);
+  admin = Api.asAdmin(controlPlane);
+  alice = admin.as('alice');
+  const binding = (role: string, users: readonly string[]): object => ({
+    apiVersion: 'rbac.authorization.k8s.io/v1',
+    kind: 'ClusterRoleBinding',
+    metadata: { name: `test-${role}` },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: role },
+    subjects: users.map((user) => ({
+      apiGroup: 'rbac.authorization.k8s.io',
+      kind: 'User',
+      name: user,
+    })),
+  });
+  await controlPlane.apply([
+    {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace, labels: { [label.environment]: 'prod' } },
+    },
+    ...Object.entries(roles).map(([role, users]) =>
+      binding(`automation-guardrails-${role}`, users),
+    ),
+    binding('edit', ['alice', 'erin']),
+  ]);
+  operator = await startOperator({ kubeconfigPath, args });
+});
+
+afterAll(async () => {
+  operator?.kill();
+  await admin?.close();
+  await controlPlane?.stop();
+});
+
+const owner = { team: 'payments', contact: 'payments@example.com', escalation: '#payments' };
+const spec: Workflow['spec'] = {
+  owner,
+  risk: 'High',
+  change: { version: '1.0', reason: 'first', requestedBy: 'frank' },
+  targets: [{ group: 'apps', kind: 'Deployment', name }],
+  egress: [{ cidr: '203.0.113.10/32', ports: [{ port: 443, protocol: 'TCP' }], reason: 'ERP' }],
+};
+
+function deployment(image: string): KubeObject & { spec: object } {
+  return {
+    metadata: key,
+    spec: {
+      replicas: 1,
+      selector: { matchLabels: { app: name } },
+      template: {
+        metadata: { labels: { app: name } },
+        spec: {
+          serviceAccountName: name,
+          automountServiceAccountToken: false,
+          terminationGracePeriodSeconds: 1,
+          containers: [{ name: 'main', image, command: ['post'] }],
+        },
+      },
+    },
+  };
+}
+
+async function setImage(image: string): Promise<void> {
+  const patch = {
+    spec: { template: { spec: { containers: [{ name: 'main', image, command: ['post'] }] } } },
+  };
+  expect((await alice.merge(deployments, key, patch)).message).toBe('');
+}
+
+interface PodView {
+  metadata: { name: string; deletionTimestamp?: string };
+  spec: { containers: { image: string }[]; schedulingGates?: { name: string }[] };
+  status?: { phase?: string };
+}
+
+/** `image state` of each pod that isn't about to go, in order. */
+async function podStates(): Promise<string[]> {
+  const { object } = await admin.send({
+    method: 'GET',
+    url: `/api/v1/namespaces/${namespace}/pods`,
+  });
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a PodList
+  return (object as unknown as { items: PodView[] }).items
+    .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+    .map(({ spec: { containers, schedulingGates = [] }, status }) => {
+      const isGated = schedulingGates.some((gate) => gate.name === approvalGate);
+      return `${containers[0]?.image} ${isGated ? 'waits' : (status?.phase ?? '')}`;
+    })
+    .toSorted();
+}
+
+async function untilPods(...states: string[]): Promise<void> {
+  await waitFor(`pods: ${states.join(', ')}`, async () => {
+    const now = await podStates();
+    if (now.join() !== states.join()) throw new Error(now.join());
+    return true;
+  });
+}
+
+/** Waits for `Approved` of this reason, for what the operator has seen. @returns its message */
+async function untilApprovedIs(reason: string): Promise<Condition> {
+  return await waitFor(`Approved to be ${reason}`, async () => {
+    const { object } = await admin.get(workflows, key);
+    const approved = object.status?.conditions?.find(({ type }) => type === 'Approved');
+    return approved?.reason === reason && approved.observedGeneration === object.metadata.generation
+      ? approved
+      : undefined;
+  });
+}
+
+interface Outcome {
+  code: number;
+  text: string;
+}
+
+async function cli(as: string, ...argv: string[]): Promise<Outcome> {
+  const lines: string[] = [];
+  const print = (line: string): void => {
+    lines.push(line);
+  };
+  const access = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `--as=${as}`, '-n', namespace];
+  const code = await guardrails({ argv: [...argv, ...access], stdout: print, stderr: print });
+  return { code, text: lines.join('\n') };
+}
+
+async function digest(): Promise<string> {
+  const object = await getObject<Workflow>(controlPlane, 'awf', name, namespace);
+  return object?.status?.revision?.digest ?? '';
+}
+
+describe('a Workflow of high risk', () => {
+  it('starts nothing, and is granted nothing, before two others approved it', async () => {
+    const identity = {
+      metadata: key,
+      spec: {
+        purpose: 'posts invoices',
+        owner,
+        permissions: [
+          { apiGroups: [''], resources: ['configmaps'], verbs: ['get'], reason: 'its settings' },
+        ],
+      },
+    };
+    const created = await alice.create(workflows, { metadata: key, spec } as KubeObject);
+    expect(created.message).toBe('');
+    expect(created.object.metadata.labels).toEqual({ [label.approval]: 'required' });
+    expect(created.object.metadata.annotations).toEqual({ [annotation.changedBy]: 'alice' });
+    const erin = admin.as('erin');
+    expect((await erin.create(automationIdentities, identity)).message).toBe('');
+    expect((await alice.create(deployments, deployment('v1'))).message).toBe('');
+    await untilPods('v1 waits');
+
+    const { message } = await untilApprovedIs('NotApproved');
+    expect(message).toContain('2 of 2 approvals missing');
+    expect(message).toContain(`kubectl guardrails approve ${name} -n ${namespace}`);
+    const held = await waitFor('Held', async () => {
+      const { object } = await admin.get(workflows, key);
+      const found = object.status?.conditions?.find(({ type }) => type === 'Held');
+      return found?.reason === 'NotApproved' ? found : undefined;
+    });
+    expect(held.message).toContain(message);
+    expect(await listObjects(controlPlane, 'rolebindings', namespace)).toHaveLength(1);
+    const columns = await kubectlOk(controlPlane, ['get', 'awf', `-n=${namespace}`]);
+    expect(columns).toMatch(/APPROVED/);
+
+    const own = await cli('alice', 'approve', name, '--reason', 'mine');
+    expect(own).toMatchObject({ code: 1 });
+    expect(own.text).toContain('alice changed the Workflow poster last');
+    expect((await cli('erin', 'approve', name, '--reason', 'mine')).text).toContain('forbidden');
+
+    const first = await cli('bob', 'approve', name, '--reason', 'reviewed');
+    expect(first).toMatchObject({ code: 0 });
+    expect(first.text).toContain('Deployment poster (changed by: alice): v1 (a tag');
+    expect(first.text).toContain('asked for by: frank (asserted)');
+    expect(first.text).toContain('1 of 2 approvals missing');
+    // Once more counts once.
+    await cli('bob', 'approve', name, '--reason', 'reviewed again');
+    await untilApprovedIs('NotApproved');
+    expect(await podStates()).toEqual(['v1 waits']);
+
+    const second = await cli('carol', 'approve', name, '--reason', 'reviewed');
+    expect(second.text).toContain('What runs is approved by bob, carol');
+    await untilPods('v1 Running');
+    await untilApprovedIs('Approved');
+    await waitFor('what was withheld', async () => {
+      const bindings = await listObjects(controlPlane, 'rolebindings', namespace);
+      const policies = await listObjects(controlPlane, 'networkpolicies', namespace);
+      return bindings.length === 2 && policies.length === 1;
+    });
+    const list = await cli('bob', 'approvals', name, '-o', 'json');
+    const decided = JSON.parse(list.text) as { approver: string; revision: string }[];
+    expect(decided.map(({ approver, revision }) => `${approver} ${revision}`).toSorted()).toEqual([
+      'bob current',
+      'bob current',
+      'carol current',
+    ]);
+  });
+
+  it('is asked again for another image; what was approved before goes on, also after its pod is gone', async () => {
+    const before = await digest();
+    await setImage('v2');
+    await untilPods('v1 Running', 'v2 waits');
+    await untilApprovedIs('NotApproved');
+    expect(await digest()).not.toBe(before);
+    const [running] = (await listObjects<PodView>(controlPlane, 'pods', namespace)).filter(
+      ({ status }) => status?.phase === 'Running',
+    );
+    await admin.delete(pods, { namespace, name: running?.metadata.name ?? '' });
+    await untilPods('v1 Running', 'v2 waits');
+
+    // Approvals name a digest: those of v1 come to nothing for v2, and are good for v1 again.
+    await setImage('v1');
+    await untilPods('v1 Running');
+    await untilApprovedIs('Approved');
+    expect(await digest()).toBe(before);
+  });
+
+  it('is held by one rejection, whatever others say', async () => {
+    await setImage('v3');
+    await untilPods('v1 Running', 'v3 waits');
+    const { object } = await admin.get(deployments, key);
+    expect(object.metadata.annotations?.[annotation.changedBy]).toBe('alice');
+    // Who scales or restarts it changes nothing of what it runs.
+    const restart = { [annotation.restartedAt]: '2030-01-01T00:00:00Z' };
+    const touched = await admin.as('erin').merge(deployments, key, {
+      metadata: { annotations: { [annotation.changedBy]: 'zoe' } },
+      spec: { template: { metadata: { annotations: restart } } },
+    });
+    expect(touched.object.metadata.annotations?.[annotation.changedBy]).toBe('alice');
+    expect((await cli('bob', 'reject', name, '--reason', 'no test')).code).toBe(0);
+    await cli('carol', 'approve', name, '--reason', 'fine');
+    const { message } = await untilApprovedIs('Rejected');
+    expect(message).toContain('Rejected by bob');
+    const [rejection] = (
+      await listObjects<KubeObject & { spec: { decision: string } }>(
+        controlPlane,
+        'approvals',
+        namespace,
+      )
+    ).filter((approval) => approval.spec.decision === 'Reject');
+    const gone = await admin
+      .as('carol')
+      .delete(approvals, { namespace, name: rejection?.metadata.name ?? '' });
+    expect(gone.message).toContain('a rejection by who made it, bob');
+    await setImage('v1');
+    await untilApprovedIs('Approved');
+    await untilPods('v1 Running');
+  });
+
+  it('runs in its pods what was approved, and nothing that comes later or from elsewhere', async () => {
+    const [pod] = await listObjects<PodView>(controlPlane, 'pods', namespace);
+    const of = { namespace, name: pod?.metadata.name ?? '' };
+    const image = { spec: { containers: [{ name: 'main', image: 'evil' }] } };
+    const strategic = {
+      method: 'PATCH',
+      type: 'application/strategic-merge-patch+json',
+    } as const;
+    const url = path(pods, of);
+    const changed = await admin.send({ ...strategic, url, body: image });
+    expect(changed.message).toContain('runs what was approved');
+    const debug = { spec: { ephemeralContainers: [{ name: 'debug', image: 'evil' }] } };
+    const added = await admin.send({
+      ...strategic,
+      url: `${url}/ephemeralcontainers`,
+      body: debug,
+    });
+    expect(added.message).toContain('runs what was approved');
+
+    const bare = (container: object): KubeObject =>
+      ({
+        metadata: { namespace, name: 'bare' },
+        spec: {
+          serviceAccountName: name,
+          automountServiceAccountToken: false,
+          containers: [{ name: 'main', image: 'v1', command: ['post'], ...container }],
+        },
+      }) as KubeObject;
+    expect((await alice.create(pods, bare({ command: ['drain'] }))).message).toBe('');
+    await waitFor('the event', async () => {
+      const text = await kubectlOk(controlPlane, ['events', `-n=${namespace}`, '--for=pod/bare']);
+      return text.includes('PodNotApproved');
+    });
+    expect(await podStates()).toEqual(['v1 Running', 'v1 waits']);
+    const lift = await admin.merge(
+      pods,
+      { namespace, name: 'bare' },
+      { spec: { schedulingGates: [] } },
+    );
+    expect(lift.message).toContain('the operator alone starts it');
+    await admin.delete(pods, { namespace, name: 'bare' });
+    await untilPods('v1 Running');
+  });
+
+  it('is decided on by nothing that can not be meant', async () => {
+    const bob = admin.as('bob');
+    const decide = async (fields: object): Promise<string> => {
+      const given = { workflow: name, digest: await digest(), decision: 'Approve', reason: 'fine' };
+      const object = { metadata: { namespace, name: 'odd' }, spec: { ...given, ...fields } };
+      return (await bob.create(approvals, object, { dryRun: true })).message;
+    };
+    expect(await decide({})).toBe('');
+    expect(await decide({ digest: 'latest' })).toContain('64 hexadecimal digits');
+    expect(await decide({ reason: ' ' })).toContain('must not be blank');
+    expect(await decide({ expires: '2020-01-01T00:00:00Z' })).toContain('has passed already');
+    expect(await decide({ decision: 'Reject', expires: '2099-01-01T00:00:00Z' })).toContain(
+      'leave expires out',
+    );
+    const none = await cli('bob', 'approve', 'nobody', '--reason', 'fine');
+    expect(none).toEqual({
+      code: 1,
+      text: `Error: there is no Workflow nobody in namespace ${namespace}.`,
+    });
+  });
+
+  it('is not taken out of the approvals by its risk, its label, its deletion or its namespace', async () => {
+    const lower = { spec: { risk: 'Low' } };
+    expect((await alice.merge(workflows, key, lower)).message).toContain('needs 2 approvals');
+    const unlabelled = await alice.merge(workflows, key, {
+      metadata: { labels: { [label.approval]: null } },
+    });
+    expect(unlabelled.object.metadata.labels).toEqual({ [label.approval]: 'required' });
+    const restamped = await alice.annotate(workflows, key, { [annotation.changedBy]: 'zoe' });
+    expect(restamped.object.metadata.annotations).toEqual({ [annotation.changedBy]: 'alice' });
+    expect((await alice.delete(workflows, key)).message).toContain('delete that first');
+    const unguarded = await admin.merge(
+      namespaces,
+      { name: namespace },
+      { metadata: { labels: { [label.environment]: null } } },
+    );
+    expect(unguarded.message).toContain('needs approval');
+    const status = { status: { revision: { digest: '0'.repeat(64) } } };
+    const forged = await admin
+      .as('mallory', 'system:masters')
+      .merge(workflows, key, status, { subresource: 'status' });
+    // Who holds every verb may; nobody else.
+    expect(forged.status).toBe(200);
+    await untilApprovedIs('Approved');
+    const waived = await admin.as('dave').merge(workflows, key, lower, { dryRun: true });
+    expect(waived.message).toBe('');
+  });
+
+  it('waits for a kill switch too', async () => {
+    await cli('bob', 'kill', name, '--reason', 'pays twice', '--wait=false');
+    await untilPods();
+    await cli('carol', 'release', name, '--reason', 'fixed');
+    await untilPods('v1 Running');
+  });
+});
+
+/** What each role of the table may do, tried by dry runs. */
+const users: Record<Person, { user: string; roles: string[] }> = {
+  requester: { user: 'alice-alone', roles: ['automation-guardrails-requester', 'edit'] },
+  colleague: { user: 'gwen', roles: ['automation-guardrails-requester', 'edit'] },
+  approver: { user: 'lena', roles: ['automation-guardrails-approver'] },
+  'self-approver': { user: 'erin', roles: ['automation-guardrails-approver'] },
+  waiver: { user: 'dave', roles: [] },
+  killer: { user: 'henry', roles: ['automation-guardrails-killer'] },
+  releaser: { user: 'ida', roles: ['automation-guardrails-releaser'] },
+  editor: { user: 'joe', roles: ['edit'] },
+  reader: { user: 'kim', roles: ['view', 'automation-guardrails-viewer'] },
+  automation: { user: `system:serviceaccount:${namespace}:${name}`, roles: [] },
+  gitops: {
+    user: 'system:serviceaccount:ci:pipeline',
+    roles: [
+      'edit',
+      ...['requester', 'approver', 'approval-waiver', 'killer', 'releaser'].map(
+        (role) => `automation-guardrails-${role}`,
+      ),
+    ],
+  },
+  operator: {
+    user: 'system:serviceaccount:automation-guardrails:automation-guardrails',
+    roles: [],
+  },
+};
+
+describe('who may do what', () => {
+  let tries: Record<ActionId, (api: Api) => Promise<Answer>>;
+
+  beforeAll(async () => {
+    const apiGroup = 'rbac.authorization.k8s.io';
+    await controlPlane.apply(
+      Object.entries(users).flatMap(([person, { user, roles: given }]) =>
+        given.map((role) => ({
+          apiVersion: `${apiGroup}/v1`,
+          kind: 'ClusterRoleBinding',
+          metadata: { name: `who-${person}-${role}` },
+          roleRef: { apiGroup, kind: 'ClusterRole', name: role },
+          subjects: [{ kind: 'User', apiGroup, name: user }],
+        })),
+      ),
+    );
+    // As the table has it: who changed the Workflow holds no other right.
+    const touched = { spec: { description: 'posts invoices' } };
+    await waitFor('her rights', async () => {
+      const { status } = await admin.as('alice-alone').merge(workflows, key, touched);
+      return status === 200;
+    });
+    await untilApprovedIs('NotApproved');
+    const current = await digest();
+    const decision = (fields: object = {}): KubeObject =>
+      ({
+        metadata: { namespace, name: 'try' },
+        spec: { workflow: name, digest: current, decision: 'Approve', reason: 'try', ...fields },
+      }) as KubeObject;
+    const made = async (by: string, is: string): Promise<{ namespace: string; name: string }> => {
+      const of = { namespace, name: `${by}-${is.toLowerCase()}` };
+      // Of a digest that doesn't matter.
+      const object = decision({ decision: is, digest: '0'.repeat(64) });
+      const answer = await admin.as(by).create(approvals, { ...object, metadata: of });
+      expect(answer.message).toBe('');
+      return of;
+    };
+    const approval = await made('carol', 'Approve');
+    const rejection = await made('carol', 'Reject');
+    const pod = (podName: string): KubeObject =>
+      ({
+        metadata: { namespace, name: podName, labels: { [label.identity]: name } },
+        spec: {
+          serviceAccountName: name,
+          containers: [{ name: 'main', image: 'unapproved' }],
+        },
+      }) as KubeObject;
+    const waiting = { namespace, name: 'waiting' };
+    expect((await admin.create(pods, pod(waiting.name))).message).toBe('');
+    const dryRun = { dryRun: true };
+    const refused = (answer: Answer): Answer => ({ ...answer, status: 403 });
+    const remove =
+      (resource: Resource, of: { namespace: string; name: string }) =>
+      (api: Api): Promise<Answer> =>
+        api.send({ method: 'DELETE', url: path(resource, of), dryRun: true });
+    const container = (containerName: string): object => ({ name: containerName, image: 'x' });
+    const patch = (api: Api, url: string, body: object): Promise<Answer> =>
+      api.send({
+        method: 'PATCH',
+        type: 'application/strategic-merge-patch+json',
+        url,
+        body,
+        dryRun: true,
+      });
+    tries = {
+      read: async (api) => {
+        const { status } = await api.get(workflows, key);
+        const answer = await api.get(approvals, approval);
+        return status === 200 ? answer : refused(answer);
+      },
+      change: (api) => api.merge(workflows, key, { spec: { description: 'x' } }, dryRun),
+      lower: (api) => api.merge(workflows, key, { spec: { risk: 'Medium' } }, dryRun),
+      delete: remove(workflows, key),
+      restamp: async (api) => {
+        const mark = { [annotation.changedBy]: 'zoe' };
+        const answer = await api.annotate(workflows, key, mark, dryRun);
+        const stamp = answer.object.metadata?.annotations?.[annotation.changedBy];
+        return stamp === 'zoe' ? answer : refused(answer);
+      },
+      approve: (api) => api.create(approvals, decision(), dryRun),
+      reject: (api) => api.create(approvals, decision({ decision: 'Reject' }), dryRun),
+      'approve-as': async (api) => {
+        const answer = await api.create(approvals, decision({ approver: 'zoe' }), dryRun);
+        const stored = answer.object.spec as { approver?: string } | undefined;
+        return stored?.approver === 'zoe' ? answer : refused(answer);
+      },
+      'edit-decision': (api) => api.merge(approvals, approval, { spec: { reason: 'x' } }, dryRun),
+      withdraw: remove(approvals, approval),
+      'withdraw-rejection': remove(approvals, rejection),
+      'forge-status': (api) =>
+        api.merge(
+          workflows,
+          key,
+          { status: { observedGeneration: 0 } },
+          { ...dryRun, subresource: 'status' },
+        ),
+      start: async (api) => {
+        const answer = await api.create(pods, pod('start'), dryRun);
+        const stored = answer.object.spec as { schedulingGates?: object[] } | undefined;
+        return (stored?.schedulingGates ?? []).length > 0 ? refused(answer) : answer;
+      },
+      lift: (api) => api.merge(pods, waiting, { spec: { schedulingGates: null } }, dryRun),
+      inject: (api) =>
+        patch(api, path(pods, waiting), { spec: { containers: [container('main')] } }),
+      debug: (api) =>
+        patch(api, path(pods, waiting, { subresource: 'ephemeralcontainers' }), {
+          spec: { ephemeralContainers: [container('debug')] },
+        }),
+      kill: (api) =>
+        api.create(
+          resources.killSwitches,
+          { metadata: key, spec: { workflow: name, reason: 'x' } } as KubeObject,
+          dryRun,
+        ),
+    };
+  });
+
+  it.each(people)('is as the table says: $name', async ({ name: person }) => {
+    const { user } = users[person];
+    const groups = user.startsWith('system:serviceaccount:')
+      ? ['system:serviceaccounts', 'system:authenticated']
+      : ['system:authenticated'];
+    const api = admin.as(user, ...groups);
+    const found: string[] = [];
+    const surprises: string[] = [];
+    for (const { id } of actions) {
+      const { status, message } = await tries[id](api);
+      if (status < 300) found.push(id);
+      // Whatever else refuses it isn't what the table speaks of.
+      else if (status !== 403 && status !== 422) surprises.push(`${id}: ${message}`);
+    }
+    const told = (actions as readonly Action[]).filter(({ by }) => by.includes(person));
+    expect(surprises).toEqual([]);
+    expect(found).toEqual(told.map(({ id }) => id));
+  });
+
+  afterAll(async () => {
+    await admin.delete(pods, { namespace, name: 'waiting' });
+    await alice.merge(workflows, key, { spec: { description: null } });
+  });
+});
+
+describe('with no operator', () => {
+  it('nothing starts, whoever approves; and it starts once an operator is back', async () => {
+    operator.kill();
+    await operator.exited;
+    await setImage('v4');
+    await untilPods('v1 Running', 'v4 waits');
+    const spawned = {
+      metadata: { namespace, name: 'job' },
+      spec: {
+        template: {
+          spec: {
+            serviceAccountName: name,
+            automountServiceAccountToken: false,
+            restartPolicy: 'Never',
+            containers: [{ name: 'main', image: 'v4', command: ['drain'] }],
+          },
+        },
+      },
+    };
+    expect((await alice.create(resources.jobs, spawned as KubeObject)).message).toBe('');
+    await untilPods('v1 Running', 'v4 waits', 'v4 waits');
+    const early = await cli('bob', 'approve', name, '--reason', 'blind', '--timeout', '1');
+    expect(early.text).toContain('Is it running');
+
+    operator = await startOperator({ kubeconfigPath, args });
+    await untilApprovedIs('NotApproved');
+    expect((await cli('bob', 'approve', name, '--reason', 'reviewed')).code).toBe(0);
+    operator.kill();
+    await operator.exited;
+    // Made while no operator looks: it counts when one does.
+    const last = await cli('carol', 'approve', name, '--reason', 'ok', '--expires-in', '2s');
+    expect(last.code).toBe(0);
+    expect(await podStates()).toEqual(['v1 Running', 'v4 waits', 'v4 waits']);
+    operator = await startOperator({ kubeconfigPath, args });
+    await untilApprovedIs('Expired');
+    await cli('carol', 'approve', name, '--reason', 'ok', '--expires-in', '1h');
+    await untilPods('v4 Running', 'v4 waits');
+  });
+});
