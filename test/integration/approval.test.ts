@@ -13,6 +13,7 @@ import {
 } from '../../src/who-may-what/table.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
+import { automation, automationPods } from '../operator/automation.ts';
 import { getObject, installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 import { Api, path, type Answer } from './admission/api.ts';
@@ -152,6 +153,11 @@ async function untilApprovedIs(reason: string): Promise<Condition> {
   });
 }
 
+interface Manifest {
+  kind: string;
+  spec?: object;
+}
+
 interface Outcome {
   code: number;
   text: string;
@@ -163,7 +169,7 @@ async function cli(as: string, ...argv: string[]): Promise<Outcome> {
     lines.push(line);
   };
   const access = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `--as=${as}`, '-n', namespace];
-  const code = await guardrails({ argv: [...argv, ...access], stdout: print, stderr: print });
+  const code = await guardrails({ argv: [...access, ...argv], stdout: print, stderr: print });
   return { code, text: lines.join('\n') };
 }
 
@@ -387,6 +393,56 @@ describe('a Workflow of high risk', () => {
     await untilPods();
     await cli('carol', 'release', name, '--reason', 'fixed');
     await untilPods('v1 Running');
+  });
+});
+
+describe('pods of every kind of workload', () => {
+  it('are known by their templates, whatever controllers and the API server add', async () => {
+    const kinds = 'kinds';
+    const manifests = automation({ namespace: kinds, name: 'ledger' }) as Manifest[];
+    const volume = {
+      metadata: { name: 'data' },
+      spec: {
+        accessModes: ['ReadWriteOnce'],
+        resources: { requests: { storage: '1Gi' } },
+      },
+    };
+    await controlPlane.apply(
+      manifests.map((manifest) => {
+        const { kind, spec: given } = manifest;
+        switch (kind) {
+          case 'Workflow':
+            return { ...manifest, spec: { ...given, risk: 'Medium' } };
+          case 'StatefulSet':
+            return { ...manifest, spec: { ...given, volumeClaimTemplates: [volume] } };
+          case 'Job':
+            return {
+              ...manifest,
+              spec: { ...given, completionMode: 'Indexed', completions: 2, parallelism: 2 },
+            };
+          default:
+            return manifest;
+        }
+      }),
+    );
+    const from = '--from=cronjob/ledger-import';
+    await kubectlOk(controlPlane, ['create', 'job', 'by-hand', `-n=${kinds}`, from]);
+    // One more than an automation has, of the second index, and one of the run by hand.
+    const gates = async (): Promise<string[]> => {
+      const found = await listObjects<PodView>(controlPlane, 'pods', kinds);
+      if (found.length !== automationPods + 2) throw new Error(`${found.length} pods`);
+      return found.flatMap(({ metadata, spec: { schedulingGates = [] } }) =>
+        schedulingGates.map(() => metadata.name),
+      );
+    };
+    await waitFor('all to wait', async () => (await gates()).length === automationPods + 2);
+    const approved = await cli('bob', 'approve', 'ledger', '--reason', 'fine', '-n', kinds);
+    expect(approved.text).toContain('What runs is approved by bob');
+    await waitFor('all to start', async () => {
+      const left = await gates();
+      if (left.length > 0) throw new Error(left.join());
+      return true;
+    });
   });
 });
 
