@@ -15,7 +15,7 @@ import {
   type Workload,
 } from './api/workload.ts';
 import type { Config } from './config.ts';
-import { ApprovalController, keysFor as approvalKeysFor } from './controllers/approval.ts';
+import { ApprovalController, keysForPod } from './controllers/approval.ts';
 import {
   AutomationIdentityController,
   keysFor as identityKeysFor,
@@ -591,7 +591,7 @@ function wireLed(
     if (object.metadata.generation !== previous?.metadata.generation) enqueueAll(identity, keys);
   });
   caches.approvals.onChange(({ object }) => enqueueApproved(workflowOfApproval(object)));
-  pods.onChange(({ object }) => enqueueAll(approval, approvalKeysFor.pod(object)));
+  pods.onChange(({ object }) => enqueueAll(approval, keysForPod(object)));
   identities.onChange(({ object }) => {
     enqueueAll(approval, identityKeysFor.identity(object));
     enqueueAll(identity, identityKeysFor.identity(object));

@@ -1,7 +1,7 @@
 import { approvalRequired } from '../admission/index.ts';
 import type { Approval } from '../api/approval.ts';
 import { approvalGate, label } from '../api/names.ts';
-import { keyOf, splitKey, type Namespace, type Pod } from '../api/objects.ts';
+import { splitKey, type Namespace, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Workflow } from '../api/workflow.ts';
@@ -14,7 +14,7 @@ import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/c
 import { patchExactly, pointer } from '../runtime/json-patch.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { ReadStore } from '../runtime/store.ts';
-import type { WorkflowApprovals } from './workflow-approval.ts';
+import type { ApprovalState, WorkflowApprovals } from './workflow-approval.ts';
 
 export interface ApprovalControllerOptions {
   /** Writes only while this process leads. */
@@ -61,45 +61,54 @@ export class ApprovalController implements Reconciler {
     this.#options = options;
   }
 
-  async reconcile(key: string, { signal, log }: ReconcileContext): Promise<ReconcileResult> {
-    const { clock, state, workflows } = this.#options;
-    const workflow = workflows.get(key);
-    const known = state.of(key);
-    const more = await this.#prune(key, workflow, signal);
-    if (workflow === undefined || known === undefined) {
-      this.#told.delete(key);
-      return more ? { requeueAfterMs: 0 } : {};
+  async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
+    const workflow = this.#options.workflows.get(key);
+    const known = this.#options.state.of(key);
+    const delays: number[] = [];
+    if (workflow === undefined || known === undefined) this.#told.delete(key);
+    else {
+      delays.push(...(await this.#start(key, workflow, known, context)));
+      await this.#keepMark(workflow, context.signal);
     }
-    await this.#keepMark(workflow, signal);
+    // Last: what can't be deleted keeps nothing from starting.
+    if (await this.#prune(key, workflow, known, context.signal)) delays.push(0);
+    return delays.length === 0 ? {} : { requeueAfterMs: Math.min(longestMs, ...delays) };
+  }
 
-    const waiting = this.#options.pods
+  /** @returns milliseconds after which there may be more to start */
+  async #start(
+    key: string,
+    workflow: Workflow,
+    { mayStart, finding, changesAt }: ApprovalState,
+    context: ReconcileContext,
+  ): Promise<number[]> {
+    const { clock, pods } = this.#options;
+    const waiting = pods
       .byIndex('identity', key)
       .filter(
         ({ codeDigest, metadata }) => codeDigest !== undefined && !metadata.deletionTimestamp,
       );
     const isApproved = ({ codeDigest = '' }: Pod): boolean =>
-      known.mayStart === 'everything' || known.mayStart.has(codeDigest);
+      mayStart === 'everything' || mayStart.has(codeDigest);
+    const others = waiting.filter((pod) => !isApproved(pod));
+    // Until then, approval is what they wait for.
+    if (finding.status === 'True') this.#explain(key, others);
+    else this.#told.delete(key);
     const approved = waiting.filter(isApproved);
     const lifted = this.#isStopped(key, workflow)
       ? 0
-      : await this.#lift(workflow, approved, { signal, log });
-    const others = waiting.filter((pod) => !isApproved(pod));
-    // Until then, approval is what they wait for.
-    if (known.finding.status === 'True') this.#explain(key, others);
-    else this.#told.delete(key);
-    const delays = [
-      ...(more ? [0] : []),
-      ...(known.changesAt === undefined ? [] : [Math.max(known.changesAt - clock(), 0)]),
+      : await this.#lift(workflow, approved, context);
+    return [
+      ...(changesAt === undefined ? [] : [Math.max(changesAt - clock(), 0)]),
       ...(lifted < approved.length ? [againMs] : []),
     ];
-    return delays.length === 0 ? {} : { requeueAfterMs: Math.min(longestMs, ...delays) };
   }
 
   /** @returns how many pods were started */
   async #lift(
     workflow: Workflow,
     pods: readonly Pod[],
-    { signal, log }: Pick<ReconcileContext, 'signal' | 'log'>,
+    { signal, log }: ReconcileContext,
   ): Promise<number> {
     const { client } = this.#options;
     const outcomes = await forEachBounded(pods, parallelism, (pod) => lift(client, pod, signal));
@@ -160,10 +169,15 @@ export class ApprovalController implements Reconciler {
   }
 
   /** @returns whether there is more to delete */
-  async #prune(key: string, workflow: Workflow | undefined, signal: AbortSignal): Promise<boolean> {
-    const { approvals, client, state } = this.#options;
+  async #prune(
+    key: string,
+    workflow: Workflow | undefined,
+    known: ApprovalState | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const { approvals, client } = this.#options;
     const current = [
-      state.of(key)?.revision?.digest,
+      known?.revision?.digest,
       workflow?.status?.revision?.digest,
       workflow?.status?.revision?.approved?.digest,
     ];
@@ -203,11 +217,8 @@ async function lift(client: KubeClient, pod: Pod, signal: AbortSignal): Promise<
   return (await patchExactly(client, resources.pods, pod, operations, signal)) !== undefined;
 }
 
-/** Which keys (`namespace/name` of a Workflow) a change concerns. */
-export const keysFor = {
-  pod: (pod: Pod): string[] =>
-    pod.codeDigest === undefined
-      ? []
-      : [`${pod.metadata.namespace ?? ''}/${pod.spec?.serviceAccountName ?? ''}`],
-  workflow: (workflow: Workflow): string[] => [keyOf(workflow)],
-};
+/** Which keys (`namespace/name` of a Workflow) a pod that waits concerns. */
+export function keysForPod({ metadata, spec, codeDigest }: Pod): string[] {
+  if (codeDigest === undefined) return [];
+  return [`${metadata.namespace ?? ''}/${spec?.serviceAccountName ?? ''}`];
+}
