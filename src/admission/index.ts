@@ -1,3 +1,5 @@
+import { accessReviewPolicies } from './access-review.ts';
+import { changedByPolicies } from './changed-by.ts';
 import { childrenPolicies } from './children.ts';
 import { credentialPolicies } from './credentials.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
@@ -7,7 +9,9 @@ import { killSwitchPolicies } from './kill-switch.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
+import { resources } from '../api/resources.ts';
 
+export { accessReviewCreationPolicyName } from './access-review.ts';
 export {
   annotationProbePolicyName,
   clusterProbePolicyName,
@@ -42,6 +46,8 @@ export function admissionPolicies(): AdmissionObject[] {
     ...podPolicies(),
     ...childrenPolicies(),
     ...roleBindingPolicies(),
+    ...changedByPolicies([resources.automationIdentities]),
+    ...accessReviewPolicies(),
   ];
 }
 

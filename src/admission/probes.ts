@@ -120,7 +120,7 @@ function workload(kind: WorkloadKind): object {
 }
 
 const { killSwitches, workflows, automationIdentities, namespaces } = resources;
-const { pods, roleBindings, secrets, serviceAccounts } = resources;
+const { accessReviews, pods, roleBindings, secrets, serviceAccounts } = resources;
 
 const unengaged = { [annotation.killSwitch]: null };
 const workflowSpec = { targets: [{ group: 'apps', kind: 'Deployment', name: 'probe' }] };
@@ -346,6 +346,41 @@ const ofIdentities: Record<string, PolicyProbe> = {
   },
 };
 
+const review = {
+  // None of this name stands there: of a canary, access-review-subject would answer as well.
+  identity: 'probe',
+  decision: 'Revoke',
+  reason: 'probe',
+  digest: `sha256:${'0'.repeat(64)}`,
+};
+
+const ofReviews: Record<string, PolicyProbe> = {
+  'changed-by': {
+    kind: 'Mutation',
+    requests: [create(automationIdentities, { spec: {} })],
+    shows: ({ metadata }) => (metadata.annotations?.[annotation.changedBy] ?? '') !== '',
+    twin: 'changed-by-kept',
+  },
+  'changed-by-kept': {
+    kind: 'Denial',
+    requests: [
+      annotate(automationIdentities, canary.identity, { [annotation.changedBy]: 'probe' }),
+    ],
+    says: 'leave it as it is',
+    behind: 'changed-by',
+  },
+  'access-review-stamp': compared('Without it access-review-create refuses every review.'),
+  'access-review-create': {
+    kind: 'Denial',
+    requests: [create(accessReviews, { spec: review })],
+    says: 'review',
+  },
+  'access-review-subject': compared(
+    'The operator may not review, so access-review-create answers first.',
+  ),
+  'access-review-kept': compared(mayDoSo),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -392,6 +427,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofAnnotation,
     ...ofFences,
     ...ofIdentities,
+    ...ofReviews,
     ...ofWorkloads,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );

@@ -75,6 +75,7 @@ describe('customResourceDefinitions', () => {
         'automationguardrails.dev_clusterkillswitches.yaml',
         'clusterkillswitches.automationguardrails.dev',
       ],
+      ['automationguardrails.dev_accessreviews.yaml', 'accessreviews.automationguardrails.dev'],
     ]);
   });
 });

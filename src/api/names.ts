@@ -76,7 +76,8 @@ export const annotation = {
   probe: `${GROUP}/probe`,
   /**
    * On a KillSwitch: what others had on the ServiceAccounts that it deleted, and release puts back;
-   * JSON, written by the operator alone.
+   * on the mark of an identity whose access was revoked, the same. JSON, written by the operator
+   * alone.
    */
   restoreServiceAccount: `${GROUP}/restore-service-account`,
   /** On a paused workload: the replicas that release puts back. */
@@ -98,6 +99,11 @@ export const annotation = {
    * value is a nonce.
    */
   rotateEmergency: `${GROUP}/rotate-emergency`,
+  /**
+   * On a kind whose changes somebody else has to look at: the authenticated user who changed its
+   * spec last, stamped by admission.
+   */
+  changedBy: `${GROUP}/changed-by`,
   /** On a generated Secret: RFC 3339 time of the last rotation. */
   rotatedAt: `${GROUP}/rotated-at`,
   /** On a generated Secret: number of rotations so far, from 0. */

@@ -13,6 +13,7 @@ import type {
   TokenRequest,
   TokenReview,
 } from './objects.ts';
+import type { AccessReview } from './access-review.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
 import type { KillSwitch } from './kill-switch.ts';
@@ -62,6 +63,7 @@ export const resources = {
     'clusterkillswitches',
     false,
   ),
+  accessReviews: defineResource<AccessReview>(GROUP, VERSION, 'AccessReview', 'accessreviews'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   /** What is created on the subresource `token` of a ServiceAccount. */

@@ -12,6 +12,7 @@ import { killCommand } from './commands/kill.ts';
 import { releaseCommand } from './commands/release.ts';
 import { rotateCommand } from './commands/rotate.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
+import { reviewCommand } from './commands/review.ts';
 import { statusCommand } from './commands/status.ts';
 import { treeCommand } from './commands/tree.ts';
 import { whoCanCommand } from './commands/who-can.ts';
@@ -32,6 +33,7 @@ const commands: readonly Command[] = [
   treeCommand,
   whoCanCommand,
   doctorCommand,
+  reviewCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,
@@ -48,8 +50,9 @@ const commonOptions = {
 /** What `--help` says of each option, in its order. */
 const optionTexts = [
   ['-n, --namespace NAME', "namespace; default: the context's"],
-  ['-A, --all-namespaces', 'status of all namespaces'],
-  ['    --reason TEXT', 'why; kept in the KillSwitch and in the events'],
+  ['-A, --all-namespaces', 'status and review: of all namespaces'],
+  ['    --reason TEXT', 'why; kept in the KillSwitch or the AccessReview, and in the events'],
+  ['    --decision DECISION', 'review: Keep, Reduce or Revoke'],
   ['    --wait=false', "don't wait until it is done"],
   [
     '    --force',

@@ -54,7 +54,7 @@ export const operatorRole: RoleDefinition = {
   name: 'operator',
   description: 'What the operator does by itself.',
   rules: [
-    rule(read, ...kinds),
+    rule(read, ...kinds, resources.accessReviews),
     // The label that says that a KillSwitch stands for the annotation.
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
@@ -123,6 +123,7 @@ export const probeRole: RoleDefinition = {
     rule(['create'], resources.pods, resources.secrets),
     rule(['create'], ...Object.values(workloadResources)),
     rule(['create', 'delete'], workflows, automationIdentities),
+    rule(['create'], resources.accessReviews),
   ],
 };
 
@@ -168,15 +169,15 @@ export const childrenRole: RoleDefinition = {
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
-    description: 'See automations and kill switches.',
-    rules: [rule(read, ...kinds)],
+    description: 'See automations, kill switches and access reviews.',
+    rules: [rule(read, ...kinds, resources.accessReviews)],
   },
   {
     name: 'requester',
     description: 'Write Workflows and AutomationIdentities.',
     rules: [
       rule([...read, 'create', 'update', 'patch', 'delete'], workflows, automationIdentities),
-      rule(read, killSwitches),
+      rule(read, killSwitches, resources.accessReviews),
     ],
   },
   {
@@ -222,7 +223,7 @@ export const userRoles: readonly RoleDefinition[] = [
     description:
       'See automations, what they may do, and what enforces it. No Secrets, and nothing is written.',
     rules: [
-      rule(read, ...kinds),
+      rule(read, ...kinds, resources.accessReviews),
       rule(read, resources.namespaces, resources.serviceAccounts),
       rule(
         read,
@@ -239,6 +240,23 @@ export const userRoles: readonly RoleDefinition[] = [
         resources.validatingBindings,
         resources.mutatingPolicies,
         resources.mutatingBindings,
+      ),
+    ],
+  },
+  {
+    name: 'reviewer',
+    description: 'Review what AutomationIdentities may do, where somebody else changed them last.',
+    rules: [
+      rule(read, ...kinds, resources.accessReviews),
+      rule(['review'], automationIdentities),
+      rule(['create'], resources.accessReviews),
+      // Who grants what, beyond what is declared.
+      rule(
+        ['list'],
+        resources.roles,
+        resources.roleBindings,
+        resources.clusterRoles,
+        resources.clusterRoleBindings,
       ),
     ],
   },

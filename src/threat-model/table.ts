@@ -565,6 +565,14 @@ export const threats = [
     why: 'The fence goes by the name, whatever the Workflow says, and whether there is one. Nothing is granted while the kill stands.',
   },
   {
+    id: 'access-review',
+    what: 'Record an access review, change one, or delete it',
+    paths: [path(GROUP, ['accessreviews'], all)],
+    reach: ['gitops', 'admin'],
+    outcome: 'StartsNothing',
+    why: 'A review gives nothing back while the kill stands. It is made by a person with the verb review, and never changed.',
+  },
+  {
     id: 'namespace',
     what: 'Delete the namespace, or take its label environment away',
     paths: [
