@@ -193,6 +193,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       identities: caches.identities.store,
       namespaces: caches.namespaces.store,
       killSwitches: caches.killSwitches.store,
+      accessReviews: caches.accessReviews.store,
       serviceAccounts: caches.serviceAccounts.store,
       roles: caches.roles.store,
       roleBindings: caches.roleBindings.store,
@@ -401,6 +402,9 @@ function createCaches(
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
     approvals: watch(resources.approvals, { indexes: { workflow: workflowOfApproval } }),
+    accessReviews: watch(resources.accessReviews, {
+      indexes: { identity: identityKeysFor.accessReview },
+    }),
     namespaces: watch(resources.namespaces, {
       project: ({ metadata }): Namespace => ({
         metadata: {
@@ -606,6 +610,9 @@ function wireLed(
     enqueueAll(identity, identityKeysFor.namespace(object, identities.store));
     enqueueAll(workflow, workflowKeysFor.namespace(object, workflows.store));
   });
+  caches.accessReviews.onChange(({ object }) =>
+    enqueueAll(identity, identityKeysFor.accessReview(object)),
+  );
   for (const children of [caches.serviceAccounts, caches.roles, caches.roleBindings]) {
     children.onChange(({ object }) => enqueueAll(identity, identityKeysFor.child(object)));
   }

@@ -20,7 +20,7 @@ import {
   type Parameter,
 } from './policies.ts';
 
-const { workflows, automationIdentities, approvals, pods, namespaces } = resources;
+const { workflows, approvals, pods, namespaces } = resources;
 
 /**
  * Verbs of our own on `automationworkflows`: `approve` decides on a revision, `waive-approval` takes
@@ -62,8 +62,6 @@ export const unstampedApprover = 'approver is the authenticated user';
 /** Who changes, who approves, and that nothing starts before. */
 export function approvalPolicies(): AdmissionObject[] {
   return [
-    ...stampChanger(),
-    ...keepChanger(),
     ...stampTemplateChanger(),
     ...keepTemplateChanger(),
     ...markWorkflow(),
@@ -84,41 +82,7 @@ export function approvalPolicies(): AdmissionObject[] {
 /** Whether the namespace of what is deleted is deleted itself. */
 const isGoing = '(namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp))';
 
-const specWrites = [workflows, automationIdentities].map((resource) =>
-  rule(resource, ['CREATE', 'UPDATE']),
-);
 const { changedBy } = annotation;
-const isSameSpec = `(${isUpdate} && object.spec == oldObject.spec)`;
-
-function stampChanger(): AdmissionObject[] {
-  return mutating({
-    name: 'changed-by',
-    description: 'Stamps a Workflow or AutomationIdentity with the user who changed its spec.',
-    rules: specWrites,
-    everywhere: true,
-    conditions: { known: `!${isSameSpec} || ${hasAnnotation('oldObject', changedBy)}` },
-    patchType: 'ApplyConfiguration',
-    expression: `Object{metadata: Object.metadata{annotations: {'${changedBy}': ${isSameSpec} ? ${annotationOf('oldObject', changedBy)} : ${user}}}}`,
-  });
-}
-
-/** Without a stamp nobody knows who changed it, and the operator takes no approval of it. */
-function keepChanger(): AdmissionObject[] {
-  const stamp = annotationOf('object', changedBy);
-  return validating({
-    name: 'changed-by-kept',
-    description: 'The stamp of who changed a spec is true.',
-    rules: specWrites,
-    everywhere: true,
-    validations: [
-      {
-        expression: `${isSameSpec} && ${hasAnnotation('oldObject', changedBy)} ? ${stamp} == ${annotationOf('oldObject', changedBy)} : !${hasAnnotation('object', changedBy)} || ${stamp} == ${user}`,
-        message: `${changedBy} is the authenticated user who changed the spec; leave it out, or write your own name with a change`,
-        messageExpression: `'${changedBy} is the authenticated user who changed the spec: ' + (${isSameSpec} && ${hasAnnotation('oldObject', changedBy)} ? 'leave it as it is' : 'leave it out or, where admission writes nothing, write ' + ${user})`,
-      },
-    ],
-  });
-}
 
 /** Of the fields of a pod spec, those that say what it runs; a kill changes others. */
 const codeFields = [

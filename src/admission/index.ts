@@ -1,4 +1,6 @@
 import { approvalPolicies } from './approval.ts';
+import { accessReviewPolicies } from './access-review.ts';
+import { changedByPolicies } from './changed-by.ts';
 import { childrenPolicies } from './children.ts';
 import { credentialPolicies } from './credentials.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
@@ -8,8 +10,10 @@ import { killSwitchPolicies } from './kill-switch.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
+import { resources } from '../api/resources.ts';
 
 export { approvalCreationPolicyName, approvalRequired } from './approval.ts';
+export { accessReviewCreationPolicyName } from './access-review.ts';
 export {
   annotationProbePolicyName,
   clusterProbePolicyName,
@@ -44,7 +48,9 @@ export function admissionPolicies(): AdmissionObject[] {
     ...podPolicies(),
     ...childrenPolicies(),
     ...roleBindingPolicies(),
+    ...changedByPolicies([resources.workflows, resources.automationIdentities]),
     ...approvalPolicies(),
+    ...accessReviewPolicies(),
   ];
 }
 

@@ -2,6 +2,7 @@ import { wholeNamespaceName } from '../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import { unstampedApprover } from './approval.ts';
+import { reviewerUnstamped } from './access-review.ts';
 import {
   annotationOf,
   changesAnnotation,
@@ -63,7 +64,8 @@ const unstamped = {
  * stamp, which admission gives where it rewrites.
  */
 export function isUnstamped(message: string, policy: string): boolean {
-  const refusals = Object.values(unstamped).map((text) => `denied request: ${text}`);
+  const sentences = [...Object.values(unstamped), reviewerUnstamped];
+  const refusals = sentences.map((text) => `denied request: ${text}`);
   return isRefusedBy(message, policy) && refusals.some((text) => message.includes(text));
 }
 

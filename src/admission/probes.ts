@@ -121,7 +121,7 @@ function workload(kind: WorkloadKind): object {
 }
 
 const { killSwitches, workflows, automationIdentities, namespaces } = resources;
-const { pods, roleBindings, secrets, serviceAccounts } = resources;
+const { accessReviews, pods, roleBindings, secrets, serviceAccounts } = resources;
 
 const unengaged = { [annotation.killSwitch]: null };
 const workflowSpec = { targets: [{ group: 'apps', kind: 'Deployment', name: 'probe' }] };
@@ -405,6 +405,27 @@ const ofApprovals: Record<string, PolicyProbe> = {
   'approval-gated': compared('It takes a Workflow that needs approval.'),
 };
 
+const review = {
+  // None of this name stands there: of a canary, access-review-subject would answer as well.
+  identity: 'probe',
+  decision: 'Revoke',
+  reason: 'probe',
+  digest: `sha256:${'0'.repeat(64)}`,
+};
+
+const ofReviews: Record<string, PolicyProbe> = {
+  'access-review-stamp': compared('Without it access-review-create refuses every review.'),
+  'access-review-create': {
+    kind: 'Denial',
+    requests: [create(accessReviews, { spec: review })],
+    says: 'review',
+  },
+  'access-review-subject': compared(
+    'The operator may not review, so access-review-create answers first.',
+  ),
+  'access-review-kept': compared(mayDoSo),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -451,6 +472,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofAnnotation,
     ...ofFences,
     ...ofIdentities,
+    ...ofReviews,
     ...ofWorkloads,
     ...ofApprovals,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),

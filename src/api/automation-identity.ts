@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { decision, digest } from './access-review.ts';
 import {
   conditionsSchema,
   dnsLabel,
@@ -453,6 +454,30 @@ const outsideToken = z
       'A short-lived ServiceAccount token for a reader outside of pods, bound to the Secret that holds it.',
   });
 
+const accessReview = z
+  .object({
+    every: duration(
+      'every',
+      'Longest time from one review to the next, a Go-style duration in hours such as `2160h` for a quarter. The first one is due so long after the identity was created.',
+    ),
+    onOverdue: z.enum(['Warn', 'Hold']).optional().meta({
+      description:
+        'What comes of an overdue review. `Warn`, also if absent: the condition `ReviewOverdue`, an event and a metric. `Hold`: besides, nothing new is granted until it is done, as with anything else that is missing.',
+    }),
+    gracePeriod: duration(
+      'gracePeriod',
+      'Time from when a review is overdue until `onOverdue: Hold` holds, a Go-style duration such as `168h`. Without it, there is none.',
+    ).optional(),
+  })
+  .meta({
+    description: 'When somebody looks at what the identity may do.',
+    ...rules({
+      rule: "!has(self.gracePeriod) || (has(self.onOverdue) && self.onOverdue == 'Hold')",
+      message:
+        'gracePeriod says how long a hold waits, and an overdue review only warns: set onOverdue: Hold, or remove gracePeriod',
+    }),
+  });
+
 export const automationIdentitySpecSchema = z
   .object({
     purpose: z.string().max(1024).optional().meta({
@@ -485,6 +510,11 @@ export const automationIdentitySpecSchema = z
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),
+    accessReview: accessReview.optional().meta({
+      ...accessReview.meta(),
+      description:
+        'When somebody else than who changed it last looks at what the identity may do, and says so by an AccessReview (`kubectl guardrails review`). A review is void, and the next one due at once, when that changes.',
+    }),
   })
   .meta({
     description: 'Who the automation is, and what it may do.',
@@ -504,6 +534,7 @@ export const automationIdentityRules: readonly ValidationRule[] = [
 ];
 
 export type AutomationIdentitySpec = z.infer<typeof automationIdentitySpecSchema>;
+export type AccessReviewSettings = z.infer<typeof accessReview>;
 export type Permission = z.infer<typeof permission>;
 export type OutsideToken = z.infer<typeof outsideToken>;
 export type SecretEntry = z.infer<typeof secret>;
@@ -559,13 +590,34 @@ const tokenStatus = z
   })
   .meta({ description: 'State of one token; never the token itself.' });
 
+const accessReviewStatus = z
+  .object({
+    digest: digest(
+      'digest',
+      'Digest of what the ServiceAccount may do: what is declared, and what others grant beyond it. An AccessReview names it.',
+    ).exactOptional(),
+    review: z
+      .string()
+      .max(253)
+      .exactOptional()
+      .meta({ description: 'Name of the AccessReview that decides: the latest.' }),
+    decision: decision.exactOptional().meta({ description: 'What it decided.' }),
+    by: z.string().max(1024).exactOptional().meta({ description: 'Who reviewed.' }),
+    lastReviewed: time('When.').exactOptional(),
+    changed: time(
+      'When it was first seen that it may do something else than what that review was of. It stays, also when that is over, until the next review.',
+    ).exactOptional(),
+    due: time('When the next review is due, or was.').exactOptional(),
+  })
+  .meta({ description: 'What was reviewed last, and when the next review is due.' });
+
 export const automationIdentityStatusSchema = z
   .object({
     observedGeneration: generation('`metadata.generation` that the status speaks of.'),
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; `ExcessPermissions`, whose message names the bindings that give more than is declared; and `RotationOverdue` while a credential is.',
+        '`Ready`; `Held`, whose message lists what is missing; `ExcessPermissions`, whose message names the bindings that give more than is declared; `RotationOverdue` while a credential is; and `ReviewOverdue` where reviews are asked for.',
     }),
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:
@@ -593,10 +645,12 @@ export const automationIdentityStatusSchema = z
         'x-kubernetes-list-type': 'map',
         'x-kubernetes-list-map-keys': ['name'],
       }),
+    accessReview: accessReviewStatus.exactOptional(),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 
 export type SecretStatus = z.infer<typeof secretStatus>;
+export type AccessReviewStatus = z.infer<typeof accessReviewStatus>;
 export type TokenStatus = z.infer<typeof tokenStatus>;
 export type AutomationIdentityStatus = z.infer<typeof automationIdentityStatusSchema>;
 

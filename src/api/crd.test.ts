@@ -76,6 +76,7 @@ describe('customResourceDefinitions', () => {
         'clusterkillswitches.automationguardrails.dev',
       ],
       ['automationguardrails.dev_approvals.yaml', 'approvals.automationguardrails.dev'],
+      ['automationguardrails.dev_accessreviews.yaml', 'accessreviews.automationguardrails.dev'],
     ]);
   });
 });

@@ -123,6 +123,7 @@ export function customResourceDefinitions(): { file: string; object: KubeObject 
 
 function customResourceDefinition(definition: KindDefinition): KubeObject {
   const { group, version, kind, plural, namespaced } = definition.resource;
+  const { status, rules } = definition;
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
@@ -146,7 +147,7 @@ function customResourceDefinition(definition: KindDefinition): KubeObject {
           name: version,
           served: true,
           storage: true,
-          subresources: { status: {} },
+          ...(status !== undefined && { subresources: { status: {} } }),
           additionalPrinterColumns: definition.columns.map(printerColumn),
           schema: {
             openAPIV3Schema: {
@@ -157,10 +158,10 @@ function customResourceDefinition(definition: KindDefinition): KubeObject {
                 kind: { type: 'string' },
                 metadata: { type: 'object' },
                 spec: structuralSchema(definition.spec),
-                status: structuralSchema(definition.status),
+                ...(status !== undefined && { status: structuralSchema(status) }),
               },
               required: ['spec'],
-              'x-kubernetes-validations': definition.rules,
+              ...(rules.length > 0 && { 'x-kubernetes-validations': rules }),
             },
           },
         },

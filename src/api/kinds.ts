@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { approvalSpecSchema, approvalStatusSchema } from './approval.ts';
+import { accessReviewSpecSchema } from './access-review.ts';
 import {
   automationIdentityRules,
   automationIdentitySpecSchema,
@@ -31,7 +32,8 @@ export interface KindDefinition {
   /** First sentence of `kubectl explain`. */
   readonly description: string;
   readonly spec: z.ZodObject;
-  readonly status: z.ZodObject;
+  /** Absent for a record, which is written once and says nothing of what came of it. */
+  readonly status?: z.ZodObject;
   /** Rules over the whole object. */
   readonly rules: readonly ValidationRule[];
   readonly columns: readonly PrinterColumn[];
@@ -82,6 +84,7 @@ export const kinds: readonly KindDefinition[] = [
       conditionColumn('Ready', 'Ready', 'Everything that it asks for is there.'),
       conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
       conditionColumn('Excess', 'ExcessPermissions', 'Others let it do more than it declares.'),
+      conditionColumn('Review-Overdue', 'ReviewOverdue', 'Nobody has reviewed it in time.'),
       reasonColumn,
       messageColumn,
       ageColumn,
@@ -221,6 +224,31 @@ export const kinds: readonly KindDefinition[] = [
         description: 'The revision.',
         priority: 1,
       },
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.accessReviews,
+    shortName: 'arv',
+    description:
+      'An AccessReview records that somebody looked at what an AutomationIdentity may do, and what he decided: create one with `kubectl guardrails review`. It is never changed; the latest one of an identity decides.',
+    spec: accessReviewSpecSchema,
+    rules: [],
+    columns: [
+      {
+        name: 'Identity',
+        type: 'string',
+        jsonPath: '.spec.identity',
+        description: 'What was reviewed.',
+      },
+      {
+        name: 'Decision',
+        type: 'string',
+        jsonPath: '.spec.decision',
+        description: 'What was decided.',
+      },
+      { name: 'Reviewer', type: 'string', jsonPath: '.spec.reviewer', description: 'By whom.' },
+      { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
       ageColumn,
     ],
   },

@@ -86,7 +86,8 @@ export const annotation = {
   probe: `${GROUP}/probe`,
   /**
    * On a KillSwitch: what others had on the ServiceAccounts that it deleted, and release puts back;
-   * JSON, written by the operator alone.
+   * on the mark of an identity whose access was revoked, the same. JSON, written by the operator
+   * alone.
    */
   restoreServiceAccount: `${GROUP}/restore-service-account`,
   /** On a paused workload: the replicas that release puts back. */

@@ -14,6 +14,7 @@ import type {
   TokenReview,
 } from './objects.ts';
 import type { Approval } from './approval.ts';
+import type { AccessReview } from './access-review.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
 import type { KillSwitch } from './kill-switch.ts';
@@ -64,6 +65,7 @@ export const resources = {
     false,
   ),
   approvals: defineResource<Approval>(GROUP, VERSION, 'Approval', 'approvals'),
+  accessReviews: defineResource<AccessReview>(GROUP, VERSION, 'AccessReview', 'accessreviews'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   /** What is created on the subresource `token` of a ServiceAccount. */

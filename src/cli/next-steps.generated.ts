@@ -429,6 +429,30 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "ReviewOverdue",
+      "meaning": "A review of what it may do is overdue, the grace period is over, and spec.accessReview.onOverdue is Hold.",
+      "action": "Review it."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "ReduceRequested",
+      "meaning": "The last AccessReview decided Reduce. The message says who and why.",
+      "action": "Take out of spec.permissions what isn't needed, and add nothing; or have it reviewed again."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "AccessRevoked",
+      "meaning": "An AccessReview decided Revoke: the ServiceAccount, Role, RoleBinding and Secrets are taken away, whatever the spec says.",
+      "action": "Another review with Keep gives them back, the Secrets with new values."
+    },
+    {
+      "kind": "AutomationIdentity",
       "condition": "ExcessPermissions",
       "status": "False",
       "reason": "AsDeclared",
@@ -466,6 +490,38 @@ export const conditionsPage: ConditionsPage = {
       "reason": "SecretOverdue",
       "meaning": "A Secret of the type Existing is older than its rotation.every, as far as its metadata tells. The message names who keeps it.",
       "action": "Rotate it there."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "ReviewOverdue",
+      "status": "False",
+      "reason": "NotDue",
+      "meaning": "It was reviewed in time, or the first review isn't due yet. The message says when the next one is. Or its access was revoked, so that there is nothing to review.",
+      "action": ""
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "ReviewOverdue",
+      "status": "True",
+      "reason": "ReviewDue",
+      "meaning": "A review was due at the time that the message names.",
+      "action": "Review it."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "ReviewOverdue",
+      "status": "True",
+      "reason": "PermissionsChanged",
+      "meaning": "What it may do is something else than what was reviewed last, by its own spec or by what others grant. That review is void.",
+      "action": "As above. When it may do what was reviewed again, the review counts again."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "ReviewOverdue",
+      "status": "True",
+      "reason": "ReviewUnreadable",
+      "meaning": "spec.accessReview.every can't be read; it was stored before the schema that is installed now. It counts as overdue.",
+      "action": "Write a duration in hours, such as 2160h."
     },
     {
       "kind": "ClusterKillSwitch",
@@ -930,6 +986,7 @@ export const conditionsPage: ConditionsPage = {
     "AutomationIdentity/Held",
     "AutomationIdentity/ExcessPermissions",
     "AutomationIdentity/RotationOverdue",
+    "AutomationIdentity/ReviewOverdue",
     "KillSwitch/Contested"
   ]
 };

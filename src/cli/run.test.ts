@@ -4,11 +4,13 @@ import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
+import { accessReviewCreationPolicyName } from '../admission/index.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
+import { digestOf } from '../guardrails/identity/digest.ts';
 import { statusRows } from './commands/status.ts';
 import { run } from './run.ts';
 
@@ -70,6 +72,10 @@ describe('the command line', () => {
     ['a timeout that is none', ['kill', 'invoice', '--reason=x', '--timeout=soon'], 2],
     ['a flag of another command', ['status', '--force'], 2],
     ['an output that is none', ['status', '-o', 'xml'], 2],
+    ['a decision about nothing', ['review', '--decision=Keep', '--reason=x'], 2],
+    ['a review of one and of all', ['review', 'invoice', '-A'], 2],
+    ['a decision that is none', ['review', 'invoice', '--decision=Approve', '--reason=x'], 2],
+    ['a decision without a reason', ['review', 'invoice', '--decision=Keep'], 2],
     ['help', ['--help'], 0],
   ])('%s: exit code', async (_, argv, expected) => {
     const { code, out, err } = await cli(...argv);
@@ -181,6 +187,123 @@ describe('kill', () => {
     const { code, err } = await cli('kill', 'invoice', '--reason=runaway');
     expect(code).toBe(1);
     expect(err).toContain('you may not');
+  });
+});
+
+describe('review', () => {
+  const permission = { apiGroups: [''], resources: ['configmaps'], verbs: ['get'], reason: 'x' };
+  const { reason: _, ...granted } = permission;
+  const identity: AutomationIdentity = {
+    metadata: { name: 'invoice', namespace: 'finance', generation: 1 },
+    spec: { purpose: 'posts invoices', permissions: [permission] },
+    status: { observedGeneration: 1, accessReview: { digest: digestOf([granted], [], []) } },
+  };
+  const keep = ['review', 'invoice', '--decision=Keep', '--reason=in use'];
+  const recorded = (): unknown[] => server.list(resources.accessReviews);
+
+  beforeEach(() => {
+    server.put(resources.automationIdentities, identity);
+  });
+
+  it('shows what there is, and writes nothing', async () => {
+    const { code, out } = await cli('review', 'invoice');
+    expect(code).toBe(0);
+    expect(out).toContain('get configmaps: x');
+    expect(recorded()).toEqual([]);
+    const json = await cli('review', 'invoice', '-o', 'json');
+    expect(JSON.parse(json.out)).toMatchObject({ identity: 'finance/invoice', state: 'Current' });
+    expect((await cli('review', 'invoyce')).err).toContain('no AutomationIdentity invoyce');
+  });
+
+  it('lists who was reviewed, overdue ones first', async () => {
+    const put = (name: string, status: 'True' | 'False', due: string): void => {
+      const conditions = [
+        { type: 'ReviewOverdue', status, reason: 'X', message: '', lastTransitionTime: due },
+      ];
+      server.put(resources.automationIdentities, {
+        metadata: { name, namespace: 'sales' },
+        spec: {},
+        status: { conditions, accessReview: { due, by: 'bob', decision: 'Keep' } },
+      });
+    };
+    put('in-time', 'False', '2026-01-01T00:00:00Z');
+    put('late', 'True', '2026-02-02T00:00:00Z');
+    const { code, out } = await cli('review', '-A');
+    expect(code).toBe(0);
+    const rows = out.split('\n').map((line) => line.split(/ +/).slice(0, 5).join(' '));
+    expect(rows).toEqual([
+      'NAMESPACE NAME OVERDUE DECISION BY',
+      'sales late True Keep bob',
+      'sales in-time False Keep bob',
+      'finance invoice',
+    ]);
+    expect((await cli('review', '-n', 'nowhere')).out).toBe('No AutomationIdentity found.');
+  });
+
+  it('records a decision about what was shown', async () => {
+    const { code, out } = await cli(...keep);
+    expect(code).toBe(0);
+    expect(out).toContain('Recorded: Keep for finance/invoice.');
+    expect(recorded()).toMatchObject([
+      {
+        spec: {
+          identity: 'invoice',
+          decision: 'Keep',
+          reason: 'in use',
+          digest: identity.status?.accessReview?.digest,
+        },
+      },
+    ]);
+  });
+
+  it('says who reviews where admission demands it', async () => {
+    server.faults.next('create', {
+      kind: 'status',
+      status: 403,
+      message: `accessreviews "x" is forbidden: ValidatingAdmissionPolicy '${accessReviewCreationPolicyName}' with binding '${accessReviewCreationPolicyName}' denied request: reviewer is the authenticated user: write spec.reviewer: bob`,
+    });
+    await cli(...keep);
+    expect(server.requests.map(({ plural }) => plural)).toContain('selfsubjectreviews');
+  });
+
+  it.each<[string, AutomationIdentity, string]>([
+    [
+      'nothing is published',
+      { ...identity, status: { observedGeneration: 1 } },
+      'set spec.accessReview.every',
+    ],
+    [
+      'the operator has not seen the last change',
+      { ...identity, status: { ...identity.status, observedGeneration: 0 } },
+      'look again',
+    ],
+    [
+      'something else is published than what is shown',
+      { ...identity, spec: { permissions: [] } },
+      'look again',
+    ],
+  ])('records nothing where %s', async (_what, standing, says) => {
+    server.put(resources.automationIdentities, standing);
+    const { code, err } = await cli(...keep);
+    expect(code).toBe(1);
+    expect(err).toContain(says);
+    expect(recorded()).toEqual([]);
+  });
+
+  it('revokes without an operator, of what is shown', async () => {
+    const { status: __, ...unseen } = identity;
+    server.put(resources.automationIdentities, { ...unseen, spec: { permissions: [] } });
+    const { code } = await cli('review', 'invoice', '--decision=Revoke', '--reason=gone');
+    expect(code).toBe(0);
+    const digest = digestOf([], [], []);
+    expect(recorded()).toMatchObject([{ spec: { decision: 'Revoke', digest } }]);
+  });
+
+  it('shows what the operator found to who may not list what grants', async () => {
+    server.faults.next('list', { kind: 'status', status: 403, message: 'you may not' });
+    const { code, out } = await cli('review', 'invoice');
+    expect(code).toBe(0);
+    expect(out).toContain('You may not list the roles');
   });
 });
 

@@ -14,6 +14,7 @@ import { killCommand } from './commands/kill.ts';
 import { releaseCommand } from './commands/release.ts';
 import { rotateCommand } from './commands/rotate.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
+import { reviewCommand } from './commands/review.ts';
 import { statusCommand } from './commands/status.ts';
 import { treeCommand } from './commands/tree.ts';
 import { whoCanCommand } from './commands/who-can.ts';
@@ -37,6 +38,7 @@ const commands: readonly Command[] = [
   approveCommand,
   rejectCommand,
   approvalsCommand,
+  reviewCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,
@@ -53,10 +55,11 @@ const commonOptions = {
 /** What `--help` says of each option, in its order. */
 const optionTexts = [
   ['-n, --namespace NAME', "namespace; default: the context's"],
-  ['-A, --all-namespaces', 'status and approvals: of all namespaces'],
-  ['    --reason TEXT', 'why; kept in the KillSwitch or Approval, and in the events'],
+  ['-A, --all-namespaces', 'status, approvals and review: of all namespaces'],
+  ['    --reason TEXT', 'why; kept in what is created, and in the events'],
   ['    --ticket TEXT', 'approve and reject: where it was discussed'],
   ['    --expires-in 8h', 'approve: how long the approval counts'],
+  ['    --decision DECISION', 'review: Keep, Reduce or Revoke'],
   ['    --wait=false', "don't wait until it is done"],
   [
     '    --force',

@@ -39,6 +39,7 @@ let excess: Map<string, string>;
 /** What the operator may list of the whole cluster. */
 let cluster: { hasSynced: boolean; isForbidden: boolean };
 let expiries: Map<string, number>;
+let reviewed: Map<string, { due: number; isOverdue: boolean }>;
 
 beforeEach(() => {
   now = Date.parse('2026-05-01T00:00:00Z');
@@ -49,6 +50,7 @@ beforeEach(() => {
   excess = new Map();
   cluster = { hasSynced: true, isForbidden: false };
   expiries = new Map();
+  reviewed = new Map();
   controller = new AutomationIdentityController({
     client,
     applier: new Applier({ client }),
@@ -64,10 +66,12 @@ beforeEach(() => {
       setSoonestTokenExpiry: (name, expiresAt) => setOrDelete(expiries, name, expiresAt),
       setHeld: (kind, name, reason) => setOrDelete(held, `${kind} ${name}`, reason),
       setExcess: (name, state) => setOrDelete(excess, name, state),
+      setReview: (name, review) => setOrDelete(reviewed, name, review),
     },
     identities: client.storeOf(resources.automationIdentities),
     namespaces: client.storeOf(resources.namespaces),
     killSwitches: client.storeOf(resources.killSwitches),
+    accessReviews: client.storeOf(resources.accessReviews, { identity: keysFor.accessReview }),
     serviceAccounts: client.storeOf(resources.serviceAccounts),
     roles: client.storeOf(resources.roles),
     roleBindings: client.storeOf(resources.roleBindings, bindingIndexes),
@@ -643,6 +647,177 @@ describe('what others let an identity do', () => {
     expect(excessCondition()).toBe('True GrantedElsewhere');
     expect(conditions()[0]).toBe('Ready False PermissionsRefused');
     expect(client.find(resources.roles, key)).toBeUndefined();
+  });
+});
+
+describe('an access review', () => {
+  const asked: AutomationIdentitySpec = { ...complete, accessReview: { every: '2160h' } };
+  let reviews: number;
+
+  beforeEach(() => {
+    reviews = 0;
+  });
+
+  function decide(decision: 'Keep' | 'Reduce' | 'Revoke', digest = published()): void {
+    now += 1_000;
+    client.put(resources.accessReviews, {
+      metadata: { namespace: 'billing', name: `review-${++reviews}` },
+      spec: { identity: 'poster', decision, reason: 'because', digest, reviewer: 'bob' },
+    });
+  }
+
+  function published(): string {
+    return identity().status?.accessReview?.digest ?? '';
+  }
+
+  const cloud = { 'cloud.example/role': 'r' };
+
+  function annotateAccount(): void {
+    const account = client.find(resources.serviceAccounts, key)!;
+    const metadata = { ...account.metadata, annotations: cloud };
+    client.put(resources.serviceAccounts, { ...account, metadata });
+  }
+
+  it('is published as a digest, asked for in time, and told when it is done', async () => {
+    declare(asked);
+    const { requeueAfterMs } = await settle();
+    expect(conditions()).toContain('ReviewOverdue False NotDue');
+    expect(published()).toMatch(/^sha256:/);
+    const due = now + 2160 * hour;
+    expect(reviewed.get('billing/poster')).toEqual({ due, isOverdue: false });
+    expect(requeueAfterMs).toBeLessThanOrEqual(2160 * hour);
+    now = due;
+    events = [];
+    await settle();
+    expect(conditions()).toContain('ReviewOverdue True ReviewDue');
+    expect(events.filter((event) => event.includes('Review'))).toEqual(['warning ReviewOverdue']);
+    expect(reviewed.get('billing/poster')?.isOverdue).toBe(true);
+    events = [];
+    decide('Keep');
+    await settle();
+    expect(events).toEqual(['normal AccessReviewed']);
+    client.writes.length = 0;
+    now += hour / 60;
+    await settle();
+    expect(client.writes).toEqual([]);
+  });
+
+  it('is void when others grant more, and counts again when they take it back', async () => {
+    declare(asked);
+    await settle();
+    decide('Keep');
+    await settle();
+    const before = published();
+    const binding = {
+      metadata: { name: 'wide' },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: grantableRole },
+      subjects: [{ kind: 'ServiceAccount', name: 'poster', namespace: 'billing' }],
+    };
+    client.put(resources.clusterRoleBindings, binding);
+    await settle();
+    expect(conditions()).toContain('ReviewOverdue True PermissionsChanged');
+    client.remove(resources.clusterRoleBindings, binding.metadata);
+    await settle();
+    expect(conditions()).toContain('ReviewOverdue False NotDue');
+    expect(published()).toBe(before);
+  });
+
+  it('says what was known before as long as the cluster can’t be looked at', async () => {
+    declare(asked);
+    await settle();
+    decide('Keep');
+    await settle();
+    const before = published();
+    cluster.hasSynced = false;
+    declare({ ...asked, permissions: [] });
+    await settle();
+    expect(published()).toBe(before);
+    expect(conditions()).toContain('ReviewOverdue False NotDue');
+  });
+
+  it('takes away everything, also where the spec can’t be read', async () => {
+    declare(asked);
+    await settle();
+    const before = published();
+    decide('Revoke');
+    declare({ ...asked, permissions: 'none' });
+    await settle();
+    expect(standing()).toEqual(['RoleBinding']);
+    expect(published()).toBe(before);
+    expect(conditions().slice(0, 2)).toEqual(['Ready False Incomplete', 'Held True Incomplete']);
+  });
+
+  it('takes nothing that is somebody else’s, and marks it as nobody’s', async () => {
+    declare({ ...asked, secrets: [] });
+    await settle();
+    decide('Revoke');
+    await settle();
+    client.remove(resources.roleBindings, { namespace: 'billing', name: 'poster.identity' });
+    client.put(resources.serviceAccounts, { metadata: key });
+    await settle();
+    expect(standing()).toEqual(['ServiceAccount']);
+  });
+
+  it('goes with a kill: what others had comes back once both are over', async () => {
+    declare(asked);
+    await settle();
+    annotateAccount();
+    client.put(resources.killSwitches, {
+      metadata: {
+        ...key,
+        annotations: {
+          [annotation.restoreServiceAccount]: JSON.stringify({ poster: { annotations: cloud } }),
+        },
+      },
+      spec: { workflow: 'poster', reason: 'runs amok' },
+    });
+    client.remove(resources.serviceAccounts, key);
+    client.remove(resources.roleBindings, key);
+    decide('Revoke');
+    await settle();
+    client.remove(resources.killSwitches, key);
+    await settle();
+    expect(standing()).toEqual(['RoleBinding']);
+    decide('Keep');
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(client.find(resources.serviceAccounts, key)?.metadata.annotations).toEqual(cloud);
+  });
+
+  describe.each(['before', 'after'] as const)('with a crash %s each write', (moment) => {
+    it('takes away and gives back all the same', async () => {
+      const crashes = async (during: () => void): Promise<void> => {
+        during();
+        const hook = moment === 'before' ? 'beforeWrite' : 'afterWrite';
+        for (let survived = 0; ; survived++) {
+          let left = survived;
+          client[hook] = () => {
+            if (left-- === 0) throw new ApiError('crash', { status: 500, reason: 'Crash' });
+          };
+          try {
+            await settle();
+            break;
+          } catch (error) {
+            expect(String(error)).toContain('crash');
+          } finally {
+            client[hook] = () => undefined;
+          }
+          if (survived > 100) throw new Error('does not converge');
+        }
+      };
+      declare(asked);
+      await settle();
+      annotateAccount();
+      await crashes(() => decide('Revoke'));
+      expect(standing()).toEqual(['RoleBinding']);
+      expect(conditions()).toContain('Held True AccessRevoked');
+      await crashes(() => decide('Keep'));
+      expect(standing()).toEqual(everything);
+      expect(conditions()).toEqual([...provisioned, 'ReviewOverdue False NotDue']);
+      expect(client.find(resources.serviceAccounts, key)?.metadata.annotations).toEqual(cloud);
+      const mark = { namespace: 'billing', name: 'poster.identity' };
+      expect(client.find(resources.roleBindings, mark)?.metadata.annotations).toEqual({});
+    });
   });
 });
 

@@ -1,3 +1,4 @@
+import type { AccessReview } from '../api/access-review.ts';
 import type {
   AutomationIdentity,
   AutomationIdentitySpec,
@@ -29,18 +30,25 @@ import {
   type KeepTokens,
   type TokensOutcome,
 } from '../guardrails/credentials/token-keeper.ts';
-import { applyIdentity, disownKept } from '../guardrails/identity/apply.ts';
+import {
+  decisionTransition,
+  planReview,
+  type ReviewOutcome,
+} from '../guardrails/access-review/plan.ts';
+import { applyIdentity, disownKept, forgetKept, takeAway } from '../guardrails/identity/apply.ts';
 import {
   identitiesGiven,
   identitiesReachedBy,
   type Identities,
   type RbacStores,
 } from '../guardrails/identity/bindings.ts';
+import { canonicalRules, digestOf } from '../guardrails/identity/digest.ts';
 import { excessFinding, excessOf } from '../guardrails/identity/effective.ts';
 import { identityFindings, transitionsOf } from '../guardrails/identity/findings.ts';
 import { keptFor, type KeptServiceAccount } from '../guardrails/identity/kept.ts';
 import {
   childMetadata,
+  keptTextOn,
   markNameOf,
   planIdentity,
   planKilled,
@@ -49,7 +57,7 @@ import {
   type IdentityChildren,
 } from '../guardrails/identity/plan.ts';
 import { withoutRefused } from '../guardrails/identity/refused.ts';
-import { rulesOf } from '../guardrails/identity/rules.ts';
+import { areCovered, rulesOf } from '../guardrails/identity/rules.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
@@ -84,6 +92,11 @@ export interface AutomationIdentityMetrics {
    * @param state `undefined` where its ServiceAccount may do no more than it declares
    */
   setExcess(key: string, state: 'excess' | 'unknown' | undefined): void;
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param review `undefined` where no reviews are asked for; `due` in milliseconds since the epoch
+   */
+  setReview(key: string, review: { due: number; isOverdue: boolean } | undefined): void;
 }
 
 /** A cache of a kind that the operator may not be allowed to list. */
@@ -102,6 +115,8 @@ export interface AutomationIdentityControllerOptions {
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
   killSwitches: ReadStore<KillSwitch>;
+  /** Indexed by `identity` (`namespace/spec.identity`). */
+  accessReviews: Pick<ReadStore<AccessReview>, 'byIndex'>;
   /** Managed ones. */
   serviceAccounts: ReadStore<ServiceAccount>;
   /** All, those that aren't managed as `projectRole` leaves them. */
@@ -143,6 +158,10 @@ export const keysFor = {
       ? identities.byIndex('namespace', metadata.namespace ?? '').map(keyOf)
       : [`${metadata.namespace ?? ''}/${spec.workflow}`],
 
+  accessReview: ({ metadata, spec }: AccessReview): string[] => [
+    `${metadata.namespace ?? ''}/${spec.identity}`,
+  ],
+
   /** A RoleBinding or ClusterRoleBinding, by whom it reaches. */
   binding: (binding: RoleBinding, identities: Identities<AutomationIdentity>): string[] =>
     identitiesReachedBy(binding, identities).map(keyOf),
@@ -175,11 +194,15 @@ interface Observation {
   /** `undefined` where it can't be read: then nothing is changed. */
   spec: AutomationIdentitySpec | undefined;
   missing: readonly Problem[];
+  /** The condition `ExcessPermissions`; `undefined` where nobody has looked yet. */
+  excess: Finding | undefined;
+  /** What comes of its access reviews. */
+  review: ReviewOutcome;
   /** Engaged, or being released. */
   killSwitch: KillSwitch | undefined;
   /** The kill switch holds: what it takes away isn't put back. */
   isStopped: boolean;
-  /** What others had on the ServiceAccount that a kill deleted. */
+  /** What others had on the ServiceAccount that a kill or a revocation deleted. */
   kept: KeptServiceAccount | undefined;
   children: IdentityChildren;
 }
@@ -187,8 +210,8 @@ interface Observation {
 /**
  * Gives each AutomationIdentity its ServiceAccount, its permissions and its credentials, and says
  * in its status whether it has them. While something is missing, nothing is granted that doesn't
- * stand yet. While its kill switch holds nothing is granted at all, and what that took away comes
- * back with the release.
+ * stand yet. While its kill switch holds, or a review has revoked its access, nothing is granted at
+ * all, and what that took away comes back with the release, or with the next review.
  */
 export class AutomationIdentityController implements Reconciler {
   readonly name = 'automation-identity';
@@ -225,7 +248,9 @@ export class AutomationIdentityController implements Reconciler {
     }
     const { identity, spec } = observation;
     if (spec === undefined) {
-      await this.#report(observation, [], {}, context);
+      const taken = await attempt(() => this.#takeAwayUnread(observation, context));
+      await this.#report(observation, taken.result ?? [applyFailed(taken.error)], {}, context);
+      if (taken.error !== undefined) throw taken.error;
       return {};
     }
 
@@ -248,7 +273,7 @@ export class AutomationIdentityController implements Reconciler {
     const { secrets, tokens: recorded } = identity.status ?? {};
     const hasSecrets =
       (spec.secrets ?? secrets ?? []).length > 0 || (spec.tokens ?? recorded ?? []).length > 0;
-    const dueAt = [credentials.result?.dueAt, tokens.result?.dueAt];
+    const dueAt = [credentials.result?.dueAt, tokens.result?.dueAt, observation.review.dueAt];
     return this.#nextLook(problems, hasSecrets, earliest(dueAt));
   }
 
@@ -265,9 +290,19 @@ export class AutomationIdentityController implements Reconciler {
     const ours = <T extends KubeObject>(child: T | undefined): T | undefined =>
       child !== undefined && isControlledBy(child, identity) ? child : undefined;
     const read = readSpec(identity);
+    const mark = ours(options.roleBindings.get(`${namespaceName}/${markNameOf(name)}`));
+    // A revocation took it, and a cache may still have it.
+    const account =
+      keptTextOn(mark) === undefined
+        ? options.serviceAccounts.get(key)
+        : await options.client.get(
+            resources.serviceAccounts,
+            { namespace: namespaceName, name },
+            { signal },
+          );
     const children = {
-      mark: ours(options.roleBindings.get(`${namespaceName}/${markNameOf(name)}`)),
-      serviceAccount: ours(options.serviceAccounts.get(key)),
+      mark,
+      serviceAccount: ours(account),
       role: ours(options.roles.get(key)),
       roleBinding: ours(options.roleBindings.get(key)),
     };
@@ -279,19 +314,28 @@ export class AutomationIdentityController implements Reconciler {
       ? options.killSwitches
       : await this.#killSwitchesOver(key, signal);
     const killSwitch = killSwitchOver(killSwitches, key);
+    const { excess, digest } = this.#rightsOf(identity, spec);
+    const review = planReview({
+      identity,
+      settings: spec?.accessReview,
+      reviews: options.accessReviews.byIndex('identity', key),
+      digest,
+      isReduced: areCovered(askedRules(identity, spec), children.role?.rules ?? []),
+      now: options.clock(),
+    });
+    const holders = [...keysOver(key).map((one) => killSwitches.get(one)), mark];
     return {
       identity,
       spec,
-      missing: whatIsMissing({ identity, namespace, approved: options.approvals.of(key)?.finding }),
+      missing: [
+        ...whatIsMissing({ identity, namespace, approved: options.approvals.of(key)?.finding }),
+        ...review.missing,
+      ],
+      excess,
+      review,
       killSwitch,
       isStopped: killSwitch !== undefined && !isLifted(killSwitch),
-      kept:
-        killSwitch === undefined
-          ? undefined
-          : keptFor(
-              name,
-              keysOver(key).map((one) => killSwitches.get(one)),
-            ),
+      kept: keptFor(name, holders),
       children,
     };
   }
@@ -324,6 +368,9 @@ export class AutomationIdentityController implements Reconciler {
   ): Promise<Problem[]> {
     const { identity, children, isStopped } = observation;
     const { applier, client } = this.#options;
+    if (isRevoked(observation)) {
+      return await this.#takeAway(observation, signal);
+    }
     if (isTakenAway(observation)) {
       const { mark } = children;
       // Nothing was taken: the ServiceAccount may be somebody else's, which is never marked.
@@ -341,7 +388,32 @@ export class AutomationIdentityController implements Reconciler {
     if (kept !== undefined && children.serviceAccount === undefined) {
       await disownKept(client, plan.serviceAccount, kept, signal);
     }
+    await forgetKept(client, children, signal);
     return [...problems, ...plan.problems];
+  }
+
+  /** What a review has revoked goes, whatever the spec says. */
+  async #takeAwayUnread(observation: Observation, context: ReconcileContext): Promise<Problem[]> {
+    if (!isRevoked(observation)) return [];
+    const problems = await this.#takeAway(observation, context.signal);
+    await this.#credentials.withdraw(observation.identity, undefined, context);
+    return problems;
+  }
+
+  async #takeAway(
+    { identity, children, kept }: Observation,
+    signal: AbortSignal,
+  ): Promise<Problem[]> {
+    const { applier, events } = this.#options;
+    const { problems, isCut } = await takeAway(identity, children, kept, { applier, signal });
+    if (isCut) {
+      events.warning(
+        subjectOf(resources.automationIdentities, identity),
+        'NotKept',
+        `What others had on the ServiceAccount ${identity.metadata.name} is too much to be kept: its labels, annotations and imagePullSecrets don't come back.`,
+      );
+    }
+    return problems;
   }
 
   #grantable(): readonly PolicyRule[] | undefined {
@@ -355,8 +427,11 @@ export class AutomationIdentityController implements Reconciler {
     spec: AutomationIdentitySpec,
     context: ReconcileContext,
   ): Promise<TokensOutcome> {
-    const { identity } = observation;
-    // Their Secrets go with those of the credentials.
+    const { identity, isStopped } = observation;
+    // Their Secrets go with those of the credentials, and a kill asks by itself whether they are dead.
+    if (isRevoked(observation) && !isStopped) {
+      return await this.#tokens.withdrawn(this.#requestOf(observation, context));
+    }
     if (isTakenAway(observation)) return withdrawnTokens(identity.status?.tokens);
     return await this.#tokens.keep({
       ...this.#requestOf(observation, context),
@@ -405,16 +480,22 @@ export class AutomationIdentityController implements Reconciler {
     { signal }: ReconcileContext,
   ): Promise<void> {
     const { statusWriter, events, metrics, clock } = this.#options;
-    const { identity, missing, isStopped } = observation;
+    const { identity, missing, excess, review, isStopped } = observation;
     const killSwitch = isStopped ? observation.killSwitch : undefined;
     const { generation } = identity.metadata;
     const previous = identity.status?.conditions;
-    const excess = this.#excess(observation);
-    const overdue = credentials?.overdue ?? [];
-    const findings = identityFindings({ killSwitch, missing, problems, excess, overdue });
+    const findings = identityFindings({
+      killSwitch,
+      missing,
+      problems,
+      excess,
+      review: review.finding,
+      overdue: credentials?.overdue ?? [],
+    });
     const conditions = conditionsFrom(findings, previous, generation, clock());
+    const { accessReview: reviewedBefore, ...before } = identity.status ?? {};
     const status: AutomationIdentityStatus = {
-      ...identity.status,
+      ...before,
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions,
       ...(credentials !== undefined && { secrets: credentials.secrets }),
@@ -427,10 +508,13 @@ export class AutomationIdentityController implements Reconciler {
         tokens?.isHandled.emergency === true && {
           lastHandledEmergencyRotation: credentials.lastHandledEmergencyRotation,
         }),
+      ...(review.status !== undefined && { accessReview: review.status }),
     };
     const key = keyOf(identity);
     metrics.setHeld('AutomationIdentity', key, heldReason(missing));
     metrics.setExcess(key, excess && excessStates[excess.status]);
+    const isOverdue = review.finding?.status === 'True';
+    metrics.setReview(key, review.due === undefined ? undefined : { due: review.due, isOverdue });
     if (credentials !== undefined) metrics.setOldestCredential(key, credentials.oldestRotatedAt);
     if (tokens !== undefined) metrics.setSoonestTokenExpiry(key, tokens.soonestExpiry);
     try {
@@ -439,30 +523,49 @@ export class AutomationIdentityController implements Reconciler {
       if (isNotFound(error)) return;
       throw error;
     }
-    for (const { type, reason, message } of transitionsOf(findings, previous)) {
+    const reviews = this.#options.accessReviews.byIndex('identity', key);
+    const told = [
+      ...decisionTransition(reviewedBefore, review.status, reviews),
+      ...transitionsOf(findings, previous),
+    ];
+    for (const { type, reason, message } of told) {
       events[type](subjectOf(resources.automationIdentities, identity), reason, message);
     }
   }
 
-  /** What was said before, until it is known what there is to say. */
-  #excess({ identity, spec }: Observation): Finding | undefined {
+  /**
+   * What the ServiceAccount may really do: the condition `ExcessPermissions`, and the digest of all
+   * of it. What was said before, until it is known what there is to say.
+   */
+  #rightsOf(
+    identity: AutomationIdentity,
+    spec: AutomationIdentitySpec | undefined,
+  ): { excess: Finding | undefined; digest: string | undefined } {
     const { roles, roleBindings, clusterRoles, clusterRoleBindings } = this.#options;
     const optional = [clusterRoleBindings, clusterRoles];
+    const { conditions, accessReview } = identity.status ?? {};
     if (optional.some(({ hasSynced, isForbidden }) => !hasSynced && !isForbidden)) {
-      return conditionOf(identity.status?.conditions, 'ExcessPermissions');
+      return {
+        excess: conditionOf(conditions, 'ExcessPermissions'),
+        digest: accessReview?.digest,
+      };
     }
-    const { permissions } = withoutRefused(spec?.permissions ?? [], identity.metadata.name);
-    const beyond = excessOf(identity, rulesOf(permissions), {
+    const declared = askedRules(identity, spec);
+    // What a spec that can't be read declares isn't nothing.
+    const published = spec === undefined ? accessReview?.digest : undefined;
+    const beyond = excessOf(identity, declared, {
       roles,
       roleBindings,
       clusterRoles: clusterRoles.store,
       clusterRoleBindings: clusterRoleBindings.store,
     });
-    const unread = optional.filter(({ isForbidden }) => isForbidden);
-    return excessFinding(
-      beyond,
-      unread.map(({ resource }) => resource.plural),
-    );
+    const unread = optional
+      .filter(({ isForbidden }) => isForbidden)
+      .map(({ resource }) => resource.plural);
+    return {
+      excess: excessFinding(beyond, unread),
+      digest: published ?? digestOf(declared, beyond, unread),
+    };
   }
 
   #nextLook(
@@ -485,6 +588,7 @@ export class AutomationIdentityController implements Reconciler {
     metrics.setSoonestTokenExpiry(key, undefined);
     metrics.setHeld('AutomationIdentity', key, undefined);
     metrics.setExcess(key, undefined);
+    metrics.setReview(key, undefined);
   }
 }
 
@@ -516,11 +620,29 @@ function awaitsApproval({ missing, isStopped }: Observation): boolean {
 }
 
 /**
- * Whether the kill takes away what the identity has. In a namespace that isn't guarded it doesn't,
- * and then nothing is granted but what stands.
+ * Whether a kill or a revocation takes away what the identity has. In a namespace that isn't guarded
+ * neither does, and then nothing is granted but what stands.
  */
-function isTakenAway({ missing, isStopped }: Observation): boolean {
-  return isStopped && !missing.some(({ reason }) => reason === 'NamespaceNotGuarded');
+function isTakenAway(observation: Observation): boolean {
+  return (observation.isStopped && isGuarded(observation)) || isRevoked(observation);
+}
+
+/** Whether a review took away what the identity has. */
+function isRevoked(observation: Observation): boolean {
+  return observation.review.isRevoked && isGuarded(observation);
+}
+
+function isGuarded({ missing }: Observation): boolean {
+  return !missing.some(({ reason }) => reason === 'NamespaceNotGuarded');
+}
+
+/** What the spec asks for and no automation is refused, in an order of its own. */
+function askedRules(
+  { metadata }: AutomationIdentity,
+  spec: AutomationIdentitySpec | undefined,
+): PolicyRule[] {
+  const { permissions } = withoutRefused(spec?.permissions ?? [], metadata.name);
+  return canonicalRules(rulesOf(permissions));
 }
 
 /** Keys of the KillSwitches that can stop an identity: its own, and its namespace's. */

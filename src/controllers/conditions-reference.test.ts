@@ -43,6 +43,7 @@ it('every reason of a condition and of an event is documented, and none that is 
     'Held',
     'ExcessPermissions',
     'RotationOverdue',
+    'ReviewOverdue',
     'Fenced',
     'Paused',
     'PodsGone',

@@ -17,6 +17,7 @@ interface RuleGroup {
 
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
+const reviewRunbook = 'docs/runbooks/access-review.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
 const heldRunbook = 'docs/runbooks/held.md';
 const rotationRunbook = 'docs/runbooks/rotation.md';
@@ -176,6 +177,19 @@ export const alertGroups: readonly RuleGroup[] = [
           description:
             'The operator may not list ClusterRoles and ClusterRoleBindings, so nobody compares what they grant with what is declared.',
           runbook: excessRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsAccessReviewOverdue',
+        expr: 'max(automation_guardrails_overdue_access_reviews) > 0',
+        // Who changes permissions has them reviewed in the same sitting, or soon after.
+        for: '1h',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Nobody has reviewed in time what automations may do',
+          description:
+            'The access review of {{ $value }} AutomationIdentities is overdue, or void since they may do something else now. See the column REVIEW-OVERDUE: kubectl get aid -A.',
+          runbook: reviewRunbook,
         },
       },
     ],

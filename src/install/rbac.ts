@@ -60,7 +60,7 @@ export const operatorRole: RoleDefinition = {
   name: 'operator',
   description: 'What the operator does by itself.',
   rules: [
-    rule(read, ...kinds),
+    rule(read, ...kinds, resources.accessReviews),
     // The label that says that a KillSwitch stands for the annotation.
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
     rule(
@@ -139,6 +139,7 @@ export const probeRole: RoleDefinition = {
     rule(['create'], ...Object.values(workloadResources)),
     rule(['create', 'delete'], workflows, automationIdentities),
     rule(['create'], approvals),
+    rule(['create'], resources.accessReviews),
   ],
 };
 
@@ -184,15 +185,15 @@ export const childrenRole: RoleDefinition = {
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
-    description: 'See automations and kill switches.',
-    rules: [rule(read, ...kinds)],
+    description: 'See automations, kill switches and access reviews.',
+    rules: [rule(read, ...kinds, resources.accessReviews)],
   },
   {
     name: 'requester',
     description: 'Write Workflows and AutomationIdentities.',
     rules: [
       rule([...read, 'create', 'update', 'patch', 'delete'], workflows, automationIdentities),
-      rule(read, killSwitches, approvals),
+      rule(read, killSwitches, approvals, resources.accessReviews),
     ],
   },
   {
@@ -238,7 +239,7 @@ export const userRoles: readonly RoleDefinition[] = [
     description:
       'See automations, what they may do, and what enforces it. No Secrets, and nothing is written.',
     rules: [
-      rule(read, ...kinds),
+      rule(read, ...kinds, resources.accessReviews),
       rule(read, resources.namespaces, resources.serviceAccounts),
       rule(
         read,
@@ -274,5 +275,22 @@ export const userRoles: readonly RoleDefinition[] = [
     description:
       'Lower the approvals that a Workflow needs, or delete it while its identity stands. For the few who answer for it.',
     rules: [rule(read, ...kinds), rule(['update', 'patch', 'delete', 'waive-approval'], workflows)],
+  },
+  {
+    name: 'reviewer',
+    description: 'Review what AutomationIdentities may do, where somebody else changed them last.',
+    rules: [
+      rule(read, ...kinds, resources.accessReviews),
+      rule(['review'], automationIdentities),
+      rule(['create'], resources.accessReviews),
+      // Who grants what, beyond what is declared.
+      rule(
+        ['list'],
+        resources.roles,
+        resources.roleBindings,
+        resources.clusterRoles,
+        resources.clusterRoleBindings,
+      ),
+    ],
   },
 ];

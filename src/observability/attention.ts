@@ -36,7 +36,7 @@ export interface AttentionSources {
 /** Conditions that are bad when they are true, by kind. */
 const badWhenTrue = {
   Workflow: ['Held'],
-  AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions'],
+  AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions', 'ReviewOverdue'],
   KillSwitch: ['Contested'],
 } as const;
 

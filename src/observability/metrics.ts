@@ -186,6 +186,18 @@ const definitions = {
         '`excess` (others let the ServiceAccount do more), `unknown` (the operator may not list what could)',
     },
   },
+  overdueReviews: {
+    type: 'gauge',
+    name: 'overdue_access_reviews',
+    help: 'AutomationIdentities whose access review is overdue, or void because what they may do has changed. Reported by the leader.',
+    labels: {},
+  },
+  nextReviewDue: {
+    type: 'gauge',
+    name: 'next_access_review_due_timestamp_seconds',
+    help: 'When the first of the access reviews is due, or was, in seconds since the epoch. Absent where none is asked for, and on replicas that do not lead.',
+    labels: {},
+  },
   requests: {
     type: 'counter',
     name: 'kube_api_requests_total',
@@ -274,6 +286,8 @@ export class Metrics {
   readonly #excess = new Map<string, (typeof excessStates)[number]>();
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #tokenExpiries = new Map<string, number>();
+  /** By AutomationIdentity; `due` in milliseconds since the epoch. */
+  readonly #reviews = new Map<string, { due: number; isOverdue: boolean }>();
   #sources: MetricsSources | undefined;
 
   readonly #reconciles = this.#counter(definitions.reconciles);
@@ -306,6 +320,10 @@ export class Metrics {
     });
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
     this.#gauge(definitions.excessPermissions, (gauge) => this.#collectExcess(gauge));
+    this.#gauge(definitions.overdueReviews, (gauge) => {
+      gauge.set([...this.#reviews.values()].filter(({ isOverdue }) => isOverdue).length);
+    });
+    this.#gauge(definitions.nextReviewDue, (gauge) => this.#collectNextReview(gauge));
     this.#gauge(definitions.leader, (gauge) =>
       gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
     );
@@ -452,12 +470,22 @@ export class Metrics {
     else this.#excess.set(key, state);
   }
 
+  /**
+   * @param key `namespace/name` of the AutomationIdentity
+   * @param review `undefined` where no reviews are asked for; `due` in milliseconds since the epoch
+   */
+  setReview(key: string, review: { due: number; isOverdue: boolean } | undefined): void {
+    if (review === undefined) this.#reviews.delete(key);
+    else this.#reviews.set(key, review);
+  }
+
   /** Forgets what was told of single objects: this replica no longer leads, another one tells. */
   forgetObjects(): void {
     this.#held.clear();
     this.#excess.clear();
     this.#rotatedAt.clear();
     this.#tokenExpiries.clear();
+    this.#reviews.clear();
     this.setPolicies(new Map());
   }
 
@@ -503,6 +531,13 @@ export class Metrics {
     for (const expiresAt of this.#tokenExpiries.values()) soonest = Math.min(soonest, expiresAt);
     if (soonest === Number.POSITIVE_INFINITY) gauge.remove();
     else gauge.set((soonest - (this.#sources?.clock ?? Date.now)()) / 1000);
+  }
+
+  #collectNextReview(gauge: Gauge): void {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { due } of this.#reviews.values()) next = Math.min(next, due);
+    if (next === Number.POSITIVE_INFINITY) gauge.remove();
+    else gauge.set(next / 1000);
   }
 
   #collectCredentialAge(gauge: Gauge): void {
@@ -605,7 +640,7 @@ export function metricsReference(): string {
 
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\` alone, which has ${maxAttention} series at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\`, \`excess_permissions\`, \`oldest_credential_age_seconds\` and \`soonest_token_expiry_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

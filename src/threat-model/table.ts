@@ -573,6 +573,14 @@ export const threats = [
     why: 'An approval lets a pod start that waits at its gate; the fence refuses to lift that, too.',
   },
   {
+    id: 'access-review',
+    what: 'Record an access review, change one, or delete it',
+    paths: [path(GROUP, ['accessreviews'], all)],
+    reach: ['gitops', 'admin'],
+    outcome: 'StartsNothing',
+    why: 'A review gives nothing back while the kill stands. It is made by a person with the verb review, and never changed.',
+  },
+  {
     id: 'namespace',
     what: 'Delete the namespace, or take its label environment away',
     paths: [

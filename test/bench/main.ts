@@ -9,6 +9,7 @@ import { benchLane } from './lane.ts';
 import { benchMemory } from './memory.ts';
 import { reportTo } from './report.ts';
 import { benchRestart } from './restart.ts';
+import { benchRevoke } from './revoke.ts';
 import { benchTouch } from './touch.ts';
 
 const { values } = parseArgs({
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     sizes: { type: 'string', default: '1,100,1000' },
     workflows: { type: 'string', default: '5000' },
     restarts: { type: 'string', default: '5' },
+    revocations: { type: 'string', default: '100' },
   },
 });
 const report = reportTo(values.json);
@@ -35,6 +37,8 @@ const sections: Record<string, () => Promise<void>> = {
   lane: () => benchLane(report, { workflows, rounds }),
   fence: () => benchFence(report, { workflows, rounds: 5 * rounds }),
   restart: () => benchRestart(report, Number(values.restarts)),
+  /** Waits for the API server's memory of each token: only by name. */
+  revoke: () => benchRevoke(report, Number(values.revocations)),
   memory: () => benchMemory(report, Math.min(1000, workflows)),
 };
 

@@ -23,6 +23,12 @@ export function reportTo(json: boolean): Report {
   };
 }
 
+/** The smallest of the measurements that so many percent of them don't exceed (nearest rank). */
+export function percentile(numbers: readonly number[], percent: number): number {
+  const rank = Math.max(1, Math.ceil((percent / 100) * numbers.length));
+  return numbers.toSorted((a, b) => a - b)[rank - 1] ?? Number.NaN;
+}
+
 /** The middle of the measurements; of an even number, the upper one. */
 export function median(numbers: readonly number[]): number {
   return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;

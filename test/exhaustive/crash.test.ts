@@ -1,6 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { secretNameOf } from '../../src/api/names.ts';
+import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
+import { conditionOf } from '../../src/api/conditions.ts';
+import { annotation, API_VERSION, secretNameOf } from '../../src/api/names.ts';
+import type { KubeObject } from '../../src/api/objects.ts';
 import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -123,6 +126,74 @@ const rotate: Act = {
   },
 };
 
+/** Records a review as somebody else than who changed the identity. */
+async function review(namespace: string, decision: 'Keep' | 'Revoke'): Promise<void> {
+  await waitFor(`the review to be accepted: ${decision}`, async () => {
+    const identity = await identityIn(namespace);
+    const digest = identity?.status?.accessReview?.digest ?? `sha256:${'0'.repeat(64)}`;
+    const { code } = await controlPlane.kubectl(['create', '-f', '-'], {
+      as: 'bob',
+      asGroups: ['system:masters'],
+      input: JSON.stringify({
+        apiVersion: API_VERSION,
+        kind: 'AccessReview',
+        metadata: { name: decision.toLowerCase(), namespace },
+        spec: { identity: 'invoice', decision, reason: 'a test', digest },
+      }),
+    });
+    return code === 0;
+  });
+}
+
+function identityIn(namespace: string): Promise<AutomationIdentity | undefined> {
+  return getObject<AutomationIdentity>(controlPlane, 'aid', 'invoice', namespace);
+}
+
+const revoke: Act = {
+  name: 'revoke',
+  begin: (namespace) => review(namespace, 'Revoke'),
+  isDone: async (namespace) => {
+    await waitFor(
+      'nothing to be left of the identity but its mark',
+      async () => {
+        const held = conditionOf((await identityIn(namespace))?.status?.conditions, 'Held');
+        const kinds = 'serviceaccounts,roles,rolebindings,secrets';
+        const left = await listObjects<KubeObject>(controlPlane, kinds, namespace);
+        const names = left
+          .map(({ metadata }) => metadata.name)
+          .filter((name) => name !== 'default');
+        return held?.reason === 'AccessRevoked' && names.join() === 'invoice.identity';
+      },
+      { timeoutMs: 120_000 },
+    );
+  },
+};
+
+const giveBack: Act = {
+  name: 'give back',
+  begin: (namespace) => review(namespace, 'Keep'),
+  isDone: async (namespace) => {
+    await waitForCondition(controlPlane, { kind: 'aid', name: 'invoice', namespace }, 'Ready');
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    await waitFor(
+      'the consumers to be restarted',
+      async () => {
+        const name = secretNameOf('invoice', 'database');
+        const secret = await getObject<KubeObject>(controlPlane, 'secret', name, namespace);
+        const { annotations = {} } = secret?.metadata ?? {};
+        return (
+          annotations[annotation.rotation] !== undefined &&
+          annotations[annotation.consumersRestarted] === annotations[annotation.rotation]
+        );
+      },
+      { timeoutMs: 120_000 },
+    );
+    await allPodsRun(namespace);
+  },
+};
+
+const acts = [rotate, kill, release, revoke, giveBack];
+
 async function allPodsRun(namespace: string): Promise<void> {
   await waitFor(
     'all pods to run',
@@ -174,7 +245,7 @@ async function story(
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
     await allPodsRun(namespace);
 
-    for (const [index, act] of [rotate, kill, release].entries()) {
+    for (const [index, act] of acts.entries()) {
       const before = proxy.writes.length;
       proxy.onWrite = (write) => (at > 0 && write.index === before + at ? fate : 'pass');
       await act.begin(namespace);
@@ -214,11 +285,13 @@ async function settledState(
   return endStateOf(controlPlane, namespace);
 }
 
-describe('SIGKILL before and after each write of a rotation, a kill and a release', () => {
+describe('SIGKILL before and after each write of a rotation, a kill, a release and a revocation', () => {
   it('ends as an undisturbed run does', async () => {
     const reference = await story('crash-reference', 0, 'cut-before');
     const points = Math.max(...reference.writes);
-    console.log(`writes of rotate, kill, release: ${reference.writes.join(', ')}`);
+    console.log(
+      `writes of ${acts.map(({ name }) => name).join(', ')}: ${reference.writes.join(', ')}`,
+    );
     expect(points).toBeGreaterThan(5);
     const crashes = Array.from({ length: points }, (_, index) => index + 1).flatMap((at) =>
       (['cut-before', 'cut-after'] as const).map((fate) => ({ at, fate })),
@@ -232,7 +305,7 @@ describe('SIGKILL before and after each write of a rotation, a kill and a releas
     for (const outcome of outcomes) {
       const { at, fate } = outcome.item;
       const states = 'result' in outcome ? outcome.result : [];
-      for (const [index, act] of [rotate, kill, release].entries()) {
+      for (const [index, act] of acts.entries()) {
         expect(states[index], `${act.name}, write ${at}, ${fate}`).toEqual(reference.states[index]);
       }
     }

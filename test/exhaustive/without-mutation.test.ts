@@ -294,6 +294,41 @@ describe('a kill where mutation is not served', () => {
     await untilPodsRun(automationPods);
   });
 
+  it('is reviewed in the name of who reviews, and only where who changed it last is known', async () => {
+    const changedBy = 'automationguardrails.dev/changed-by';
+    const change = async (every: string, author: string | undefined, as = 'admin') => {
+      const patch = {
+        metadata: { annotations: author === undefined ? {} : { [changedBy]: author } },
+        spec: { accessReview: { every } },
+      };
+      const args = ['patch', 'aid/invoice', `-n=${namespace}`, '--type=merge'];
+      const { stderr } = await controlPlane.kubectl([...args, `-p=${JSON.stringify(patch)}`], {
+        as,
+        asGroups: ['system:masters'],
+      });
+      return stderr;
+    };
+    const decide = async (...who: string[]): Promise<string> => {
+      const decision = ['--decision=Keep', '--reason=still in use'];
+      return waitFor('the operator to have seen the last change', async () => {
+        const args = ['review', 'invoice', `--namespace=${namespace}`, ...decision, ...who];
+        const { output } = await cli(args);
+        return /look( at it)? again|published no digest/.test(output) ? undefined : output;
+      });
+    };
+    expect(await change('2160h', 'bob')).toContain(
+      'changes the spec: write admin, or leave it out',
+    );
+    expect(await change('2160h', undefined)).toBe('');
+    expect(await decide('--as=bob')).toContain('it is not known who changed invoice last');
+    expect(await change('2161h', 'admin')).toBe('');
+    expect(await decide()).toContain('admin changed invoice last; somebody else has to review it');
+    expect(await decide('--as=bob')).toContain('Recorded: Keep');
+    const reviews = await listObjects<{ spec: object }>(controlPlane, 'arv', namespace);
+    expect(reviews.map(({ spec }) => spec)).toMatchObject([{ reviewer: 'bob' }]);
+    expect(await change('2162h', undefined, 'bob')).toContain('write bob, or leave it out');
+  });
+
   it('stops every kind, keeps what was asked for, and puts exactly that back', async () => {
     const asleep = {
       apiVersion: 'batch/v1',

@@ -75,6 +75,9 @@ async function startOperator(): Promise<RunningOperator> {
   });
   const namespaces = watch(resources.namespaces);
   const killSwitches = watch(resources.killSwitches);
+  const accessReviews = watch(resources.accessReviews, {
+    indexes: { identity: keysFor.accessReview },
+  });
   const children = [
     watch(resources.serviceAccounts, managed),
     watch(resources.roles, managed),
@@ -99,6 +102,7 @@ async function startOperator(): Promise<RunningOperator> {
       identities: identities.store,
       namespaces: namespaces.store,
       killSwitches: killSwitches.store,
+      accessReviews: accessReviews.store,
       serviceAccounts: serviceAccounts.store,
       roles: roles.store,
       roleBindings: roleBindings.store,

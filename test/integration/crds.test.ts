@@ -865,6 +865,60 @@ describe('approval of a Workflow', () => {
   });
 });
 
+function accessReview(spec: object = {}, name = 'first'): object {
+  return {
+    apiVersion: API_VERSION,
+    kind: 'AccessReview',
+    metadata: { name },
+    spec: {
+      identity: 'invoice-posting',
+      decision: 'Keep',
+      reason: 'Still in use.',
+      digest: `sha256:${'0'.repeat(64)}`,
+      ...spec,
+    },
+  };
+}
+
+describe('access reviews', () => {
+  const asked = (fields: object): object => identity({ accessReview: fields });
+
+  it.each([
+    [
+      'an identity that is no label',
+      accessReview({ identity: 'A' }),
+      'identity must be a DNS label',
+    ],
+    ['a blank reason', accessReview({ reason: ' ' }), 'reason must not be blank'],
+    ['another decision', accessReview({ decision: 'Approve' }), 'Unsupported value: "Approve"'],
+    ['no digest', accessReview({ digest: 'all' }), 'digest must be the digest that'],
+    ['no interval', asked({ onOverdue: 'Hold' }), 'every: Required value'],
+    ['days', asked({ every: '90d' }), 'every must be a duration'],
+    [
+      'a grace period in days',
+      asked({ every: '2160h', onOverdue: 'Hold', gracePeriod: '7d' }),
+      'gracePeriod must be a duration',
+    ],
+    [
+      'a grace period of a warning',
+      asked({ every: '2160h', gracePeriod: '168h' }),
+      'gracePeriod says how long a hold waits',
+    ],
+  ])('refuses %s', refused);
+
+  it.each([
+    ['a quarter', asked({ every: '2160h' })],
+    ['a hold', asked({ every: '2160h', onOverdue: 'Hold', gracePeriod: '168h' })],
+    ['a review', accessReview()],
+  ])('takes %s', taken);
+
+  it('refuses to change one', async () => {
+    const review = JSON.stringify(accessReview());
+    await kubectl(['apply', `--namespace=${namespace}`, '-f', '-'], review);
+    await refused('', accessReview({ decision: 'Revoke' }), "an AccessReview can't be changed");
+  });
+});
+
 type Refusal = [what: string, object: object, sentence: string];
 
 async function refused(_what: string, object: object, sentence: string): Promise<void> {
@@ -912,16 +966,19 @@ describe('the samples', () => {
     ]);
   });
 
-  it.each(['README.md', 'docs/runbooks/kill-switch.md'])('of %s are accepted too', async (file) => {
-    const text = await readFile(path.join(root, file), 'utf8');
-    const blocks = [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, block = '']) => block);
-    expect(blocks.length).toBeGreaterThan(0);
-    for (const block of blocks) {
-      const args = ['apply', '--dry-run=server', '-f', '-'];
-      const { code, stderr } = await controlPlane.kubectl(args, { input: block });
-      expect(code, stderr).toBe(0);
-    }
-  });
+  it.each(['README.md', 'docs/runbooks/kill-switch.md', 'docs/guides/access-review.md'])(
+    'of %s are accepted too',
+    async (file) => {
+      const text = await readFile(path.join(root, file), 'utf8');
+      const blocks = [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, block = '']) => block);
+      expect(blocks.length).toBeGreaterThan(0);
+      for (const block of blocks) {
+        const args = ['apply', '--dry-run=server', '-f', '-'];
+        const { code, stderr } = await controlPlane.kubectl(args, { input: block });
+        expect(code, stderr).toBe(0);
+      }
+    },
+  );
 
   it('run as the identity and read its Secret', async () => {
     const text = await readFile(path.join(root, 'config/samples/workloads.yaml'), 'utf8');
@@ -982,12 +1039,14 @@ describe('kubectl', () => {
         .filter(Boolean),
     ).toEqual([
       'approvals awa',
+      'accessreviews arv',
       'automationidentities aid',
       'automationworkflows awf',
       'clusterkillswitches cksw',
       'killswitches ksw',
     ]);
     for (const name of [
+      'accessreview',
       'automationidentity',
       'automationworkflow',
       'clusterkillswitch',
@@ -1011,7 +1070,7 @@ describe('kubectl', () => {
       condition('Ready', 'False', 'Held'),
       condition('Held', 'True', 'OwnerMissing'),
     ]);
-    expect(identityHeader).toBe('NAME|READY|HELD|EXCESS|REASON|AGE');
+    expect(identityHeader).toBe('NAME|READY|HELD|EXCESS|REVIEW-OVERDUE|REASON|AGE');
     expect(identityRow).toMatch(/^invoice-posting\|False\|True\|Held\|\d+/);
 
     const [killHeader, killRow] = await show('ksw', 'engaged', [

@@ -163,6 +163,11 @@ const cases: Record<string, Case> = {
     fires: { [`${prefix}excess_permissions{state="unknown"}`]: '1x20' },
     quiet: { [`${prefix}excess_permissions{state="unknown"}`]: '0x20' },
   },
+  AutomationGuardrailsAccessReviewOverdue: {
+    fires: { [`${prefix}overdue_access_reviews`]: '1x80' },
+    quiet: { [`${prefix}overdue_access_reviews`]: '0x80' },
+    at: '70m',
+  },
   AutomationGuardrailsTokenNotRenewed: {
     fires: { [`${prefix}soonest_token_expiry_seconds`]: '59x20' },
     quiet: { [`${prefix}soonest_token_expiry_seconds`]: '61x20' },

@@ -37,6 +37,7 @@ export async function installGuardrails(
     'crd/killswitches.automationguardrails.dev',
     'crd/clusterkillswitches.automationguardrails.dev',
     'crd/approvals.automationguardrails.dev',
+    'crd/accessreviews.automationguardrails.dev',
   ]);
   await apply('-k', file(mutation ? 'admission' : 'admission/validating'));
   await waitUntilFenceIsActive(controlPlane, mutation);

@@ -1,3 +1,4 @@
+import type { AccessReviewSpec } from '../../src/api/access-review.ts';
 import { annotation, label, GROUP } from '../../src/api/names.ts';
 import type { KubeObject } from '../../src/api/objects.ts';
 import { apiVersionOf, resources, type Resource } from '../../src/api/resources.ts';
@@ -900,6 +901,13 @@ const attempts: Record<ThreatId, Course> = {
         : [patch(url, { metadata: { labels: { [label.latched]: 'true' } } })]),
     ]),
 
+  'access-review': (arena, attacker) => [
+    post(resources.accessReviews, arena.path(resources.accessReviews), {
+      metadata: { namespace: arena.namespace, name: `${attacker}-keeps` },
+      spec: reviewOf('Keep'),
+    } as KubeObject),
+  ],
+
   'own-kinds': (arena, attacker) => {
     const { namespace } = arena;
     const workflow = arena.path(workflows, name);
@@ -1026,6 +1034,10 @@ const attempts: Record<ThreatId, Course> = {
   rest: () => [],
 };
 
+function reviewOf(decision: AccessReviewSpec['decision']): AccessReviewSpec {
+  return { identity: name, decision, reason: 'a test', digest: `sha256:${'0'.repeat(64)}` };
+}
+
 /** Everything that an attacker tries in an arena for one threat. */
 export function handWritten(id: ThreatId, arena: Arena, attacker: Attacker): Attempt[] {
   return attempts[id](arena, attacker);
@@ -1050,6 +1062,7 @@ const objects: Record<string, string> = {
 };
 
 const bodies: Record<string, object> = {
+  accessreviews: { spec: reviewOf('Revoke') },
   tokenreviews: { spec: { token: 'x' } },
   selfsubjectaccessreviews: { spec: { nonResourceAttributes: { path: '/', verb: 'get' } } },
   subjectaccessreviews: { spec: { user: 'x', nonResourceAttributes: { path: '/', verb: 'get' } } },

@@ -168,15 +168,16 @@ export class CredentialKeeper {
   }
 
   /**
-   * While killed: every Secret is deleted, those of tokens among them, also one that came into being
-   * just before. Their state stays in status, so that the release makes successors of them and not
-   * first values.
+   * While killed or revoked: every Secret is deleted, those of tokens among them, also one that came
+   * into being just before. Their state stays in status, so that what ends it makes successors of
+   * them and not first values.
    *
+   * @param spec `undefined` where it can't be read
    * @throws ApiError for what a retry may cure; its message never comes from a Secret
    */
   async withdraw(
     identity: AutomationIdentity,
-    spec: AutomationIdentitySpec,
+    spec: AutomationIdentitySpec | undefined,
     { signal, log }: Pick<KeepCredentials, 'signal' | 'log'>,
   ): Promise<CredentialsOutcome> {
     const { client, revoked } = this.#options;

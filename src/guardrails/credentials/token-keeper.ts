@@ -122,6 +122,21 @@ export class TokenKeeper {
     };
   }
 
+  /**
+   * While a review has its access revoked: nothing is minted, and it is asked whether what was
+   * withdrawn is dead.
+   */
+  async withdrawn(
+    request: Pick<KeepTokens, 'identity' | 'notify' | 'signal' | 'log'>,
+  ): Promise<TokensOutcome> {
+    const { problem, dueAt } = await this.#review(request);
+    return {
+      ...withdrawnTokens(request.identity.status?.tokens),
+      problems: problem === undefined ? [] : [problem],
+      dueAt,
+    };
+  }
+
   /** UID of the ServiceAccount, where it is the identity's: of another one, no token is minted. */
   async #accountOf({ identity, signal }: KeepTokens): Promise<string | undefined> {
     const { namespace = '', name } = identity.metadata;
@@ -364,7 +379,10 @@ export class TokenKeeper {
     notify,
     signal,
     log,
-  }: KeepTokens): Promise<{ problem?: Problem; dueAt?: number }> {
+  }: Pick<KeepTokens, 'identity' | 'notify' | 'signal' | 'log'>): Promise<{
+    problem?: Problem;
+    dueAt?: number;
+  }> {
     const { client, clock, revoked } = this.#options;
     const { dead, accepted, since } = await revoked.review(keyOf(identity), client, signal);
     for (const secret of dead) {
@@ -406,7 +424,7 @@ export class TokenKeeper {
   }
 }
 
-/** While killed: nothing is minted, and what was published is told of until it would have expired. */
+/** While killed or revoked: nothing is minted, and what was published is told of until it would have expired. */
 export function withdrawnTokens(recorded: readonly TokenStatus[] = []): TokensOutcome {
   return {
     problems: [],

@@ -1,13 +1,14 @@
 import { resources } from '../../api/resources.ts';
 import { apiVersionOf, type Resource } from '../../api/resources.ts';
 import type { KubeObject, Role, ServiceAccount } from '../../api/objects.ts';
-import { FIELD_MANAGER, grantableRole } from '../../api/names.ts';
+import type { AutomationIdentity } from '../../api/automation-identity.ts';
+import { annotation, FIELD_MANAGER, grantableRole } from '../../api/names.ts';
 import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { Problem } from '../requirements.ts';
-import type { KeptServiceAccount } from './kept.ts';
-import type { IdentityChildren, IdentityPlan } from './plan.ts';
+import { keptOf, writeKept, type KeptServiceAccount } from './kept.ts';
+import { keptTextOn, planRevoked, type IdentityChildren, type IdentityPlan } from './plan.ts';
 import { areCovered, intersectRules } from './rules.ts';
 
 export interface ApplyIdentityOptions {
@@ -84,6 +85,53 @@ export async function applyIdentity(
 
   const bindingProblem = await ensure(resources.roleBindings, plan.roleBinding, live.roleBinding);
   return [roleProblem, bindingProblem].flatMap((problem) => problem ?? []);
+}
+
+/**
+ * Takes away what an identity has, since a review said so: permissions first, then the ServiceAccount,
+ * which ends its tokens. What others had on that is written down before, on the mark, which stays.
+ *
+ * @param keptByKill what a KillSwitch keeps of the ServiceAccount that it took away
+ * @returns what no retry would cure, and whether more was on the ServiceAccount than can be kept
+ * @throws ApiError for what a retry may cure
+ */
+export async function takeAway(
+  identity: AutomationIdentity,
+  live: IdentityChildren,
+  keptByKill: KeptServiceAccount | undefined,
+  { applier, signal }: ApplyIdentityOptions,
+): Promise<{ problems: Problem[]; isCut: boolean }> {
+  const { serviceAccount, mark } = live;
+  const kept = serviceAccount === undefined ? keptByKill : keptOf(serviceAccount);
+  const { text, cut } =
+    kept === undefined
+      ? { text: keptTextOn(mark), cut: [] }
+      : writeKept({ [identity.metadata.name]: kept });
+  const plan = planRevoked(identity, live, text);
+  const problems = await applyIdentity(plan, live, { applier, signal });
+  if (problems.length === 0 && serviceAccount !== undefined) {
+    await applier.remove(resources.serviceAccounts, serviceAccount, { signal });
+  }
+  return { problems, isCut: cut.length > 0 };
+}
+
+/** Once the ServiceAccount is back, its mark bears nothing for it any more. */
+export async function forgetKept(
+  client: Pick<KubeClient, 'mergePatch'>,
+  { mark, serviceAccount }: IdentityChildren,
+  signal: AbortSignal,
+): Promise<void> {
+  if (mark === undefined || keptTextOn(mark) === undefined) return;
+  if (serviceAccount === undefined || serviceAccount.metadata.deletionTimestamp !== undefined) {
+    return;
+  }
+  const { namespace = '', name, uid } = mark.metadata;
+  await client.mergePatch(
+    resources.roleBindings,
+    { namespace, name },
+    { metadata: { uid, annotations: { [annotation.restoreServiceAccount]: null } } },
+    { signal },
+  );
 }
 
 /**

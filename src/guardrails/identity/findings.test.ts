@@ -16,6 +16,7 @@ const verdict = (parts: Partial<IdentityVerdict> = {}): IdentityVerdict => ({
   missing: [],
   problems: [],
   excess: undefined,
+  review: undefined,
   overdue: [],
   ...parts,
 });

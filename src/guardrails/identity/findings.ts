@@ -18,22 +18,26 @@ export interface IdentityVerdict {
   problems: readonly Problem[];
   /** The condition `ExcessPermissions`; `undefined` where nobody has looked yet. */
   excess: Finding | undefined;
+  /** The condition `ReviewOverdue`; `undefined` where no reviews are asked for. */
+  review: Finding | undefined;
   /** What of its credentials should have happened by now; it is ready all the same. */
   overdue: readonly Problem[];
 }
 
 /**
  * The conditions of an AutomationIdentity: `Ready`; `Held` and `ExcessPermissions`, which are true
- * when it is bad; and `RotationOverdue`, which is bad, and there only while it is true. Excess was
- * given by others and holds nothing.
+ * when it is bad; `RotationOverdue`, which is bad, and there only while it is true; and
+ * `ReviewOverdue`, which is bad too, where reviews are asked for. Excess was given by others and
+ * holds nothing.
  */
 export function identityFindings(verdict: IdentityVerdict): Finding[] {
-  const { missing, excess, overdue } = verdict;
+  const { missing, excess, overdue, review } = verdict;
   return [
     readyFinding(verdict),
     heldFinding(missing),
     ...(excess === undefined ? [] : [excess]),
     ...overdueFinding(overdue),
+    ...(review === undefined ? [] : [review]),
   ];
 }
 
@@ -87,6 +91,9 @@ export function transitionsOf(
       return isTrue(previous, 'Held') ? [{ type: 'normal', reason: 'NoLongerHeld', message }] : [];
     }
     if (type === 'RotationOverdue') return [{ type: 'warning', reason, message }];
+    if (type === 'ReviewOverdue') {
+      return status === 'True' ? [{ type: 'warning', reason: 'ReviewOverdue', message }] : [];
+    }
     if (status === 'True') return [{ type: 'normal', reason: type, message }];
     // Held says it already; what is under way ends in an event of its own.
     if ((isHeld && reason !== 'KillSwitchEngaged') || reason === 'Provisioning') return [];

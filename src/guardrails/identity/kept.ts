@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import type { KillSwitch } from '../../api/kill-switch.ts';
 import { annotation, GROUP, label } from '../../api/names.ts';
 import type { KubeObject, ServiceAccount } from '../../api/objects.ts';
 
@@ -49,9 +48,9 @@ function foreign(entries: Record<string, string> = {}): Record<string, string> {
   );
 }
 
-/** What a KillSwitch keeps of the ServiceAccounts that it took away; total. */
-export function readKept(killSwitch: KubeObject): KeptServiceAccounts {
-  const text = killSwitch.metadata.annotations?.[annotation.restoreServiceAccount];
+/** What a KillSwitch or a mark keeps of ServiceAccounts that were taken away; total. */
+export function readKept(holder: KubeObject): KeptServiceAccounts {
+  const text = holder.metadata.annotations?.[annotation.restoreServiceAccount];
   if (text === undefined) return {};
   const parsed = z.record(z.string(), keptSchema).safeParse(fromJson(text));
   if (!parsed.success) return {};
@@ -104,12 +103,16 @@ export function writeKept(kept: KeptServiceAccounts): Keeping {
   };
 }
 
-/** What of the KillSwitches over an identity keeps its ServiceAccount's additions. */
+/**
+ * What is kept of a ServiceAccount.
+ *
+ * @param holders the KillSwitches over its identity, and the identity's mark
+ */
 export function keptFor(
   name: string,
-  killSwitches: readonly (KillSwitch | undefined)[],
+  holders: readonly (KubeObject | undefined)[],
 ): KeptServiceAccount | undefined {
-  return killSwitches
-    .flatMap((killSwitch) => (killSwitch === undefined ? [] : [readKept(killSwitch)[name]]))
+  return holders
+    .flatMap((holder) => (holder === undefined ? [] : [readKept(holder)[name]]))
     .find((kept) => kept !== undefined);
 }

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentity, AutomationIdentitySpec } from '../../api/automation-identity.ts';
-import { label } from '../../api/names.ts';
+import { annotation, label } from '../../api/names.ts';
 import type { Namespace, PolicyRule } from '../../api/objects.ts';
 import { unlimited } from './permissions.testing.ts';
 import {
   childMetadata,
   planIdentity,
+  planRevoked,
   readSpec,
   whatIsMissing,
   type IdentityChildren,
@@ -226,6 +227,32 @@ describe('planIdentity', () => {
       });
       expect(withCeiling({}, undefined).role).toBeUndefined();
       expect(withCeiling(standing, undefined)).toEqual(full);
+    });
+  });
+
+  describe('after a revocation', () => {
+    const text = '{"poster":{}}';
+    const annotations = { [annotation.restoreServiceAccount]: text };
+    const mark = full.mark!;
+    const bearing = { ...mark, metadata: { ...mark.metadata, annotations } };
+
+    it('leaves the mark alone, with what it bears', () => {
+      expect(planRevoked(identity, { ...standing, mark }, text)).toEqual({
+        mark: bearing,
+        remove: { roleBinding: true, role: true },
+        problems: [],
+      });
+      expect(planRevoked(identity, {}, undefined)).toEqual({
+        remove: { roleBinding: false, role: false },
+        problems: [],
+      });
+    });
+
+    it('keeps that until the ServiceAccount is back', () => {
+      const granted = { ...unlimited, withheld: false };
+      expect(planIdentity(identity, complete, { mark: bearing }, granted).mark).toEqual(bearing);
+      const back = { ...standing, mark: bearing };
+      expect(planIdentity(identity, complete, back, granted).mark).toEqual(mark);
     });
   });
 });

@@ -4,7 +4,14 @@ import {
   type AutomationIdentitySpec,
 } from '../../api/automation-identity.ts';
 import type { Finding } from '../../api/conditions.ts';
-import { API_VERSION, grantableRole, identityRole, label, MANAGED_BY } from '../../api/names.ts';
+import {
+  annotation,
+  API_VERSION,
+  grantableRole,
+  identityRole,
+  label,
+  MANAGED_BY,
+} from '../../api/names.ts';
 import type {
   Namespace,
   ObjectMeta,
@@ -173,7 +180,10 @@ export function planIdentity(
   const hasBinding = hasAccount && hasRole && mayBind;
 
   return {
-    ...((hasAccount || live.mark !== undefined) && { mark: markOf(identity) }),
+    ...((hasAccount || live.mark !== undefined) && {
+      // Until the ServiceAccount is back, what it will get stays written down.
+      mark: markOf(identity, live.serviceAccount === undefined ? keptTextOn(live.mark) : undefined),
+    }),
     ...(hasAccount && { serviceAccount: serviceAccountOf(metadata, restored) }),
     ...(hasRole && { role: { metadata, rules } }),
     ...(hasBinding && {
@@ -216,9 +226,37 @@ export function planKilled(identity: AutomationIdentity): IdentityPlan {
   return { mark: markOf(identity), remove: { roleBinding: false, role: false }, problems: [] };
 }
 
-function markOf(identity: AutomationIdentity): RoleBinding {
+/**
+ * While a review has its access revoked: nothing but its mark, which bears what others had on the
+ * ServiceAccount.
+ *
+ * @param kept text of the annotation; `undefined` where there is nothing to keep
+ */
+export function planRevoked(
+  identity: AutomationIdentity,
+  live: IdentityChildren,
+  kept: string | undefined,
+): IdentityPlan {
+  return {
+    // Without either, the ServiceAccount may be somebody else's, which is never marked.
+    ...((live.mark ?? live.serviceAccount) !== undefined && { mark: markOf(identity, kept) }),
+    remove: { roleBinding: live.roleBinding !== undefined, role: live.role !== undefined },
+    problems: [],
+  };
+}
+
+/** What a mark bears of a ServiceAccount that was taken away, as {@link writeKept} wrote it. */
+export function keptTextOn(mark: RoleBinding | undefined): string | undefined {
+  return mark?.metadata.annotations?.[annotation.restoreServiceAccount];
+}
+
+function markOf(identity: AutomationIdentity, kept?: string): RoleBinding {
   const metadata = childMetadata(identity, markNameOf(identity.metadata.name));
-  return roleBindingOf(metadata, { kind: 'ClusterRole', name: identityRole }, identity);
+  const marked = {
+    ...metadata,
+    ...(kept !== undefined && { annotations: { [annotation.restoreServiceAccount]: kept } }),
+  };
+  return roleBindingOf(marked, { kind: 'ClusterRole', name: identityRole }, identity);
 }
 
 function serviceAccountOf(
