@@ -30,8 +30,12 @@ import { KillSwitchController } from './controllers/kill-switch.ts';
 import {
   isOfCountsAlone,
   keysFor as workflowKeysFor,
+  peerNamespaces,
+  usesKubeAPI,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { namedPeersOf } from './guardrails/egress/named-peers.ts';
+import type { NamedPeers } from './guardrails/egress/rules.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { RevokedTokens } from './guardrails/credentials/revoked-tokens.ts';
@@ -214,6 +218,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       killSwitches: caches.killSwitches.store,
       networkPolicies: caches.networkPolicies.store,
       workloads,
+      pods: caches.pods.store,
+      labelsPods: () => mutation.isInForce,
+      namedPeers: () => namedPeersIn(caches),
       clock,
     }),
     accepts: isNotOfProbe,
@@ -259,7 +266,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
-  const led = wireLed(caches, { identity, workflow, fence, metrics });
+  const led = wireLed(caches, { identity, workflow, fence, metrics, mutation });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -364,7 +371,9 @@ function createCaches(
     indexes: { namespace: ({ metadata }: KubeObject): string[] => [metadata.namespace ?? ''] },
   };
   const caches = {
-    workflows: watch(resources.workflows, byNamespace),
+    workflows: watch(resources.workflows, {
+      indexes: { ...byNamespace.indexes, peerNamespace: peerNamespaces },
+    }),
     identities: watch(resources.automationIdentities, byNamespace),
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
@@ -410,12 +419,28 @@ function createCaches(
       timings: {},
     }),
   };
+  // Few objects: the API server's own, and those of the cluster's DNS.
+  const only = (name: string): { fieldSelector: string; timings: object } => ({
+    fieldSelector: `metadata.name=${name}`,
+    timings: {},
+  });
+  const peers = {
+    apiService: watch(resources.services, { namespace: 'default', ...only('kubernetes') }),
+    apiSlices: watch(resources.endpointSlices, { namespace: 'default', ...only('kubernetes') }),
+    dnsService: watch(resources.services, { namespace: 'kube-system', ...only('kube-dns') }),
+    dnsSlices: watch(resources.endpointSlices, {
+      namespace: 'kube-system',
+      labelSelector: 'kubernetes.io/service-name=kube-dns',
+      timings: {},
+    }),
+  };
   const { workloads, ...others } = caches;
   return {
     ...caches,
     ...cluster,
+    peers,
     all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[],
-    optional: Object.values(cluster),
+    optional: [...Object.values(cluster), ...Object.values(peers)] satisfies Cache[] as Cache[],
   };
 }
 
@@ -428,6 +453,16 @@ interface Cache extends Informer<KubeObject> {
 function workflowOf({ metadata }: KubeObject): string[] {
   const name = metadata.labels?.[label.workflow];
   return name === undefined ? [] : [`${metadata.namespace ?? ''}/${name}`];
+}
+
+function namedPeersIn({ peers }: Caches): NamedPeers {
+  const { apiService, apiSlices, dnsService, dnsSlices } = peers;
+  const [service] = apiService.store.list();
+  const [dns] = dnsService.store.list();
+  return namedPeersOf({
+    api: { service, slices: [...apiSlices.store.list()] },
+    dns: { service: dns, slices: [...dnsSlices.store.list()] },
+  });
 }
 
 function* killSwitchKeys(caches: Caches): Iterable<string> {
@@ -527,7 +562,14 @@ function wireLed(
     workflow,
     fence,
     metrics,
-  }: { identity: Controller; workflow: Controller; fence: Controller; metrics: Metrics },
+    mutation,
+  }: {
+    identity: Controller;
+    workflow: Controller;
+    fence: Controller;
+    metrics: Metrics;
+    mutation: Mutation;
+  },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
@@ -568,6 +610,23 @@ function wireLed(
   caches.networkPolicies.onChange(({ object }) =>
     enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
   );
+  caches.pods.onChange(({ object }) =>
+    enqueueAll(workflow, workflowKeysFor.pod(object, workflows.store)),
+  );
+  mutation.onChange(() => enqueueAll(workflow, [...workflows.store.list()].map(keyOf)));
+  let peers = namedPeersIn(caches);
+  for (const cache of Object.values(caches.peers)) {
+    cache.onChange(() => {
+      const before = peers;
+      peers = namedPeersIn(caches);
+      // Pods of the DNS come and go; what they are found by stays.
+      const isOfAll = !isDeepStrictEqual(peers.DNS, before.DNS);
+      if (!isOfAll && isDeepStrictEqual(peers.KubeAPI, before.KubeAPI)) return;
+      for (const object of workflows.store.list()) {
+        if (isOfAll || usesKubeAPI(object)) workflow.enqueue(keyOf(object));
+      }
+    });
+  }
   for (const cache of caches.workloads) {
     cache.onChange((change) => {
       const keys = workflowKeysFor.workload(change, workflows.store);
@@ -586,11 +645,29 @@ function wireLed(
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
-      workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
+      // What isn't known yet would look as if it could not be looked up.
+      lookedUp(caches, mutation, signal).then(() =>
+        workflow.run(signal, [...workflows.store.list()].map(keyOf)),
+      ),
       fence.run(signal, [fenceInForceKey]),
     ]);
     metrics.forgetObjects();
   };
+}
+
+/** Longest wait for what Workflows can do without. */
+const knownWithinMs = 5_000;
+
+/** Until named peers were looked up and admission was asked what it does, or the time is over. */
+async function lookedUp({ peers }: Caches, mutation: Mutation, signal: AbortSignal): Promise<void> {
+  const all = Promise.all([
+    mutation.ask(signal),
+    ...Object.values(peers).map((cache) => cache.whenSynced()),
+  ]);
+  await Promise.race([
+    all.catch(() => undefined),
+    delay(knownWithinMs, undefined, { signal }).catch(() => undefined),
+  ]);
 }
 
 function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {

@@ -112,6 +112,11 @@ export const annotation = {
   ownerDigest: `${GROUP}/owner-digest`,
   /** On a generated Secret: the rotation whose consumers were all restarted. */
   consumersRestarted: `${GROUP}/consumers-restarted`,
+  /**
+   * On a NetworkPolicy of ours: the rules of named peers as they were last known, JSON; what stands
+   * by them stays while they can't be looked up.
+   */
+  namedPeers: `${GROUP}/named-peers`,
   /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */
   restartedAt: `${GROUP}/restarted-at`,
 } as const;

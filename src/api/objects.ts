@@ -139,17 +139,35 @@ export interface NetworkPolicyPeer {
 }
 
 export interface NetworkPolicyPort {
-  protocol: 'TCP' | 'UDP' | 'SCTP';
-  port?: number;
+  /** TCP, where it is absent. */
+  protocol?: 'TCP' | 'UDP' | 'SCTP';
+  /** All ports, where it is absent; a name is one of the destination's container ports. */
+  port?: number | string;
   endPort?: number;
 }
 
 export interface NetworkPolicy extends KubeObject {
   spec: {
     podSelector: LabelSelector;
-    policyTypes: string[];
+    policyTypes: ('Egress' | 'Ingress')[];
     egress?: { to?: NetworkPolicyPeer[]; ports?: NetworkPolicyPort[] }[];
+    ingress?: { from?: NetworkPolicyPeer[]; ports?: NetworkPolicyPort[] }[];
   };
+}
+
+export interface Service extends KubeObject {
+  spec?: {
+    type?: string;
+    clusterIPs?: string[];
+    selector?: Record<string, string>;
+    ports?: { name?: string; protocol?: string; port: number }[];
+  };
+}
+
+export interface EndpointSlice extends KubeObject {
+  addressType?: string;
+  endpoints?: { addresses?: string[]; conditions?: { ready?: boolean } }[];
+  ports?: { name?: string; protocol?: string; port?: number }[];
 }
 
 export interface PodTemplate {

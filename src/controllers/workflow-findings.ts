@@ -1,9 +1,11 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionOf, isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { annotation } from '../api/names.ts';
+import { annotation, label } from '../api/names.ts';
 import type { KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
+import type { Workload } from '../api/workload.ts';
+import type { Allowlist } from '../guardrails/egress/allowlist.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
@@ -25,6 +27,12 @@ export interface WorkflowView {
   /** Places in the spec that can't be read; then there are no targets. */
   malformed: readonly string[];
   targets: Targets;
+  /** Those whose pods are found by labels of their own, since the identity's isn't certain. */
+  foundByOwnLabels: readonly Workload[];
+  /** Admission puts the label of the identity on every new pod. */
+  isLabelled: boolean;
+  /** What of the spec's allowlist is in force. */
+  allowlist: Allowlist;
   /** `undefined` where it isn't known (yet). */
   namespace: Namespace | undefined;
   /** The AutomationIdentity of the same name. */
@@ -43,7 +51,8 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     identityHeld,
     identityNotReady,
     targetRunsAsAnother,
-    ({ targets }) => whatEgressMisses(targets.workloads),
+    ({ foundByOwnLabels }) => whatEgressMisses(foundByOwnLabels),
+    ({ allowlist }) => allowlist.problems,
   ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
@@ -182,10 +191,14 @@ function missingTargets({ missing }: Targets): string | undefined {
   return `Targets that don't exist yet: ${some(missing.toSorted())}.`;
 }
 
-function untargetedWorkloads({ workflow, targets }: WorkflowView): string | undefined {
+function untargetedWorkloads({ workflow, targets, isLabelled }: WorkflowView): string | undefined {
   const { untargeted } = targets;
   if (untargeted.length === 0) return undefined;
-  return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted.map(idOf).toSorted())}.`;
+  const { name } = workflow.metadata;
+  const holds = isLabelled
+    ? 'The allowlist holds, too, for'
+    : `The allowlist holds for pods with the label ${label.identity} alone of`;
+  return `${holds} what runs as ServiceAccount ${name} and isn't a target: ${some(untargeted.map(idOf).toSorted())}.`;
 }
 
 /** What can carry the annotation that stops this Workflow. */
@@ -230,7 +243,8 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
     const before = conditionOf(previous, type);
-    if (before?.status === status && before.reason === reason) return [];
+    const isTold = reason !== 'EntriesExpired' || before?.message === message;
+    if (before?.status === status && before.reason === reason && isTold) return [];
     switch (type) {
       case 'Held':
         if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
@@ -244,6 +258,12 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         const text = `Engaged by ${engagedBy}: ${why}`;
         return [{ type: 'warning', reason: 'KillSwitchEngaged', message: text }];
       }
+      case 'EgressDeclared':
+        // What else there is to say of it, Ready and Held say.
+        if (reason !== 'EntriesExpired' && reason !== 'PeersUnknown') return [];
+        return [{ type: 'warning', reason, message }];
+      case 'EgressEnforced':
+        return [];
       default:
         if (status === 'True') return [{ type: 'normal', reason: type, message }];
         // The other conditions say it already; what is under way ends in an event of its own.

@@ -6,6 +6,7 @@ import type { Condition, NetworkPolicy } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
+import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
 import { Applier } from '../runtime/applier.ts';
@@ -16,7 +17,7 @@ import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
-import { keysFor, WorkflowController } from './workflow.ts';
+import { keysFor, peerNamespaces, WorkflowController } from './workflow.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
 const complete: WorkflowSpec = {
@@ -34,6 +35,8 @@ class Cluster {
   readonly client = new MemoryClient(() => this.now);
   readonly events: string[] = [];
   readonly held = new Map<string, string>();
+  labelsPods: boolean | undefined = true;
+  namedPeers: NamedPeers = {};
   readonly #controller: WorkflowController;
 
   constructor() {
@@ -69,6 +72,11 @@ class Cluster {
           }),
         ),
       ),
+      pods: client.storeOf(resources.pods, {
+        identity: (pod) => [`${pod.metadata.namespace}/${pod.spec?.serviceAccountName}`],
+      }),
+      labelsPods: () => this.labelsPods,
+      namedPeers: () => this.namedPeers,
       clock: () => this.now,
     });
   }
@@ -173,6 +181,8 @@ function policyWith(metadata: Partial<NetworkPolicy['metadata']>): NetworkPolicy
   };
 }
 
+const identityPods = { matchLabels: { [label.identity]: 'poster' } };
+
 let cluster: Cluster;
 
 beforeEach(() => {
@@ -197,6 +207,8 @@ describe('a complete Workflow', () => {
         },
         expect.objectContaining({ type: 'Held', status: 'False', reason: 'Complete' }),
         expect.objectContaining({ type: 'Stopped', status: 'False', reason: 'NotEngaged' }),
+        expect.objectContaining({ type: 'EgressDeclared', status: 'True', reason: 'Declared' }),
+        expect.objectContaining({ type: 'EgressEnforced', status: 'Unknown', reason: 'NotProbed' }),
       ],
       targets: { total: 1, running: 1, stopped: 0, missing: 0 },
     });
@@ -231,6 +243,7 @@ describe('a complete Workflow', () => {
   });
 
   it('takes what matches its selector, also what comes later, and what runs of a CronJob', async () => {
+    cluster.labelsPods = false;
     const selector = { matchLabels: { team: 'finance' } };
     cluster.client.remove(resources.deployments, { namespace: 'billing', name: 'web' });
     cluster.declare({
@@ -244,7 +257,7 @@ describe('a complete Workflow', () => {
     const nightly = workload({ kind: 'CronJob', name: 'nightly' });
     cluster.run({ ...nightly, metadata: { ...nightly.metadata, labels } });
     await cluster.reconcile();
-    expect(cluster.policies).toHaveLength(1);
+    expect(cluster.policies).toHaveLength(2);
 
     const hourly = workload({ kind: 'CronJob', name: 'hourly', isPaused: true });
     cluster.run({ ...hourly, metadata: { ...hourly.metadata, labels } });
@@ -257,7 +270,7 @@ describe('a complete Workflow', () => {
     cluster.now += 2_000;
     await cluster.reconcile();
     const apps = cluster.policies.map(({ spec }) => spec.podSelector.matchLabels?.['app']);
-    expect(new Set(apps)).toEqual(new Set(['before', 'hourly', 'nightly']));
+    expect(new Set(apps)).toEqual(new Set([undefined, 'before', 'hourly', 'nightly']));
     expect(cluster.workflow.status?.targets).toEqual({
       total: 2,
       running: 1,
@@ -283,18 +296,74 @@ describe('a complete Workflow', () => {
       ...complete,
       targets: [{ group: 'batch', kind: 'CronJob', name: 'nightly' }],
     });
+    cluster.labelsPods = false;
     await cluster.reconcile();
     expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([
+      identityPods,
       { matchLabels: { app: 'nightly' } },
     ]);
   });
 
   it('has a policy that its former pods still need looked at again', async () => {
+    cluster.labelsPods = false;
     await cluster.reconcile();
     cluster.run(workload({ podSelector: { matchLabels: { app: 'new' } } }));
     cluster.client.put(resources.pods, { metadata: { name: 'web-1', namespace: 'billing' } });
     expect((await cluster.reconcile()).result).toEqual({ requeueAfterMs: 10_000 });
-    expect(cluster.policies).toHaveLength(2);
+    expect(cluster.policies).toHaveLength(3);
+  });
+
+  it('has one policy, by the label of its identity, and others while pods lack that', async () => {
+    const pod = { metadata: { name: 'web-1', namespace: 'billing' } };
+    cluster.client.put(resources.pods, { ...pod, spec: { serviceAccountName: 'poster' } });
+    await cluster.reconcile();
+    expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([
+      identityPods,
+      { matchLabels: { app: 'web' } },
+    ]);
+    cluster.client.remove(resources.pods, pod.metadata);
+    expect((await cluster.reconcile()).writes).toContain('delete NetworkPolicy');
+    expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([identityPods]);
+  });
+
+  it('has an entry withdrawn when it ends, and says so once', async () => {
+    const [erp] = complete.egress ?? [];
+    const entry = { cidr: '198.51.100.0/24', reason: 'a migration' };
+    const egress = [erp, { ...entry, expires: '2030-01-01T00:30:00Z' }];
+    cluster.declare({ ...complete, egress });
+    expect((await cluster.reconcile()).result).toEqual({ requeueAfterMs: 1_800_000 });
+    expect(cluster.rules).toEqual([3]);
+
+    cluster.now += 1_800_000;
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.condition('EgressDeclared')).toMatchObject({
+      status: 'True',
+      reason: 'EntriesExpired',
+      message: expect.stringContaining('198.51.100.0/24 (2030-01-01T00:30:00Z)'),
+    });
+    expect(cluster.events).toContainEqual(expect.stringContaining('Warning EntriesExpired'));
+    cluster.events.length = 0;
+    expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
+    expect(cluster.events).toEqual([]);
+  });
+
+  it('says which addresses it could not look up, and keeps those that it knew', async () => {
+    const to = [{ ipBlock: { cidr: '192.0.2.1/32' } }];
+    cluster.namedPeers = { KubeAPI: [{ to, ports: [{ protocol: 'TCP', port: 6443 }] }] };
+    cluster.declare({ ...complete, egress: [{ peer: 'KubeAPI', reason: 'its own API' }] });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressDeclared')?.reason).toBe('Declared');
+
+    cluster.namedPeers = {};
+    expect((await cluster.reconcile()).writes).toEqual(['patch Workflow']);
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.condition('EgressDeclared')).toMatchObject({
+      status: 'False',
+      reason: 'PeersUnknown',
+      message: expect.stringContaining('The addresses of KubeAPI'),
+    });
   });
 
   it('leaves the policies of its predecessor of the same name to the garbage collector', async () => {
@@ -374,10 +443,30 @@ describe('a Workflow is held', () => {
     },
     {
       what: 'pods of a target cannot be selected',
-      break: () => cluster.run(workload({ podSelector: {} })),
+      break: () => {
+        cluster.labelsPods = false;
+        cluster.run(workload({ podSelector: {} }));
+      },
       reason: 'PodsNotSelectable',
       says: 'No policy can select the pods of Deployment web',
     },
+    {
+      what: 'a destination is in another environment',
+      break: () => {
+        cluster.client.put(resources.namespaces, {
+          metadata: { name: 'data', labels: { [label.environment]: 'test' } },
+        });
+        cluster.declare({ ...complete, egress: [{ namespace: 'data', reason: 'x' }] });
+      },
+      reason: 'OtherEnvironment',
+      says: 'In a namespace of another environment than prod, and not allowed: namespace data.',
+    },
+    ...['0.0.0.0/0', '64.0.0.0/2', '::/0', '169.254.0.0/16', 'fd00:ec2::/32'].map((cidr) => ({
+      what: `a destination is too wide: ${cidr}`,
+      break: () => cluster.declare({ ...complete, egress: [{ cidr, reason: 'x' }] }),
+      reason: 'DestinationRefused',
+      says: `Too wide, or with the metadata address of a cloud inside: ${cidr}.`,
+    })),
     {
       what: 'the spec cannot be read',
       break: () => cluster.declare({ ...complete, egress: [{ cidr: 7 }] }),
@@ -446,7 +535,7 @@ describe('a Workflow is held', () => {
     cluster.guard(undefined);
     cluster.declare({
       ...complete,
-      egress: [...(complete.egress ?? []), { cidr: '0.0.0.0/0', reason: 'all' }],
+      egress: [...(complete.egress ?? []), { cidr: '198.51.100.0/24', reason: 'more' }],
     });
     await cluster.reconcile();
     expect(cluster.rules).toEqual([2]);
@@ -488,7 +577,7 @@ describe('a stopped Workflow', () => {
     cluster.identify(condition('Ready', 'False', 'KillSwitchEngaged'));
     cluster.declare({
       ...complete,
-      egress: [...(complete.egress ?? []), { cidr: '0.0.0.0/0', reason: 'all' }],
+      egress: [...(complete.egress ?? []), { cidr: '198.51.100.0/24', reason: 'more' }],
     });
     await cluster.reconcile();
     const why = {
@@ -641,6 +730,7 @@ describe('when something goes wrong', () => {
 describe('a change concerns', () => {
   const workflows = new ObjectStore<Workflow>({
     namespace: ({ metadata }) => [metadata.namespace ?? ''],
+    peerNamespace: peerNamespaces,
   });
   const put = (name: string, spec: unknown, namespace = 'billing'): unknown =>
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what the API server may hold
@@ -705,8 +795,10 @@ describe('a change concerns', () => {
     expect(
       keysFor.networkPolicy(policyWith({ ownerReferences: [{ ...owner, kind: 'X' }] })),
     ).toEqual([]);
+    put('reader', { egress: [null, { namespace: 'other' }], ingress: 7 });
     expect(keysFor.namespace({ metadata: { name: 'other' } }, workflows)).toEqual([
       'other/elsewhere',
+      'billing/reader',
     ]);
   });
 });

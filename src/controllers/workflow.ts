@@ -1,15 +1,23 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
-import { conditionsFrom } from '../api/conditions.ts';
+import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { API_VERSION, label } from '../api/names.ts';
-import { keyOf, splitKey, type Namespace, type NetworkPolicy } from '../api/objects.ts';
+import { keyOf, splitKey, type Namespace, type NetworkPolicy, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
+import { allowlistOf } from '../guardrails/egress/allowlist.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
+import {
+  declaredFinding,
+  enforcedFinding,
+  type EgressView,
+} from '../guardrails/egress/findings.ts';
+import { lastKnown } from '../guardrails/egress/named-peers.ts';
 import { planEgress } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
+import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
@@ -20,7 +28,13 @@ import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
-import { applyFailed, heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
+import {
+  applyFailed,
+  fieldOf,
+  heldReason,
+  isGuarded,
+  type Problem,
+} from '../guardrails/requirements.ts';
 import { some } from '../guardrails/wording.ts';
 import {
   isEgressClosed,
@@ -53,6 +67,12 @@ export interface WorkflowControllerOptions {
   networkPolicies: ReadStore<NetworkPolicy>;
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
+  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
+  /** Whether admission labels new pods with their identity; `undefined` where it isn't known. */
+  labelsPods: () => boolean | undefined;
+  /** What named peers come to now. */
+  namedPeers: () => NamedPeers;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -61,9 +81,22 @@ export interface WorkflowControllerOptions {
 export const keysFor = {
   workflow: (workflow: Workflow): string[] => [keyOf(workflow)],
 
-  /** @param workflows indexed by `namespace` */
+  /**
+   * Those in it, and those whose allowlist names it.
+   *
+   * @param workflows indexed by `namespace` and `peerNamespace`
+   */
   namespace: ({ metadata }: Namespace, workflows: Pick<ReadStore<Workflow>, 'byIndex'>): string[] =>
-    workflows.byIndex('namespace', metadata.name).map(keyOf),
+    ['namespace', 'peerNamespace'].flatMap((index) =>
+      workflows.byIndex(index, metadata.name).map(keyOf),
+    ),
+
+  /** The one that a pod without the label of its identity runs as, as long as there is one. */
+  pod: (pod: Pod, workflows: Pick<ReadStore<Workflow>, 'get'>): string[] => {
+    if (isLabelled(pod)) return [];
+    const key = `${pod.metadata.namespace ?? ''}/${pod.spec?.serviceAccountName ?? ''}`;
+    return workflows.get(key) === undefined ? [] : [key];
+  },
 
   identity: (identity: AutomationIdentity): string[] => [keyOf(identity)],
 
@@ -114,6 +147,34 @@ export const keysFor = {
   },
 };
 
+/** Namespaces that the allowlist of a Workflow names, for an index. */
+export function peerNamespaces(workflow: Workflow): string[] {
+  const names = entriesOf(workflow).map((entry) => fieldOf(entry, 'namespace'));
+  return [...new Set(names)].filter((name) => typeof name === 'string');
+}
+
+/** Whether the allowlist of a Workflow names the API server. */
+export function usesKubeAPI(workflow: Workflow): boolean {
+  return entriesOf(workflow).some((entry) => fieldOf(entry, 'peer') === 'KubeAPI');
+}
+
+/** Total, as {@link targetsOf}. */
+function entriesOf({ spec }: Workflow): unknown[] {
+  return ['egress', 'ingress'].flatMap((field) => {
+    const list = fieldOf(spec, field);
+    return Array.isArray(list) ? list : [];
+  });
+}
+
+/** Whether policies find a pod by the label of its identity. */
+function isLabelled({ metadata, spec }: Pod): boolean {
+  return metadata.labels?.[label.identity] === spec?.serviceAccountName;
+}
+
+function hasEnded({ status }: Pod): boolean {
+  return status?.phase === 'Succeeded' || status?.phase === 'Failed';
+}
+
 /**
  * Whether a change is of numbers in the status alone: the workload runs or rests, and nothing that
  * a policy depends on differs. It can wait, so that a thousand of them are counted together.
@@ -159,6 +220,9 @@ interface Observation extends WorkflowView {
   spec: WorkflowSpec | undefined;
   /** Ours by their controller reference. */
   policies: readonly NetworkPolicy[];
+  named: NamedPeers;
+  /** Every pod of it that runs carries the label of its identity, and every new one will. */
+  isCertain: boolean;
 }
 
 /**
@@ -190,20 +254,35 @@ export class WorkflowController implements Reconciler {
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
     const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
-    const recountMs = await this.#report(observation, missing, problems, context);
+    const findings = [
+      ...workflowFindings(observation, missing, problems),
+      declaredFinding(egressView(observation, missing, problems)),
+      enforcedFinding(),
+    ];
+    const recountMs = await this.#report(observation, missing, findings, context);
     if (egress.errors.length > 0) throw egress.errors[0];
 
+    const { nextExpiryMs } = observation.allowlist;
     const delays = [
       ...(recountMs === undefined ? [] : [recountMs]),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
+      ...(nextExpiryMs === undefined ? [] : [Math.min(nextExpiryMs, longestWaitMs)]),
     ];
     return delays.length === 0 ? {} : { requeueAfterMs: Math.min(...delays) };
   }
 
   #observe(key: string): Observation | undefined {
-    const { workflows, identities, namespaces, killSwitches, networkPolicies, workloads } =
-      this.#options;
+    const {
+      workflows,
+      identities,
+      namespaces,
+      killSwitches,
+      networkPolicies,
+      workloads,
+      pods,
+      clock,
+    } = this.#options;
     const workflow = workflows.get(key);
     if (workflow === undefined || workflow.metadata.deletionTimestamp !== undefined) {
       return undefined;
@@ -215,17 +294,36 @@ export class WorkflowController implements Reconciler {
     const read = readSpec(workflow);
     const spec = 'spec' in read ? read.spec : undefined;
     const neighbours = workloads.byIndex('namespace', namespaceName);
+    const targets = resolveTargets(workflow, spec?.targets ?? [], neighbours);
+    const labels = this.#options.labelsPods() === true;
+    const isCertain =
+      labels && pods.byIndex('identity', key).every((pod) => isLabelled(pod) || hasEnded(pod));
     return {
       workflow,
       spec,
       malformed: 'spec' in read ? [] : read.malformed,
-      targets: resolveTargets(workflow, spec?.targets ?? [], neighbours),
+      targets,
+      isLabelled: labels,
+      foundByOwnLabels: isCertain
+        ? targets.workloads.filter(
+            ({ serviceAccountName }) => serviceAccountName !== workflow.metadata.name,
+          )
+        : targets.workloads,
+      allowlist: allowlistOf({
+        egress: spec?.egress ?? [],
+        ingress: spec?.ingress ?? [],
+        namespace,
+        namespaceOf: (name) => namespaces.get(name),
+        now: clock(),
+      }),
       namespace,
       identity: identities.get(key),
       killSwitch: killSwitchOver(killSwitches, key),
       policies: networkPolicies
         .byIndex('workflow', key)
         .filter((policy) => isControlledBy(policy, workflow)),
+      named: this.#options.namedPeers(),
+      isCertain,
     };
   }
 
@@ -234,13 +332,18 @@ export class WorkflowController implements Reconciler {
     missing: readonly Problem[],
     { signal, log }: ReconcileContext,
   ): Promise<EgressOutcome> {
-    const { workflow, spec, targets, namespace, policies } = observation;
+    const { workflow, spec, targets, namespace, policies, allowlist, named } = observation;
     if (spec === undefined) return nothingApplied;
     const { client, applier, events } = this.#options;
     const plan = planEgress({
       workflow,
-      entries: spec.egress ?? [],
-      workloads: [...targets.workloads, ...targets.runs.filter(hasOwnPodLabels)],
+      entries: allowlist.egress,
+      ingress: allowlist.ingress,
+      named,
+      workloads: [
+        ...observation.foundByOwnLabels,
+        ...(observation.isCertain ? [] : targets.runs.filter(hasOwnPodLabels)),
+      ],
       live: policies,
       isWithheld: isWithheld(observation, missing),
       isClosed: isEgressClosed(observation),
@@ -260,7 +363,7 @@ export class WorkflowController implements Reconciler {
   async #report(
     observation: Observation,
     missing: readonly Problem[],
-    problems: readonly Problem[],
+    findings: readonly Finding[],
     { signal }: ReconcileContext,
   ): Promise<number | undefined> {
     const { statusWriter, events, metrics, clock } = this.#options;
@@ -268,7 +371,6 @@ export class WorkflowController implements Reconciler {
     const key = keyOf(workflow);
     const { generation } = workflow.metadata;
     const before = workflow.status;
-    const findings = workflowFindings(observation, missing, problems);
     const now = clock();
     const status: WorkflowStatus = {
       ...(generation !== undefined && { observedGeneration: generation }),
@@ -302,6 +404,33 @@ const unwatchedMs = 60_000;
 const podsCheckMs = 10_000;
 /** Counts alone are written at most this often: a kill changes as many of them as it stops. */
 const countsMs = 1_000;
+
+/** Longer ones are begun anew: a clock may be set meanwhile, and a timer has a limit. */
+const longestWaitMs = 3_600_000;
+
+function egressView(
+  view: Observation,
+  missing: readonly Problem[],
+  problems: readonly Problem[],
+): EgressView {
+  const { allowlist, policies, named } = view;
+  const { egress, ingress, expired } = allowlist;
+  const unknown = [
+    ...(named.DNS === undefined && policies.some((policy) => lastKnown(policy).DNS !== undefined)
+      ? ['DNS']
+      : []),
+    ...(usesKubeAPI(view.workflow) && named.KubeAPI === undefined ? ['KubeAPI'] : []),
+  ];
+  return {
+    destinations: egress.length,
+    sources: ingress.length,
+    expired,
+    unknownPeers: unknown,
+    isWithheld: isWithheld(view, missing),
+    isClosed: isEgressClosed(view),
+    problems: [...missing, ...problems],
+  };
+}
 
 const nothingApplied: EgressOutcome = {
   created: [],

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { label } from '../../api/names.ts';
 import type { KubeObject, NetworkPolicy, Pod } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import type { EgressEntry, Workflow } from '../../api/workflow.ts';
@@ -55,6 +56,11 @@ function live(): NetworkPolicy[] {
   return client.all(resources.networkPolicies);
 }
 
+/** The policies that select by labels of the pods' own, beside the one for the identity. */
+function byOwnLabels(): NetworkPolicy[] {
+  return live().filter(({ spec }) => spec.podSelector.matchLabels?.[label.identity] === undefined);
+}
+
 /** Plans on what stands and applies it. */
 function apply(
   apps: readonly string[],
@@ -82,7 +88,7 @@ function verbs(): string[] {
 }
 
 function appsWithPolicy(): string[] {
-  return live()
+  return byOwnLabels()
     .map(({ spec }) => spec.podSelector.matchLabels?.['app'] ?? '')
     .toSorted((a, b) => a.localeCompare(b));
 }
@@ -92,8 +98,8 @@ const pod: Pod = { metadata: { name: 'web-1', namespace: 'billing' } };
 describe('applyEgress', () => {
   it('creates what is missing, then has nothing to do', async () => {
     const outcome = await apply(['web', 'jobs']);
-    expect(outcome.created).toHaveLength(2);
-    expect(verbs()).toEqual(['create', 'create']);
+    expect(outcome.created).toHaveLength(3);
+    expect(verbs()).toEqual(['create', 'create', 'create']);
     expect(await apply(['web', 'jobs'])).toMatchObject({ created: [], updated: [], removed: [] });
     expect(verbs()).toEqual([]);
   });
@@ -102,10 +108,10 @@ describe('applyEgress', () => {
     await apply(['web', 'old']);
     verbs();
     const outcome = await apply(['web', 'new'], []);
-    expect(verbs()).toEqual(['create', 'apply', 'delete']);
+    expect(verbs()).toEqual(['create', 'apply', 'apply', 'delete']);
     expect(outcome).toMatchObject({ isWaiting: false, problems: [], errors: [] });
     expect([outcome.created, outcome.updated, outcome.removed].map(({ length }) => length)).toEqual(
-      [1, 1, 1],
+      [1, 2, 1],
     );
     expect(appsWithPolicy()).toEqual(['new', 'web']);
   });
@@ -113,7 +119,8 @@ describe('applyEgress', () => {
   it.each<{ what: string; edit: (spec: NetworkPolicy['spec']) => NetworkPolicy['spec'] }>([
     { what: 'a rule more', edit: (spec) => ({ ...spec, egress: [...(spec.egress ?? []), {}] }) },
     { what: 'no rules', edit: (spec) => ({ ...spec, egress: [] }) },
-    { what: 'another direction', edit: (spec) => ({ ...spec, policyTypes: ['Ingress'] }) },
+    { what: 'one direction less', edit: (spec) => ({ ...spec, policyTypes: ['Ingress'] }) },
+    { what: 'who may connect', edit: (spec) => ({ ...spec, ingress: [{}] }) },
     {
       what: 'a longer range of ports',
       edit: (spec) => ({
@@ -127,11 +134,11 @@ describe('applyEgress', () => {
     },
   ])('repairs a policy that was edited: $what', async ({ edit }) => {
     await apply(['web']);
-    const [policy] = live();
+    const [policy] = byOwnLabels();
     if (policy === undefined) throw new Error('no policy');
     client.put(resources.networkPolicies, { ...policy, spec: edit(policy.spec) });
     expect((await apply(['web'])).updated).toHaveLength(1);
-    expect(live().map(({ spec }) => spec)).toEqual([policy.spec]);
+    expect(byOwnLabels().map(({ spec }) => spec)).toEqual([policy.spec]);
   });
 
   it('leaves an object of another owner alone, says so, and keeps what it would replace', async () => {
@@ -175,7 +182,7 @@ describe('applyEgress', () => {
     expect(client.asked).toMatchObject([
       {
         namespace: 'billing',
-        labelSelector: 'app=old',
+        labelSelector: 'app=old,automationguardrails.dev/identity!=poster',
         fieldSelector:
           'spec.serviceAccountName=poster,status.phase!=Succeeded,status.phase!=Failed',
       },
@@ -223,8 +230,9 @@ describe('applyEgress', () => {
     const outcome = await apply(['web']);
     expect(outcome.problems).toMatchObject([
       { reason: 'EgressRefused', message: expect.stringContaining('spec.egress[1]') },
+      { reason: 'EgressRefused' },
     ]);
     expect(outcome.errors).toEqual([]);
-    expect(live().map(({ spec }) => spec.egress)).toEqual([[dnsRule]]);
+    expect(live().map(({ spec }) => spec.egress)).toEqual([[dnsRule], [dnsRule]]);
   });
 });

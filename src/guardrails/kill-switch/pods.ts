@@ -1,3 +1,4 @@
+import { label } from '../../api/names.ts';
 import type { KubeObject, Pod } from '../../api/objects.ts';
 import { podSecrets } from '../../api/pod-secrets.ts';
 
@@ -15,6 +16,8 @@ export function projectPod(object: KubeObject): Pod {
       name: metadata.name,
       namespace: metadata.namespace ?? '',
       uid: metadata.uid ?? '',
+      // In guarded namespaces alone: what NetworkPolicies select by.
+      ...(metadata.labels?.[label.identity] !== undefined && { labels: metadata.labels }),
       ...(metadata.deletionTimestamp !== undefined && {
         deletionTimestamp: metadata.deletionTimestamp,
       }),
