@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isTrue } from './api/conditions.ts';
 import { wholeNamespaceName, type KillSwitch } from './api/kill-switch.ts';
 import { label, MANAGED_BY, PROBE_NAMESPACE } from './api/names.ts';
-import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
+import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
 import {
   ownAnnotations,
@@ -31,6 +31,8 @@ import {
   isOfCountsAlone,
   keysFor as workflowKeysFor,
   peerNamespaces,
+  policyIndexes,
+  projectPolicy,
   usesKubeAPI,
   WorkflowController,
 } from './controllers/workflow.ts';
@@ -394,8 +396,8 @@ function createCaches(
       indexes: bindingIndexes,
     }),
     networkPolicies: watch(resources.networkPolicies, {
-      ...managed,
-      indexes: { workflow: workflowOf },
+      project: projectPolicy,
+      indexes: policyIndexes,
     }),
     pods: watch<Pod>(resources.pods, {
       project: projectPod,
@@ -448,11 +450,6 @@ type Caches = ReturnType<typeof createCaches>;
 
 interface Cache extends Informer<KubeObject> {
   run(signal: AbortSignal): Promise<void>;
-}
-
-function workflowOf({ metadata }: KubeObject): string[] {
-  const name = metadata.labels?.[label.workflow];
-  return name === undefined ? [] : [`${metadata.namespace ?? ''}/${name}`];
 }
 
 function namedPeersIn({ peers }: Caches): NamedPeers {
@@ -514,9 +511,11 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
       enqueueCovering(metadata.namespace ?? '', metadata.name),
     );
   }
-  caches.networkPolicies.onChange(({ object: { metadata } }) => {
-    const workflow = metadata.labels?.[label.workflow];
-    if (workflow !== undefined) enqueueCovering(metadata.namespace ?? '', workflow);
+  caches.networkPolicies.onChange(({ object }) => {
+    for (const key of policyIndexes.workflow(object)) {
+      const { namespace = '', name } = splitKey(key);
+      enqueueCovering(namespace, name);
+    }
   });
   for (const cache of caches.workloads) {
     cache.onChange(({ object }) =>
@@ -607,11 +606,14 @@ function wireLed(
       enqueueAll(identity, identityKeysFor.role(object, bindings, identities.store)),
     );
   }
-  caches.networkPolicies.onChange(({ object }) =>
-    enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
+  caches.networkPolicies.onChange((change) =>
+    enqueueAll(workflow, workflowKeysFor.networkPolicy(change, workflows.store)),
   );
-  caches.pods.onChange(({ object }) =>
-    enqueueAll(workflow, workflowKeysFor.pod(object, workflows.store)),
+  caches.pods.onChange((change) =>
+    enqueueAll(
+      workflow,
+      workflowKeysFor.pod(change, workflows.store, caches.networkPolicies.store),
+    ),
   );
   mutation.onChange(() => enqueueAll(workflow, [...workflows.store.list()].map(keyOf)));
   let peers = namedPeersIn(caches);

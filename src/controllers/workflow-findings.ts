@@ -237,13 +237,17 @@ function engagement({ metadata, spec }: KillSwitch): string {
   return `${wholeNamespace ? 'The whole namespace is stopped. ' : ''}Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason, 1024)}".`;
 }
 
+/** Reasons whose message is told anew when it changes. */
+const renewed: ReadonlySet<string> = new Set(['EntriesExpired', 'PoliciesOfOthers']);
+
 /** What changed since the conditions that stood before, as events tell it. */
 export function transitionsOf(view: WorkflowView, findings: readonly Finding[]): Transition[] {
   const previous = view.workflow.status?.conditions;
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
     const before = conditionOf(previous, type);
-    const isTold = reason !== 'EntriesExpired' || before?.message === message;
+    // Each entry that ends, and each policy that widens, is told, not only the first.
+    const isTold = !renewed.has(reason) || before?.message === message;
     if (before?.status === status && before.reason === reason && isTold) return [];
     switch (type) {
       case 'Held':
@@ -264,6 +268,11 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return [{ type: 'warning', reason, message }];
       case 'EgressEnforced':
         return [];
+      case 'EgressWidened':
+        if (status === 'True') return [{ type: 'warning', reason: 'EgressWidened', message }];
+        return before?.status === 'True'
+          ? [{ type: 'normal', reason: 'EgressAsListed', message }]
+          : [];
       default:
         if (status === 'True') return [{ type: 'normal', reason: type, message }];
         // The other conditions say it already; what is under way ends in an event of its own.

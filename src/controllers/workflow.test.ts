@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, API_VERSION, label, MANAGED_BY } from '../api/names.ts';
-import type { Condition, NetworkPolicy } from '../api/objects.ts';
+import { keyOf, type Condition, type NetworkPolicy, type Pod } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
@@ -17,7 +17,7 @@ import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
-import { keysFor, peerNamespaces, WorkflowController } from './workflow.ts';
+import { keysFor, peerNamespaces, policyIndexes, WorkflowController } from './workflow.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
 const complete: WorkflowSpec = {
@@ -56,14 +56,13 @@ class Cluster {
           if (reason === undefined) this.held.delete(`${kind} ${object}`);
           else this.held.set(`${kind} ${object}`, reason);
         },
+        setEgress: () => undefined,
       },
       workflows: client.storeOf(resources.workflows),
       identities: client.storeOf(resources.automationIdentities),
       namespaces: client.storeOf(resources.namespaces),
       killSwitches: client.storeOf(resources.killSwitches),
-      networkPolicies: client.storeOf(resources.networkPolicies, {
-        workflow: keysFor.networkPolicy,
-      }),
+      networkPolicies: client.storeOf(resources.networkPolicies, policyIndexes),
       workloads: mergeStores(
         workloadKinds.map((kind) =>
           // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as the tests put them
@@ -209,6 +208,7 @@ describe('a complete Workflow', () => {
         expect.objectContaining({ type: 'Stopped', status: 'False', reason: 'NotEngaged' }),
         expect.objectContaining({ type: 'EgressDeclared', status: 'True', reason: 'Declared' }),
         expect.objectContaining({ type: 'EgressEnforced', status: 'Unknown', reason: 'NotProbed' }),
+        expect.objectContaining({ type: 'EgressWidened', status: 'False', reason: 'AsListed' }),
       ],
       targets: { total: 1, running: 1, stopped: 0, missing: 0 },
     });
@@ -347,6 +347,54 @@ describe('a complete Workflow', () => {
     cluster.events.length = 0;
     expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
     expect(cluster.events).toEqual([]);
+  });
+
+  it('says which policies of others let its pods reach more, until they are gone', async () => {
+    await cluster.reconcile();
+    const foreign = (name: string, spec: Partial<NetworkPolicy['spec']>): NetworkPolicy => ({
+      metadata: { name, namespace: 'billing' },
+      spec: { podSelector: {}, policyTypes: ['Egress'], ...spec },
+    });
+    const dns = cluster.policies[0]?.spec.egress?.slice(0, 1) ?? [];
+    cluster.client.put(resources.networkPolicies, foreign('dns', { egress: dns }));
+    cluster.client.put(resources.networkPolicies, foreign('deny', { egress: [] }));
+    expect((await cluster.reconcile()).writes).toEqual([]);
+
+    const app = { matchLabels: { app: 'web' } };
+    const open = foreign('open', { podSelector: app, egress: [{ ports: [{ port: 443 }] }] });
+    cluster.client.put(resources.networkPolicies, open);
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')).toMatchObject({
+      status: 'True',
+      reason: 'PoliciesOfOthers',
+      message: expect.stringContaining('open (everywhere on TCP 443).'),
+    });
+    expect(cluster.condition('Ready')?.status).toBe('True');
+    expect(cluster.events).toEqual([expect.stringContaining('Warning EgressWidened')]);
+
+    cluster.client.remove(resources.networkPolicies, open.metadata);
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.events).toEqual([expect.stringContaining('Normal EgressAsListed')]);
+  });
+
+  it('is as wide as its pods, whatever their template says', async () => {
+    const labels = { [label.identity]: 'poster', debug: 'yes' };
+    cluster.client.put(resources.networkPolicies, {
+      metadata: { name: 'debug', namespace: 'billing' },
+      spec: {
+        podSelector: { matchLabels: { debug: 'yes' } },
+        policyTypes: ['Egress'],
+        egress: [{}],
+      },
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')?.status).toBe('False');
+    const pod = { metadata: { name: 'web-1', namespace: 'billing', labels } };
+    cluster.client.put(resources.pods, { ...pod, spec: { serviceAccountName: 'poster' } });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')?.status).toBe('True');
   });
 
   it('says which addresses it could not look up, and keeps those that it knew', async () => {
@@ -778,6 +826,30 @@ describe('a change concerns', () => {
     expect(concerned({ type: 'updated', object, previous }).length > 0).toBe(isHeard);
   });
 
+  it('of a NetworkPolicy of others all Workflows of the namespace, once', () => {
+    const policy = policyWith({ name: 'theirs' });
+    const all = workflows.byIndex('namespace', 'billing').map(keyOf);
+    expect(keysFor.networkPolicy({ object: policy }, workflows)).toEqual(all);
+    const relabelled = { ...policy, metadata: { ...policy.metadata, labels: { a: 'b' } } };
+    const change = { object: relabelled, previous: policy };
+    expect(keysFor.networkPolicy(change, workflows)).toEqual([]);
+  });
+
+  it('of a pod the Workflow that it runs as, where a policy could select it', () => {
+    const pod = (labels: Record<string, string>): Pod => ({
+      metadata: { name: 'web-1', namespace: 'billing', labels },
+      spec: { serviceAccountName: 'poster' },
+    });
+    const [plain, labelled] = [pod({}), pod({ [label.identity]: 'poster' })];
+    const policies = new ObjectStore<NetworkPolicy>(policyIndexes);
+    const keys = (change: Change<Pod>): string[] => keysFor.pod(change, workflows, policies);
+    expect(keys({ type: 'deleted', object: plain })).toEqual(['billing/poster']);
+    expect(keys({ type: 'added', object: labelled })).toEqual([]);
+    policies.set(policyWith({ name: 'theirs' }));
+    expect(keys({ type: 'added', object: labelled })).toEqual(['billing/poster']);
+    expect(keys({ type: 'updated', object: labelled, previous: labelled })).toEqual([]);
+  });
+
   it('of another object the Workflows that depend on it', () => {
     const metadata = { name: 'poster', namespace: 'billing' };
     const owner = { apiVersion: API_VERSION, kind: 'Workflow', name: 'poster', uid: 'uid-1' };
@@ -788,12 +860,12 @@ describe('a change concerns', () => {
       keysFor.workflow({ metadata, spec: { targets: [] } }),
       keysFor.identity({ metadata, spec: {} }),
       keysFor.killSwitch({ metadata, spec }, workflows),
-      keysFor.networkPolicy(policyWith({ ownerReferences })),
-      keysFor.networkPolicy(policyWith({ ownerReferences, labels })),
-      keysFor.networkPolicy(policyWith({ labels })),
+      policyIndexes.workflow(policyWith({ ownerReferences })),
+      policyIndexes.workflow(policyWith({ ownerReferences, labels })),
+      policyIndexes.workflow(policyWith({ labels })),
     ]).toEqual(Array.from({ length: 6 }, () => ['billing/poster']));
     expect(
-      keysFor.networkPolicy(policyWith({ ownerReferences: [{ ...owner, kind: 'X' }] })),
+      policyIndexes.workflow(policyWith({ ownerReferences: [{ ...owner, kind: 'X' }] })),
     ).toEqual([]);
     put('reader', { egress: [null, { namespace: 'other' }], ingress: 7 });
     expect(keysFor.namespace({ metadata: { name: 'other' } }, workflows)).toEqual([

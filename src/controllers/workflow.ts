@@ -2,8 +2,15 @@ import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { API_VERSION, label } from '../api/names.ts';
-import { keyOf, splitKey, type Namespace, type NetworkPolicy, type Pod } from '../api/objects.ts';
+import { API_VERSION, label, MANAGED_BY } from '../api/names.ts';
+import {
+  keyOf,
+  splitKey,
+  type KubeObject,
+  type Namespace,
+  type NetworkPolicy,
+  type Pod,
+} from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
@@ -15,9 +22,10 @@ import {
   type EgressView,
 } from '../guardrails/egress/findings.ts';
 import { lastKnown } from '../guardrails/egress/named-peers.ts';
-import { planEgress } from '../guardrails/egress/plan.ts';
+import { planEgress, type EgressPlan } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
+import { widenedBy, widenedFinding, type Widening } from '../guardrails/egress/widened.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
@@ -50,6 +58,8 @@ import { isStopped, isTargetOf, readSpec, resolveTargets } from './workflow-targ
 export interface WorkflowMetrics {
   /** @param reason `undefined` where nothing is held */
   setHeld(kind: string, key: string, reason: string | undefined): void;
+  /** @param findings its conditions of egress; `undefined` where it is gone */
+  setEgress(key: string, findings: readonly Finding[] | undefined): void;
 }
 
 export interface WorkflowControllerOptions {
@@ -63,7 +73,7 @@ export interface WorkflowControllerOptions {
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
   killSwitches: ReadStore<KillSwitch>;
-  /** Managed ones, indexed by `workflow` (`namespace/name`). */
+  /** All, indexed by {@link policyIndexes}. */
   networkPolicies: ReadStore<NetworkPolicy>;
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
@@ -91,11 +101,23 @@ export const keysFor = {
       workflows.byIndex(index, metadata.name).map(keyOf),
     ),
 
-  /** The one that a pod without the label of its identity runs as, as long as there is one. */
-  pod: (pod: Pod, workflows: Pick<ReadStore<Workflow>, 'get'>): string[] => {
-    if (isLabelled(pod)) return [];
-    const key = `${pod.metadata.namespace ?? ''}/${pod.spec?.serviceAccountName ?? ''}`;
-    return workflows.get(key) === undefined ? [] : [key];
+  /**
+   * The Workflow that it runs as: of a pod without the label of its identity always, of others where
+   * policies of others could select it.
+   *
+   * @param policies indexed by {@link policyIndexes}
+   */
+  pod: (
+    { type, object, previous }: Change<Pod>,
+    workflows: Pick<ReadStore<Workflow>, 'get'>,
+    policies: Pick<ReadStore<NetworkPolicy>, 'byIndex'>,
+  ): string[] => {
+    const { namespace = '', labels } = object.metadata;
+    const key = `${namespace}/${object.spec?.serviceAccountName ?? ''}`;
+    if (workflows.get(key) === undefined) return [];
+    if (!isLabelled(object)) return [key];
+    if (policies.byIndex('others', namespace).length === 0) return [];
+    return type === 'updated' && isDeepStrictEqual(labels, previous?.metadata.labels) ? [] : [key];
   },
 
   identity: (identity: AutomationIdentity): string[] => [keyOf(identity)],
@@ -109,15 +131,25 @@ export const keysFor = {
       ? workflows.byIndex('namespace', metadata.namespace ?? '').map(keyOf)
       : [`${metadata.namespace ?? ''}/${spec.workflow}`],
 
-  /** By the controller reference, and by the label, in case that somebody took the reference away. */
-  networkPolicy: (policy: NetworkPolicy): string[] => {
-    const { namespace = '', labels } = policy.metadata;
-    const owner = controllerOf(policy);
-    const names = [
-      owner?.kind === 'Workflow' && owner.apiVersion === API_VERSION ? owner.name : undefined,
-      labels?.[label.workflow],
-    ];
-    return [...new Set(names.flatMap((name) => name ?? []))].map((name) => `${namespace}/${name}`);
+  /**
+   * The one that it belongs to, and where its rules changed and others may be selected by it, all of
+   * its namespace.
+   *
+   * @param workflows indexed by `namespace`
+   */
+  networkPolicy: (
+    { object, previous }: Pick<Change<NetworkPolicy>, 'object' | 'previous'>,
+    workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
+  ): string[] => {
+    const versions = previous === undefined ? [object] : [previous, object];
+    const own = versions.flatMap(workflowsOf);
+    const concernsOthers =
+      versions.some((policy) => othersOf(policy).length > 0) &&
+      !isDeepStrictEqual(object.spec, previous?.spec);
+    const all = concernsOthers
+      ? workflows.byIndex('namespace', object.metadata.namespace ?? '').map(keyOf)
+      : [];
+    return [...new Set([...own, ...all])];
   },
 
   /**
@@ -146,6 +178,45 @@ export const keysFor = {
       .map(keyOf);
   },
 };
+
+/**
+ * Whose a policy is: by the controller reference, and by the label, in case that somebody took the
+ * reference away.
+ */
+function workflowsOf(policy: NetworkPolicy): string[] {
+  const { namespace = '', labels } = policy.metadata;
+  const owner = controllerOf(policy);
+  const names = [
+    owner?.kind === 'Workflow' && owner.apiVersion === API_VERSION ? owner.name : undefined,
+    labels?.[label.workflow],
+  ];
+  return [...new Set(names.flatMap((name) => name ?? []))].map((name) => `${namespace}/${name}`);
+}
+
+/** Its namespace, where a policy may select pods of a Workflow that it doesn't belong to. */
+function othersOf({ metadata, spec }: NetworkPolicy): string[] {
+  const isOfIdentity =
+    metadata.labels?.[label.managedBy] === MANAGED_BY &&
+    spec.podSelector.matchLabels?.[label.identity] !== undefined;
+  return isOfIdentity ? [] : [metadata.namespace ?? ''];
+}
+
+/** Policies by the Workflow that they belong to, and those that may widen, by namespace. */
+export const policyIndexes = { workflow: workflowsOf, others: othersOf };
+
+/** Keeps of a policy of others what it allows, and of ours what is compared. */
+export function projectPolicy(object: KubeObject): NetworkPolicy {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- of that kind
+  const { metadata, spec } = object as NetworkPolicy;
+  const { managedFields: _, ...rest } = metadata;
+  if (metadata.labels?.[label.managedBy] === MANAGED_BY || controllerOf(object) !== undefined) {
+    return { metadata: rest, spec };
+  }
+  const { name, namespace = '', uid = '', labels = {} } = metadata;
+  const workflow = labels[label.workflow];
+  const kept = workflow === undefined ? {} : { labels: { [label.workflow]: workflow } };
+  return { metadata: { name, namespace, uid, ...kept }, spec };
+}
 
 /** Namespaces that the allowlist of a Workflow names, for an index. */
 export function peerNamespaces(workflow: Workflow): string[] {
@@ -247,18 +318,22 @@ export class WorkflowController implements Reconciler {
     if (observation === undefined) {
       this.#countedAt.delete(key);
       this.#options.metrics.setHeld('Workflow', key, undefined);
+      this.#options.metrics.setEgress(key, undefined);
       return {};
     }
     const missing = whatIsMissing(observation);
-    const egress = await this.#keepEgress(observation, missing, context);
+    const plan = planOf(observation, missing);
+    const egress = await this.#keepEgress(observation, plan, context);
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
     const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
-    const findings = [
-      ...workflowFindings(observation, missing, problems),
+    const ofEgress = [
       declaredFinding(egressView(observation, missing, problems)),
       enforcedFinding(),
+      widenedFinding(this.#widenings(observation, plan)),
     ];
+    this.#options.metrics.setEgress(key, ofEgress);
+    const findings = [...workflowFindings(observation, missing, problems), ...ofEgress];
     const recountMs = await this.#report(observation, missing, findings, context);
     if (egress.errors.length > 0) throw egress.errors[0];
 
@@ -328,27 +403,12 @@ export class WorkflowController implements Reconciler {
   }
 
   async #keepEgress(
-    observation: Observation,
-    missing: readonly Problem[],
+    { workflow }: Observation,
+    plan: EgressPlan | undefined,
     { signal, log }: ReconcileContext,
   ): Promise<EgressOutcome> {
-    const { workflow, spec, targets, namespace, policies, allowlist, named } = observation;
-    if (spec === undefined) return nothingApplied;
+    if (plan === undefined) return nothingApplied;
     const { client, applier, events } = this.#options;
-    const plan = planEgress({
-      workflow,
-      entries: allowlist.egress,
-      ingress: allowlist.ingress,
-      named,
-      workloads: [
-        ...observation.foundByOwnLabels,
-        ...(observation.isCertain ? [] : targets.runs.filter(hasOwnPodLabels)),
-      ],
-      live: policies,
-      isWithheld: isWithheld(observation, missing),
-      isClosed: isEgressClosed(observation),
-      isGuarded: isGuarded(namespace),
-    });
     const serviceAccountName = workflow.metadata.name;
     const outcome = await applyEgress(plan, { client, applier, serviceAccountName, signal });
     const { created, updated, removed } = outcome;
@@ -357,6 +417,35 @@ export class WorkflowController implements Reconciler {
       events.normal(subjectOf(resources.workflows, workflow), 'EgressChanged', changesOf(outcome));
     }
     return outcome;
+  }
+
+  /** What policies of others let its pods reach beyond its own. */
+  #widenings(
+    { workflow, targets, policies }: Observation,
+    plan: EgressPlan | undefined,
+  ): readonly Widening[] {
+    const { networkPolicies, pods } = this.#options;
+    const { name, namespace = '' } = workflow.metadata;
+    const others = networkPolicies
+      .byIndex('others', namespace)
+      .filter((policy) => !isControlledBy(policy, workflow));
+    if (others.length === 0) return [];
+    const own = { [label.identity]: name };
+    const running = pods.byIndex('identity', `${namespace}/${name}`);
+    const all = [
+      own,
+      // What a template says, a pod of it will have, too.
+      ...[...targets.workloads, ...targets.runs, ...targets.untargeted]
+        .filter(({ serviceAccountName }) => serviceAccountName === name)
+        .map(({ podLabels }) => ({ ...podLabels, ...own })),
+      ...running.filter((pod) => !hasEnded(pod)).map(({ metadata }) => metadata.labels ?? own),
+    ];
+    return widenedBy({
+      namespace,
+      pods: [...new Map(all.map((labels) => [JSON.stringify(labels), labels])).values()],
+      own: plan?.policies.map(({ desired }) => desired) ?? policies,
+      others,
+    });
   }
 
   /** @returns milliseconds after which the counts can be written; `undefined`: they stand */
@@ -407,6 +496,26 @@ const countsMs = 1_000;
 
 /** Longer ones are begun anew: a clock may be set meanwhile, and a timer has a limit. */
 const longestWaitMs = 3_600_000;
+
+/** @returns `undefined` where the spec can't be read: then nothing is changed */
+function planOf(view: Observation, missing: readonly Problem[]): EgressPlan | undefined {
+  const { workflow, spec, targets, namespace, policies, allowlist, named } = view;
+  if (spec === undefined) return undefined;
+  return planEgress({
+    workflow,
+    entries: allowlist.egress,
+    ingress: allowlist.ingress,
+    named,
+    workloads: [
+      ...view.foundByOwnLabels,
+      ...(view.isCertain ? [] : targets.runs.filter(hasOwnPodLabels)),
+    ],
+    live: policies,
+    isWithheld: isWithheld(view, missing),
+    isClosed: isEgressClosed(view),
+    isGuarded: isGuarded(namespace),
+  });
+}
 
 function egressView(
   view: Observation,

@@ -17,6 +17,7 @@ interface RuleGroup {
 
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
+const widenedRunbook = 'docs/runbooks/egress-widened.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
 const heldRunbook = 'docs/runbooks/held.md';
 const rotationRunbook = 'docs/runbooks/rotation.md';
@@ -176,6 +177,24 @@ export const alertGroups: readonly RuleGroup[] = [
           description:
             'The operator may not list ClusterRoles and ClusterRoleBindings, so nobody compares what they grant with what is declared.',
           runbook: excessRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/egress`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsEgressWidened',
+        expr: 'max(automation_guardrails_workflow_egress{condition="EgressWidened",status="True"}) > 0',
+        // Who moves a policy from one namespace to another needs a moment.
+        for: '5m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Automations may reach more than their allowlist',
+          description:
+            'NetworkPolicies that the operator did not make let the pods of {{ $value }} Workflows out further. See the condition EgressWidened: kubectl get awf -A.',
+          runbook: widenedRunbook,
         },
       },
     ],

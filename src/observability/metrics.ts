@@ -186,6 +186,15 @@ const definitions = {
         '`excess` (others let the ServiceAccount do more), `unknown` (the operator may not list what could)',
     },
   },
+  workflowEgress: {
+    type: 'gauge',
+    name: 'workflow_egress',
+    help: 'Workflows by their conditions of egress. Reported by the leader.',
+    labels: {
+      condition: '`EgressDeclared`, `EgressEnforced`, `EgressWidened`',
+      status: '`True`, `False`, `Unknown`',
+    },
+  },
   requests: {
     type: 'counter',
     name: 'kube_api_requests_total',
@@ -221,6 +230,9 @@ const definitions = {
     labels: { version: 'version of the operator', node_version: 'version of Node.js' },
   },
 } as const satisfies Record<string, MetricDefinition>;
+
+const egressConditions = ['EgressDeclared', 'EgressEnforced', 'EgressWidened'] as const;
+const conditionStatuses = ['True', 'False', 'Unknown'] as const;
 
 const excessStates = ['excess', 'unknown'] as const;
 
@@ -271,6 +283,8 @@ export class Metrics {
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #rotatedAt = new Map<string, number>();
   /** By AutomationIdentity. */
+  /** Of each Workflow, the status of its conditions of egress. */
+  readonly #egress = new Map<string, readonly { type: string; status: string }[]>();
   readonly #excess = new Map<string, (typeof excessStates)[number]>();
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #tokenExpiries = new Map<string, number>();
@@ -306,6 +320,7 @@ export class Metrics {
     });
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
     this.#gauge(definitions.excessPermissions, (gauge) => this.#collectExcess(gauge));
+    this.#gauge(definitions.workflowEgress, (gauge) => this.#collectEgress(gauge));
     this.#gauge(definitions.leader, (gauge) =>
       gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
     );
@@ -452,10 +467,27 @@ export class Metrics {
     else this.#excess.set(key, state);
   }
 
+  /**
+   * @param key `namespace/name` of the Workflow
+   * @param conditions those of egress; `undefined` where it is gone
+   */
+  setEgress(
+    key: string,
+    conditions: readonly { type: string; status: string }[] | undefined,
+  ): void {
+    if (conditions === undefined) this.#egress.delete(key);
+    else
+      this.#egress.set(
+        key,
+        conditions.map(({ type, status }) => ({ type, status })),
+      );
+  }
+
   /** Forgets what was told of single objects: this replica no longer leads, another one tells. */
   forgetObjects(): void {
     this.#held.clear();
     this.#excess.clear();
+    this.#egress.clear();
     this.#rotatedAt.clear();
     this.#tokenExpiries.clear();
     this.setPolicies(new Map());
@@ -528,6 +560,15 @@ export class Metrics {
         kind: this.#bounded('kind', kind),
         reason: this.#bounded('held reason', reason),
       });
+    }
+  }
+
+  #collectEgress(gauge: Gauge): void {
+    for (const condition of egressConditions) {
+      for (const status of conditionStatuses) gauge.set({ condition, status }, 0);
+    }
+    for (const conditions of this.#egress.values()) {
+      for (const { type: condition, status } of conditions) gauge.inc({ condition, status });
     }
   }
 
@@ -605,7 +646,7 @@ export function metricsReference(): string {
 
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\` alone, which has ${maxAttention} series at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\`, \`excess_permissions\`, \`oldest_credential_age_seconds\` and \`soonest_token_expiry_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`excess_permissions\`, \`oldest_credential_age_seconds\` and \`soonest_token_expiry_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

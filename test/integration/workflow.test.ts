@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
-import { label, MANAGED_BY } from '../../src/api/names.ts';
+import { label } from '../../src/api/names.ts';
 import {
   keyOf,
   type Condition,
@@ -17,7 +17,13 @@ import {
   workloadResources,
   type Workload,
 } from '../../src/api/workload.ts';
-import { keysFor, peerNamespaces, WorkflowController } from '../../src/controllers/workflow.ts';
+import {
+  keysFor,
+  peerNamespaces,
+  policyIndexes,
+  projectPolicy,
+  WorkflowController,
+} from '../../src/controllers/workflow.ts';
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
 import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
@@ -81,9 +87,9 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
   const identities = watch(resources.automationIdentities);
   const namespaces = watch(resources.namespaces);
   const killSwitches = watch(resources.killSwitches);
-  const networkPolicies = watch(resources.networkPolicies, {
-    labelSelector: `${label.managedBy}=${MANAGED_BY}`,
-    indexes: { workflow: keysFor.networkPolicy },
+  const networkPolicies = watch<NetworkPolicy>(resources.networkPolicies, {
+    project: projectPolicy,
+    indexes: policyIndexes,
   });
   const pods = watch<Pod>(resources.pods, {
     project: projectPod,
@@ -117,8 +123,10 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
   identities.onChange(({ object }) => enqueueAll(keysFor.identity(object)));
   killSwitches.onChange(({ object }) => enqueueAll(keysFor.killSwitch(object, workflows.store)));
   namespaces.onChange(({ object }) => enqueueAll(keysFor.namespace(object, workflows.store)));
-  pods.onChange(({ object }) => enqueueAll(keysFor.pod(object, workflows.store)));
-  networkPolicies.onChange(({ object }) => enqueueAll(keysFor.networkPolicy(object)));
+  pods.onChange((change) =>
+    enqueueAll(keysFor.pod(change, workflows.store, networkPolicies.store)),
+  );
+  networkPolicies.onChange((change) => enqueueAll(keysFor.networkPolicy(change, workflows.store)));
   for (const cache of workloads) {
     cache.onChange((change) => enqueueAll(keysFor.workload(change, workflows.store)));
   }

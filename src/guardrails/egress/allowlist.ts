@@ -1,4 +1,4 @@
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
 import { label } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
 import {
@@ -9,6 +9,7 @@ import {
 } from '../../api/workflow.ts';
 import type { Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
+import { contains } from './addresses.ts';
 import type { Entry } from './rules.ts';
 
 /** The allowlist of a Workflow, and what decides which of it is in force. */
@@ -119,13 +120,4 @@ function isTooWide({ cidr, except = [] }: EgressEntry): boolean {
     (metadata) =>
       contains(cidr, metadata) && !except.some((network) => contains(network, metadata)),
   );
-}
-
-function contains(cidr: string, address: string): boolean {
-  const [network = '', length = ''] = cidr.split('/');
-  const family = isIP(network) === 4 ? 'ipv4' : 'ipv6';
-  if (isIP(network) !== isIP(address)) return false;
-  const list = new BlockList();
-  list.addSubnet(network, Number(length), family);
-  return list.check(address, family);
 }
