@@ -8,6 +8,7 @@ import { complete } from './complete.ts';
 import { completionCommand } from './commands/completion.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
+import { egressCommand } from './commands/egress.ts';
 import { killCommand } from './commands/kill.ts';
 import { releaseCommand } from './commands/release.ts';
 import { rotateCommand } from './commands/rotate.ts';
@@ -32,6 +33,7 @@ const commands: readonly Command[] = [
   treeCommand,
   whoCanCommand,
   doctorCommand,
+  egressCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,

@@ -829,10 +829,13 @@ describe('a change concerns', () => {
   it('of a NetworkPolicy of others all Workflows of the namespace, once', () => {
     const policy = policyWith({ name: 'theirs' });
     const all = workflows.byIndex('namespace', 'billing').map(keyOf);
-    expect(keysFor.networkPolicy({ object: policy }, workflows)).toEqual(all);
+    for (const type of ['added', 'deleted'] as const) {
+      const change = { type, object: policy, previous: policy };
+      expect(keysFor.networkPolicy(change, workflows)).toEqual(all);
+    }
     const relabelled = { ...policy, metadata: { ...policy.metadata, labels: { a: 'b' } } };
     const change = { object: relabelled, previous: policy };
-    expect(keysFor.networkPolicy(change, workflows)).toEqual([]);
+    expect(keysFor.networkPolicy({ type: 'updated', ...change }, workflows)).toEqual([]);
   });
 
   it('of a pod the Workflow that it runs as, where a policy could select it', () => {

@@ -138,14 +138,14 @@ export const keysFor = {
    * @param workflows indexed by `namespace`
    */
   networkPolicy: (
-    { object, previous }: Pick<Change<NetworkPolicy>, 'object' | 'previous'>,
+    { type, object, previous }: Change<NetworkPolicy>,
     workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
   ): string[] => {
     const versions = previous === undefined ? [object] : [previous, object];
     const own = versions.flatMap(workflowsOf);
     const concernsOthers =
       versions.some((policy) => othersOf(policy).length > 0) &&
-      !isDeepStrictEqual(object.spec, previous?.spec);
+      (type !== 'updated' || !isDeepStrictEqual(object.spec, previous?.spec));
     const all = concernsOthers
       ? workflows.byIndex('namespace', object.metadata.namespace ?? '').map(keyOf)
       : [];

@@ -171,8 +171,8 @@ export const childrenRole: RoleDefinition = {
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
-    description: 'See automations and kill switches.',
-    rules: [rule(read, ...kinds)],
+    description: 'See automations, where they may connect, and kill switches.',
+    rules: [rule(read, ...kinds), rule(read, resources.networkPolicies)],
   },
   {
     name: 'requester',
