@@ -133,7 +133,7 @@ function policy(
     const [found, ...others] = await listObjects<NetworkPolicy>(
       controlPlane,
       'networkpolicies',
-      `${namespace}`,
+      namespace,
     );
     const ours = found?.metadata.labels?.[label.workflow] === name;
     return others.length === 0 && ours && isSo(found.spec) && found;

@@ -7,7 +7,7 @@ import {
   type EgressEntry,
   type IngressEntry,
 } from '../../api/workflow.ts';
-import type { Problem } from '../requirements.ts';
+import { isBlank, type Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
 import { contains } from './addresses.ts';
 import type { Entry } from './rules.ts';
@@ -72,7 +72,7 @@ export function allowlistOf(request: AllowlistRequest): Allowlist {
         : [
             {
               reason: 'OtherEnvironment',
-              message: `In a namespace of another environment than ${environmentOf(request.namespace) ?? 'its own'}, and not allowed: ${some(foreign.map(wordOf))}. Take the entry out, or name a peer of the same environment.`,
+              message: `In a namespace of another environment than ${environmentOf(request.namespace) ?? ''}, and not allowed: ${some(foreign.map(wordOf))}. Take the entry out, or name a peer of the same environment.`,
             },
           ]),
     ],
@@ -98,17 +98,22 @@ function endOf(expires: string): number {
 }
 
 function environmentOf(namespace: Namespace | undefined): string | undefined {
-  return namespace?.metadata.labels?.[label.environment];
+  const environment = namespace?.metadata.labels?.[label.environment];
+  return isBlank(environment) ? undefined : environment;
 }
 
-/** A namespace that nobody guards, or that isn't there, is of no environment. */
+/**
+ * A namespace that nobody guards, or that isn't there, is of no environment. Where that is the
+ * Workflow's own, it is held for that, and keeps what it has.
+ */
 function isOfOtherEnvironment(
   { namespace: name }: Entry,
   { namespace, namespaceOf }: AllowlistRequest,
 ): boolean {
   if (name === undefined) return false;
+  const own = environmentOf(namespace);
   const theirs = environmentOf(namespaceOf(name));
-  return theirs !== undefined && theirs !== environmentOf(namespace);
+  return own !== undefined && theirs !== undefined && theirs !== own;
 }
 
 function isTooWide({ cidr, except = [] }: EgressEntry): boolean {

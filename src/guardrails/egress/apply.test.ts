@@ -10,7 +10,7 @@ import { ApiError } from '../../runtime/errors.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
 import { applyEgress, type EgressOutcome } from './apply.ts';
 import { planEgress } from './plan.ts';
-import { dnsRule, rulesOf } from './rules.ts';
+import { dnsRule, rulesOf, type EgressRule, type NamedPeers } from './rules.ts';
 
 /** Remembers what was asked for of the pods. */
 class PodClient extends MemoryClient {
@@ -234,5 +234,61 @@ describe('applyEgress', () => {
     ]);
     expect(outcome.errors).toEqual([]);
     expect(live().map(({ spec }) => spec.egress)).toEqual([[dnsRule], [dnsRule]]);
+  });
+});
+
+describe('a thousand Workflows with 20 entries each', () => {
+  const entries = Array.from({ length: 19 }, (_, index): EgressEntry => ({
+    cidr: `203.0.${index}.0/24`,
+    except: [`203.0.${index}.128/25`],
+    ports: [{ port: 443, protocol: 'TCP' }],
+    reason: 'ERP',
+  }));
+  const address = (cidr: string): EgressRule[] => [
+    { to: [{ ipBlock: { cidr } }], ports: [{ protocol: 'TCP', port: 53 }] },
+  ];
+  const workflows = Array.from({ length: 1_000 }, (_, index): Workflow => ({
+    metadata: { name: `w-${index}`, namespace: 'billing', uid: `uid-${index}` },
+    spec: {
+      targets: [],
+      // One in ten talks to the API server.
+      egress: [
+        ...entries,
+        index % 10 === 0 ? { peer: 'KubeAPI', reason: 'x' } : { ...erp, cidr: '198.51.100.0/24' },
+      ],
+    },
+  }));
+
+  /** @returns how many policies were written */
+  async function applyAll(named: NamedPeers): Promise<number> {
+    client.writes.length = 0;
+    const standing = Map.groupBy(live(), ({ metadata }) => metadata.ownerReferences?.[0]?.uid);
+    const applier = new Applier({ client });
+    for (const one of workflows) {
+      const plan = planEgress({
+        workflow: one,
+        entries: one.spec.egress ?? [],
+        named,
+        workloads: [],
+        live: standing.get(one.metadata.uid) ?? [],
+        isWithheld: false,
+        isGuarded: true,
+      });
+      const { signal } = new AbortController();
+      await applyEgress(plan, { client, applier, serviceAccountName: one.metadata.name, signal });
+    }
+    return client.writes.length;
+  }
+
+  it('write nothing at rest, and of a change only what depends on it', async () => {
+    const before = { DNS: address('10.96.0.10/32'), KubeAPI: address('192.0.2.1/32') };
+    expect(await applyAll(before)).toBe(1_000);
+    expect(await applyAll(before)).toBe(0);
+    // What can't be looked up stays.
+    expect(await applyAll({})).toBe(0);
+    const moved = { ...before, KubeAPI: address('192.0.2.2/32') };
+    expect(await applyAll(moved)).toBe(100);
+    expect(await applyAll({ ...moved, DNS: address('10.96.0.11/32') })).toBe(1_000);
+    expect(client.asked).toEqual([]);
   });
 });

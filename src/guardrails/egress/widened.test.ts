@@ -160,7 +160,7 @@ function witness(box: Box): Connection {
   const isPod = textOf('kind') !== 'outside' && (sides.has('kind') || portName !== undefined);
   return {
     other: {
-      address: text(number),
+      address: addressAt(number),
       ...(isPod && { pod: { namespace: name, namespaceLabels, labels: labelsOf('pod') } }),
     },
     protocol: (textOf('protocol') ?? 'TCP') as Connection['protocol'],
@@ -169,7 +169,7 @@ function witness(box: Box): Connection {
   };
 }
 
-function text(position: bigint): string {
+function addressAt(position: bigint): string {
   if (position < 1n << 32n) {
     return [24n, 16n, 8n, 0n].map((shift) => (position >> shift) & 255n).join('.');
   }
