@@ -28,6 +28,8 @@ export const label = {
   identity: `${GROUP}/identity`,
   /** On children: name of the Workflow that they belong to. */
   workflow: `${GROUP}/workflow`,
+  /** On a pod that tries whether NetworkPolicies are enforced. */
+  egressProbe: `${GROUP}/egress-probe`,
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 

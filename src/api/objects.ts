@@ -1,3 +1,5 @@
+import type { EgressProbe } from './workflow.ts';
+
 /** The parts of Kubernetes objects that the operator reads and writes, as they stand in JSON. */
 
 export interface OwnerReference {
@@ -199,6 +201,8 @@ export interface Pod extends KubeObject {
   };
   /** Of the cache alone: which generated credentials it holds. */
   secrets?: PodSecrets;
+  /** Of the cache alone: what it found, where it tried whether NetworkPolicies are enforced. */
+  egressProbe?: EgressProbe;
 }
 
 export interface Lease extends KubeObject {

@@ -220,6 +220,17 @@ export type WorkflowSpec = z.infer<typeof workflowSpecSchema>;
 export type EgressEntry = z.infer<typeof egressEntry>;
 export type IngressEntry = z.infer<typeof ingressEntry>;
 
+const reached = z.enum(['Reached', 'Failed', 'Unknown']);
+
+const egressProbeSchema = z.object({
+  time: time('When it ended.'),
+  denied: reached.meta({ description: 'Whether it reached what no policy allows.' }),
+  allowed: reached.meta({ description: 'Whether it reached what a policy allows.' }),
+});
+
+/** What a pod found that tried whether NetworkPolicies are enforced. */
+export type EgressProbe = z.infer<typeof egressProbeSchema>;
+
 export const workflowStatusSchema = z
   .object({
     observedGeneration: generation('`metadata.generation` that the status speaks of.'),
@@ -237,6 +248,10 @@ export const workflowStatusSchema = z
       })
       .exactOptional()
       .meta({ description: 'The targets, counted by state.' }),
+    egressProbe: egressProbeSchema.exactOptional().meta({
+      description:
+        'The last result of `kubectl guardrails probe`: a pod of the automation tried a destination that is allowed, and one that is not.',
+    }),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 

@@ -224,8 +224,32 @@ export const conditionsPage: ConditionsPage = {
       "condition": "EgressEnforced",
       "status": "Unknown",
       "reason": "NotProbed",
-      "meaning": "Nobody has tried a connection.",
-      "action": "Try one from a pod of the automation, to a destination that isn't listed: docs/guides/egress.md."
+      "meaning": "Nobody has tried a connection within the last seven days.",
+      "action": "kubectl guardrails probe NAME"
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "Unknown",
+      "reason": "ProbeInconclusive",
+      "meaning": "The pod that tried reached neither what is allowed nor what isn't, or didn't say.",
+      "action": "Try again with --allowed and --denied."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "True",
+      "reason": "Enforced",
+      "meaning": "A pod of it reached a destination that is allowed, and not one that isn't.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "False",
+      "reason": "NotEnforced",
+      "meaning": "A pod of it reached a destination that no policy allows.",
+      "action": "Is it enforced?"
     },
     {
       "kind": "Workflow",

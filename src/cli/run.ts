@@ -10,6 +10,7 @@ import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
 import { egressCommand } from './commands/egress.ts';
 import { killCommand } from './commands/kill.ts';
+import { probeCommand } from './commands/probe.ts';
 import { releaseCommand } from './commands/release.ts';
 import { rotateCommand } from './commands/rotate.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
@@ -34,6 +35,7 @@ const commands: readonly Command[] = [
   whoCanCommand,
   doctorCommand,
   egressCommand,
+  probeCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,
@@ -66,6 +68,11 @@ const optionTexts = [
   ['    --cluster NAME', 'release: the ClusterKillSwitch of that name'],
   ['    --break-glass', 'release: alone, and without an operator; takes the verb break-glass'],
   ['    --emergency', 'rotate: withdraw the values before at once'],
+  ['    --image IMAGE', 'probe: an image whose entry point is node; default: a distroless one'],
+  [
+    '    --denied ADDRESS:PORT  --allowed ADDRESS:PORT',
+    "probe: destinations to try; default: the API server's Service, and the cluster's DNS",
+  ],
   ['    --timeout 60', 'seconds to wait'],
   ['-o, --output FORMAT', 'table, wide, json or yaml'],
   ['    --kubeconfig FILE  --context NAME  --as USER', 'as in kubectl'],

@@ -267,7 +267,10 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         if (reason !== 'EntriesExpired' && reason !== 'PeersUnknown') return [];
         return [{ type: 'warning', reason, message }];
       case 'EgressEnforced':
-        return [];
+        if (status === 'Unknown') return [];
+        return status === 'True'
+          ? [{ type: 'normal', reason: 'EgressEnforced', message }]
+          : [{ type: 'warning', reason: 'EgressNotEnforced', message }];
       case 'EgressWidened':
         if (status === 'True') return [{ type: 'warning', reason: 'EgressWidened', message }];
         return before?.status === 'True'

@@ -12,18 +12,15 @@ import {
   type Pod,
 } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
-import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
+import type { EgressProbe, Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { allowlistOf } from '../guardrails/egress/allowlist.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
-import {
-  declaredFinding,
-  enforcedFinding,
-  type EgressView,
-} from '../guardrails/egress/findings.ts';
+import { declaredFinding, type EgressView } from '../guardrails/egress/findings.ts';
 import { lastKnown } from '../guardrails/egress/named-peers.ts';
 import { planEgress, type EgressPlan } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
+import { enforcedFinding, latestOf, validForMs } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { widenedBy, widenedFinding, type Widening } from '../guardrails/egress/widened.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
@@ -115,7 +112,7 @@ export const keysFor = {
     const { namespace = '', labels } = object.metadata;
     const key = `${namespace}/${object.spec?.serviceAccountName ?? ''}`;
     if (workflows.get(key) === undefined) return [];
-    if (!isLabelled(object)) return [key];
+    if (!isLabelled(object) || object.egressProbe !== undefined) return [key];
     if (policies.byIndex('others', namespace).length === 0) return [];
     return type === 'updated' && isDeepStrictEqual(labels, previous?.metadata.labels) ? [] : [key];
   },
@@ -292,6 +289,8 @@ interface Observation extends WorkflowView {
   /** Ours by their controller reference. */
   policies: readonly NetworkPolicy[];
   named: NamedPeers;
+  /** The last result of a pod that tried whether policies are enforced. */
+  probe: EgressProbe | undefined;
   /** Every pod of it that runs carries the label of its identity, and every new one will. */
   isCertain: boolean;
 }
@@ -327,9 +326,10 @@ export class WorkflowController implements Reconciler {
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
     const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
+    const now = this.#options.clock();
     const ofEgress = [
       declaredFinding(egressView(observation, missing, problems)),
-      enforcedFinding(),
+      enforcedFinding(observation.workflow.metadata.name, observation.probe, now),
       widenedFinding(this.#widenings(observation, plan)),
     ];
     this.#options.metrics.setEgress(key, ofEgress);
@@ -338,11 +338,14 @@ export class WorkflowController implements Reconciler {
     if (egress.errors.length > 0) throw egress.errors[0];
 
     const { nextExpiryMs } = observation.allowlist;
+    const probeMs = validForMs(observation.probe, now);
     const delays = [
       ...(recountMs === undefined ? [] : [recountMs]),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
-      ...(nextExpiryMs === undefined ? [] : [Math.min(nextExpiryMs, longestWaitMs)]),
+      ...[nextExpiryMs, probeMs].flatMap((ms) =>
+        ms === undefined ? [] : [Math.min(ms, longestWaitMs)],
+      ),
     ];
     return delays.length === 0 ? {} : { requeueAfterMs: Math.min(...delays) };
   }
@@ -399,6 +402,7 @@ export class WorkflowController implements Reconciler {
         .filter((policy) => isControlledBy(policy, workflow)),
       named: this.#options.namedPeers(),
       isCertain,
+      probe: latestOf(workflow.status?.egressProbe, pods.byIndex('identity', key)),
     };
   }
 
@@ -465,6 +469,7 @@ export class WorkflowController implements Reconciler {
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions: conditionsFrom(findings, before?.conditions, generation, now),
       targets: countsOf(targets),
+      ...(observation.probe !== undefined && { egressProbe: observation.probe }),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));
 

@@ -197,6 +197,18 @@ export const alertGroups: readonly RuleGroup[] = [
           runbook: widenedRunbook,
         },
       },
+      {
+        alert: 'AutomationGuardrailsEgressNotEnforced',
+        expr: 'max(automation_guardrails_workflow_egress{condition="EgressEnforced",status="False"}) > 0',
+        for: '0m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'The cluster does not enforce NetworkPolicies',
+          description:
+            'Pods of {{ $value }} Workflows reached a destination that no policy allows. See the condition EgressEnforced: kubectl get awf -A.',
+          runbook: 'docs/guides/egress.md',
+        },
+      },
     ],
   },
   {

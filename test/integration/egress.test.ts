@@ -194,7 +194,53 @@ describe('the egress of an automation', () => {
 
   it('says honestly that nobody knows whether it is enforced', async () => {
     const enforced = await condition('EgressEnforced', 'Unknown', 'NotProbed');
-    expect(enforced.message).toContain('Nobody has tried a connection');
+    expect(enforced.message).toContain('kubectl guardrails probe poster');
+  });
+
+  it('is enforced or not, as a pod of it finds that tries', async () => {
+    // No kubelet runs here: the test says what the pod would have said.
+    const answer = async (message: string): Promise<void> => {
+      const pod = await waitFor('the pod', async () => {
+        const pods = await listObjects<Pod>(controlPlane, 'pods', namespace);
+        return pods.find(({ metadata }) => metadata.name.includes('-egress-probe-'));
+      });
+      const terminated = { exitCode: 0, message, finishedAt: new Date().toISOString() };
+      const status = {
+        phase: 'Succeeded',
+        containerStatuses: [
+          {
+            name: 'probe',
+            image: 'x',
+            imageID: '',
+            ready: false,
+            restartCount: 0,
+            state: { terminated },
+          },
+        ],
+      };
+      await kubectlOk(controlPlane, [
+        'patch',
+        'pod',
+        pod.metadata.name,
+        `--namespace=${namespace}`,
+        '--subresource=status',
+        '--type=merge',
+        `--patch=${JSON.stringify({ status })}`,
+      ]);
+    };
+    expect(await cli('probe', name)).toContain('--denied');
+    await declare({});
+    await policy('without the API server', ({ egress = [] }) => egress.length === 3);
+    const [no] = await Promise.all([cli('probe', name), answer('denied=reached allowed=reached')]);
+    expect(no).toContain('EgressEnforced False (NotEnforced)');
+    const [yes] = await Promise.all([
+      cli('probe', name, '--denied=192.0.2.1:443', '--allowed=203.0.113.10:443'),
+      answer('denied=failed allowed=reached'),
+    ]);
+    expect(yes).toContain('EgressEnforced True (Enforced)');
+    expect(await cli('probe', name, '--denied=203.0.113.10:443')).toContain('a policy allows');
+    const pods = await listObjects<Pod>(controlPlane, 'pods', namespace);
+    expect(pods.filter(({ metadata }) => metadata.name.includes('probe'))).toEqual([]);
   });
 
   it("follows the cluster's DNS, and keeps what it knew when that is gone", async () => {

@@ -47,14 +47,3 @@ export function declaredFinding(view: EgressView): Finding {
   }
   return { type, status: 'True', reason: 'Declared', message: counts };
 }
-
-/** Whether the cluster holds to the policies: nobody can tell from what the API server stores. */
-export function enforcedFinding(): Finding {
-  return {
-    type: 'EgressEnforced',
-    status: 'Unknown',
-    reason: 'NotProbed',
-    message:
-      "NetworkPolicies are enforced by the cluster's network plug-in, or not at all. Nobody has tried a connection, so it isn't known.",
-  };
-}

@@ -1,5 +1,6 @@
 import { label } from '../../api/names.ts';
 import type { KubeObject, Pod } from '../../api/objects.ts';
+import { resultOf } from '../egress/probe.ts';
 import { podSecrets } from '../../api/pod-secrets.ts';
 
 /**
@@ -9,6 +10,7 @@ export function projectPod(object: KubeObject): Pod {
   const { metadata, spec, status } = object as Pod;
   const { phase, reason, startTime } = status ?? {};
   const secrets = podSecrets(object);
+  const egressProbe = resultOf(object);
   const grace = spec?.terminationGracePeriodSeconds;
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
@@ -39,6 +41,7 @@ export function projectPod(object: KubeObject): Pod {
       },
     }),
     ...(secrets !== undefined && { secrets }),
+    ...(egressProbe !== undefined && { egressProbe }),
   };
 }
 
