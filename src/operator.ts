@@ -113,7 +113,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   const applier = new Applier({ client: leading });
   const statusWriter = new StatusWriter({ client: leading });
 
-  const caches = createCaches({ client, logger, metrics });
+  const caches = createCaches({ client, logger, metrics }, config.clusterDns);
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
 
   const revokedTokens = new RevokedTokens({ clock });
@@ -361,6 +361,7 @@ function createCaches(
     client: ApiServerClient;
     metrics: Metrics;
   },
+  dns: Config['clusterDns'],
 ) {
   const watch = <T extends KubeObject>(
     resource: Resource<T>,
@@ -429,10 +430,10 @@ function createCaches(
   const peers = {
     apiService: watch(resources.services, { namespace: 'default', ...only('kubernetes') }),
     apiSlices: watch(resources.endpointSlices, { namespace: 'default', ...only('kubernetes') }),
-    dnsService: watch(resources.services, { namespace: 'kube-system', ...only('kube-dns') }),
+    dnsService: watch(resources.services, { namespace: dns.namespace, ...only(dns.name) }),
     dnsSlices: watch(resources.endpointSlices, {
-      namespace: 'kube-system',
-      labelSelector: 'kubernetes.io/service-name=kube-dns',
+      namespace: dns.namespace,
+      labelSelector: `kubernetes.io/service-name=${dns.name}`,
       timings: {},
     }),
   };
