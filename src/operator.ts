@@ -30,12 +30,14 @@ import { KillSwitchController } from './controllers/kill-switch.ts';
 import {
   isOfCountsAlone,
   keysFor as workflowKeysFor,
+  WorkflowController,
+} from './controllers/workflow.ts';
+import {
   peerNamespaces,
   policyIndexes,
   projectPolicy,
   usesKubeAPI,
-  WorkflowController,
-} from './controllers/workflow.ts';
+} from './controllers/workflow-indexes.ts';
 import { namedPeersOf } from './guardrails/egress/named-peers.ts';
 import type { NamedPeers } from './guardrails/egress/rules.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';

@@ -17,7 +17,8 @@ import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
-import { keysFor, peerNamespaces, policyIndexes, WorkflowController } from './workflow.ts';
+import { keysFor, WorkflowController } from './workflow.ts';
+import { peerNamespaces, policyIndexes } from './workflow-indexes.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
 const complete: WorkflowSpec = {
@@ -377,6 +378,23 @@ describe('a complete Workflow', () => {
     cluster.events.length = 0;
     await cluster.reconcile();
     expect(cluster.events).toEqual([expect.stringContaining('Normal EgressAsListed')]);
+  });
+
+  it('takes no policy for its own that only looks like it', async () => {
+    await cluster.reconcile();
+    const [own] = cluster.policies;
+    if (own === undefined) throw new Error('no policy');
+    const { ownerReferences: _, uid: __, ...metadata } = own.metadata;
+    const spec = { ...own.spec, egress: [{}] };
+    cluster.client.put(resources.networkPolicies, {
+      metadata: { ...metadata, name: 'forged' },
+      spec,
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')).toMatchObject({
+      status: 'True',
+      message: expect.stringContaining('forged (everywhere).'),
+    });
   });
 
   it('is as wide as its pods, whatever their template says', async () => {

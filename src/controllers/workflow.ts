@@ -2,30 +2,18 @@ import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { API_VERSION, label, MANAGED_BY } from '../api/names.ts';
-import {
-  keyOf,
-  splitKey,
-  type KubeObject,
-  type Namespace,
-  type NetworkPolicy,
-  type Pod,
-} from '../api/objects.ts';
+import { keyOf, splitKey, type Namespace, type NetworkPolicy, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
-import type { EgressProbe, Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
+import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { allowlistOf } from '../guardrails/egress/allowlist.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
-import { declaredFinding, type EgressView } from '../guardrails/egress/findings.ts';
-import { lastKnown } from '../guardrails/egress/named-peers.ts';
-import { planEgress, type EgressPlan } from '../guardrails/egress/plan.ts';
-import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
-import { enforcedFinding, latestOf, validForMs } from '../guardrails/egress/probe.ts';
+import type { EgressPlan } from '../guardrails/egress/plan.ts';
+import { latestOf, validForMs } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
-import { widenedBy, widenedFinding, type Widening } from '../guardrails/egress/widened.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
-import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
+import { isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
@@ -33,22 +21,16 @@ import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
-import {
-  applyFailed,
-  fieldOf,
-  heldReason,
-  isGuarded,
-  type Problem,
-} from '../guardrails/requirements.ts';
+import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { some } from '../guardrails/wording.ts';
+import { egressFindings, planOf, type Observation } from './workflow-egress.ts';
 import {
-  isEgressClosed,
-  isWithheld,
   transitionsOf,
   whatIsMissing,
   workflowFindings,
   type WorkflowView,
 } from './workflow-findings.ts';
+import { hasEnded, isLabelled, policyIndexes } from './workflow-indexes.ts';
 import { isStopped, isTargetOf, readSpec, resolveTargets } from './workflow-targets.ts';
 
 /** What this controller reports to the metrics. */
@@ -139,9 +121,9 @@ export const keysFor = {
     workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
   ): string[] => {
     const versions = previous === undefined ? [object] : [previous, object];
-    const own = versions.flatMap(workflowsOf);
+    const own = versions.flatMap(policyIndexes.workflow);
     const concernsOthers =
-      versions.some((policy) => othersOf(policy).length > 0) &&
+      versions.some((policy) => policyIndexes.others(policy).length > 0) &&
       (type !== 'updated' || !isDeepStrictEqual(object.spec, previous?.spec));
     const all = concernsOthers
       ? workflows.byIndex('namespace', object.metadata.namespace ?? '').map(keyOf)
@@ -175,73 +157,6 @@ export const keysFor = {
       .map(keyOf);
   },
 };
-
-/**
- * Whose a policy is: by the controller reference, and by the label, in case that somebody took the
- * reference away.
- */
-function workflowsOf(policy: NetworkPolicy): string[] {
-  const { namespace = '', labels } = policy.metadata;
-  const owner = controllerOf(policy);
-  const names = [
-    owner?.kind === 'Workflow' && owner.apiVersion === API_VERSION ? owner.name : undefined,
-    labels?.[label.workflow],
-  ];
-  return [...new Set(names.flatMap((name) => name ?? []))].map((name) => `${namespace}/${name}`);
-}
-
-/** Its namespace, where a policy may select pods of a Workflow that it doesn't belong to. */
-function othersOf({ metadata, spec }: NetworkPolicy): string[] {
-  const isOfIdentity =
-    metadata.labels?.[label.managedBy] === MANAGED_BY &&
-    spec.podSelector.matchLabels?.[label.identity] !== undefined;
-  return isOfIdentity ? [] : [metadata.namespace ?? ''];
-}
-
-/** Policies by the Workflow that they belong to, and those that may widen, by namespace. */
-export const policyIndexes = { workflow: workflowsOf, others: othersOf };
-
-/** Keeps of a policy of others what it allows, and of ours what is compared. */
-export function projectPolicy(object: KubeObject): NetworkPolicy {
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- of that kind
-  const { metadata, spec } = object as NetworkPolicy;
-  const { managedFields: _, ...rest } = metadata;
-  if (metadata.labels?.[label.managedBy] === MANAGED_BY || controllerOf(object) !== undefined) {
-    return { metadata: rest, spec };
-  }
-  const { name, namespace = '', uid = '', labels = {} } = metadata;
-  const workflow = labels[label.workflow];
-  const kept = workflow === undefined ? {} : { labels: { [label.workflow]: workflow } };
-  return { metadata: { name, namespace, uid, ...kept }, spec };
-}
-
-/** Namespaces that the allowlist of a Workflow names, for an index. */
-export function peerNamespaces(workflow: Workflow): string[] {
-  const names = entriesOf(workflow).map((entry) => fieldOf(entry, 'namespace'));
-  return [...new Set(names)].filter((name) => typeof name === 'string');
-}
-
-/** Whether the allowlist of a Workflow names the API server. */
-export function usesKubeAPI(workflow: Workflow): boolean {
-  return entriesOf(workflow).some((entry) => fieldOf(entry, 'peer') === 'KubeAPI');
-}
-
-/** Total, as {@link targetsOf}. */
-function entriesOf({ spec }: Workflow): unknown[] {
-  return ['egress', 'ingress'].flatMap((field) => {
-    const list = fieldOf(spec, field);
-    return Array.isArray(list) ? list : [];
-  });
-}
-
-/** Whether policies find a pod by the label of its identity. */
-function isLabelled({ metadata, spec }: Pod): boolean {
-  return metadata.labels?.[label.identity] === spec?.serviceAccountName;
-}
-
-function hasEnded({ status }: Pod): boolean {
-  return status?.phase === 'Succeeded' || status?.phase === 'Failed';
-}
 
 /**
  * Whether a change is of numbers in the status alone: the workload runs or rests, and nothing that
@@ -283,18 +198,6 @@ function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targe
     : [];
 }
 
-interface Observation extends WorkflowView {
-  /** `undefined` where it can't be read: then nothing is changed. */
-  spec: WorkflowSpec | undefined;
-  /** Ours by their controller reference. */
-  policies: readonly NetworkPolicy[];
-  named: NamedPeers;
-  /** The last result of a pod that tried whether policies are enforced. */
-  probe: EgressProbe | undefined;
-  /** Every pod of it that runs carries the label of its identity, and every new one will. */
-  isCertain: boolean;
-}
-
 /**
  * Gives the pods of each Workflow's targets their egress, and says in its status whether all of its
  * guardrails are in place, what it lacks, and whether it is stopped. While something is missing, or
@@ -327,11 +230,7 @@ export class WorkflowController implements Reconciler {
 
     const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
     const now = this.#options.clock();
-    const ofEgress = [
-      declaredFinding(egressView(observation, missing, problems)),
-      enforcedFinding(observation.workflow.metadata.name, observation.probe, now),
-      widenedFinding(this.#widenings(observation, plan)),
-    ];
+    const ofEgress = egressFindings(observation, plan, missing, problems, now);
     this.#options.metrics.setEgress(key, ofEgress);
     const findings = [...workflowFindings(observation, missing, problems), ...ofEgress];
     const recountMs = await this.#report(observation, missing, findings, context);
@@ -373,9 +272,10 @@ export class WorkflowController implements Reconciler {
     const spec = 'spec' in read ? read.spec : undefined;
     const neighbours = workloads.byIndex('namespace', namespaceName);
     const targets = resolveTargets(workflow, spec?.targets ?? [], neighbours);
+    const running = pods.byIndex('identity', key);
+    const labelled = networkPolicies.byIndex('workflow', key);
     const labels = this.#options.labelsPods() === true;
-    const isCertain =
-      labels && pods.byIndex('identity', key).every((pod) => isLabelled(pod) || hasEnded(pod));
+    const isCertain = labels && running.every((pod) => isLabelled(pod) || hasEnded(pod));
     return {
       workflow,
       spec,
@@ -397,12 +297,12 @@ export class WorkflowController implements Reconciler {
       namespace,
       identity: identities.get(key),
       killSwitch: killSwitchOver(killSwitches, key),
-      policies: networkPolicies
-        .byIndex('workflow', key)
-        .filter((policy) => isControlledBy(policy, workflow)),
-      named: this.#options.namedPeers(),
+      policies: labelled.filter((policy) => isControlledBy(policy, workflow)),
+      others: [...new Set([...labelled, ...networkPolicies.byIndex('others', namespaceName)])],
+      pods: running,
       isCertain,
-      probe: latestOf(workflow.status?.egressProbe, pods.byIndex('identity', key)),
+      named: this.#options.namedPeers(),
+      probe: latestOf(workflow.status?.egressProbe, running),
     };
   }
 
@@ -421,35 +321,6 @@ export class WorkflowController implements Reconciler {
       events.normal(subjectOf(resources.workflows, workflow), 'EgressChanged', changesOf(outcome));
     }
     return outcome;
-  }
-
-  /** What policies of others let its pods reach beyond its own. */
-  #widenings(
-    { workflow, targets, policies }: Observation,
-    plan: EgressPlan | undefined,
-  ): readonly Widening[] {
-    const { networkPolicies, pods } = this.#options;
-    const { name, namespace = '' } = workflow.metadata;
-    const others = networkPolicies
-      .byIndex('others', namespace)
-      .filter((policy) => !isControlledBy(policy, workflow));
-    if (others.length === 0) return [];
-    const own = { [label.identity]: name };
-    const running = pods.byIndex('identity', `${namespace}/${name}`);
-    const all = [
-      own,
-      // What a template says, a pod of it will have, too.
-      ...[...targets.workloads, ...targets.runs, ...targets.untargeted]
-        .filter(({ serviceAccountName }) => serviceAccountName === name)
-        .map(({ podLabels }) => ({ ...podLabels, ...own })),
-      ...running.filter((pod) => !hasEnded(pod)).map(({ metadata }) => metadata.labels ?? own),
-    ];
-    return widenedBy({
-      namespace,
-      pods: [...new Map(all.map((labels) => [JSON.stringify(labels), labels])).values()],
-      own: plan?.policies.map(({ desired }) => desired) ?? policies,
-      others,
-    });
   }
 
   /** @returns milliseconds after which the counts can be written; `undefined`: they stand */
@@ -492,7 +363,7 @@ export class WorkflowController implements Reconciler {
   }
 }
 
-/** Foreign objects aren't watched. */
+/** What the API server refuses may be let in later, for reasons that aren't watched. */
 const unwatchedMs = 60_000;
 /** Pods whose policy waits for their end aren't watched. */
 const podsCheckMs = 10_000;
@@ -501,50 +372,6 @@ const countsMs = 1_000;
 
 /** Longer ones are begun anew: a clock may be set meanwhile, and a timer has a limit. */
 const longestWaitMs = 3_600_000;
-
-/** @returns `undefined` where the spec can't be read: then nothing is changed */
-function planOf(view: Observation, missing: readonly Problem[]): EgressPlan | undefined {
-  const { workflow, spec, targets, namespace, policies, allowlist, named } = view;
-  if (spec === undefined) return undefined;
-  return planEgress({
-    workflow,
-    entries: allowlist.egress,
-    ingress: allowlist.ingress,
-    named,
-    workloads: [
-      ...view.foundByOwnLabels,
-      ...(view.isCertain ? [] : targets.runs.filter(hasOwnPodLabels)),
-    ],
-    live: policies,
-    isWithheld: isWithheld(view, missing),
-    isClosed: isEgressClosed(view),
-    isGuarded: isGuarded(namespace),
-  });
-}
-
-function egressView(
-  view: Observation,
-  missing: readonly Problem[],
-  problems: readonly Problem[],
-): EgressView {
-  const { allowlist, policies, named } = view;
-  const { egress, ingress, expired } = allowlist;
-  const unknown = [
-    ...(named.DNS === undefined && policies.some((policy) => lastKnown(policy).DNS !== undefined)
-      ? ['DNS']
-      : []),
-    ...(usesKubeAPI(view.workflow) && named.KubeAPI === undefined ? ['KubeAPI'] : []),
-  ];
-  return {
-    destinations: egress.length,
-    sources: ingress.length,
-    expired,
-    unknownPeers: unknown,
-    isWithheld: isWithheld(view, missing),
-    isClosed: isEgressClosed(view),
-    problems: [...missing, ...problems],
-  };
-}
 
 const nothingApplied: EgressOutcome = {
   created: [],

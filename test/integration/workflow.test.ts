@@ -17,13 +17,12 @@ import {
   workloadResources,
   type Workload,
 } from '../../src/api/workload.ts';
+import { keysFor, WorkflowController } from '../../src/controllers/workflow.ts';
 import {
-  keysFor,
   peerNamespaces,
   policyIndexes,
   projectPolicy,
-  WorkflowController,
-} from '../../src/controllers/workflow.ts';
+} from '../../src/controllers/workflow-indexes.ts';
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
 import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
