@@ -134,9 +134,12 @@ function boxesOfPorts(ports: readonly NetworkPolicyPort[]): Box[] {
 
 /** How much may be computed; who asks several times shares it, and it goes down. */
 export interface Budget {
-  /** Boxes that one box may be cut by. */
+  /** About a tenth of a microsecond each. */
   steps: number;
 }
+
+/** Of a comparison that cuts, beside what its ranges cost. */
+const stepsOfCut = 20;
 
 /**
  * What is in some of the boxes and in none of the others. Where the budget ends, what is left by
@@ -145,17 +148,47 @@ export interface Budget {
 export function subtract(
   boxes: readonly Box[],
   others: readonly Box[],
-  budget: Budget = { steps: 50_000 },
+  budget: Budget = { steps: 1_000_000 },
 ): Box[] {
   return boxes.flatMap((box) => {
     let pieces: Box[] = [box];
     for (const other of others) {
+      if (pieces.length === 0 || budget.steps <= 0) break;
       budget.steps -= pieces.length;
-      if (pieces.length === 0 || budget.steps < 0) break;
+      if (pieces.every((piece) => isApart(piece, other))) continue;
+      budget.steps -= pieces.length * (stepsOfCut + sizeOf(box) * sizeOf(other));
       pieces = pieces.flatMap((piece) => without(piece, other));
     }
     return pieces;
   });
+}
+
+/** Whether two boxes are so far apart that a look at the ends of their sides tells it. */
+function isApart(a: Box, b: Box): boolean {
+  for (const [name, side] of b) {
+    const mine = a.get(name);
+    if (mine === undefined) continue;
+    if ('ranges' in mine && 'ranges' in side) {
+      const [first, last] = endsOf(mine.ranges);
+      const [from, to] = endsOf(side.ranges);
+      if (last < from || to < first) return true;
+    } else if (isEmpty(commonOf(mine, side))) return true;
+  }
+  return false;
+}
+
+/** Ranges stand in their order. */
+function endsOf(ranges: readonly Range[]): Range {
+  return [ranges[0]?.[0] ?? 0n, ranges.at(-1)?.[1] ?? 0n];
+}
+
+/** How many ranges its longest side has. */
+function sizeOf(box: Box): number {
+  let size = 1;
+  for (const side of box.values()) {
+    if ('ranges' in side) size = Math.max(size, side.ranges.length);
+  }
+  return size;
 }
 
 /** Side by side: what is outside of the other box on this one, and inside on all before. */
