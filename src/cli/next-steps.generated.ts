@@ -201,7 +201,7 @@ export const conditionsPage: ConditionsPage = {
       "status": "False",
       "reason": "PeersUnknown",
       "meaning": "The addresses of a named peer can't be looked up. Those that were last known stay, and no others are allowed.",
-      "action": "See that the operator may list and watch Services and EndpointSlices, and that default/kubernetes and kube-system/kube-dns exist."
+      "action": "See that the operator may list and watch Services and EndpointSlices, and that default/kubernetes and the Service of --cluster-dns (kube-system/kube-dns) exist."
     },
     {
       "kind": "Workflow",
