@@ -206,7 +206,7 @@ export const alertGroups: readonly RuleGroup[] = [
           summary: 'The cluster does not enforce NetworkPolicies',
           description:
             'Pods of {{ $value }} Workflows reached a destination that no policy allows. See the condition EgressEnforced: kubectl get awf -A.',
-          runbook: 'docs/guides/egress.md',
+          runbook: widenedRunbook,
         },
       },
     ],
