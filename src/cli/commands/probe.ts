@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { isIP } from 'node:net';
+import { isDeepStrictEqual } from 'node:util';
 import { conditionOf } from '../../api/conditions.ts';
 import type { NetworkPolicy } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
+import type { EgressProbe } from '../../api/workflow.ts';
 import { mayConnect } from '../../guardrails/egress/evaluate.ts';
 import { probeLabels, probePod, resultOf } from '../../guardrails/egress/probe.ts';
 import {
@@ -63,13 +65,13 @@ async function probe(session: Session, name: string): Promise<number> {
   );
   try {
     stdout(`Pod ${podName} tries a destination that is allowed and one that isn't.`);
-    let time: string | undefined;
+    let result: EgressProbe | undefined;
     const hasEnded = await follow(session, async () => {
       const pod = await client.get(resources.pods, key);
-      time = pod === undefined ? undefined : resultOf(pod)?.time;
-      return pod === undefined || time !== undefined;
+      result = pod === undefined ? undefined : resultOf(pod);
+      return pod === undefined || result !== undefined;
     });
-    if (time === undefined) {
+    if (result === undefined) {
       stderr(
         hasEnded
           ? `Error: pod ${podName} is gone before it has ended.`
@@ -77,15 +79,13 @@ async function probe(session: Session, name: string): Promise<number> {
       );
       return exit.failed;
     }
-    const since = Date.parse(time);
     let status = 'Unknown';
     const isKnown = await follow(session, async () => {
       const now = await client.get(resources.workflows, { namespace, name });
       const finding = conditionOf(now?.status?.conditions, 'EgressEnforced');
-      if (Date.parse(now?.status?.egressProbe?.time ?? '') < since || finding === undefined) {
+      if (finding === undefined || !isDeepStrictEqual(now?.status?.egressProbe, result)) {
         return false;
       }
-      if (now?.status?.egressProbe === undefined) return false;
       status = finding.status;
       stdout(`EgressEnforced ${finding.status} (${finding.reason}): ${finding.message}`);
       return true;

@@ -108,7 +108,7 @@ export function resultOf(pod: KubeObject): EgressProbe | undefined {
   };
 }
 
-/** The later one of a result that is known and those of pods. */
+/** The latest of a result that is known and those of pods; times are whole seconds. */
 export function latestOf(
   known: EgressProbe | undefined,
   pods: readonly Pick<Pod, 'egressProbe'>[],
@@ -116,7 +116,7 @@ export function latestOf(
   const found = pods.flatMap(({ egressProbe }) => egressProbe ?? []);
   return [...(known === undefined ? [] : [known]), ...found].reduce<EgressProbe | undefined>(
     (latest, one) =>
-      latest === undefined || Date.parse(one.time) > Date.parse(latest.time) ? one : latest,
+      latest === undefined || Date.parse(one.time) >= Date.parse(latest.time) ? one : latest,
     undefined,
   );
 }
