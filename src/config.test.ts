@@ -44,6 +44,7 @@ describe('parseConfig', () => {
       killSwitchWorkers: 16,
       killSwitchParallelism: 64,
       podGraceSeconds: 30,
+      clusterDns: { namespace: 'kube-system', name: 'kube-dns' },
       watchStaleAfterMs: 300_000,
       shutdownTimeoutMs: 5_000,
     });
@@ -124,6 +125,8 @@ describe('parseConfig', () => {
     ['--shutdown-timeout=-1s'],
     ['--operator-namespace=Über'],
     ['--lease-name=a/b'],
+    ['--cluster-dns=kube-dns'],
+    ['--cluster-dns=a/b/c'],
     ['--instance=a b'],
     ['--frobnicate'],
     ['-x'],

@@ -35,6 +35,8 @@ export interface Config {
   killSwitchParallelism: number;
   podGraceSeconds: number;
   catalogue: string | undefined;
+  /** The Service of the cluster's DNS. */
+  clusterDns: { namespace: string; name: string };
   watchStaleAfterMs: number;
   shutdownTimeoutMs: number;
 }
@@ -69,6 +71,15 @@ const port = z.string().transform((value, context): Port => {
   if (value === 'off') return value;
   if (/^\d{1,5}$/.test(value) && Number(value) <= 65_535) return Number(value);
   context.addIssue('must be a port from 0 to 65535, or off');
+  return z.NEVER;
+});
+
+const service = z.string().transform((value, context) => {
+  const [, namespace, name] =
+    /^([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)\/([a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)$/.exec(value) ??
+    [];
+  if (namespace !== undefined && name !== undefined) return { namespace, name };
+  context.addIssue('must be a namespace and a Service, such as kube-system/kube-dns');
   return z.NEVER;
 });
 
@@ -186,6 +197,12 @@ const schema = z.object({
     value: 'FILE',
     description:
       'YAML file with a list of further kinds that a kill switch pauses, each with `group`, `version`, `kind`, `plural`, `serviceAccountPath`, `path` and `pausedValue`.',
+  }),
+  clusterDns: option(service, {
+    value: 'NAMESPACE/NAME',
+    default: 'kube-system/kube-dns',
+    description:
+      "Service of the cluster's DNS, which every automation may reach; `openshift-dns/dns-default` on OpenShift.",
   }),
   watchStaleAfter: option(duration(1_000, 86_400_000), {
     value: 'DURATION',

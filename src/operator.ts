@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isTrue } from './api/conditions.ts';
 import { wholeNamespaceName, type KillSwitch } from './api/kill-switch.ts';
 import { label, MANAGED_BY, PROBE_NAMESPACE } from './api/names.ts';
-import { keyOf, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
+import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
 import {
   ownAnnotations,
@@ -35,6 +35,14 @@ import {
 } from './controllers/workflow.ts';
 import { WorkflowApprovals, workflowOfApproval } from './controllers/workflow-approval.ts';
 import { quorumOf } from './guardrails/approval/plan.ts';
+import {
+  peerNamespaces,
+  policyIndexes,
+  projectPolicy,
+  usesKubeAPI,
+} from './controllers/workflow-indexes.ts';
+import { namedPeersOf } from './guardrails/egress/named-peers.ts';
+import type { NamedPeers } from './guardrails/egress/rules.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { RevokedTokens } from './guardrails/credentials/revoked-tokens.ts';
@@ -110,7 +118,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   const applier = new Applier({ client: leading });
   const statusWriter = new StatusWriter({ client: leading });
 
-  const caches = createCaches({ client, logger, metrics });
+  const caches = createCaches({ client, logger, metrics }, config.clusterDns);
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
 
   const approvals = new WorkflowApprovals({
@@ -227,6 +235,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       networkPolicies: caches.networkPolicies.store,
       workloads,
       approvals,
+      pods: caches.pods.store,
+      labelsPods: () => mutation.isInForce,
+      namedPeers: () => namedPeersIn(caches),
       clock,
     }),
     accepts: isNotOfProbe,
@@ -292,7 +303,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
-  const led = wireLed(caches, { identity, workflow, approval, fence, metrics });
+  const led = wireLed(caches, { identity, workflow, approval, fence, metrics, mutation });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -385,6 +396,7 @@ function createCaches(
     client: ApiServerClient;
     metrics: Metrics;
   },
+  dns: Config['clusterDns'],
 ) {
   const watch = <T extends KubeObject>(
     resource: Resource<T>,
@@ -397,7 +409,9 @@ function createCaches(
     indexes: { namespace: ({ metadata }: KubeObject): string[] => [metadata.namespace ?? ''] },
   };
   const caches = {
-    workflows: watch(resources.workflows, byNamespace),
+    workflows: watch(resources.workflows, {
+      indexes: { ...byNamespace.indexes, peerNamespace: peerNamespaces },
+    }),
     identities: watch(resources.automationIdentities, byNamespace),
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
@@ -422,8 +436,8 @@ function createCaches(
       indexes: bindingIndexes,
     }),
     networkPolicies: watch(resources.networkPolicies, {
-      ...managed,
-      indexes: { workflow: workflowOf },
+      project: projectPolicy,
+      indexes: policyIndexes,
     }),
     pods: watch<Pod>(resources.pods, {
       project: projectPod,
@@ -447,12 +461,28 @@ function createCaches(
       timings: {},
     }),
   };
+  // Few objects: the API server's own, and those of the cluster's DNS.
+  const only = (name: string): { fieldSelector: string; timings: object } => ({
+    fieldSelector: `metadata.name=${name}`,
+    timings: {},
+  });
+  const peers = {
+    apiService: watch(resources.services, { namespace: 'default', ...only('kubernetes') }),
+    apiSlices: watch(resources.endpointSlices, { namespace: 'default', ...only('kubernetes') }),
+    dnsService: watch(resources.services, { namespace: dns.namespace, ...only(dns.name) }),
+    dnsSlices: watch(resources.endpointSlices, {
+      namespace: dns.namespace,
+      labelSelector: `kubernetes.io/service-name=${dns.name}`,
+      timings: {},
+    }),
+  };
   const { workloads, ...others } = caches;
   return {
     ...caches,
     ...cluster,
+    peers,
     all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[],
-    optional: Object.values(cluster),
+    optional: [...Object.values(cluster), ...Object.values(peers)] satisfies Cache[] as Cache[],
   };
 }
 
@@ -462,9 +492,14 @@ interface Cache extends Informer<KubeObject> {
   run(signal: AbortSignal): Promise<void>;
 }
 
-function workflowOf({ metadata }: KubeObject): string[] {
-  const name = metadata.labels?.[label.workflow];
-  return name === undefined ? [] : [`${metadata.namespace ?? ''}/${name}`];
+function namedPeersIn({ peers }: Caches): NamedPeers {
+  const { apiService, apiSlices, dnsService, dnsSlices } = peers;
+  const [service] = apiService.store.list();
+  const [dns] = dnsService.store.list();
+  return namedPeersOf({
+    api: { service, slices: [...apiSlices.store.list()] },
+    dns: { service: dns, slices: [...dnsSlices.store.list()] },
+  });
 }
 
 function* killSwitchKeys(caches: Caches): Iterable<string> {
@@ -516,9 +551,11 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
       enqueueCovering(metadata.namespace ?? '', metadata.name),
     );
   }
-  caches.networkPolicies.onChange(({ object: { metadata } }) => {
-    const workflow = metadata.labels?.[label.workflow];
-    if (workflow !== undefined) enqueueCovering(metadata.namespace ?? '', workflow);
+  caches.networkPolicies.onChange(({ object }) => {
+    for (const key of policyIndexes.workflow(object)) {
+      const { namespace = '', name } = splitKey(key);
+      enqueueCovering(namespace, name);
+    }
   });
   for (const cache of caches.workloads) {
     cache.onChange(({ object }) =>
@@ -565,12 +602,14 @@ function wireLed(
     approval,
     fence,
     metrics,
+    mutation,
   }: {
     identity: Controller;
     workflow: Controller;
     approval: Controller;
     fence: Controller;
     metrics: Metrics;
+    mutation: Mutation;
   },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
@@ -632,9 +671,29 @@ function wireLed(
       enqueueAll(identity, identityKeysFor.role(object, bindings, identities.store)),
     );
   }
-  caches.networkPolicies.onChange(({ object }) =>
-    enqueueAll(workflow, workflowKeysFor.networkPolicy(object)),
+  caches.networkPolicies.onChange((change) =>
+    enqueueAll(workflow, workflowKeysFor.networkPolicy(change, workflows.store)),
   );
+  caches.pods.onChange((change) =>
+    enqueueAll(
+      workflow,
+      workflowKeysFor.pod(change, workflows.store, caches.networkPolicies.store),
+    ),
+  );
+  mutation.onChange(() => enqueueAll(workflow, [...workflows.store.list()].map(keyOf)));
+  let peers = namedPeersIn(caches);
+  for (const cache of Object.values(caches.peers)) {
+    cache.onChange(() => {
+      const before = peers;
+      peers = namedPeersIn(caches);
+      // Pods of the DNS come and go; what they are found by stays.
+      const isOfAll = !isDeepStrictEqual(peers.DNS, before.DNS);
+      if (!isOfAll && isDeepStrictEqual(peers.KubeAPI, before.KubeAPI)) return;
+      for (const object of workflows.store.list()) {
+        if (isOfAll || usesKubeAPI(object)) workflow.enqueue(keyOf(object));
+      }
+    });
+  }
   for (const cache of caches.workloads) {
     cache.onChange((change) => {
       const keys = workflowKeysFor.workload(change, workflows.store);
@@ -653,7 +712,10 @@ function wireLed(
   return async (signal) => {
     await Promise.all([
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
-      workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
+      // What isn't known yet would look as if it could not be looked up.
+      lookedUp(caches, mutation, signal).then(() =>
+        workflow.run(signal, [...workflows.store.list()].map(keyOf)),
+      ),
       approval.run(signal, approvalKeys(caches)),
       fence.run(signal, [fenceInForceKey]),
     ]);
@@ -666,6 +728,21 @@ function approvalKeys({ workflows, approvals }: Caches): Iterable<string> {
   return new Set([
     ...[...workflows.store.list()].map(keyOf),
     ...[...approvals.store.list()].flatMap(workflowOfApproval),
+  ]);
+}
+
+/** Longest wait for what Workflows can do without. */
+const knownWithinMs = 5_000;
+
+/** Until named peers were looked up and admission was asked what it does, or the time is over. */
+async function lookedUp({ peers }: Caches, mutation: Mutation, signal: AbortSignal): Promise<void> {
+  const all = Promise.all([
+    mutation.ask(signal),
+    ...Object.values(peers).map((cache) => cache.whenSynced()),
+  ]);
+  await Promise.race([
+    all.catch(() => undefined),
+    delay(knownWithinMs, undefined, { signal }).catch(() => undefined),
   ]);
 }
 

@@ -30,6 +30,8 @@ export const label = {
   identity: `${GROUP}/identity`,
   /** On children: name of the Workflow that they belong to. */
   workflow: `${GROUP}/workflow`,
+  /** On a pod that tries whether NetworkPolicies are enforced. */
+  egressProbe: `${GROUP}/egress-probe`,
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 
@@ -123,6 +125,11 @@ export const annotation = {
   ownerDigest: `${GROUP}/owner-digest`,
   /** On a generated Secret: the rotation whose consumers were all restarted. */
   consumersRestarted: `${GROUP}/consumers-restarted`,
+  /**
+   * On a NetworkPolicy of ours: the rules of named peers as they were last known, JSON; what stands
+   * by them stays while they can't be looked up.
+   */
+  namedPeers: `${GROUP}/named-peers`,
   /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */
   restartedAt: `${GROUP}/restarted-at`,
 } as const;

@@ -1,3 +1,5 @@
+import type { EgressProbe } from './workflow.ts';
+
 /** The parts of Kubernetes objects that the operator reads and writes, as they stand in JSON. */
 
 export interface OwnerReference {
@@ -139,17 +141,35 @@ export interface NetworkPolicyPeer {
 }
 
 export interface NetworkPolicyPort {
-  protocol: 'TCP' | 'UDP' | 'SCTP';
-  port?: number;
+  /** TCP, where it is absent. */
+  protocol?: 'TCP' | 'UDP' | 'SCTP';
+  /** All ports, where it is absent; a name is one of the destination's container ports. */
+  port?: number | string;
   endPort?: number;
 }
 
 export interface NetworkPolicy extends KubeObject {
   spec: {
     podSelector: LabelSelector;
-    policyTypes: string[];
+    policyTypes: ('Egress' | 'Ingress')[];
     egress?: { to?: NetworkPolicyPeer[]; ports?: NetworkPolicyPort[] }[];
+    ingress?: { from?: NetworkPolicyPeer[]; ports?: NetworkPolicyPort[] }[];
   };
+}
+
+export interface Service extends KubeObject {
+  spec?: {
+    type?: string;
+    clusterIPs?: string[];
+    selector?: Record<string, string>;
+    ports?: { name?: string; protocol?: string; port: number }[];
+  };
+}
+
+export interface EndpointSlice extends KubeObject {
+  addressType?: string;
+  endpoints?: { addresses?: string[]; conditions?: { ready?: boolean } }[];
+  ports?: { name?: string; protocol?: string; port?: number }[];
 }
 
 export interface PodTemplate {
@@ -188,6 +208,8 @@ export interface Pod extends KubeObject {
   secrets?: PodSecrets;
   /** Of the cache alone, and of a pod that waits for approval alone: digest of what it runs. */
   codeDigest?: string;
+  /** Of the cache alone: what it found, where it tried whether NetworkPolicies are enforced. */
+  egressProbe?: EgressProbe;
 }
 
 export interface Lease extends KubeObject {

@@ -1,4 +1,5 @@
 import type {
+  EndpointSlice,
   KubeObject,
   Lease,
   Namespace,
@@ -8,6 +9,7 @@ import type {
   RoleBinding,
   Secret,
   SelfSubjectReview,
+  Service,
   ServiceAccount,
   SubjectAccessReview,
   TokenRequest,
@@ -99,6 +101,13 @@ export const resources = {
     'v1',
     'NetworkPolicy',
     'networkpolicies',
+  ),
+  services: defineResource<Service>('', 'v1', 'Service', 'services'),
+  endpointSlices: defineResource<EndpointSlice>(
+    'discovery.k8s.io',
+    'v1',
+    'EndpointSlice',
+    'endpointslices',
   ),
   deployments: defineResource('apps', 'v1', 'Deployment', 'deployments'),
   statefulSets: defineResource('apps', 'v1', 'StatefulSet', 'statefulsets'),

@@ -9,6 +9,8 @@ import {
   labelSelector,
   rules,
   sentence,
+  time,
+  type ValidationRule,
 } from './fields.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
@@ -81,30 +83,77 @@ const egressPort = z
     }),
   });
 
+/** Addresses at which clouds give credentials of the node to whoever asks. */
+export const metadataAddresses = ['169.254.169.254', 'fd00:ec2::254', 'fd20:ce::254'] as const;
+
+/** The shortest prefix of a network in the allowlist; what is wider is as good as anywhere. */
+export const shortestPrefix = { ipv4: 8, ipv6: 16 } as const;
+
+const isNetwork = 'has(self.cidr) && isCIDR(self.cidr)';
+
+/** What entries of both directions consist of. */
+const peerFields = {
+  cidr: cidr(
+    'cidr',
+    'Network, IPv4 or IPv6; `/32` or `/128` for one address. Exactly one of `cidr`, `namespace` and `peer`.',
+  ).optional(),
+  except: z
+    .array(cidr('an entry of except', 'Network inside `cidr`.'))
+    .min(1)
+    .max(16)
+    .optional()
+    .meta({
+      description: 'Networks inside `cidr` that are left out.',
+      'x-kubernetes-list-type': 'atomic',
+    }),
+  namespace: dnsLabel(
+    'namespace',
+    'Name of a namespace whose pods are meant. It must not be of another environment. Exactly one of `cidr`, `namespace` and `peer`.',
+  ).optional(),
+  podSelector: labelSelector(
+    'Narrows `namespace` to those of its pods that carry these labels. Without it, all of its pods.',
+  ).optional(),
+  expires: time(
+    'When the entry ends; from then on it allows nothing, and the Workflow says so. Without it, it holds until it is removed.',
+  ).optional(),
+};
+
+function peerRules(what: string): readonly ValidationRule[] {
+  return [
+    {
+      rule: '[has(self.cidr), has(self.namespace), has(self.peer)].filter(named, named).size() == 1',
+      message: `an ${what} entry names exactly one peer: either cidr, or namespace (with or without podSelector), or peer; write one entry for each peer`,
+    },
+    {
+      rule: '!has(self.podSelector) || has(self.namespace)',
+      message:
+        'podSelector needs namespace beside it: name the namespace whose pods it selects, also where that is the namespace of the Workflow',
+    },
+    {
+      rule: '!has(self.except) || has(self.cidr)',
+      message: 'except needs cidr beside it: it takes networks out of that one',
+    },
+    {
+      rule: '!has(self.except) || !has(self.cidr) || !isCIDR(self.cidr) || self.except.all(network, !isCIDR(network) || (cidr(self.cidr).containsCIDR(network) && cidr(network).prefixLength() > cidr(self.cidr).prefixLength()))',
+      message: 'every entry of except must be a smaller network inside cidr',
+    },
+    {
+      rule: `!(${isNetwork}) || cidr(self.cidr).prefixLength() >= (cidr(self.cidr).ip().family() == 4 ? ${shortestPrefix.ipv4} : ${shortestPrefix.ipv6})`,
+      message: `cidr is as good as anywhere: the widest networks are /${shortestPrefix.ipv4} for IPv4 and /${shortestPrefix.ipv6} for IPv6; list those that the automation needs`,
+    },
+  ];
+}
+
 const egressEntry = z
   .object({
-    cidr: cidr(
-      'cidr',
-      'Network that may be reached, IPv4 or IPv6; `/32` or `/128` for one address. Exactly one of `cidr` and `namespace`.',
-    ).optional(),
-    except: z
-      .array(cidr('an entry of except', 'Network inside `cidr`.'))
-      .min(1)
-      .max(16)
-      .optional()
-      .meta({
-        description: 'Networks inside `cidr` that may not be reached all the same.',
-        'x-kubernetes-list-type': 'atomic',
-      }),
-    namespace: dnsLabel(
-      'namespace',
-      'Name of a namespace whose pods may be reached. Exactly one of `cidr` and `namespace`.',
-    ).optional(),
-    podSelector: labelSelector(
-      'Narrows `namespace` to those of its pods that carry these labels. Without it, all of its pods.',
-    ).optional(),
+    ...peerFields,
+    peer: z.enum(['KubeAPI', 'DNS', 'SameNamespace']).optional().meta({
+      description:
+        "Something whose addresses the operator looks up and follows: `KubeAPI`, the cluster's API server; `DNS`, the cluster's DNS, which every automation reaches anyway; `SameNamespace`, all pods of the Workflow's namespace. Exactly one of `cidr`, `namespace` and `peer`.",
+    }),
     ports: z.array(egressPort).min(1).max(32).optional().meta({
-      description: 'Ports that may be reached. Without it, all ports of the peer.',
+      description:
+        'Ports that may be reached. Without it, all ports of the peer. `KubeAPI` and `DNS` bring their own.',
       'x-kubernetes-list-type': 'atomic',
     }),
     reason: sentence('reason', 'Why the automation needs this destination.'),
@@ -112,23 +161,14 @@ const egressEntry = z
   .meta({
     description: 'A destination that the automation may reach.',
     ...rules(
+      ...peerRules('egress'),
       {
-        rule: 'has(self.cidr) != has(self.namespace)',
-        message:
-          'an egress entry names exactly one peer: either cidr, or namespace (with or without podSelector); write one entry for each peer',
+        rule: "!has(self.ports) || !has(self.peer) || self.peer == 'SameNamespace'",
+        message: 'peer KubeAPI and peer DNS bring their own ports: leave ports out',
       },
       {
-        rule: '!has(self.podSelector) || has(self.namespace)',
-        message:
-          'podSelector needs namespace beside it: name the namespace whose pods it selects, also where that is the namespace of the Workflow',
-      },
-      {
-        rule: '!has(self.except) || has(self.cidr)',
-        message: 'except needs cidr beside it: it takes networks out of that one',
-      },
-      {
-        rule: '!has(self.except) || !has(self.cidr) || !isCIDR(self.cidr) || self.except.all(network, !isCIDR(network) || (cidr(self.cidr).containsCIDR(network) && cidr(network).prefixLength() > cidr(self.cidr).prefixLength()))',
-        message: 'every entry of except must be a smaller network inside cidr',
+        rule: `!(${isNetwork}) || [${metadataAddresses.map((address) => `'${address}'`).join(', ')}].all(address, !cidr(self.cidr).containsIP(address) || (has(self.except) && self.except.exists(network, isCIDR(network) && cidr(network).containsIP(address))))`,
+        message: `cidr contains the metadata address of a cloud (${metadataAddresses.join(', ')}), which hands out the node's credentials: take it out by except`,
       },
     ),
   });
@@ -164,6 +204,24 @@ const approval = z
   })
   .meta({ description: 'Approval beyond what the risk asks for.' });
 
+const ingressEntry = z
+  .object({
+    ...peerFields,
+    peer: z.enum(['KubeAPI', 'SameNamespace']).optional().meta({
+      description:
+        "Something whose addresses the operator looks up and follows: `KubeAPI`, the cluster's API server; `SameNamespace`, all pods of the Workflow's namespace. Exactly one of `cidr`, `namespace` and `peer`.",
+    }),
+    ports: z.array(egressPort).min(1).max(32).optional().meta({
+      description: "Ports of the automation's pods that may be reached. Without it, all ports.",
+      'x-kubernetes-list-type': 'atomic',
+    }),
+    reason: sentence('reason', 'Why this source needs to reach the automation.'),
+  })
+  .meta({
+    description: 'A source that may connect to the pods of the automation.',
+    ...rules(...peerRules('ingress')),
+  });
+
 export const workflowSpecSchema = z
   .object({
     description: z
@@ -188,11 +246,28 @@ export const workflowSpecSchema = z
         'Destinations that the automation may reach. Everything else is denied, except DNS. Without any entry, only DNS is left.',
       'x-kubernetes-list-type': 'atomic',
     }),
+    ingress: z.array(ingressEntry).max(64).optional().meta({
+      description:
+        'Sources that may connect to the pods of the automation. Without any entry, its pods accept no connections, other than those of their node.',
+      'x-kubernetes-list-type': 'atomic',
+    }),
   })
   .meta({ description: 'What runs, who owns it, and where it may connect.' });
 
 export type WorkflowSpec = z.infer<typeof workflowSpecSchema>;
 export type EgressEntry = z.infer<typeof egressEntry>;
+export type IngressEntry = z.infer<typeof ingressEntry>;
+
+const reached = z.enum(['Reached', 'Failed', 'Unknown']);
+
+const egressProbeSchema = z.object({
+  time: time('When it ended.'),
+  denied: reached.meta({ description: 'Whether it reached what no policy allows.' }),
+  allowed: reached.meta({ description: 'Whether it reached what a policy allows.' }),
+});
+
+/** What a pod found that tried whether NetworkPolicies are enforced. */
+export type EgressProbe = z.infer<typeof egressProbeSchema>;
 
 /** Parts of a revision that its status names: two specs, and as many workloads as targets. */
 export const maxParts = 258;
@@ -208,7 +283,7 @@ export const workflowStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; and `Stopped`, while the kill switch is engaged.',
+        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `EgressDeclared`, `EgressEnforced` and `EgressWidened`.',
     }),
     revision: z
       .object({
@@ -253,6 +328,10 @@ export const workflowStatusSchema = z
       })
       .exactOptional()
       .meta({ description: 'The targets, counted by state.' }),
+    egressProbe: egressProbeSchema.exactOptional().meta({
+      description:
+        'The last result of `kubectl guardrails probe`: a pod of the automation tried a destination that is allowed, and one that is not.',
+    }),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 

@@ -8,7 +8,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Ready",
       "status": "True",
       "reason": "Provisioned",
-      "meaning": "The targets run as the identity, and their pods reach DNS and the allowlist alone. The message adds which targets don't exist yet, and what runs as the identity without being a target, for which the allowlist doesn't hold.",
+      "meaning": "The targets run as the identity, and their pods reach DNS and the allowlist alone. The message adds which targets don't exist yet, and what runs as the identity without being a target; the allowlist holds for that, too, as far as its pods carry the label of the identity.",
       "action": "Add what is named to spec.targets, if it belongs there."
     },
     {
@@ -149,6 +149,22 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "DestinationRefused",
+      "meaning": "A network in spec.egress is as good as anywhere, or has the metadata address of a cloud inside. It was stored before the schema that is installed now; as far as it was granted, it stays.",
+      "action": "List the networks that the automation needs, and take the metadata address out by except."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "OtherEnvironment",
+      "meaning": "An entry of spec.egress or spec.ingress names a namespace with another value of the label automationguardrails.dev/environment. It is withdrawn, also where it stood.",
+      "action": "Take it out. A namespace without that label belongs to no environment and may be named."
+    },
+    {
+      "kind": "Workflow",
       "condition": "Approved",
       "status": "True",
       "reason": "NotRequired",
@@ -218,6 +234,94 @@ export const conditionsPage: ConditionsPage = {
       "reason": "Releasing",
       "meaning": "The release was asked for and isn't complete.",
       "action": "Nothing; kubectl describe ksw NAME says what it waits for."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "True",
+      "reason": "Declared",
+      "meaning": "They do.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "True",
+      "reason": "EntriesExpired",
+      "meaning": "They do; entries whose expires is over are withdrawn, and named.",
+      "action": "Take them out of the spec, or give them a later expires."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "False",
+      "reason": "PeersUnknown",
+      "meaning": "The addresses of a named peer can't be looked up. Those that were last known stay, and no others are allowed.",
+      "action": "See that the operator may list and watch Services and EndpointSlices, and that default/kubernetes and the Service of --cluster-dns (kube-system/kube-dns) exist."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "False",
+      "reason": "Withheld",
+      "meaning": "Nothing is granted that wasn't granted before.",
+      "action": "See Ready and Held."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "False",
+      "reason": "KillSwitchEngaged",
+      "meaning": "The policies allow nothing, not even DNS.",
+      "action": "Release the kill switch."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "Unknown",
+      "reason": "NotProbed",
+      "meaning": "Nobody has tried a connection within the last seven days.",
+      "action": "kubectl guardrails probe NAME"
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "Unknown",
+      "reason": "ProbeInconclusive",
+      "meaning": "The pod that tried reached neither what is allowed nor what isn't, or didn't say.",
+      "action": "Try again with --allowed and --denied."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "True",
+      "reason": "Enforced",
+      "meaning": "A pod of it reached a destination that is allowed, and not one that isn't.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressEnforced",
+      "status": "False",
+      "reason": "NotEnforced",
+      "meaning": "A pod of it reached a destination that no policy allows.",
+      "action": "Is it enforced?"
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressWidened",
+      "status": "False",
+      "reason": "AsListed",
+      "meaning": "None does.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressWidened",
+      "status": "True",
+      "reason": "PoliciesOfOthers",
+      "meaning": "Some select its pods and allow a connection that the allowlist doesn't; the message names them and the first of such rules.",
+      "action": "Runbook."
     },
     {
       "kind": "AutomationIdentity",

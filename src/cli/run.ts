@@ -10,7 +10,9 @@ import { complete } from './complete.ts';
 import { completionCommand } from './commands/completion.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
+import { egressCommand } from './commands/egress.ts';
 import { killCommand } from './commands/kill.ts';
+import { probeCommand } from './commands/probe.ts';
 import { releaseCommand } from './commands/release.ts';
 import { rotateCommand } from './commands/rotate.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
@@ -39,6 +41,8 @@ const commands: readonly Command[] = [
   rejectCommand,
   approvalsCommand,
   reviewCommand,
+  egressCommand,
+  probeCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,
@@ -74,6 +78,11 @@ const optionTexts = [
   ['    --cluster NAME', 'release: the ClusterKillSwitch of that name'],
   ['    --break-glass', 'release: alone, and without an operator; takes the verb break-glass'],
   ['    --emergency', 'rotate: withdraw the values before at once'],
+  ['    --image IMAGE', 'probe: an image whose entry point is node; default: a distroless one'],
+  [
+    '    --denied ADDRESS:PORT  --allowed ADDRESS:PORT',
+    "probe: destinations to try; default: the API server's Service, and the cluster's DNS",
+  ],
   ['    --timeout 60', 'seconds to wait'],
   ['-o, --output FORMAT', 'table, wide, json or yaml'],
   ['    --kubeconfig FILE  --context NAME  --as USER', 'as in kubectl'],

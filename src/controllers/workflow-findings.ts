@@ -1,10 +1,12 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionOf, isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { annotation } from '../api/names.ts';
+import { annotation, label } from '../api/names.ts';
 import type { KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { notApproved } from '../guardrails/approval/plan.ts';
+import type { Workload } from '../api/workload.ts';
+import type { Allowlist } from '../guardrails/egress/allowlist.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
@@ -26,6 +28,12 @@ export interface WorkflowView {
   /** Places in the spec that can't be read; then there are no targets. */
   malformed: readonly string[];
   targets: Targets;
+  /** Those whose pods are found by labels of their own, since the identity's isn't certain. */
+  foundByOwnLabels: readonly Workload[];
+  /** Admission puts the label of the identity on every new pod. */
+  isLabelled: boolean;
+  /** What of the spec's allowlist is in force. */
+  allowlist: Allowlist;
   /** `undefined` where it isn't known (yet). */
   namespace: Namespace | undefined;
   /** The AutomationIdentity of the same name. */
@@ -46,7 +54,8 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     identityHeld,
     identityNotReady,
     targetRunsAsAnother,
-    ({ targets }) => whatEgressMisses(targets.workloads),
+    ({ foundByOwnLabels }) => whatEgressMisses(foundByOwnLabels),
+    ({ allowlist }) => allowlist.problems,
     ({ approved }) => notApproved(approved),
   ];
 
@@ -195,10 +204,14 @@ function missingTargets({ missing }: Targets): string | undefined {
   return `Targets that don't exist yet: ${some(missing.toSorted())}.`;
 }
 
-function untargetedWorkloads({ workflow, targets }: WorkflowView): string | undefined {
+function untargetedWorkloads({ workflow, targets, isLabelled }: WorkflowView): string | undefined {
   const { untargeted } = targets;
   if (untargeted.length === 0) return undefined;
-  return `The allowlist doesn't hold for what runs as ServiceAccount ${workflow.metadata.name} and isn't a target: ${some(untargeted.map(idOf).toSorted())}.`;
+  const { name } = workflow.metadata;
+  const holds = isLabelled
+    ? 'The allowlist holds, too, for'
+    : `The allowlist holds for pods with the label ${label.identity} alone of`;
+  return `${holds} what runs as ServiceAccount ${name} and isn't a target: ${some(untargeted.map(idOf).toSorted())}.`;
 }
 
 /** What can carry the annotation that stops this Workflow. */
@@ -237,13 +250,18 @@ function engagement({ metadata, spec }: KillSwitch): string {
   return `${wholeNamespace ? 'The whole namespace is stopped. ' : ''}Engaged by ${engagedBy}${since === undefined ? '' : ` at ${since}`}: "${clip(reason, 1024)}".`;
 }
 
+/** Reasons whose message is told anew when it changes. */
+const renewed: ReadonlySet<string> = new Set(['EntriesExpired', 'PoliciesOfOthers']);
+
 /** What changed since the conditions that stood before, as events tell it. */
 export function transitionsOf(view: WorkflowView, findings: readonly Finding[]): Transition[] {
   const previous = view.workflow.status?.conditions;
   const isHeld = findings.some(({ type, status }) => type === 'Held' && status === 'True');
   return findings.flatMap(({ type, status, reason, message }): Transition[] => {
     const before = conditionOf(previous, type);
-    if (before?.status === status && before.reason === reason) return [];
+    // Each entry that ends, and each policy that widens, is told, not only the first.
+    const isTold = !renewed.has(reason) || before?.message === message;
+    if (before?.status === status && before.reason === reason && isTold) return [];
     switch (type) {
       case 'Held':
         if (status === 'True') return [{ type: 'warning', reason: 'Held', message }];
@@ -263,6 +281,20 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         const text = `Engaged by ${engagedBy}: ${why}`;
         return [{ type: 'warning', reason: 'KillSwitchEngaged', message: text }];
       }
+      case 'EgressDeclared':
+        // What else there is to say of it, Ready and Held say.
+        if (reason !== 'EntriesExpired' && reason !== 'PeersUnknown') return [];
+        return [{ type: 'warning', reason, message }];
+      case 'EgressEnforced':
+        if (status === 'Unknown') return [];
+        return status === 'True'
+          ? [{ type: 'normal', reason: 'EgressEnforced', message }]
+          : [{ type: 'warning', reason: 'EgressNotEnforced', message }];
+      case 'EgressWidened':
+        if (status === 'True') return [{ type: 'warning', reason: 'EgressWidened', message }];
+        return before?.status === 'True'
+          ? [{ type: 'normal', reason: 'EgressAsListed', message }]
+          : [];
       default:
         if (status === 'True') return [{ type: 'normal', reason: type, message }];
         // The other conditions say it already; what is under way ends in an event of its own.

@@ -1,7 +1,7 @@
 import type { KubeObject } from '../api/objects.ts';
 import { workflowSpecSchema, type Workflow, type WorkflowSpec } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
-import { peerOf } from '../guardrails/egress/rules.ts';
+import { namesOnePeer } from '../guardrails/egress/rules.ts';
 import { controllerOf } from '../runtime/applier.ts';
 
 /** A target as far as it can be trusted: the object may be older than the schema. */
@@ -26,8 +26,10 @@ export function readSpec({
         ...data.targets.flatMap((target, index) =>
           isNamedOnce(target) ? [] : [`spec.targets[${index}]`],
         ),
-        ...(data.egress ?? []).flatMap((entry, index) =>
-          peerOf(entry) === undefined ? [`spec.egress[${index}]`] : [],
+        ...(['egress', 'ingress'] as const).flatMap((direction) =>
+          (data[direction] ?? []).flatMap((entry, index) =>
+            namesOnePeer(entry) ? [] : [`spec.${direction}[${index}]`],
+          ),
         ),
       ]
     : error.issues.map(({ path }) => ['spec', ...path].join('.'));

@@ -2,10 +2,11 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, API_VERSION, label, MANAGED_BY } from '../api/names.ts';
-import type { Condition, NetworkPolicy } from '../api/objects.ts';
+import { keyOf, type Condition, type NetworkPolicy, type Pod } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
+import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
 import { Applier } from '../runtime/applier.ts';
@@ -18,6 +19,7 @@ import { ObjectStore } from '../runtime/store.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
 import { notRequired } from './workflow-approval.ts';
 import { keysFor, WorkflowController } from './workflow.ts';
+import { peerNamespaces, policyIndexes } from './workflow-indexes.ts';
 
 const key = { namespace: 'billing', name: 'poster' };
 const complete: WorkflowSpec = {
@@ -35,6 +37,8 @@ class Cluster {
   readonly client = new MemoryClient(() => this.now);
   readonly events: string[] = [];
   readonly held = new Map<string, string>();
+  labelsPods: boolean | undefined = true;
+  namedPeers: NamedPeers = {};
   readonly #controller: WorkflowController;
 
   constructor() {
@@ -54,14 +58,13 @@ class Cluster {
           if (reason === undefined) this.held.delete(`${kind} ${object}`);
           else this.held.set(`${kind} ${object}`, reason);
         },
+        setEgress: () => undefined,
       },
       workflows: client.storeOf(resources.workflows),
       identities: client.storeOf(resources.automationIdentities),
       namespaces: client.storeOf(resources.namespaces),
       killSwitches: client.storeOf(resources.killSwitches),
-      networkPolicies: client.storeOf(resources.networkPolicies, {
-        workflow: keysFor.networkPolicy,
-      }),
+      networkPolicies: client.storeOf(resources.networkPolicies, policyIndexes),
       workloads: mergeStores(
         workloadKinds.map((kind) =>
           // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as the tests put them
@@ -71,6 +74,11 @@ class Cluster {
         ),
       ),
       approvals: { of: () => notRequired },
+      pods: client.storeOf(resources.pods, {
+        identity: (pod) => [`${pod.metadata.namespace}/${pod.spec?.serviceAccountName}`],
+      }),
+      labelsPods: () => this.labelsPods,
+      namedPeers: () => this.namedPeers,
       clock: () => this.now,
     });
   }
@@ -176,6 +184,8 @@ function policyWith(metadata: Partial<NetworkPolicy['metadata']>): NetworkPolicy
   };
 }
 
+const identityPods = { matchLabels: { [label.identity]: 'poster' } };
+
 let cluster: Cluster;
 
 beforeEach(() => {
@@ -201,6 +211,9 @@ describe('a complete Workflow', () => {
         expect.objectContaining({ type: 'Held', status: 'False', reason: 'Complete' }),
         expect.objectContaining({ type: 'Approved', status: 'True', reason: 'NotRequired' }),
         expect.objectContaining({ type: 'Stopped', status: 'False', reason: 'NotEngaged' }),
+        expect.objectContaining({ type: 'EgressDeclared', status: 'True', reason: 'Declared' }),
+        expect.objectContaining({ type: 'EgressEnforced', status: 'Unknown', reason: 'NotProbed' }),
+        expect.objectContaining({ type: 'EgressWidened', status: 'False', reason: 'AsListed' }),
       ],
       targets: { total: 1, running: 1, stopped: 0, missing: 0 },
     });
@@ -235,6 +248,7 @@ describe('a complete Workflow', () => {
   });
 
   it('takes what matches its selector, also what comes later, and what runs of a CronJob', async () => {
+    cluster.labelsPods = false;
     const selector = { matchLabels: { team: 'finance' } };
     cluster.client.remove(resources.deployments, { namespace: 'billing', name: 'web' });
     cluster.declare({
@@ -248,7 +262,7 @@ describe('a complete Workflow', () => {
     const nightly = workload({ kind: 'CronJob', name: 'nightly' });
     cluster.run({ ...nightly, metadata: { ...nightly.metadata, labels } });
     await cluster.reconcile();
-    expect(cluster.policies).toHaveLength(1);
+    expect(cluster.policies).toHaveLength(2);
 
     const hourly = workload({ kind: 'CronJob', name: 'hourly', isPaused: true });
     cluster.run({ ...hourly, metadata: { ...hourly.metadata, labels } });
@@ -261,7 +275,7 @@ describe('a complete Workflow', () => {
     cluster.now += 2_000;
     await cluster.reconcile();
     const apps = cluster.policies.map(({ spec }) => spec.podSelector.matchLabels?.['app']);
-    expect(new Set(apps)).toEqual(new Set(['before', 'hourly', 'nightly']));
+    expect(new Set(apps)).toEqual(new Set([undefined, 'before', 'hourly', 'nightly']));
     expect(cluster.workflow.status?.targets).toEqual({
       total: 2,
       running: 1,
@@ -287,18 +301,139 @@ describe('a complete Workflow', () => {
       ...complete,
       targets: [{ group: 'batch', kind: 'CronJob', name: 'nightly' }],
     });
+    cluster.labelsPods = false;
     await cluster.reconcile();
     expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([
+      identityPods,
       { matchLabels: { app: 'nightly' } },
     ]);
   });
 
   it('has a policy that its former pods still need looked at again', async () => {
+    cluster.labelsPods = false;
     await cluster.reconcile();
     cluster.run(workload({ podSelector: { matchLabels: { app: 'new' } } }));
     cluster.client.put(resources.pods, { metadata: { name: 'web-1', namespace: 'billing' } });
     expect((await cluster.reconcile()).result).toEqual({ requeueAfterMs: 10_000 });
-    expect(cluster.policies).toHaveLength(2);
+    expect(cluster.policies).toHaveLength(3);
+  });
+
+  it('has one policy, by the label of its identity, and others while pods lack that', async () => {
+    const pod = { metadata: { name: 'web-1', namespace: 'billing' } };
+    cluster.client.put(resources.pods, { ...pod, spec: { serviceAccountName: 'poster' } });
+    await cluster.reconcile();
+    expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([
+      identityPods,
+      { matchLabels: { app: 'web' } },
+    ]);
+    cluster.client.remove(resources.pods, pod.metadata);
+    expect((await cluster.reconcile()).writes).toContain('delete NetworkPolicy');
+    expect(cluster.policies.map(({ spec }) => spec.podSelector)).toEqual([identityPods]);
+  });
+
+  it('has an entry withdrawn when it ends, and says so once', async () => {
+    const [erp] = complete.egress ?? [];
+    const entry = { cidr: '198.51.100.0/24', reason: 'a migration' };
+    const egress = [erp, { ...entry, expires: '2030-01-01T00:30:00Z' }];
+    cluster.declare({ ...complete, egress });
+    expect((await cluster.reconcile()).result).toEqual({ requeueAfterMs: 1_800_000 });
+    expect(cluster.rules).toEqual([3]);
+
+    cluster.now += 1_800_000;
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.condition('EgressDeclared')).toMatchObject({
+      status: 'True',
+      reason: 'EntriesExpired',
+      message: expect.stringContaining('198.51.100.0/24 (2030-01-01T00:30:00Z)'),
+    });
+    expect(cluster.events).toContainEqual(expect.stringContaining('Warning EntriesExpired'));
+    cluster.events.length = 0;
+    expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
+    expect(cluster.events).toEqual([]);
+  });
+
+  it('says which policies of others let its pods reach more, until they are gone', async () => {
+    await cluster.reconcile();
+    const foreign = (name: string, spec: Partial<NetworkPolicy['spec']>): NetworkPolicy => ({
+      metadata: { name, namespace: 'billing' },
+      spec: { podSelector: {}, policyTypes: ['Egress'], ...spec },
+    });
+    const dns = cluster.policies[0]?.spec.egress?.slice(0, 1) ?? [];
+    cluster.client.put(resources.networkPolicies, foreign('dns', { egress: dns }));
+    cluster.client.put(resources.networkPolicies, foreign('deny', { egress: [] }));
+    expect((await cluster.reconcile()).writes).toEqual([]);
+
+    const app = { matchLabels: { app: 'web' } };
+    const open = foreign('open', { podSelector: app, egress: [{ ports: [{ port: 443 }] }] });
+    cluster.client.put(resources.networkPolicies, open);
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')).toMatchObject({
+      status: 'True',
+      reason: 'PoliciesOfOthers',
+      message: expect.stringContaining('open (everywhere on TCP 443).'),
+    });
+    expect(cluster.condition('Ready')?.status).toBe('True');
+    expect(cluster.events).toEqual([expect.stringContaining('Warning EgressWidened')]);
+
+    cluster.client.remove(resources.networkPolicies, open.metadata);
+    cluster.events.length = 0;
+    await cluster.reconcile();
+    expect(cluster.events).toEqual([expect.stringContaining('Normal EgressAsListed')]);
+  });
+
+  it('takes no policy for its own that only looks like it', async () => {
+    await cluster.reconcile();
+    const [own] = cluster.policies;
+    if (own === undefined) throw new Error('no policy');
+    const { ownerReferences: _, uid: __, ...metadata } = own.metadata;
+    const spec = { ...own.spec, egress: [{}] };
+    cluster.client.put(resources.networkPolicies, {
+      metadata: { ...metadata, name: 'forged' },
+      spec,
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')).toMatchObject({
+      status: 'True',
+      message: expect.stringContaining('forged (everywhere).'),
+    });
+  });
+
+  it('is as wide as its pods, whatever their template says', async () => {
+    const labels = { [label.identity]: 'poster', debug: 'yes' };
+    cluster.client.put(resources.networkPolicies, {
+      metadata: { name: 'debug', namespace: 'billing' },
+      spec: {
+        podSelector: { matchLabels: { debug: 'yes' } },
+        policyTypes: ['Egress'],
+        egress: [{}],
+      },
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')?.status).toBe('False');
+    const pod = { metadata: { name: 'web-1', namespace: 'billing', labels } };
+    cluster.client.put(resources.pods, { ...pod, spec: { serviceAccountName: 'poster' } });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')?.status).toBe('True');
+  });
+
+  it('says which addresses it could not look up, and keeps those that it knew', async () => {
+    const to = [{ ipBlock: { cidr: '192.0.2.1/32' } }];
+    cluster.namedPeers = { KubeAPI: [{ to, ports: [{ protocol: 'TCP', port: 6443 }] }] };
+    cluster.declare({ ...complete, egress: [{ peer: 'KubeAPI', reason: 'its own API' }] });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressDeclared')?.reason).toBe('Declared');
+
+    cluster.namedPeers = {};
+    expect((await cluster.reconcile()).writes).toEqual(['patch Workflow']);
+    expect(cluster.rules).toEqual([2]);
+    expect(cluster.condition('EgressDeclared')).toMatchObject({
+      status: 'False',
+      reason: 'PeersUnknown',
+      message: expect.stringContaining('The addresses of KubeAPI'),
+    });
   });
 
   it('leaves the policies of its predecessor of the same name to the garbage collector', async () => {
@@ -378,10 +513,30 @@ describe('a Workflow is held', () => {
     },
     {
       what: 'pods of a target cannot be selected',
-      break: () => cluster.run(workload({ podSelector: {} })),
+      break: () => {
+        cluster.labelsPods = false;
+        cluster.run(workload({ podSelector: {} }));
+      },
       reason: 'PodsNotSelectable',
       says: 'No policy can select the pods of Deployment web',
     },
+    {
+      what: 'a destination is in another environment',
+      break: () => {
+        cluster.client.put(resources.namespaces, {
+          metadata: { name: 'data', labels: { [label.environment]: 'test' } },
+        });
+        cluster.declare({ ...complete, egress: [{ namespace: 'data', reason: 'x' }] });
+      },
+      reason: 'OtherEnvironment',
+      says: 'In a namespace of another environment than prod, and not allowed: namespace data.',
+    },
+    ...['0.0.0.0/0', '64.0.0.0/2', '::/0', '169.254.0.0/16', 'fd00:ec2::/32'].map((cidr) => ({
+      what: `a destination is too wide: ${cidr}`,
+      break: () => cluster.declare({ ...complete, egress: [{ cidr, reason: 'x' }] }),
+      reason: 'DestinationRefused',
+      says: `Too wide, or with the metadata address of a cloud inside: ${cidr}.`,
+    })),
     {
       what: 'the spec cannot be read',
       break: () => cluster.declare({ ...complete, egress: [{ cidr: 7 }] }),
@@ -450,7 +605,7 @@ describe('a Workflow is held', () => {
     cluster.guard(undefined);
     cluster.declare({
       ...complete,
-      egress: [...(complete.egress ?? []), { cidr: '0.0.0.0/0', reason: 'all' }],
+      egress: [...(complete.egress ?? []), { cidr: '198.51.100.0/24', reason: 'more' }],
     });
     await cluster.reconcile();
     expect(cluster.rules).toEqual([2]);
@@ -492,7 +647,7 @@ describe('a stopped Workflow', () => {
     cluster.identify(condition('Ready', 'False', 'KillSwitchEngaged'));
     cluster.declare({
       ...complete,
-      egress: [...(complete.egress ?? []), { cidr: '0.0.0.0/0', reason: 'all' }],
+      egress: [...(complete.egress ?? []), { cidr: '198.51.100.0/24', reason: 'more' }],
     });
     await cluster.reconcile();
     const why = {
@@ -645,6 +800,7 @@ describe('when something goes wrong', () => {
 describe('a change concerns', () => {
   const workflows = new ObjectStore<Workflow>({
     namespace: ({ metadata }) => [metadata.namespace ?? ''],
+    peerNamespace: peerNamespaces,
   });
   const put = (name: string, spec: unknown, namespace = 'billing'): unknown =>
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what the API server may hold
@@ -692,6 +848,33 @@ describe('a change concerns', () => {
     expect(concerned({ type: 'updated', object, previous }).length > 0).toBe(isHeard);
   });
 
+  it('of a NetworkPolicy of others all Workflows of the namespace, once', () => {
+    const policy = policyWith({ name: 'theirs' });
+    const all = workflows.byIndex('namespace', 'billing').map(keyOf);
+    for (const type of ['added', 'deleted'] as const) {
+      const change = { type, object: policy, previous: policy };
+      expect(keysFor.networkPolicy(change, workflows)).toEqual(all);
+    }
+    const relabelled = { ...policy, metadata: { ...policy.metadata, labels: { a: 'b' } } };
+    const change = { object: relabelled, previous: policy };
+    expect(keysFor.networkPolicy({ type: 'updated', ...change }, workflows)).toEqual([]);
+  });
+
+  it('of a pod the Workflow that it runs as, where a policy could select it', () => {
+    const pod = (labels: Record<string, string>): Pod => ({
+      metadata: { name: 'web-1', namespace: 'billing', labels },
+      spec: { serviceAccountName: 'poster' },
+    });
+    const [plain, labelled] = [pod({}), pod({ [label.identity]: 'poster' })];
+    const policies = new ObjectStore<NetworkPolicy>(policyIndexes);
+    const keys = (change: Change<Pod>): string[] => keysFor.pod(change, workflows, policies);
+    expect(keys({ type: 'deleted', object: plain })).toEqual(['billing/poster']);
+    expect(keys({ type: 'added', object: labelled })).toEqual([]);
+    policies.set(policyWith({ name: 'theirs' }));
+    expect(keys({ type: 'added', object: labelled })).toEqual(['billing/poster']);
+    expect(keys({ type: 'updated', object: labelled, previous: labelled })).toEqual([]);
+  });
+
   it('of another object the Workflows that depend on it', () => {
     const metadata = { name: 'poster', namespace: 'billing' };
     const owner = { apiVersion: API_VERSION, kind: 'Workflow', name: 'poster', uid: 'uid-1' };
@@ -702,15 +885,17 @@ describe('a change concerns', () => {
       keysFor.workflow({ metadata, spec: { targets: [] } }),
       keysFor.identity({ metadata, spec: {} }),
       keysFor.killSwitch({ metadata, spec }, workflows),
-      keysFor.networkPolicy(policyWith({ ownerReferences })),
-      keysFor.networkPolicy(policyWith({ ownerReferences, labels })),
-      keysFor.networkPolicy(policyWith({ labels })),
+      policyIndexes.workflow(policyWith({ ownerReferences })),
+      policyIndexes.workflow(policyWith({ ownerReferences, labels })),
+      policyIndexes.workflow(policyWith({ labels })),
     ]).toEqual(Array.from({ length: 6 }, () => ['billing/poster']));
     expect(
-      keysFor.networkPolicy(policyWith({ ownerReferences: [{ ...owner, kind: 'X' }] })),
+      policyIndexes.workflow(policyWith({ ownerReferences: [{ ...owner, kind: 'X' }] })),
     ).toEqual([]);
+    put('reader', { egress: [null, { namespace: 'other' }], ingress: 7 });
     expect(keysFor.namespace({ metadata: { name: 'other' } }, workflows)).toEqual([
       'other/elsewhere',
+      'billing/reader',
     ]);
   });
 });

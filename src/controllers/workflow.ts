@@ -1,19 +1,21 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
-import { conditionsFrom } from '../api/conditions.ts';
+import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import { annotation, API_VERSION, label } from '../api/names.ts';
-import { keyOf, splitKey, type Namespace, type NetworkPolicy } from '../api/objects.ts';
+import { annotation } from '../api/names.ts';
+import { keyOf, splitKey, type Namespace, type NetworkPolicy, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { recorded } from '../guardrails/approval/plan.ts';
+import { allowlistOf } from '../guardrails/egress/allowlist.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
-import { planEgress } from '../guardrails/egress/plan.ts';
-import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
+import type { EgressPlan } from '../guardrails/egress/plan.ts';
+import { latestOf, validForMs } from '../guardrails/egress/probe.ts';
+import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
-import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
+import { isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
@@ -21,23 +23,25 @@ import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
-import { applyFailed, heldReason, isGuarded, type Problem } from '../guardrails/requirements.ts';
+import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { some } from '../guardrails/wording.ts';
+import { egressFindings, planOf, type Observation } from './workflow-egress.ts';
 import {
-  isEgressClosed,
-  isWithheld,
   transitionsOf,
   whatIsMissing,
   workflowFindings,
   type WorkflowView,
 } from './workflow-findings.ts';
-import type { ApprovalState, WorkflowApprovals } from './workflow-approval.ts';
+import type { WorkflowApprovals } from './workflow-approval.ts';
+import { hasEnded, isLabelled, policyIndexes } from './workflow-indexes.ts';
 import { isStopped, isTargetOf, readSpec, resolveTargets } from './workflow-targets.ts';
 
 /** What this controller reports to the metrics. */
 export interface WorkflowMetrics {
   /** @param reason `undefined` where nothing is held */
   setHeld(kind: string, key: string, reason: string | undefined): void;
+  /** @param findings its conditions of egress; `undefined` where it is gone */
+  setEgress(key: string, findings: readonly Finding[] | undefined): void;
 }
 
 export interface WorkflowControllerOptions {
@@ -51,11 +55,17 @@ export interface WorkflowControllerOptions {
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
   killSwitches: ReadStore<KillSwitch>;
-  /** Managed ones, indexed by `workflow` (`namespace/name`). */
+  /** All, indexed by {@link policyIndexes}. */
   networkPolicies: ReadStore<NetworkPolicy>;
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
   approvals: Pick<WorkflowApprovals, 'of'>;
+  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
+  /** Whether admission labels new pods with their identity; `undefined` where it isn't known. */
+  labelsPods: () => boolean | undefined;
+  /** What named peers come to now. */
+  namedPeers: () => NamedPeers;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -64,9 +74,34 @@ export interface WorkflowControllerOptions {
 export const keysFor = {
   workflow: (workflow: Workflow): string[] => [keyOf(workflow)],
 
-  /** @param workflows indexed by `namespace` */
+  /**
+   * Those in it, and those whose allowlist names it.
+   *
+   * @param workflows indexed by `namespace` and `peerNamespace`
+   */
   namespace: ({ metadata }: Namespace, workflows: Pick<ReadStore<Workflow>, 'byIndex'>): string[] =>
-    workflows.byIndex('namespace', metadata.name).map(keyOf),
+    ['namespace', 'peerNamespace'].flatMap((index) =>
+      workflows.byIndex(index, metadata.name).map(keyOf),
+    ),
+
+  /**
+   * The Workflow that it runs as: of a pod without the label of its identity always, of others where
+   * policies of others could select it.
+   *
+   * @param policies indexed by {@link policyIndexes}
+   */
+  pod: (
+    { type, object, previous }: Change<Pod>,
+    workflows: Pick<ReadStore<Workflow>, 'get'>,
+    policies: Pick<ReadStore<NetworkPolicy>, 'byIndex'>,
+  ): string[] => {
+    const { namespace = '', labels } = object.metadata;
+    const key = `${namespace}/${object.spec?.serviceAccountName ?? ''}`;
+    if (workflows.get(key) === undefined) return [];
+    if (!isLabelled(object) || object.egressProbe !== undefined) return [key];
+    if (policies.byIndex('others', namespace).length === 0) return [];
+    return type === 'updated' && isDeepStrictEqual(labels, previous?.metadata.labels) ? [] : [key];
+  },
 
   identity: (identity: AutomationIdentity): string[] => [keyOf(identity)],
 
@@ -79,15 +114,25 @@ export const keysFor = {
       ? workflows.byIndex('namespace', metadata.namespace ?? '').map(keyOf)
       : [`${metadata.namespace ?? ''}/${spec.workflow}`],
 
-  /** By the controller reference, and by the label, in case that somebody took the reference away. */
-  networkPolicy: (policy: NetworkPolicy): string[] => {
-    const { namespace = '', labels } = policy.metadata;
-    const owner = controllerOf(policy);
-    const names = [
-      owner?.kind === 'Workflow' && owner.apiVersion === API_VERSION ? owner.name : undefined,
-      labels?.[label.workflow],
-    ];
-    return [...new Set(names.flatMap((name) => name ?? []))].map((name) => `${namespace}/${name}`);
+  /**
+   * The one that it belongs to, and where its rules changed and others may be selected by it, all of
+   * its namespace.
+   *
+   * @param workflows indexed by `namespace`
+   */
+  networkPolicy: (
+    { type, object, previous }: Change<NetworkPolicy>,
+    workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
+  ): string[] => {
+    const versions = previous === undefined ? [object] : [previous, object];
+    const own = versions.flatMap(policyIndexes.workflow);
+    const concernsOthers =
+      versions.some((policy) => policyIndexes.others(policy).length > 0) &&
+      (type !== 'updated' || !isDeepStrictEqual(object.spec, previous?.spec));
+    const all = concernsOthers
+      ? workflows.byIndex('namespace', object.metadata.namespace ?? '').map(keyOf)
+      : [];
+    return [...new Set([...own, ...all])];
   },
 
   /**
@@ -159,14 +204,6 @@ function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targe
     : [];
 }
 
-interface Observation extends WorkflowView {
-  /** `undefined` where it can't be read: then nothing is changed. */
-  spec: WorkflowSpec | undefined;
-  /** Ours by their controller reference. */
-  policies: readonly NetworkPolicy[];
-  approval: ApprovalState;
-}
-
 /**
  * Gives the pods of each Workflow's targets their egress, and says in its status whether all of its
  * guardrails are in place, what it lacks, and whether it is stopped. While something is missing, or
@@ -189,21 +226,32 @@ export class WorkflowController implements Reconciler {
     if (observation === undefined) {
       this.#countedAt.delete(key);
       this.#options.metrics.setHeld('Workflow', key, undefined);
+      this.#options.metrics.setEgress(key, undefined);
       return {};
     }
     const missing = whatIsMissing(observation);
-    const egress = await this.#keepEgress(observation, missing, context);
+    const plan = planOf(observation, missing);
+    const egress = await this.#keepEgress(observation, plan, context);
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
     const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
-    const recountMs = await this.#report(observation, missing, problems, context);
+    const now = this.#options.clock();
+    const ofEgress = egressFindings(observation, plan, missing, problems, now);
+    this.#options.metrics.setEgress(key, ofEgress);
+    const findings = [...workflowFindings(observation, missing, problems), ...ofEgress];
+    const recountMs = await this.#report(observation, missing, findings, context);
     if (egress.errors.length > 0) throw egress.errors[0];
 
+    const { nextExpiryMs } = observation.allowlist;
+    const probeMs = validForMs(observation.probe, now);
     const delays = [
       ...(recountMs === undefined ? [] : [recountMs]),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
       ...this.#untilItExpires(observation),
+      ...[nextExpiryMs, probeMs].flatMap((ms) =>
+        ms === undefined ? [] : [Math.min(ms, longestWaitMs)],
+      ),
     ];
     return delays.length === 0 ? {} : { requeueAfterMs: Math.min(...delays) };
   }
@@ -214,8 +262,16 @@ export class WorkflowController implements Reconciler {
   }
 
   #observe(key: string): Observation | undefined {
-    const { workflows, identities, namespaces, killSwitches, networkPolicies, workloads } =
-      this.#options;
+    const {
+      workflows,
+      identities,
+      namespaces,
+      killSwitches,
+      networkPolicies,
+      workloads,
+      pods,
+      clock,
+    } = this.#options;
     const workflow = workflows.get(key);
     const approval = this.#options.approvals.of(key);
     if (workflow === undefined || approval === undefined) return undefined;
@@ -227,39 +283,50 @@ export class WorkflowController implements Reconciler {
     const read = readSpec(workflow);
     const spec = 'spec' in read ? read.spec : undefined;
     const neighbours = workloads.byIndex('namespace', namespaceName);
+    const targets = resolveTargets(workflow, spec?.targets ?? [], neighbours);
+    const running = pods.byIndex('identity', key);
+    const labelled = networkPolicies.byIndex('workflow', key);
+    const labels = this.#options.labelsPods() === true;
+    const isCertain = labels && running.every((pod) => isLabelled(pod) || hasEnded(pod));
     return {
       workflow,
       spec,
       malformed: 'spec' in read ? [] : read.malformed,
-      targets: resolveTargets(workflow, spec?.targets ?? [], neighbours),
+      targets,
+      isLabelled: labels,
+      foundByOwnLabels: isCertain
+        ? targets.workloads.filter(
+            ({ serviceAccountName }) => serviceAccountName !== workflow.metadata.name,
+          )
+        : targets.workloads,
+      allowlist: allowlistOf({
+        egress: spec?.egress ?? [],
+        ingress: spec?.ingress ?? [],
+        namespace,
+        namespaceOf: (name) => namespaces.get(name),
+        now: clock(),
+      }),
       namespace,
       identity: identities.get(key),
       killSwitch: killSwitchOver(killSwitches, key),
-      policies: networkPolicies
-        .byIndex('workflow', key)
-        .filter((policy) => isControlledBy(policy, workflow)),
+      policies: labelled.filter((policy) => isControlledBy(policy, workflow)),
+      others: [...new Set([...labelled, ...networkPolicies.byIndex('others', namespaceName)])],
+      pods: running,
+      isCertain,
+      named: this.#options.namedPeers(),
+      probe: latestOf(workflow.status?.egressProbe, running),
       approval,
       approved: approval.finding,
     };
   }
 
   async #keepEgress(
-    observation: Observation,
-    missing: readonly Problem[],
+    { workflow }: Observation,
+    plan: EgressPlan | undefined,
     { signal, log }: ReconcileContext,
   ): Promise<EgressOutcome> {
-    const { workflow, spec, targets, namespace, policies } = observation;
-    if (spec === undefined) return nothingApplied;
+    if (plan === undefined) return nothingApplied;
     const { client, applier, events } = this.#options;
-    const plan = planEgress({
-      workflow,
-      entries: spec.egress ?? [],
-      workloads: [...targets.workloads, ...targets.runs.filter(hasOwnPodLabels)],
-      live: policies,
-      isWithheld: isWithheld(observation, missing),
-      isClosed: isEgressClosed(observation),
-      isGuarded: isGuarded(namespace),
-    });
     const serviceAccountName = workflow.metadata.name;
     const outcome = await applyEgress(plan, { client, applier, serviceAccountName, signal });
     const { created, updated, removed } = outcome;
@@ -274,7 +341,7 @@ export class WorkflowController implements Reconciler {
   async #report(
     observation: Observation,
     missing: readonly Problem[],
-    problems: readonly Problem[],
+    findings: readonly Finding[],
     { signal }: ReconcileContext,
   ): Promise<number | undefined> {
     const { statusWriter, events, metrics, clock } = this.#options;
@@ -282,13 +349,13 @@ export class WorkflowController implements Reconciler {
     const key = keyOf(workflow);
     const { generation } = workflow.metadata;
     const before = workflow.status;
-    const findings = workflowFindings(observation, missing, problems);
     const now = clock();
     const status: WorkflowStatus = {
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions: conditionsFrom(findings, before?.conditions, generation, now),
       targets: countsOf(targets),
       ...revisionStatus(observation),
+      ...(observation.probe !== undefined && { egressProbe: observation.probe }),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));
 
@@ -311,7 +378,7 @@ export class WorkflowController implements Reconciler {
   }
 }
 
-/** Foreign objects aren't watched. */
+/** What the API server refuses may be let in later, for reasons that aren't watched. */
 const unwatchedMs = 60_000;
 /** Pods whose policy waits for their end aren't watched. */
 const podsCheckMs = 10_000;
@@ -319,6 +386,9 @@ const podsCheckMs = 10_000;
 const longestMs = 3_600_000;
 /** Counts alone are written at most this often: a kill changes as many of them as it stops. */
 const countsMs = 1_000;
+
+/** Longer ones are begun anew: a clock may be set meanwhile, and a timer has a limit. */
+const longestWaitMs = 3_600_000;
 
 const nothingApplied: EgressOutcome = {
   created: [],

@@ -18,6 +18,7 @@ interface RuleGroup {
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
 const reviewRunbook = 'docs/runbooks/access-review.md';
+const widenedRunbook = 'docs/runbooks/egress-widened.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
 const heldRunbook = 'docs/runbooks/held.md';
 const rotationRunbook = 'docs/runbooks/rotation.md';
@@ -190,6 +191,36 @@ export const alertGroups: readonly RuleGroup[] = [
           description:
             'The access review of {{ $value }} AutomationIdentities is overdue, or void since they may do something else now. See the column REVIEW-OVERDUE: kubectl get aid -A.',
           runbook: reviewRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/egress`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsEgressWidened',
+        expr: 'max(automation_guardrails_workflow_egress{condition="EgressWidened",status="True"}) > 0',
+        // Who moves a policy from one namespace to another needs a moment.
+        for: '5m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Automations may reach more than their allowlist',
+          description:
+            'NetworkPolicies that the operator did not make let the pods of {{ $value }} Workflows out further. See the condition EgressWidened: kubectl get awf -A.',
+          runbook: widenedRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsEgressNotEnforced',
+        expr: 'max(automation_guardrails_workflow_egress{condition="EgressEnforced",status="False"}) > 0',
+        for: '0m',
+        labels: { severity: 'critical' },
+        annotations: {
+          summary: 'The cluster does not enforce NetworkPolicies',
+          description:
+            'Pods of {{ $value }} Workflows reached a destination that no policy allows. See the condition EgressEnforced: kubectl get awf -A.',
+          runbook: widenedRunbook,
         },
       },
     ],

@@ -83,6 +83,9 @@ export const operatorRole: RoleDefinition = {
     // What others let an identity do.
     rule(['list', 'watch'], resources.clusterRoles, resources.clusterRoleBindings),
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
+    // Where the API server and the cluster's DNS are, for those who may reach them.
+    rule(['list', 'watch'], resources.services),
+    rule(['list', 'watch'], resources.endpointSlices),
     // By name only: without list and watch, the operator's token is no key to all Secrets at once.
     rule(['get', 'create', 'patch', 'delete'], resources.secrets),
     // Tokens of identities, each bound to its Secret.
@@ -185,8 +188,8 @@ export const childrenRole: RoleDefinition = {
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
-    description: 'See automations, kill switches and access reviews.',
-    rules: [rule(read, ...kinds, resources.accessReviews)],
+    description: 'See automations, where they may connect, kill switches and access reviews.',
+    rules: [rule(read, ...kinds, resources.accessReviews), rule(read, resources.networkPolicies)],
   },
   {
     name: 'requester',

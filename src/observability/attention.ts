@@ -35,7 +35,7 @@ export interface AttentionSources {
 
 /** Conditions that are bad when they are true, by kind. */
 const badWhenTrue = {
-  Workflow: ['Held'],
+  Workflow: ['Held', 'EgressWidened'],
   AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions', 'ReviewOverdue'],
   KillSwitch: ['Contested'],
 } as const;

@@ -159,7 +159,7 @@ const definitions = {
       kind: '`Workflow`, `AutomationIdentity`, `KillSwitch`',
       automation: '`namespace/name`',
       condition:
-        'type of the condition that is bad: `Held`, `Ready`, `RotationOverdue`, `ExcessPermissions`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
+        'type of the condition that is bad: `Held`, `Ready`, `RotationOverdue`, `ExcessPermissions`, `EgressWidened`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
       reason: 'reason of that condition; `NotYet` where no operator has worked on it yet',
       team: '`spec.owner.team`',
       escalation: '`spec.owner.escalation`',
@@ -198,6 +198,15 @@ const definitions = {
     help: 'When the first of the access reviews is due, or was, in seconds since the epoch. Absent where none is asked for, and on replicas that do not lead.',
     labels: {},
   },
+  workflowEgress: {
+    type: 'gauge',
+    name: 'workflow_egress',
+    help: 'Workflows by their conditions of egress. Reported by the leader.',
+    labels: {
+      condition: '`EgressDeclared`, `EgressEnforced`, `EgressWidened`',
+      status: '`True`, `False`, `Unknown`',
+    },
+  },
   requests: {
     type: 'counter',
     name: 'kube_api_requests_total',
@@ -233,6 +242,9 @@ const definitions = {
     labels: { version: 'version of the operator', node_version: 'version of Node.js' },
   },
 } as const satisfies Record<string, MetricDefinition>;
+
+const egressConditions = ['EgressDeclared', 'EgressEnforced', 'EgressWidened'] as const;
+const conditionStatuses = ['True', 'False', 'Unknown'] as const;
 
 const excessStates = ['excess', 'unknown'] as const;
 
@@ -283,6 +295,8 @@ export class Metrics {
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #rotatedAt = new Map<string, number>();
   /** By AutomationIdentity. */
+  /** Of each Workflow, the status of its conditions of egress. */
+  readonly #egress = new Map<string, readonly { type: string; status: string }[]>();
   readonly #excess = new Map<string, (typeof excessStates)[number]>();
   /** Milliseconds since the epoch, by AutomationIdentity. */
   readonly #tokenExpiries = new Map<string, number>();
@@ -324,6 +338,7 @@ export class Metrics {
       gauge.set([...this.#reviews.values()].filter(({ isOverdue }) => isOverdue).length);
     });
     this.#gauge(definitions.nextReviewDue, (gauge) => this.#collectNextReview(gauge));
+    this.#gauge(definitions.workflowEgress, (gauge) => this.#collectEgress(gauge));
     this.#gauge(definitions.leader, (gauge) =>
       gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
     );
@@ -479,10 +494,27 @@ export class Metrics {
     else this.#reviews.set(key, review);
   }
 
+  /**
+   * @param key `namespace/name` of the Workflow
+   * @param conditions those of egress; `undefined` where it is gone
+   */
+  setEgress(
+    key: string,
+    conditions: readonly { type: string; status: string }[] | undefined,
+  ): void {
+    if (conditions === undefined) this.#egress.delete(key);
+    else
+      this.#egress.set(
+        key,
+        conditions.map(({ type, status }) => ({ type, status })),
+      );
+  }
+
   /** Forgets what was told of single objects: this replica no longer leads, another one tells. */
   forgetObjects(): void {
     this.#held.clear();
     this.#excess.clear();
+    this.#egress.clear();
     this.#rotatedAt.clear();
     this.#tokenExpiries.clear();
     this.#reviews.clear();
@@ -566,6 +598,15 @@ export class Metrics {
     }
   }
 
+  #collectEgress(gauge: Gauge): void {
+    for (const condition of egressConditions) {
+      for (const status of conditionStatuses) gauge.set({ condition, status }, 0);
+    }
+    for (const conditions of this.#egress.values()) {
+      for (const { type: condition, status } of conditions) gauge.inc({ condition, status });
+    }
+  }
+
   #collectExcess(gauge: Gauge): void {
     for (const state of excessStates) gauge.set({ state }, 0);
     for (const state of this.#excess.values()) gauge.inc({ state });
@@ -640,7 +681,7 @@ export function metricsReference(): string {
 
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\` alone, which has ${maxAttention} series at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

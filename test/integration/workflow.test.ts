@@ -1,12 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
-import { label, MANAGED_BY } from '../../src/api/names.ts';
+import { label } from '../../src/api/names.ts';
 import {
   keyOf,
   type Condition,
   type KubeObject,
   type NetworkPolicy,
+  type Pod,
 } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Workflow } from '../../src/api/workflow.ts';
@@ -17,8 +18,14 @@ import {
   type Workload,
 } from '../../src/api/workload.ts';
 import { keysFor, WorkflowController } from '../../src/controllers/workflow.ts';
+import {
+  peerNamespaces,
+  policyIndexes,
+  projectPolicy,
+} from '../../src/controllers/workflow-indexes.ts';
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
 import { notRequired } from '../../src/controllers/workflow-approval.ts';
+import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { silentLogger } from '../../src/observability/logger.ts';
 import { Metrics } from '../../src/observability/metrics.ts';
@@ -43,6 +50,7 @@ const name = 'poster';
 const logger = silentLogger();
 const metrics = new Metrics({ version: 'test' });
 
+let labelsPods = true;
 let controlPlane: ControlPlane;
 let operator: RunningOperator;
 
@@ -71,14 +79,21 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     return cache;
   };
   const workflows = watch(resources.workflows, {
-    indexes: { namespace: ({ metadata }) => [metadata.namespace ?? ''] },
+    indexes: {
+      namespace: ({ metadata }) => [metadata.namespace ?? ''],
+      peerNamespace: peerNamespaces,
+    },
   });
   const identities = watch(resources.automationIdentities);
   const namespaces = watch(resources.namespaces);
   const killSwitches = watch(resources.killSwitches);
-  const networkPolicies = watch(resources.networkPolicies, {
-    labelSelector: `${label.managedBy}=${MANAGED_BY}`,
-    indexes: { workflow: keysFor.networkPolicy },
+  const networkPolicies = watch<NetworkPolicy>(resources.networkPolicies, {
+    project: projectPolicy,
+    indexes: policyIndexes,
+  });
+  const pods = watch<Pod>(resources.pods, {
+    project: projectPod,
+    indexes: { identity: (pod) => [podIdentity(pod)] },
   });
   const workloads = workloadKinds.map((kind) =>
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- it stores what it projects
@@ -98,6 +113,9 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     networkPolicies: networkPolicies.store,
     workloads: mergeStores(workloads.map(({ store }) => store)),
     approvals: { of: () => notRequired },
+    pods: pods.store,
+    labelsPods: () => labelsPods,
+    namedPeers: () => ({}),
     clock: Date.now,
   });
   const controller = new Controller({ reconciler, workers: 4, metrics, logger, maxDelayMs: 500 });
@@ -106,7 +124,10 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
   identities.onChange(({ object }) => enqueueAll(keysFor.identity(object)));
   killSwitches.onChange(({ object }) => enqueueAll(keysFor.killSwitch(object, workflows.store)));
   namespaces.onChange(({ object }) => enqueueAll(keysFor.namespace(object, workflows.store)));
-  networkPolicies.onChange(({ object }) => enqueueAll(keysFor.networkPolicy(object)));
+  pods.onChange((change) =>
+    enqueueAll(keysFor.pod(change, workflows.store, networkPolicies.store)),
+  );
+  networkPolicies.onChange((change) => enqueueAll(keysFor.networkPolicy(change, workflows.store)));
   for (const cache of workloads) {
     cache.onChange((change) => enqueueAll(keysFor.workload(change, workflows.store)));
   }
@@ -241,7 +262,7 @@ async function identify(namespace: string): Promise<void> {
   ]);
 }
 
-async function provision(namespace: string): Promise<void> {
+async function provision(namespace: string, apps: readonly string[] = []): Promise<void> {
   await controlPlane.apply([
     {
       apiVersion: 'v1',
@@ -252,7 +273,7 @@ async function provision(namespace: string): Promise<void> {
   await identify(namespace);
   await controlPlane.apply([web(namespace), nightly(namespace), workflow(namespace)]);
   await becomes(namespace, 'Ready', 'True');
-  await settles(namespace, ['nightly', 'web'], [erp, database, archive]);
+  await settles(namespace, apps, [erp, database, archive]);
 }
 
 function becomes(namespace: string, type: string, status: string): Promise<Condition> {
@@ -270,23 +291,25 @@ async function versionsIn(namespace: string): Promise<unknown[]> {
   return [found, ...policies].map((object) => object?.metadata.resourceVersion);
 }
 
-async function policyOf(namespace: string, app: string): Promise<NetworkPolicy> {
+/** The one for the pods with the label of the identity, or for those of an app. */
+async function policyOf(namespace: string, app = ''): Promise<NetworkPolicy> {
   const policies = await policiesOf(namespace);
   const found = policies.find(({ spec }) => appOf(spec) === app);
   if (found === undefined) throw new Error(`no policy for ${app}`);
   return found;
 }
 
-/** Until exactly these pods have exactly this egress, in the API and in the operator's cache. */
+/** Until those of the identity and of these apps have exactly this egress, in the API and in the operator's cache. */
 async function settles(
   namespace: string,
   apps: readonly string[],
   egress: Parameters<typeof rulesOf>[0],
   options = {},
 ): Promise<void> {
-  const wanted = apps.map((app) => ({
-    podSelector: { matchLabels: { app } },
-    policyTypes: ['Egress'],
+  const selectors = [{ [label.identity]: name }, ...apps.map((app) => ({ app }))];
+  const wanted = selectors.map((matchLabels) => ({
+    podSelector: { matchLabels },
+    policyTypes: ['Egress', 'Ingress'],
     egress: rulesOf(egress),
   }));
   await waitFor(
@@ -314,14 +337,14 @@ function appOf({ podSelector }: NetworkPolicy['spec']): string {
 describe('a complete Workflow', () => {
   const namespace = 'provisioned';
 
-  it('gets one policy for each set of pods, and is ready', async () => {
+  it('gets one policy for all pods of its identity, and is ready', async () => {
     await provision(namespace);
     const found = await getObject<Workflow>(controlPlane, 'awf', name, namespace);
     expect(found?.status).toMatchObject({
       observedGeneration: 1,
       targets: { total: 2, running: 1, stopped: 1, missing: 0 },
     });
-    const policy = await policyOf(namespace, 'web');
+    const policy = await policyOf(namespace);
     expect(policy.metadata).toMatchObject({
       name: expect.stringMatching(/^poster-egress-[0-9a-f]{8}$/),
       labels: { [label.workflow]: name },
@@ -365,15 +388,19 @@ describe('a complete Workflow', () => {
       patch: [{ op: 'add', path: '/spec/podSelector/matchLabels/x', value: 'y' }],
     },
     {
-      what: 'the other direction',
-      patch: [{ op: 'replace', path: '/spec/policyTypes/0', value: 'Ingress' }],
+      what: 'one direction less',
+      patch: [{ op: 'remove', path: '/spec/policyTypes/0' }],
+    },
+    {
+      what: 'everybody let in',
+      patch: [{ op: 'add', path: '/spec/ingress', value: [{}] }],
     },
     {
       what: 'without its label',
       patch: [{ op: 'remove', path: '/metadata/labels' }],
     },
   ])('has an edited policy repaired: $what', async ({ patch }) => {
-    const { metadata } = await policyOf(namespace, 'web');
+    const { metadata } = await policyOf(namespace);
     await kubectlOk(controlPlane, [
       'patch',
       'networkpolicy',
@@ -382,33 +409,40 @@ describe('a complete Workflow', () => {
       '--type=json',
       `--patch=${JSON.stringify(patch)}`,
     ]);
-    await settles(namespace, ['nightly', 'web'], [erp, database, archive]);
-    const repaired = await policyOf(namespace, 'web');
+    await settles(namespace, [], [erp, database, archive]);
+    const repaired = await policyOf(namespace);
     expect(repaired.metadata.uid).toBe(metadata.uid);
     expect(repaired.metadata.labels?.[label.workflow]).toBe(name);
   });
 
   it('has a deleted policy back', async () => {
-    const { metadata } = await policyOf(namespace, 'web');
+    const { metadata } = await policyOf(namespace);
     await kubectlOk(controlPlane, ['delete', 'netpol', metadata.name, `-n=${namespace}`]);
-    await settles(namespace, ['nightly', 'web'], [erp, database, archive]);
+    await settles(namespace, [], [erp, database, archive]);
   });
 
   it('follows its allowlist', async () => {
     await controlPlane.apply([workflow(namespace, { egress: [erp] })]);
-    await settles(namespace, ['nightly', 'web'], [erp]);
+    await settles(namespace, [], [erp]);
     await controlPlane.apply([workflow(namespace)]);
-    await settles(namespace, ['nightly', 'web'], [erp, database, archive]);
+    await settles(namespace, [], [erp, database, archive]);
   });
 
   it('takes its policies with it', async () => {
     await kubectlOk(controlPlane, ['delete', 'awf', name, `-n=${namespace}`]);
-    await settles(namespace, [], [], collected);
+    await waitFor(
+      'its policies to go',
+      async () => (await policiesOf(namespace)).length === 0,
+      collected,
+    );
   });
 });
 
-describe('when pods get other labels', () => {
+describe('where admission labels no pods', () => {
   const namespace = 'relabelled';
+  beforeAll(() => {
+    labelsPods = false;
+  });
   const pod = {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -417,7 +451,7 @@ describe('when pods get other labels', () => {
   };
 
   it('the new policy stands before the old one goes', async () => {
-    await provision(namespace);
+    await provision(namespace, ['nightly', 'web']);
     const seen: string[] = [];
     operator.policies.onChange(({ type, object }) => {
       if (object.metadata.namespace !== namespace) return;
@@ -429,7 +463,11 @@ describe('when pods get other labels', () => {
   });
 
   it('the old policy stays while pods with the old labels run', async () => {
-    await controlPlane.apply([pod, nightly(namespace)]);
+    // Without the label of its identity, as from before the namespace was guarded.
+    await guard(namespace, undefined);
+    await controlPlane.apply([pod]);
+    await guard(namespace, 'prod');
+    await controlPlane.apply([nightly(namespace)]);
     await settles(namespace, ['nightly', 'renamed', 'web'], [erp, database, archive]);
     await controlPlane.apply([workflow(namespace, { egress: [erp] })]);
     await settles(namespace, ['nightly', 'renamed', 'web'], [erp]);
@@ -438,12 +476,37 @@ describe('when pods get other labels', () => {
   });
 });
 
+describe('where admission comes to label pods', () => {
+  const namespace = 'upgraded';
+
+  it('the policies by own labels stay until the last pod without the label is gone', async () => {
+    // It runs from before the namespace was guarded, and can't be told apart by its owner.
+    await controlPlane.apply([
+      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } },
+    ]);
+    const pod = {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'web-before', namespace, labels: { app: 'web' } },
+      spec: { ...podTemplate({}).spec, automountServiceAccountToken: false },
+    };
+    await controlPlane.apply([
+      { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name, namespace } },
+      pod,
+    ]);
+    labelsPods = true;
+    await provision(namespace, ['nightly', 'web']);
+    await kubectlOk(controlPlane, ['delete', 'pod', 'web-before', `-n=${namespace}`]);
+    await settles(namespace, [], [erp, database, archive]);
+  });
+});
+
 describe('a NetworkPolicy of somebody else under the same name', () => {
   const namespace = 'foreign';
 
-  it('is left alone and told of, and the others stand', async () => {
+  it('is left alone and told of', async () => {
     await provision('foreign-names');
-    const { metadata } = await policyOf('foreign-names', 'web');
+    const { metadata } = await policyOf('foreign-names');
     const foreign = {
       apiVersion: 'networking.k8s.io/v1',
       kind: 'NetworkPolicy',
@@ -461,7 +524,6 @@ describe('a NetworkPolicy of somebody else under the same name', () => {
     const before = await policyOf(namespace, 'theirs');
     await identify(namespace);
     await controlPlane.apply([web(namespace), nightly(namespace), workflow(namespace)]);
-    await policyWithin(namespace, 'nightly');
     const ready = await waitFor('the condition', async () => {
       const condition = await becomes(namespace, 'Ready', 'False');
       return condition.reason === 'ForeignObject' && condition;
@@ -477,13 +539,9 @@ describe('a NetworkPolicy of somebody else under the same name', () => {
     // It isn't watched; the operator looks again once a minute.
     operator.enqueue(namespace);
     await becomes(namespace, 'Ready', 'True');
-    await settles(namespace, ['nightly', 'web'], [erp, database, archive]);
+    await settles(namespace, [], [erp, database, archive]);
   });
 });
-
-function policyWithin(namespace: string, app: string): Promise<NetworkPolicy> {
-  return waitFor(`the policy of ${app}`, () => policyOf(namespace, app));
-}
 
 describe('a Workflow that is held', () => {
   const namespace = 'held';
@@ -494,17 +552,13 @@ describe('a Workflow that is held', () => {
     const held = await becomes(namespace, 'Held', 'True');
     expect(held.reason).toBe('NamespaceNotGuarded');
     await controlPlane.apply([
-      workflow(namespace, { egress: [{ cidr: '0.0.0.0/0', reason: 'all' }, archive, erp] }),
+      workflow(namespace, { egress: [{ cidr: '198.51.100.0/24', reason: 'more' }, archive, erp] }),
     ]);
-    await settles(namespace, ['nightly', 'web'], [archive, erp]);
+    await settles(namespace, [], [archive, erp]);
 
     await guard(namespace, 'prod');
     await becomes(namespace, 'Ready', 'True');
-    await settles(
-      namespace,
-      ['nightly', 'web'],
-      [{ cidr: '0.0.0.0/0', reason: 'all' }, archive, erp],
-    );
+    await settles(namespace, [], [{ cidr: '198.51.100.0/24', reason: 'more' }, archive, erp]);
   });
 
   it('is closed but for DNS where it is new', async () => {
@@ -520,10 +574,10 @@ describe('a Workflow that is held', () => {
     ]);
     const held = await becomes('closed', 'Held', 'True');
     expect(held.reason).toBe('IdentityMissing');
-    await settles('closed', ['nightly', 'web'], []);
-    expect((await policyOf('closed', 'web')).spec.egress).toEqual([dnsRule]);
+    await settles('closed', [], []);
+    expect((await policyOf('closed')).spec.egress).toEqual([dnsRule]);
     await identify('closed');
-    await settles('closed', ['nightly', 'web'], [erp, database, archive]);
+    await settles('closed', [], [erp, database, archive]);
   });
 });
 
@@ -549,7 +603,7 @@ describe('a Workflow that is stopped', () => {
       reason: 'KillSwitchEngaged',
     });
     await waitFor('its policies to be closed', async () => {
-      const policies = await Promise.all(['nightly', 'web'].map((app) => policyOf(namespace, app)));
+      const policies = await policiesOf(namespace);
       return policies.every(({ spec }) => (spec.egress ?? []).length === 0);
     });
   });

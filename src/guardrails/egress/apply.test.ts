@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { label } from '../../api/names.ts';
 import type { KubeObject, NetworkPolicy, Pod } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import type { EgressEntry, Workflow } from '../../api/workflow.ts';
@@ -9,7 +10,7 @@ import { ApiError } from '../../runtime/errors.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
 import { applyEgress, type EgressOutcome } from './apply.ts';
 import { planEgress } from './plan.ts';
-import { dnsRule, rulesOf } from './rules.ts';
+import { dnsRule, rulesOf, type EgressRule, type NamedPeers } from './rules.ts';
 
 /** Remembers what was asked for of the pods. */
 class PodClient extends MemoryClient {
@@ -56,6 +57,11 @@ function live(): NetworkPolicy[] {
   return client.all(resources.networkPolicies);
 }
 
+/** The policies that select by labels of the pods' own, beside the one for the identity. */
+function byOwnLabels(): NetworkPolicy[] {
+  return live().filter(({ spec }) => spec.podSelector.matchLabels?.[label.identity] === undefined);
+}
+
 /** Plans on what stands and applies it. */
 function apply(
   apps: readonly string[],
@@ -83,7 +89,7 @@ function verbs(): string[] {
 }
 
 function appsWithPolicy(): string[] {
-  return live()
+  return byOwnLabels()
     .map(({ spec }) => spec.podSelector.matchLabels?.['app'] ?? '')
     .toSorted((a, b) => a.localeCompare(b));
 }
@@ -93,8 +99,8 @@ const pod: Pod = { metadata: { name: 'web-1', namespace: 'billing' } };
 describe('applyEgress', () => {
   it('creates what is missing, then has nothing to do', async () => {
     const outcome = await apply(['web', 'jobs']);
-    expect(outcome.created).toHaveLength(2);
-    expect(verbs()).toEqual(['create', 'create']);
+    expect(outcome.created).toHaveLength(3);
+    expect(verbs()).toEqual(['create', 'create', 'create']);
     expect(await apply(['web', 'jobs'])).toMatchObject({ created: [], updated: [], removed: [] });
     expect(verbs()).toEqual([]);
   });
@@ -103,10 +109,10 @@ describe('applyEgress', () => {
     await apply(['web', 'old']);
     verbs();
     const outcome = await apply(['web', 'new'], []);
-    expect(verbs()).toEqual(['create', 'apply', 'delete']);
+    expect(verbs()).toEqual(['create', 'apply', 'apply', 'delete']);
     expect(outcome).toMatchObject({ isWaiting: false, problems: [], errors: [] });
     expect([outcome.created, outcome.updated, outcome.removed].map(({ length }) => length)).toEqual(
-      [1, 1, 1],
+      [1, 2, 1],
     );
     expect(appsWithPolicy()).toEqual(['new', 'web']);
   });
@@ -114,7 +120,8 @@ describe('applyEgress', () => {
   it.each<{ what: string; edit: (spec: NetworkPolicy['spec']) => NetworkPolicy['spec'] }>([
     { what: 'a rule more', edit: (spec) => ({ ...spec, egress: [...(spec.egress ?? []), {}] }) },
     { what: 'no rules', edit: (spec) => ({ ...spec, egress: [] }) },
-    { what: 'another direction', edit: (spec) => ({ ...spec, policyTypes: ['Ingress'] }) },
+    { what: 'one direction less', edit: (spec) => ({ ...spec, policyTypes: ['Ingress'] }) },
+    { what: 'who may connect', edit: (spec) => ({ ...spec, ingress: [{}] }) },
     {
       what: 'a longer range of ports',
       edit: (spec) => ({
@@ -128,11 +135,11 @@ describe('applyEgress', () => {
     },
   ])('repairs a policy that was edited: $what', async ({ edit }) => {
     await apply(['web']);
-    const [policy] = live();
+    const [policy] = byOwnLabels();
     if (policy === undefined) throw new Error('no policy');
     client.put(resources.networkPolicies, { ...policy, spec: edit(policy.spec) });
     expect((await apply(['web'])).updated).toHaveLength(1);
-    expect(live().map(({ spec }) => spec)).toEqual([policy.spec]);
+    expect(byOwnLabels().map(({ spec }) => spec)).toEqual([policy.spec]);
   });
 
   it('leaves an object of another owner alone, says so, and keeps what it would replace', async () => {
@@ -176,7 +183,7 @@ describe('applyEgress', () => {
     expect(client.asked).toMatchObject([
       {
         namespace: 'billing',
-        labelSelector: 'app=old',
+        labelSelector: 'app=old,automationguardrails.dev/identity!=poster',
         fieldSelector:
           'spec.serviceAccountName=poster,status.phase!=Succeeded,status.phase!=Failed',
       },
@@ -224,8 +231,65 @@ describe('applyEgress', () => {
     const outcome = await apply(['web']);
     expect(outcome.problems).toMatchObject([
       { reason: 'EgressRefused', message: expect.stringContaining('spec.egress[1]') },
+      { reason: 'EgressRefused' },
     ]);
     expect(outcome.errors).toEqual([]);
-    expect(live().map(({ spec }) => spec.egress)).toEqual([[dnsRule]]);
+    expect(live().map(({ spec }) => spec.egress)).toEqual([[dnsRule], [dnsRule]]);
+  });
+});
+
+describe('a thousand Workflows with 20 entries each', () => {
+  const entries = Array.from({ length: 19 }, (_, index): EgressEntry => ({
+    cidr: `203.0.${index}.0/24`,
+    except: [`203.0.${index}.128/25`],
+    ports: [{ port: 443, protocol: 'TCP' }],
+    reason: 'ERP',
+  }));
+  const address = (cidr: string): EgressRule[] => [
+    { to: [{ ipBlock: { cidr } }], ports: [{ protocol: 'TCP', port: 53 }] },
+  ];
+  const workflows = Array.from({ length: 1_000 }, (_, index): Workflow => ({
+    metadata: { name: `w-${index}`, namespace: 'billing', uid: `uid-${index}` },
+    spec: {
+      targets: [],
+      // One in ten talks to the API server.
+      egress: [
+        ...entries,
+        index % 10 === 0 ? { peer: 'KubeAPI', reason: 'x' } : { ...erp, cidr: '198.51.100.0/24' },
+      ],
+    },
+  }));
+
+  /** @returns how many policies were written */
+  async function applyAll(named: NamedPeers): Promise<number> {
+    client.writes.length = 0;
+    const standing = Map.groupBy(live(), ({ metadata }) => metadata.ownerReferences?.[0]?.uid);
+    const applier = new Applier({ client });
+    for (const one of workflows) {
+      const plan = planEgress({
+        workflow: one,
+        entries: one.spec.egress ?? [],
+        named,
+        workloads: [],
+        live: standing.get(one.metadata.uid) ?? [],
+        isWithheld: false,
+        isGuarded: true,
+      });
+      const { signal } = new AbortController();
+      await applyEgress(plan, { client, applier, serviceAccountName: one.metadata.name, signal });
+    }
+    return client.writes.length;
+  }
+
+  it('write nothing at rest, and of a change only what depends on it', async () => {
+    const before = { DNS: address('10.96.0.10/32'), KubeAPI: address('192.0.2.1/32') };
+    expect(await applyAll(before)).toBe(1_000);
+    expect(await applyAll(before)).toBe(0);
+    // What can't be looked up stays.
+    expect(await applyAll({})).toBe(0);
+    const moved = { ...before, KubeAPI: address('192.0.2.2/32') };
+    expect(await applyAll(moved)).toBe(100);
+    expect(await applyAll({ ...moved, DNS: address('10.96.0.11/32') })).toBe(1_000);
+    expect(client.asked).toEqual([]);
   });
 });

@@ -1,3 +1,4 @@
+import { label } from '../../api/names.ts';
 import type { NetworkPolicy } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import { ForeignObjectError, type Applier } from '../../runtime/applier.ts';
@@ -97,7 +98,7 @@ async function ensurePolicy(policy: PlannedPolicy, options: ApplyEgressOptions):
     // Without a policy these pods could reach everything: one that says less is better than none.
     const { desired, live } = policy;
     const egress = alreadyGranted(desired.spec.egress ?? [], live?.spec.egress ?? []);
-    const closed = { ...desired, spec: { ...desired.spec, egress } };
+    const closed = { ...desired, spec: { ...desired.spec, egress, ingress: [] } };
     return {
       ...(await write({ desired: closed, live }, options)),
       problem: {
@@ -124,8 +125,9 @@ async function retirePolicy(policy: PlannedPolicy, options: ApplyEgressOptions):
 }
 
 /**
- * Whether the policy still holds back pods of the automation: those of a workload that was deleted
- * or got other labels run on until their grace is over, or as orphans for ever.
+ * Whether the policy still holds back pods of the automation that the one for its identity doesn't:
+ * those from before the label. Pods of a workload that was deleted run on until their grace is over,
+ * or as orphans for ever.
  */
 async function isInUse(
   { metadata, spec }: NetworkPolicy,
@@ -134,7 +136,7 @@ async function isInUse(
   if (!namesPods(spec.podSelector)) return false;
   const pods = await client.list(resources.pods, {
     ...(metadata.namespace !== undefined && { namespace: metadata.namespace }),
-    labelSelector: selectorText(spec.podSelector),
+    labelSelector: `${selectorText(spec.podSelector)},${label.identity}!=${serviceAccountName}`,
     fieldSelector: `spec.serviceAccountName=${serviceAccountName},status.phase!=Succeeded,status.phase!=Failed`,
     signal,
   });

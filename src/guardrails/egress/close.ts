@@ -6,9 +6,14 @@ import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import { closedPolicies } from './plan.ts';
 import { namesPods } from './pod-selector.ts';
 
-/** Whether a policy lets nothing out, not even DNS. */
+/** Whether a policy lets nothing out, not even DNS, and nothing in. */
 export function isClosed({ spec }: NetworkPolicy): boolean {
-  return spec.policyTypes.includes('Egress') && (spec.egress ?? []).length === 0;
+  const { policyTypes, egress = [], ingress = [] } = spec;
+  return (
+    policyTypes.includes('Egress') &&
+    policyTypes.includes('Ingress') &&
+    egress.length + ingress.length === 0
+  );
 }
 
 /**

@@ -1,17 +1,17 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { label, MANAGED_BY } from '../../api/names.ts';
+import { annotation, label, MANAGED_BY } from '../../api/names.ts';
 import type {
   LabelSelector,
   NetworkPolicy,
   NetworkPolicyPeer,
   NetworkPolicyPort,
 } from '../../api/objects.ts';
-import type { EgressEntry, Workflow } from '../../api/workflow.ts';
+import type { EgressEntry, IngressEntry, Workflow } from '../../api/workflow.ts';
 import type { Workload, WorkloadKind } from '../../api/workload.ts';
 import { planEgress, whatEgressMisses, type EgressPlan, type EgressRequest } from './plan.ts';
 import { namesPods, podSelectorOf, selectorText } from './pod-selector.ts';
-import { alreadyGranted, dnsRule, rulesOf } from './rules.ts';
+import { alreadyGranted, dnsRule, rulesOf, type NamedPeers } from './rules.ts';
 
 const workflow: Workflow = {
   metadata: { name: 'poster', namespace: 'billing', uid: 'uid-1' },
@@ -51,6 +51,13 @@ function request(fields: Partial<EgressRequest> = {}): EgressRequest {
     ...fields,
   };
 }
+
+const named: NamedPeers = {
+  KubeAPI: [
+    { to: [{ ipBlock: { cidr: '192.0.2.1/32' } }], ports: [{ protocol: 'TCP', port: 6443 }] },
+  ],
+};
+const api: EgressEntry = { peer: 'KubeAPI', reason: 'its own API' };
 
 /** As the API server would have it after the plan was applied. */
 function applied({ policies, obsolete }: EgressPlan, isRetired = true): NetworkPolicy[] {
@@ -149,7 +156,7 @@ describe('pods of a target', () => {
     );
     expect(whatEgressMisses(many)).toMatchObject([{ reason: 'TooManyPodSelectors' }]);
     expect(whatEgressMisses(many.slice(1))).toEqual([]);
-    expect(planEgress(request({ workloads: many, isWithheld: true })).policies).toHaveLength(256);
+    expect(planEgress(request({ workloads: many, isWithheld: true })).policies).toHaveLength(257);
   });
 });
 
@@ -244,7 +251,7 @@ describe('rules', () => {
 
 describe('planEgress', () => {
   it('puts default deny, DNS and allowlist into one object of the Workflow', () => {
-    const [policy, ...others] = applied(planEgress(request()));
+    const [policy, ...others] = applied(planEgress(request({ workloads: [] })));
     expect(others).toEqual([]);
     expect(policy).toEqual({
       metadata: {
@@ -262,8 +269,8 @@ describe('planEgress', () => {
         ],
       },
       spec: {
-        podSelector: { matchLabels: { app: 'web' } },
-        policyTypes: ['Egress'],
+        podSelector: { matchLabels: { [label.identity]: 'poster' } },
+        policyTypes: ['Egress', 'Ingress'],
         egress: [
           dnsRule,
           {
@@ -271,23 +278,44 @@ describe('planEgress', () => {
             ports: [{ protocol: 'TCP', port: 443 }],
           },
         ],
+        ingress: [],
       },
     });
+  });
+
+  it('lets in who is listed, by the same peers', () => {
+    const ingress: IngressEntry[] = [
+      { peer: 'SameNamespace', reason: 'metrics' },
+      { namespace: 'web', ports: [{ port: 8080, protocol: 'TCP' }], reason: 'front end' },
+      { peer: 'KubeAPI', ports: [{ port: 8443, protocol: 'TCP' }], reason: 'webhook' },
+    ];
+    const [policy] = applied(planEgress(request({ workloads: [], ingress, named })));
+    expect(policy?.spec.ingress).toEqual([
+      { from: [{ podSelector: {} }] },
+      {
+        from: [{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'web' } } }],
+        ports: [{ protocol: 'TCP', port: 8080 }],
+      },
+      {
+        from: [{ ipBlock: { cidr: '192.0.2.1/32' } }],
+        ports: [{ protocol: 'TCP', port: 8443 }],
+      },
+    ]);
   });
 
   it('has one policy for all targets whose pods have the same labels', () => {
     const cronJob = workload({ kind: 'CronJob', podLabels: { app: 'web' } });
     const other = workload({ kind: 'CronJob', podLabels: { app: 'other' } });
-    expect(planEgress(request({ workloads: [workload(), cronJob] })).policies).toHaveLength(1);
-    expect(planEgress(request({ workloads: [workload(), other] })).policies).toHaveLength(2);
+    expect(planEgress(request({ workloads: [workload(), cronJob] })).policies).toHaveLength(2);
+    expect(planEgress(request({ workloads: [workload(), other] })).policies).toHaveLength(3);
   });
 
   it('keeps apart labels that were made so that their digests begin alike', () => {
     // sha256 of both selectors begins with f80baa91.
     const alike = ['web-24698', 'web-43342'].map((app) => workload({ podLabels: { app } }));
-    const names = applied(planEgress(request({ workloads: alike }))).map(
-      ({ metadata }) => metadata.name,
-    );
+    const names = applied(planEgress(request({ workloads: alike })))
+      .slice(1)
+      .map(({ metadata }) => metadata.name);
     expect(names).toEqual([
       'poster-egress-f80baa91',
       expect.stringMatching(/^poster-egress-f80baa91[0-9a-f]{8}$/),
@@ -298,8 +326,8 @@ describe('planEgress', () => {
     const live = applied(planEgress(request()));
     const swapped = request({ live, workloads: [workload({ podLabels: { app: 'new' } })] });
     const { policies, obsolete } = planEgress(swapped);
-    expect(policies.map((policy) => policy.live)).toEqual([undefined]);
-    expect(obsolete.map((policy) => policy.live)).toEqual(live);
+    expect(policies.map((policy) => policy.live)).toEqual([undefined, live[0]]);
+    expect(obsolete.map((policy) => policy.live)).toEqual([live[1]]);
   });
 
   it('removes nothing while withheld', () => {
@@ -331,13 +359,65 @@ describe('planEgress', () => {
   });
 
   it('lets go of a policy whose selector was emptied, also while withheld', () => {
-    const live = applied(planEgress(request())).map((policy) => ({
+    const [own, ...live] = applied(planEgress(request())).map((policy) => ({
       ...policy,
       spec: { ...policy.spec, podSelector: {} },
     }));
     const { policies, obsolete } = planEgress(request({ live, workloads: [], isWithheld: true }));
-    expect(policies).toEqual([]);
+    expect(policies.map(({ desired }) => desired.metadata.name)).toEqual([own?.metadata.name]);
     expect(obsolete.map((policy) => policy.live)).toEqual(live);
+  });
+});
+
+describe('the addresses of a named peer', () => {
+  const moved: NamedPeers = {
+    KubeAPI: [
+      { to: [{ ipBlock: { cidr: '192.0.2.2/32' } }], ports: [{ protocol: 'TCP', port: 6443 }] },
+    ],
+  };
+  const fields = { workloads: [], entries: [api] };
+  const live = applied(planEgress(request({ ...fields, named })));
+  const next = (more: Partial<EgressRequest>): NetworkPolicy[] =>
+    applied(planEgress(request({ ...fields, live, ...more })));
+
+  it('follow what is looked up, also while nothing new is granted', () => {
+    for (const isWithheld of [false, true]) {
+      expect(next({ named: moved, isWithheld })[0]?.spec.egress).toEqual([
+        dnsRule,
+        ...(moved.KubeAPI ?? []),
+      ]);
+    }
+  });
+
+  it('stay as they were last known when nothing can be looked up', () => {
+    expect(next({ named: {} })).toEqual(live);
+    expect(next({ named: {}, isWithheld: true })).toEqual(live);
+  });
+
+  it('are nothing where they were never known, and never everything', () => {
+    expect(next({ live: [], named: {} })[0]?.spec.egress).toEqual([dnsRule]);
+  });
+
+  it('are nothing new while nothing is granted', () => {
+    const before = applied(planEgress(request({ workloads: [], entries: [] })));
+    const now = next({ live: before, named, isWithheld: true });
+    expect(now[0]?.spec.egress).toEqual([dnsRule]);
+    expect(next({ live: now, named: {}, isWithheld: true })).toEqual(now);
+  });
+
+  it.each([
+    '{',
+    '7',
+    'null',
+    '{"KubeAPI":7}',
+    '{"KubeAPI":[{}]}',
+    '{"KubeAPI":[{"to":[{"ipBlock":{"cidr":"0.0.0.0/0"}}],"ports":[{"protocol":"TCP","port":1}]}]}',
+  ])('are not what somebody wrote into the annotation: %s', (text) => {
+    const forged = live.map((policy) => ({
+      ...policy,
+      metadata: { ...policy.metadata, annotations: { [annotation.namedPeers]: text } },
+    }));
+    expect(next({ live: forged, named: {} })[0]?.spec.egress).toEqual([dnsRule]);
   });
 });
 
@@ -445,8 +525,8 @@ function includesPort(ports: NetworkPolicyPort[] | EgressEntry['ports'], flow: F
   return (
     ports === undefined ||
     ports.some(
-      ({ protocol, port: first = 0, endPort = first }) =>
-        protocol === flow.protocol && first <= flow.port && flow.port <= endPort,
+      ({ protocol, port: first, endPort = Number(first) }) =>
+        protocol === flow.protocol && Number(first) <= flow.port && flow.port <= endPort,
     )
   );
 }
@@ -530,7 +610,7 @@ describe('for any Workflow', () => {
       fc.property(workloads, entries, fc.boolean(), (targets, allowlist, isWithheld) => {
         const plan = planEgress(request({ workloads: targets, entries: allowlist, isWithheld }));
         for (const { spec } of applied(plan)) {
-          expect(spec.policyTypes).toEqual(['Egress']);
+          expect(spec.policyTypes).toEqual(['Egress', 'Ingress']);
           expect(spec.egress?.[0]).toBe(dnsRule);
           for (const { to = [] } of spec.egress ?? []) expect(to).not.toEqual([]);
         }

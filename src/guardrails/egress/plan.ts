@@ -1,18 +1,35 @@
 import { createHash } from 'node:crypto';
-import { API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
+import { annotation, API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
 import type { LabelSelector, NetworkPolicy } from '../../api/objects.ts';
-import type { EgressEntry, Workflow } from '../../api/workflow.ts';
+import type { EgressEntry, IngressEntry, Workflow } from '../../api/workflow.ts';
 import type { Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
 import type { Workload } from '../../api/workload.ts';
-import { namesPods, normalSelector, podSelectorOf } from './pod-selector.ts';
-import { alreadyGranted, rulesOf, type EgressRule } from './rules.ts';
+import { lastKnown } from './named-peers.ts';
+import { identitySelector, namesPods, normalSelector, podSelectorOf } from './pod-selector.ts';
+import {
+  alreadyGranted,
+  asEgress,
+  asIngress,
+  dnsRule,
+  ingressRulesOf,
+  rulesOf,
+  type EgressRule,
+  type NamedPeers,
+} from './rules.ts';
 
 export interface EgressRequest {
   workflow: Workflow;
   /** The allowlist. */
   entries: readonly EgressEntry[];
-  /** Whose pods it is for. */
+  /** Who may connect to the pods. */
+  ingress?: readonly IngressEntry[];
+  /** What could be looked up of named peers. */
+  named?: NamedPeers;
+  /**
+   * Whose pods are found by labels of their own, beside those that carry the label of the identity:
+   * where that label isn't certain to be there.
+   */
   workloads: readonly Workload[];
   /** The Workflow's policies, as far as they are ours by their controller reference. */
   live: readonly NetworkPolicy[];
@@ -44,16 +61,15 @@ export interface EgressPlan {
 const maxPolicies = 256;
 
 /**
- * One policy for each distinct selector of the targets' pods. Each is the default deny, DNS and
- * the whole allowlist in one object, which the API server replaces at once: no moment has one part
- * without the others.
+ * One policy for the pods that carry the label of the identity, and one for each distinct selector
+ * of the workloads. Each is the default deny of both directions, DNS and the whole allowlist in one
+ * object, which the API server replaces at once: no moment has one part without the others.
  *
  * While withheld, a policy allows of the allowlist what it allows already, a new one DNS alone, and
  * none is removed (within bounds): without its policy a pod may reach everything.
  */
 export function planEgress(request: EgressRequest): EgressPlan {
-  const { workflow, entries, workloads, live, isWithheld, isClosed = false, isGuarded } = request;
-  const wanted = isClosed ? [] : rulesOf(entries);
+  const { workflow, workloads, live, isWithheld, isClosed = false, isGuarded } = request;
   const standing = new Map(live.map((policy) => [policy.metadata.name, policy]));
 
   const policies: PlannedPolicy[] = [];
@@ -61,12 +77,12 @@ export function planEgress(request: EgressRequest): EgressPlan {
     const before = standing.get(name);
     standing.delete(name);
     if (before === undefined && !isGuarded) continue;
-    const rules = isWithheld ? alreadyGranted(wanted, before?.spec.egress ?? []) : wanted;
+    const rules = allowedBy(request, before, isWithheld);
     policies.push({ desired: policyOf(workflow, name, selector, rules), live: before });
   }
 
   const obsolete = [...standing.values()].map((policy): PlannedPolicy => {
-    const rules = alreadyGranted(wanted, policy.spec.egress ?? []);
+    const rules = allowedBy(request, policy, true);
     const selector = normalSelector(policy.spec.podSelector);
     return { desired: policyOf(workflow, policy.metadata.name, selector, rules), live: policy };
   });
@@ -85,13 +101,67 @@ export function planEgress(request: EgressRequest): EgressPlan {
   };
 }
 
+/** What a policy allows, in both directions, and the named peers that it is made of. */
+interface Allowed {
+  egress: EgressRule[];
+  ingress: EgressRule[];
+  named: NamedPeers;
+}
+
+const nothing: Allowed = { egress: [], ingress: [], named: {} };
+
+function allowedBy(
+  { entries, ingress = [], named: found = {}, isClosed = false }: EgressRequest,
+  live: NetworkPolicy | undefined,
+  isWithheld: boolean,
+): Allowed {
+  if (isClosed) return nothing;
+  const before = lastKnown(live);
+  const usesAPI = [...entries, ...ingress].some(({ peer }) => peer === 'KubeAPI');
+  const { DNS, KubeAPI } = { ...before, ...found };
+  const named: NamedPeers = {
+    ...(DNS !== undefined && DNS.length > 0 && { DNS }),
+    ...(usesAPI && KubeAPI !== undefined && { KubeAPI }),
+  };
+  const wanted = rulesOf(entries, named);
+  const wantedIngress = ingressRulesOf(ingress, named);
+  if (!isWithheld) return { egress: wanted, ingress: wantedIngress, named };
+  // A peer that was granted moves with its addresses, also while nothing new is granted.
+  const always = [
+    dnsRule,
+    ...(named.DNS ?? []),
+    ...(before.KubeAPI === undefined ? [] : (named.KubeAPI ?? [])),
+  ];
+  return {
+    egress: alreadyGranted(wanted, live?.spec.egress ?? [], always),
+    ingress: keptIngress(wantedIngress, live),
+    named: {
+      ...(named.DNS !== undefined && { DNS: named.DNS }),
+      ...(before.KubeAPI !== undefined &&
+        named.KubeAPI !== undefined && { KubeAPI: named.KubeAPI }),
+    },
+  };
+}
+
+/** A policy that says nothing of a direction allows all of it. */
+function keptIngress(wanted: EgressRule[], live: NetworkPolicy | undefined): EgressRule[] {
+  if (live === undefined) return [];
+  if (!live.spec.policyTypes.includes('Ingress')) return wanted;
+  return alreadyGranted(wanted, asEgress(live.spec.ingress ?? []), []);
+}
+
 /** The same policies, for the same pods, that allow nothing. */
 export function closedPolicies(
   workflow: Workflow,
   live: readonly NetworkPolicy[],
 ): PlannedPolicy[] {
   return live.map((policy) => ({
-    desired: policyOf(workflow, policy.metadata.name, normalSelector(policy.spec.podSelector), []),
+    desired: policyOf(
+      workflow,
+      policy.metadata.name,
+      normalSelector(policy.spec.podSelector),
+      nothing,
+    ),
     live: policy,
   }));
 }
@@ -141,7 +211,13 @@ function namedSelectors(
   workloads: readonly Workload[],
 ): Map<string, LabelSelector> {
   const named = new Map<string, LabelSelector>();
-  for (const [text, selector] of [...distinctSelectors(workloads)].slice(0, maxPolicies)) {
+  const identity = identitySelector(workflowName);
+  const selectors = distinctSelectors(workloads);
+  selectors.delete(JSON.stringify(identity));
+  for (const [text, selector] of [
+    [JSON.stringify(identity), identity] as const,
+    ...[...selectors].slice(0, maxPolicies),
+  ]) {
     const digest = createHash('sha256').update(text).digest('hex');
     let length = 8;
     while (named.has(`${workflowName}-egress-${digest.slice(0, length)}`)) length += 8;
@@ -154,13 +230,16 @@ function policyOf(
   { metadata }: Workflow,
   name: string,
   podSelector: LabelSelector,
-  egress: EgressRule[],
+  { egress, ingress, named }: Allowed,
 ): NetworkPolicy {
   return {
     metadata: {
       name,
       ...(metadata.namespace !== undefined && { namespace: metadata.namespace }),
       labels: { [label.managedBy]: MANAGED_BY, [label.workflow]: metadata.name },
+      ...(Object.keys(named).length > 0 && {
+        annotations: { [annotation.namedPeers]: JSON.stringify(named) },
+      }),
       ownerReferences: [
         {
           apiVersion: API_VERSION,
@@ -171,6 +250,11 @@ function policyOf(
         },
       ],
     },
-    spec: { podSelector, policyTypes: ['Egress'], egress },
+    spec: {
+      podSelector,
+      policyTypes: ['Egress', 'Ingress'],
+      egress,
+      ingress: asIngress(ingress),
+    },
   };
 }

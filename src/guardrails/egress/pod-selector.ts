@@ -1,3 +1,4 @@
+import { label } from '../../api/names.ts';
 import type { LabelSelector } from '../../api/objects.ts';
 import type { Workload } from '../../api/workload.ts';
 
@@ -10,6 +11,11 @@ const generatedLabels: ReadonlySet<string> = new Set([
   'batch.kubernetes.io/controller-uid',
   'controller-uid',
 ]);
+
+/** Selects the pods that run as an identity, by the label that admission puts on every pod. */
+export function identitySelector(name: string): LabelSelector {
+  return { matchLabels: { [label.identity]: name } };
+}
 
 /**
  * Selects the pods of a workload by labels that its owner chose: its own selector, or the labels in
@@ -90,6 +96,31 @@ export function selectorText({ matchLabels = {}, matchExpressions = [] }: LabelS
       }
     }),
   ].join(',');
+}
+
+/** Whether a selector selects what carries these labels; an operator that is unknown, nothing. */
+export function selectsLabels(
+  { matchLabels = {}, matchExpressions = [] }: LabelSelector,
+  labels: Readonly<Record<string, string>>,
+): boolean {
+  return (
+    Object.entries(matchLabels).every(([key, value]) => labels[key] === value) &&
+    matchExpressions.every(({ key, operator, values = [] }) => {
+      const value = labels[key];
+      switch (operator) {
+        case 'In':
+          return value !== undefined && values.includes(value);
+        case 'NotIn':
+          return value === undefined || !values.includes(value);
+        case 'Exists':
+          return value !== undefined;
+        case 'DoesNotExist':
+          return value === undefined;
+        default:
+          return false;
+      }
+    })
+  );
 }
 
 /** By code unit, the same under every locale. */

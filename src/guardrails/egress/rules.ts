@@ -1,11 +1,18 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '../../api/objects.ts';
-import type { EgressEntry } from '../../api/workflow.ts';
+import type { EgressEntry, IngressEntry } from '../../api/workflow.ts';
 
 export type EgressRule = NonNullable<NetworkPolicy['spec']['egress']>[number];
+export type IngressRule = NonNullable<NetworkPolicy['spec']['ingress']>[number];
+
+/** An entry of the allowlist, of either direction. */
+export type Entry = EgressEntry | IngressEntry;
+
+/** What named peers come to in this cluster; one that isn't there could not be looked up. */
+export type NamedPeers = Readonly<Partial<Record<'KubeAPI' | 'DNS', readonly EgressRule[]>>>;
 
 /** On every Namespace, with its name; nobody can change it. */
-const namespaceNameLabel = 'kubernetes.io/metadata.name';
+export const namespaceNameLabel = 'kubernetes.io/metadata.name';
 
 /**
  * What every automation may reach: the cluster's DNS, by UDP and, for answers that don't fit into
@@ -26,31 +33,86 @@ export const dnsRule: EgressRule = {
   ],
 };
 
-/** DNS, then a rule for each entry of the allowlist, each once. */
-export function rulesOf(entries: readonly EgressEntry[]): EgressRule[] {
-  const rules = new Map([dnsRule, ...entries.flatMap(ruleOf)].map((rule) => [key(rule), rule]));
-  return [...rules.values()];
+/** DNS, then the rules of each entry of the allowlist, each once. */
+export function rulesOf(entries: readonly EgressEntry[], named: NamedPeers = {}): EgressRule[] {
+  return distinct([
+    dnsRule,
+    ...(named.DNS ?? []),
+    ...entries.flatMap((entry) => egressRulesOf(entry, named)),
+  ]);
+}
+
+/** The rules of each entry of the allowlist for connections to the pods, each once. */
+export function ingressRulesOf(
+  entries: readonly IngressEntry[],
+  named: NamedPeers = {},
+): EgressRule[] {
+  return distinct(
+    entries.flatMap((entry) => {
+      if (entry.peer !== 'KubeAPI') return ruleOf(entry);
+      const from = distinct((named.KubeAPI ?? []).flatMap(({ to = [] }) => to));
+      return from.length === 0 ? [] : [{ to: from, ...portsOf(entry) }];
+    }),
+  );
+}
+
+/** The rules of one entry; none where its peer is one that could not be looked up. */
+export function egressRulesOf(entry: EgressEntry, named: NamedPeers): readonly EgressRule[] {
+  switch (entry.peer) {
+    case 'KubeAPI':
+      return named.KubeAPI ?? [];
+    case 'DNS':
+      return [dnsRule, ...(named.DNS ?? [])];
+    case 'SameNamespace':
+    case undefined:
+      return ruleOf(entry);
+  }
+}
+
+/** Both directions are planned alike; only their names in a policy differ. */
+export function asIngress(rules: readonly EgressRule[]): IngressRule[] {
+  return rules.map(({ to, ...rest }) => ({ ...(to !== undefined && { from: to }), ...rest }));
+}
+
+/** The other way round. */
+export function asEgress(rules: readonly IngressRule[]): EgressRule[] {
+  return rules.map(({ from, ...rest }) => ({ ...(from !== undefined && { to: from }), ...rest }));
 }
 
 /** One rule, or none: without a peer it would allow every destination. */
-function ruleOf(entry: EgressEntry): EgressRule[] {
+function ruleOf(entry: Entry): EgressRule[] {
   const peer = peerOf(entry);
-  if (peer === undefined) return [];
-  const ports = entry.ports?.map(({ protocol, port, endPort }): NetworkPolicyPort => ({
-    protocol,
-    port,
-    ...(endPort !== undefined && { endPort }),
-  }));
-  return [{ to: [peer], ...(ports !== undefined && ports.length > 0 && { ports }) }];
+  return peer === undefined ? [] : [{ to: [peer], ...portsOf(entry) }];
 }
 
-/** The one peer of an entry; `undefined` where it names none, or more than one. */
-export function peerOf({
+function portsOf({ ports = [] }: Entry): { ports?: NetworkPolicyPort[] } {
+  if (ports.length === 0) return {};
+  return {
+    ports: ports.map(({ protocol, port, endPort }) => ({
+      protocol,
+      port,
+      ...(endPort !== undefined && { endPort }),
+    })),
+  };
+}
+
+/** Whether an entry names exactly one peer; another one could come to mean everything. */
+export function namesOnePeer(entry: Entry): boolean {
+  const { peer, cidr, except, namespace, podSelector, expires } = entry;
+  if (expires !== undefined && Number.isNaN(Date.parse(expires))) return false;
+  if (peer === undefined) return peerOf(entry) !== undefined;
+  return [cidr, except, namespace, podSelector].every((field) => field === undefined);
+}
+
+/** The one peer of an entry; `undefined` where it names none, more than one, or one by name. */
+function peerOf({
+  peer,
   cidr,
   except,
   namespace,
   podSelector,
-}: EgressEntry): NetworkPolicyPeer | undefined {
+}: Entry): NetworkPolicyPeer | undefined {
+  if (peer !== undefined) return peer === 'SameNamespace' ? { podSelector: {} } : undefined;
   const labels = podSelector?.matchLabels;
   if (labels !== undefined && Object.keys(labels).length === 0) return undefined;
   const pods = labels === undefined ? {} : { podSelector: { matchLabels: labels } };
@@ -69,14 +131,17 @@ export function peerOf({
 }
 
 /**
- * Those of the wanted rules that a policy grants already, and DNS. A rule counts as granted where
- * the policy allows its peer on all of its ports, by one rule or by several.
+ * Those of the wanted rules that a policy grants already, and those that are always granted. A rule
+ * counts as granted where the policy allows its peers on all of its ports, by one rule or by several.
+ *
+ * @param always by reference, of the wanted ones
  */
 export function alreadyGranted(
   wanted: readonly EgressRule[],
   standing: readonly EgressRule[],
+  always: readonly EgressRule[] = [dnsRule],
 ): EgressRule[] {
-  return wanted.filter((rule) => rule === dnsRule || isGranted(rule, standing));
+  return wanted.filter((rule) => always.includes(rule) || isGranted(rule, standing));
 }
 
 function isGranted(wanted: EgressRule, standing: readonly EgressRule[]): boolean {
@@ -90,14 +155,17 @@ function isGranted(wanted: EgressRule, standing: readonly EgressRule[]): boolean
 }
 
 function covers(range: NetworkPolicyPort, wanted: NetworkPolicyPort): boolean {
-  if (range.protocol !== wanted.protocol) return false;
+  if ((range.protocol ?? 'TCP') !== (wanted.protocol ?? 'TCP')) return false;
   if (range.port === undefined) return true;
+  if (typeof range.port === 'string' || typeof wanted.port === 'string') {
+    return range.port === wanted.port;
+  }
   if (wanted.port === undefined) return false;
   const first = wanted.port;
   const last = wanted.endPort ?? first;
   return range.port <= first && last <= (range.endPort ?? range.port);
 }
 
-function key(rule: EgressRule): string {
-  return JSON.stringify(rule);
+function distinct<T>(items: readonly T[]): T[] {
+  return [...new Map(items.map((item) => [JSON.stringify(item), item])).values()];
 }

@@ -27,6 +27,7 @@ export class Mutation {
   readonly #options: MutationOptions;
   #isInForce: boolean | undefined;
   #asking: Promise<void> | undefined;
+  readonly #listeners: (() => void)[] = [];
 
   constructor(options: MutationOptions) {
     this.#options = options;
@@ -35,6 +36,11 @@ export class Mutation {
   /** The last answer; `undefined` before the first one. */
   get isInForce(): boolean | undefined {
     return this.#isInForce;
+  }
+
+  /** Calls back whenever the answer is another one than before. */
+  onChange(listener: () => void): void {
+    this.#listeners.push(listener);
   }
 
   /**
@@ -82,6 +88,7 @@ export class Mutation {
     this.#isInForce = isInForce;
     if (isInForce) logger.info('Admission rewrites requests: workloads are paused by admission');
     else logger.warn('Admission rewrites no requests: workloads are paused by patch');
+    for (const listener of this.#listeners) listener();
   }
 }
 

@@ -1,6 +1,8 @@
+import { label } from '../../api/names.ts';
 import type { KubeObject, Pod } from '../../api/objects.ts';
 import { approvalGate } from '../../api/names.ts';
 import { podCodeDigest } from '../../api/pod-code.ts';
+import { resultOf } from '../egress/probe.ts';
 import { podSecrets } from '../../api/pod-secrets.ts';
 
 /**
@@ -11,6 +13,7 @@ export function projectPod(object: KubeObject): Pod {
   const { phase, reason, startTime } = status ?? {};
   const secrets = podSecrets(object);
   const isGated = spec?.schedulingGates?.some(({ name }) => name === approvalGate) === true;
+  const egressProbe = resultOf(object);
   const grace = spec?.terminationGracePeriodSeconds;
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
@@ -18,6 +21,8 @@ export function projectPod(object: KubeObject): Pod {
       name: metadata.name,
       namespace: metadata.namespace ?? '',
       uid: metadata.uid ?? '',
+      // In guarded namespaces alone: what NetworkPolicies select by.
+      ...(metadata.labels?.[label.identity] !== undefined && { labels: metadata.labels }),
       ...(metadata.deletionTimestamp !== undefined && {
         deletionTimestamp: metadata.deletionTimestamp,
       }),
@@ -41,6 +46,7 @@ export function projectPod(object: KubeObject): Pod {
     }),
     ...(secrets !== undefined && { secrets }),
     ...(isGated && { codeDigest: podCodeDigest({ metadata, spec }) }),
+    ...(egressProbe !== undefined && { egressProbe }),
   };
 }
 

@@ -226,7 +226,7 @@ export function egressRung(policies: number): Rung {
   const message =
     policies === 0
       ? 'It has no NetworkPolicy that could be closed.'
-      : `${policies} NetworkPolicies allow nothing any more, not even DNS.`;
+      : `${policies} ${policies === 1 ? 'NetworkPolicy allows' : 'NetworkPolicies allow'} nothing any more, not even DNS.`;
   return {
     finding: { type: 'EgressClosed', status: 'True', reason: 'Closed', message },
     remaining: [],

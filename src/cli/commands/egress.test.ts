@@ -1,0 +1,105 @@
+import { describe, expect, it } from 'vitest';
+import { label } from '../../api/names.ts';
+import type { NetworkPolicy } from '../../api/objects.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import { planEgress } from '../../guardrails/egress/plan.ts';
+import { egressRows } from './egress.ts';
+
+const workflow: Workflow = {
+  metadata: { name: 'invoice', namespace: 'finance', uid: 'uid-1' },
+  spec: {
+    owner: { team: 'finance-automation' },
+    targets: [],
+    egress: [
+      {
+        cidr: '203.0.113.0/24',
+        except: ['203.0.113.9/32'],
+        ports: [{ port: 443, protocol: 'TCP' }],
+        reason: 'ERP',
+      },
+      { namespace: 'data', reason: 'a migration', expires: '2030-01-01T00:00:00Z' },
+      { peer: 'KubeAPI', reason: 'its own API' },
+    ],
+  },
+};
+const own = planEgress({
+  workflow,
+  entries: workflow.spec.egress ?? [],
+  named: {
+    KubeAPI: [
+      { to: [{ ipBlock: { cidr: '192.0.2.1/32' } }], ports: [{ protocol: 'TCP', port: 6443 }] },
+    ],
+  },
+  workloads: [],
+  live: [],
+  isWithheld: false,
+  isGuarded: true,
+}).policies.map(({ desired }) => desired);
+
+function foreign(name: string, spec: Partial<NetworkPolicy['spec']>): NetworkPolicy {
+  return {
+    metadata: { name, namespace: 'finance' },
+    spec: { podSelector: {}, policyTypes: ['Egress'], ...spec },
+  };
+}
+
+const pods = [{ [label.identity]: 'invoice', app: 'web' }];
+
+describe('the effective allowlist', () => {
+  it('says of each destination who listed it, and why', () => {
+    const rows = egressRows({ workflow, policies: own, pods });
+    const source = own[0]?.metadata.name;
+    expect(rows.slice(2)).toEqual([
+      {
+        destination: '203.0.113.0/24 except 203.0.113.9/32',
+        ports: 'TCP 443',
+        source,
+        reason: 'ERP',
+        owner: 'finance-automation',
+        expires: '',
+      },
+      {
+        destination: 'all pods of namespaces with kubernetes.io/metadata.name=data',
+        ports: 'all',
+        source,
+        reason: 'a migration',
+        owner: 'finance-automation',
+        expires: '2030-01-01T00:00:00Z',
+      },
+      {
+        destination: '192.0.2.1/32',
+        ports: 'TCP 6443',
+        source,
+        reason: 'its own API',
+        owner: 'finance-automation',
+        expires: '',
+      },
+    ]);
+    expect(rows[0]).toMatchObject({ ports: 'UDP 53, TCP 53', expires: '' });
+  });
+
+  it('has what others allow its pods last, and nothing of what they allow other pods', () => {
+    const policies = [
+      foreign('open', { egress: [{ ports: [{ port: 80 }] }] }),
+      foreign('elsewhere', { podSelector: { matchLabels: { app: 'x' } }, egress: [{}] }),
+      foreign('deny', { egress: [] }),
+      ...own,
+    ];
+    expect(egressRows({ workflow, policies, pods }).at(-1)).toEqual({
+      destination: 'everywhere',
+      ports: 'TCP 80',
+      source: 'open',
+      reason: 'not of the allowlist',
+      owner: '',
+      expires: '',
+    });
+    expect(egressRows({ workflow, policies, pods })).toHaveLength(6);
+  });
+
+  it('says what is still allowed although nobody lists it any more', () => {
+    const fewer = { ...workflow, spec: { ...workflow.spec, egress: [] } };
+    expect(egressRows({ workflow: fewer, policies: own, pods }).at(-1)?.reason).toBe(
+      'no longer listed',
+    );
+  });
+});

@@ -1,0 +1,171 @@
+import { isDeepStrictEqual } from 'node:util';
+import { label } from '../../api/names.ts';
+import type { NetworkPolicy, Pod } from '../../api/objects.ts';
+import { resources } from '../../api/resources.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import { isolating, type Labels } from '../../guardrails/egress/evaluate.ts';
+import { lastKnown } from '../../guardrails/egress/named-peers.ts';
+import {
+  dnsRule,
+  egressRulesOf,
+  type EgressRule,
+  type NamedPeers,
+} from '../../guardrails/egress/rules.ts';
+import { peerWords, portWords } from '../../guardrails/egress/widened.ts';
+import { isControlledBy } from '../../runtime/applier.ts';
+import {
+  exit,
+  isForbidden,
+  outputOptions,
+  required,
+  UsageError,
+  type Command,
+  type Session,
+} from '../command.ts';
+import { print, type Columns } from '../print.ts';
+
+const form = 'egress NAME';
+
+/** What the pods of a Workflow reach, whoever allowed it. */
+export const egressCommand: Command = {
+  name: 'egress',
+  usage: [[form, 'where the pods of a Workflow may connect, and who allowed it']],
+  options: outputOptions,
+  run: async (session) => {
+    const name = required(session.names[0], form);
+    const { client, namespace } = session;
+    const [workflow, policies] = await Promise.all([
+      client.get(resources.workflows, { namespace, name }),
+      client.list(resources.networkPolicies, { namespace }),
+    ]);
+    if (workflow === undefined) {
+      throw new UsageError(`there is no Workflow ${name} in namespace ${namespace}`);
+    }
+    const pods = await labelsOfPods(session, name);
+    const view = { workflow, policies, pods };
+    if (isOpen(view)) {
+      session.stderr(
+        `Warning: no NetworkPolicy selects the pods of ${name}: they reach everything. See kubectl describe awf ${name} -n ${namespace}.`,
+      );
+      return exit.failed;
+    }
+    print(session, egressRows(view), columns, 'Nothing: its NetworkPolicies are closed.');
+    return exit.ok;
+  },
+};
+
+/** Labels of the pods, as far as the user may see them; all carry the one of their identity. */
+async function labelsOfPods(session: Session, name: string): Promise<Labels[]> {
+  const own = { [label.identity]: name };
+  try {
+    const pods: Pod[] = await session.client.list(resources.pods, {
+      namespace: session.namespace,
+      fieldSelector: `spec.serviceAccountName=${name},status.phase!=Succeeded,status.phase!=Failed`,
+    });
+    return [own, ...pods.map(({ metadata }) => metadata.labels ?? {})];
+  } catch (error) {
+    if (!isForbidden(error)) throw error;
+    session.stderr(
+      'You may not list pods: policies of others that select some of them alone are not shown.',
+    );
+    return [own];
+  }
+}
+
+export interface EgressView {
+  workflow: Workflow;
+  /** All of the namespace. */
+  policies: readonly NetworkPolicy[];
+  /** Labels of its pods. */
+  pods: readonly Labels[];
+}
+
+export interface EgressRow {
+  destination: string;
+  ports: string;
+  /** Names of the policies that allow it. */
+  source: string;
+  reason: string;
+  /** Team of the Workflow; empty where nobody of it listed the destination. */
+  owner: string;
+  /** RFC 3339; empty where it doesn't end. */
+  expires: string;
+}
+
+const columns: Columns<EgressRow> = {
+  DESTINATION: ({ destination }) => destination,
+  PORTS: ({ ports }) => ports,
+  SOURCE: ({ source }) => source,
+  REASON: ({ reason }) => reason,
+  OWNER: ({ owner }) => owner,
+  EXPIRES: ({ expires }) => expires,
+};
+
+/** Whether a pod of it is isolated by no policy at all. */
+function isOpen({ workflow, policies, pods }: EgressView): boolean {
+  const { namespace = '' } = workflow.metadata;
+  return pods.some((labels) => isolating(policies, { namespace, labels }, 'Egress').length === 0);
+}
+
+/** One row for each destination that stands in a policy, listed ones first. */
+export function egressRows({ workflow, policies, pods }: EgressView): EgressRow[] {
+  const { namespace = '' } = workflow.metadata;
+  const holding = policies.filter((policy) =>
+    pods.some((labels) => isolating([policy], { namespace, labels }, 'Egress').length > 0),
+  );
+  const rows = holding.flatMap((policy) => {
+    const isOwn = isControlledBy(policy, workflow);
+    const named = lastKnown(policy);
+    return (policy.spec.egress ?? []).flatMap((rule) =>
+      rowsOf(rule, policy, isOwn ? explain(rule, workflow, named) : ofOthers),
+    );
+  });
+  // The same of several policies is one row.
+  const merged = new Map<string, EgressRow>();
+  for (const { source, ...row } of rows) {
+    const key = JSON.stringify(row);
+    const before = merged.get(key)?.source;
+    merged.set(key, { ...row, source: before === undefined ? source : `${before}, ${source}` });
+  }
+  const rank = ({ owner }: EgressRow): number => (owner === ofOthers.owner ? 1 : 0);
+  return [...merged.values()].toSorted((a, b) => rank(a) - rank(b));
+}
+
+type Explanation = Pick<EgressRow, 'reason' | 'owner' | 'expires'>;
+
+const ofOthers: Explanation = { reason: 'not of the allowlist', owner: '', expires: '' };
+
+/** The entries of the allowlist that a rule stands for. */
+function explain(rule: EgressRule, { spec }: Workflow, named: NamedPeers): Explanation {
+  const isDNS = [dnsRule, ...(named.DNS ?? [])].some((one) => isDeepStrictEqual(one, rule));
+  const entries = (spec.egress ?? []).filter((entry) =>
+    egressRulesOf(entry, named).some((one) => isDeepStrictEqual(one, rule)),
+  );
+  const reasons = entries.map(({ reason }) => reason);
+  if (isDNS) reasons.unshift('every automation reaches DNS');
+  return {
+    reason: reasons.length === 0 ? 'no longer listed' : [...new Set(reasons)].join('; '),
+    owner: spec.owner?.team ?? '-',
+    // Where one of them doesn't end, the destination doesn't.
+    expires: entries.every(({ expires }) => expires !== undefined)
+      ? (entries
+          .map(({ expires = '' }) => expires)
+          .toSorted()
+          .at(-1) ?? '')
+      : '',
+  };
+}
+
+function rowsOf(
+  { to = [], ports = [] }: EgressRule,
+  { metadata }: NetworkPolicy,
+  explanation: Explanation,
+): EgressRow[] {
+  const destinations = to.length === 0 ? ['everywhere'] : to.map(peerWords);
+  return destinations.map((destination) => ({
+    destination,
+    ports: ports.length === 0 ? 'all' : ports.map(portWords).join(', '),
+    source: metadata.name,
+    ...explanation,
+  }));
+}

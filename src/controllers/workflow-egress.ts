@@ -1,0 +1,119 @@
+import type { Finding } from '../api/conditions.ts';
+import { label } from '../api/names.ts';
+import type { NetworkPolicy, Pod } from '../api/objects.ts';
+import type { EgressProbe, WorkflowSpec } from '../api/workflow.ts';
+import { declaredFinding } from '../guardrails/egress/findings.ts';
+import { lastKnown } from '../guardrails/egress/named-peers.ts';
+import { planEgress, type EgressPlan } from '../guardrails/egress/plan.ts';
+import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
+import { enforcedFinding } from '../guardrails/egress/probe.ts';
+import type { NamedPeers } from '../guardrails/egress/rules.ts';
+import { widenedBy, widenedFinding, type Widening } from '../guardrails/egress/widened.ts';
+import { isGuarded, type Problem } from '../guardrails/requirements.ts';
+import { isControlledBy } from '../runtime/applier.ts';
+import { isEgressClosed, isWithheld, type WorkflowView } from './workflow-findings.ts';
+import type { ApprovalState } from './workflow-approval.ts';
+import { hasEnded, usesKubeAPI } from './workflow-indexes.ts';
+
+/** What is known of a Workflow and of its egress. */
+export interface Observation extends WorkflowView {
+  /** `undefined` where it can't be read: then nothing is changed. */
+  spec: WorkflowSpec | undefined;
+  /** Ours by their controller reference. */
+  policies: readonly NetworkPolicy[];
+  /** Policies of its namespace that may select its pods; some of its own may be among them. */
+  others: readonly NetworkPolicy[];
+  /** Pods that run as the identity. */
+  pods: readonly Pod[];
+  /** Every such pod carries the label of the identity, and every new one will. */
+  isCertain: boolean;
+  /** What could be looked up of named peers. */
+  named: NamedPeers;
+  /** The last result of a pod that tried whether policies are enforced. */
+  probe: EgressProbe | undefined;
+  approval: ApprovalState;
+}
+
+/** @returns `undefined` where the spec can't be read: then nothing is changed */
+export function planOf(view: Observation, missing: readonly Problem[]): EgressPlan | undefined {
+  const { workflow, spec, targets, namespace, policies, allowlist, named } = view;
+  if (spec === undefined) return undefined;
+  return planEgress({
+    workflow,
+    entries: allowlist.egress,
+    ingress: allowlist.ingress,
+    named,
+    workloads: [
+      ...view.foundByOwnLabels,
+      ...(view.isCertain ? [] : targets.runs.filter(hasOwnPodLabels)),
+    ],
+    live: policies,
+    isWithheld: isWithheld(view, missing),
+    isClosed: isEgressClosed(view),
+    isGuarded: isGuarded(namespace),
+  });
+}
+
+/**
+ * The conditions `EgressDeclared`, `EgressEnforced`, and `EgressWidened`, which is true when it is
+ * bad.
+ *
+ * @param problems what keeps the policies from standing
+ * @param now milliseconds since the epoch
+ */
+export function egressFindings(
+  view: Observation,
+  plan: EgressPlan | undefined,
+  missing: readonly Problem[],
+  problems: readonly Problem[],
+  now: number,
+): Finding[] {
+  const { egress, ingress, expired } = view.allowlist;
+  return [
+    declaredFinding({
+      destinations: egress.length,
+      sources: ingress.length,
+      expired,
+      unknownPeers: unknownPeers(view),
+      isWithheld: isWithheld(view, missing),
+      isClosed: isEgressClosed(view),
+      problems: [...missing, ...problems],
+    }),
+    enforcedFinding(view.workflow.metadata.name, view.probe, now),
+    widenedFinding(wideningsOf(view, plan)),
+  ];
+}
+
+/** Named peers that could not be looked up, of those that it uses. */
+function unknownPeers({ workflow, policies, named }: Observation): string[] {
+  const knewDNS = policies.some((policy) => lastKnown(policy).DNS !== undefined);
+  return [
+    ...(named.DNS === undefined && knewDNS ? ['DNS'] : []),
+    ...(named.KubeAPI === undefined && usesKubeAPI(workflow) ? ['KubeAPI'] : []),
+  ];
+}
+
+/** What policies of others let its pods reach beyond its own. */
+function wideningsOf(
+  { workflow, targets, policies, others, pods }: Observation,
+  plan: EgressPlan | undefined,
+): Widening[] {
+  const foreign = others.filter((policy) => !isControlledBy(policy, workflow));
+  if (foreign.length === 0) return [];
+  const { name, namespace = '' } = workflow.metadata;
+  const own = { [label.identity]: name };
+  const all = [
+    own,
+    // What a template says, a pod of it will have, too.
+    ...[...targets.workloads, ...targets.runs, ...targets.untargeted]
+      .filter(({ serviceAccountName }) => serviceAccountName === name)
+      .map(({ podLabels }) => ({ ...podLabels, ...own })),
+    ...pods.filter((pod) => !hasEnded(pod)).map(({ metadata }) => metadata.labels ?? own),
+  ];
+  return widenedBy({
+    namespace,
+    pods: [...new Map(all.map((labels) => [JSON.stringify(labels), labels])).values()],
+    own: plan?.policies.map(({ desired }) => desired) ?? policies,
+    others: foreign,
+  });
+}

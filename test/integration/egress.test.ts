@@ -1,0 +1,323 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { label } from '../../src/api/names.ts';
+import type { Condition, NetworkPolicy, Pod } from '../../src/api/objects.ts';
+import { run } from '../../src/cli/run.ts';
+import { dnsRule } from '../../src/guardrails/egress/rules.ts';
+import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import {
+  getObject,
+  installGuardrails,
+  kubectlOk,
+  listObjects,
+  waitForCondition,
+} from '../operator/cluster.ts';
+import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+
+const name = 'poster';
+const namespace = 'finance';
+const owner = { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' };
+const own = 'automationguardrails.dev/v1alpha1';
+
+let controlPlane: ControlPlane;
+let kubeconfigPath: string;
+let operator: OperatorProcess;
+
+beforeAll(async () => {
+  controlPlane = await startControlPlane({ controllerManagerQps: 500 });
+  kubeconfigPath = await installGuardrails(controlPlane);
+  await controlPlane.apply([clusterDNS, apiServer]);
+  operator = await startOperator({ kubeconfigPath });
+  await controlPlane.apply([
+    guarded(namespace, 'prod'),
+    {
+      apiVersion: own,
+      kind: 'AutomationIdentity',
+      metadata: { name, namespace },
+      spec: { purpose: 'posts invoices', owner },
+    },
+    deployment,
+  ]);
+});
+
+afterAll(async () => {
+  operator?.kill();
+  await controlPlane?.stop();
+});
+
+function guarded(of: string, environment: string): object {
+  const labels = { [label.environment]: environment };
+  return { apiVersion: 'v1', kind: 'Namespace', metadata: { name: of, labels } };
+}
+
+const clusterDNS = {
+  apiVersion: 'v1',
+  kind: 'Service',
+  metadata: { name: 'kube-dns', namespace: 'kube-system' },
+  spec: {
+    selector: { 'k8s-app': 'kube-dns' },
+    ports: [
+      { name: 'dns', port: 53, protocol: 'UDP' },
+      { name: 'dns-tcp', port: 53, protocol: 'TCP' },
+    ],
+  },
+};
+
+/** The control plane of the tests listens on loopback, which is no address for a pod. */
+const apiServer = {
+  apiVersion: 'discovery.k8s.io/v1',
+  kind: 'EndpointSlice',
+  metadata: {
+    name: 'kubernetes',
+    namespace: 'default',
+    labels: { 'kubernetes.io/service-name': 'kubernetes' },
+  },
+  addressType: 'IPv4',
+  endpoints: [{ addresses: ['192.0.2.10'], conditions: { ready: true } }],
+  ports: [{ name: 'https', port: 6443, protocol: 'TCP' }],
+};
+
+const deployment = {
+  apiVersion: 'apps/v1',
+  kind: 'Deployment',
+  metadata: { name: 'web', namespace },
+  spec: {
+    replicas: 1,
+    selector: { matchLabels: { app: 'web' } },
+    template: {
+      metadata: { labels: { app: 'web' } },
+      spec: {
+        serviceAccountName: name,
+        containers: [{ name: 'main', image: 'registry.example/automation:1' }],
+      },
+    },
+  },
+};
+
+const erp = { cidr: '203.0.113.10/32', ports: [{ port: 443 }], reason: 'ERP' };
+
+async function declare(spec: object): Promise<void> {
+  await controlPlane.apply([
+    {
+      apiVersion: own,
+      kind: 'Workflow',
+      metadata: { name, namespace },
+      spec: {
+        owner,
+        targets: [{ group: 'apps', kind: 'Deployment', name: 'web' }],
+        egress: [erp],
+        ...spec,
+      },
+    },
+  ]);
+}
+
+function condition(type: string, status: string, reason: string): Promise<Condition> {
+  return waitFor(`${type} ${status} ${reason}`, async () => {
+    const found = await waitForCondition(
+      controlPlane,
+      { kind: 'awf', name, namespace },
+      type,
+      status,
+    );
+    return found.reason === reason && found;
+  });
+}
+
+/** The one policy, once it is as it should be. */
+function policy(
+  what: string,
+  isSo: (spec: NetworkPolicy['spec']) => boolean,
+): Promise<NetworkPolicy> {
+  return waitFor(what, async () => {
+    const [found, ...others] = await listObjects<NetworkPolicy>(
+      controlPlane,
+      'networkpolicies',
+      namespace,
+    );
+    const ours = found?.metadata.labels?.[label.workflow] === name;
+    return others.length === 0 && ours && isSo(found.spec) && found;
+  });
+}
+
+async function clusterIPOf(service: string, of: string): Promise<string> {
+  const found = await getObject<{ spec: { clusterIP: string } }>(
+    controlPlane,
+    'service',
+    service,
+    of,
+  );
+  return found?.spec.clusterIP ?? '';
+}
+
+async function cli(...argv: string[]): Promise<string> {
+  const lines: string[] = [];
+  const write = (line: string): unknown => lines.push(line);
+  await run({
+    argv: [...argv, `--namespace=${namespace}`, `--kubeconfig=${controlPlane.kubeconfigPath}`],
+    stdout: write,
+    stderr: write,
+  });
+  return lines.join('\n');
+}
+
+describe('the egress of an automation', () => {
+  it('is one policy for the pods that admission labels, with the addresses of named peers', async () => {
+    await declare({
+      egress: [erp, { peer: 'KubeAPI', reason: 'its own API' }],
+      ingress: [{ peer: 'SameNamespace', ports: [{ port: 8080 }], reason: 'the front end' }],
+    });
+    await condition('EgressDeclared', 'True', 'Declared');
+    const dns = await clusterIPOf('kube-dns', 'kube-system');
+    const api = await clusterIPOf('kubernetes', 'default');
+    const { spec } = await policy('the policy', ({ egress = [] }) => egress.length === 5);
+    expect(spec.podSelector).toEqual({ matchLabels: { [label.identity]: name } });
+    expect(spec.egress).toEqual([
+      dnsRule,
+      { to: [{ ipBlock: { cidr: `${dns}/32` } }], ports: dnsRule.ports },
+      { to: [{ ipBlock: { cidr: erp.cidr } }], ports: [{ protocol: 'TCP', port: 443 }] },
+      {
+        to: [{ ipBlock: { cidr: '192.0.2.10/32' } }],
+        ports: [{ protocol: 'TCP', port: 6443 }],
+      },
+      { to: [{ ipBlock: { cidr: `${api}/32` } }], ports: [{ protocol: 'TCP', port: 443 }] },
+    ]);
+    expect(spec.ingress).toEqual([
+      { from: [{ podSelector: {} }], ports: [{ protocol: 'TCP', port: 8080 }] },
+    ]);
+    const pods = await waitFor('a pod', async () => {
+      const found = await listObjects<Pod>(controlPlane, 'pods', namespace);
+      return found.length > 0 && found;
+    });
+    expect(pods[0]?.metadata.labels).toMatchObject({ [label.identity]: name });
+  });
+
+  it('says honestly that nobody knows whether it is enforced', async () => {
+    const enforced = await condition('EgressEnforced', 'Unknown', 'NotProbed');
+    expect(enforced.message).toContain('kubectl guardrails probe poster');
+  });
+
+  it('is enforced or not, as a pod of it finds that tries', async () => {
+    // No kubelet runs here: the test says what the pod would have said.
+    const answer = async (message: string): Promise<void> => {
+      const pod = await waitFor('the pod', async () => {
+        const pods = await listObjects<Pod>(controlPlane, 'pods', namespace);
+        return pods.find(({ metadata }) => metadata.name.includes('-egress-probe-'));
+      });
+      const terminated = { exitCode: 0, message, finishedAt: new Date().toISOString() };
+      const status = {
+        phase: 'Succeeded',
+        containerStatuses: [
+          {
+            name: 'probe',
+            image: 'x',
+            imageID: '',
+            ready: false,
+            restartCount: 0,
+            state: { terminated },
+          },
+        ],
+      };
+      await kubectlOk(controlPlane, [
+        'patch',
+        'pod',
+        pod.metadata.name,
+        `--namespace=${namespace}`,
+        '--subresource=status',
+        '--type=merge',
+        `--patch=${JSON.stringify({ status })}`,
+      ]);
+    };
+    expect(await cli('probe', name)).toContain('--denied');
+    await declare({});
+    await policy('without the API server', ({ egress = [] }) => egress.length === 3);
+    const [no] = await Promise.all([cli('probe', name), answer('denied=reached allowed=reached')]);
+    expect(no).toContain('EgressEnforced False (NotEnforced)');
+    const [yes] = await Promise.all([
+      cli('probe', name, '--denied=192.0.2.1:443', '--allowed=203.0.113.10:443'),
+      answer('denied=failed allowed=reached'),
+    ]);
+    expect(yes).toContain('EgressEnforced True (Enforced)');
+    expect(await cli('probe', name, '--denied=203.0.113.10:443')).toContain('a policy allows');
+    const pods = await listObjects<Pod>(controlPlane, 'pods', namespace);
+    expect(pods.filter(({ metadata }) => metadata.name.includes('probe'))).toEqual([]);
+  });
+
+  it("follows the cluster's DNS, and keeps what it knew when that is gone", async () => {
+    const extra = { 'k8s-app': 'other-dns' };
+    await controlPlane.apply([{ ...clusterDNS, spec: { ...clusterDNS.spec, selector: extra } }]);
+    const followed = await policy('the new pods', ({ egress = [] }) =>
+      egress.some(({ to }) => to?.[0]?.podSelector?.matchLabels?.['k8s-app'] === 'other-dns'),
+    );
+    await kubectlOk(controlPlane, ['delete', 'service', 'kube-dns', '-n=kube-system']);
+    const unknown = await condition('EgressDeclared', 'False', 'PeersUnknown');
+    expect(unknown.message).toContain('The addresses of DNS');
+    const kept = await policy('the policy', () => true);
+    expect(kept.metadata.resourceVersion).toBe(followed.metadata.resourceVersion);
+
+    // Also by an operator that has never seen it.
+    await operator.stop();
+    operator = await startOperator({ kubeconfigPath });
+    await controlPlane.apply([clusterDNS]);
+    await condition('EgressDeclared', 'True', 'Declared');
+    const after = await policy('the pods that everybody reaches', ({ egress = [] }) =>
+      egress.every(({ to }) => to?.[0]?.podSelector?.matchLabels?.['k8s-app'] !== 'other-dns'),
+    );
+    expect(after.metadata.uid).toBe(kept.metadata.uid);
+  });
+
+  it('withdraws an entry when it ends', async () => {
+    const expires = `${new Date(Date.now() + 4_000).toISOString().slice(0, 19)}Z`;
+    await declare({ egress: [{ cidr: '198.51.100.0/24', reason: 'a migration', expires }] });
+    const ended = await condition('EgressDeclared', 'True', 'EntriesExpired');
+    expect(ended.message).toContain(`198.51.100.0/24 (${expires})`);
+    await policy('without it', ({ egress = [] }) => egress.length === 2);
+  });
+
+  it('has no peers in other environments, also where they come to be in one', async () => {
+    await declare({ egress: [erp, { namespace: 'shared', reason: 'its records' }] });
+    await policy('with it', ({ egress = [] }) => egress.length === 4);
+    await controlPlane.apply([guarded('shared', 'test')]);
+    const held = await condition('Held', 'True', 'OtherEnvironment');
+    expect(held.message).toContain('namespace shared');
+    await policy('without it', ({ egress = [] }) => egress.length === 3);
+    await declare({});
+    await condition('Held', 'False', 'Complete');
+  });
+
+  it('is told of policies that widen it, and shows everything as a table', async () => {
+    await controlPlane.apply([
+      {
+        apiVersion: 'networking.k8s.io/v1',
+        kind: 'NetworkPolicy',
+        metadata: { name: 'open', namespace },
+        spec: {
+          podSelector: { matchLabels: { app: 'web' } },
+          policyTypes: ['Egress'],
+          egress: [
+            {
+              to: [{ ipBlock: { cidr: '10.0.0.0/8', except: ['10.1.0.0/16'] } }],
+              ports: [{ port: 1, endPort: 9 }],
+            },
+          ],
+        },
+      },
+    ]);
+    const widened = await condition('EgressWidened', 'True', 'PoliciesOfOthers');
+    expect(widened.message).toContain('open (10.0.0.0/8 except 10.1.0.0/16 on TCP 1-9).');
+    const metrics = await waitFor('the metric', async () => {
+      const text = await (await fetch(operator.metricsUrl())).text();
+      return /^automation_guardrails_workflow_egress\{condition="EgressWidened",status="True"\} 1$/m.test(
+        text,
+      );
+    });
+    expect(metrics).toBe(true);
+
+    const table = await cli('egress', name);
+    expect(table).toMatch(/^203\.0\.113\.10\/32 +TCP 443 +poster-egress-\w+ +ERP +finance$/m);
+    expect(table).toMatch(/^10\.0\.0\.0\/8 except 10\.1\.0\.0\/16 +TCP 1-9 +open +not of the/m);
+
+    await kubectlOk(controlPlane, ['delete', 'networkpolicy', 'open', `-n=${namespace}`]);
+    await condition('EgressWidened', 'False', 'AsListed');
+  });
+});
