@@ -146,7 +146,7 @@ function customResourceDefinition(definition: KindDefinition): KubeObject {
           name: version,
           served: true,
           storage: true,
-          subresources: { status: {} },
+          ...(definition.status !== undefined && { subresources: { status: {} } }),
           additionalPrinterColumns: definition.columns.map(printerColumn),
           schema: {
             openAPIV3Schema: {
@@ -157,7 +157,9 @@ function customResourceDefinition(definition: KindDefinition): KubeObject {
                 kind: { type: 'string' },
                 metadata: { type: 'object' },
                 spec: structuralSchema(definition.spec),
-                status: structuralSchema(definition.status),
+                ...(definition.status !== undefined && {
+                  status: structuralSchema(definition.status),
+                }),
               },
               required: ['spec'],
               'x-kubernetes-validations': definition.rules,

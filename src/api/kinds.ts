@@ -4,6 +4,7 @@ import {
   automationIdentitySpecSchema,
   automationIdentityStatusSchema,
 } from './automation-identity.ts';
+import { evidenceSegmentRules, evidenceSegmentSpecSchema } from './evidence-segment.ts';
 import { identityNameRules, type ValidationRule } from './fields.ts';
 import {
   clusterKillSwitchSpecSchema,
@@ -30,7 +31,8 @@ export interface KindDefinition {
   /** First sentence of `kubectl explain`. */
   readonly description: string;
   readonly spec: z.ZodObject;
-  readonly status: z.ZodObject;
+  /** Absent: the kind has no status, and no subresource of that name. */
+  readonly status?: z.ZodObject;
   /** Rules over the whole object. */
   readonly rules: readonly ValidationRule[];
   readonly columns: readonly PrinterColumn[];
@@ -181,6 +183,46 @@ export const kinds: readonly KindDefinition[] = [
       ),
       conditionColumn('Ready', 'Ready', 'The stop is complete.'),
       ageColumn,
+    ],
+  },
+  {
+    resource: resources.evidenceSegments,
+    shortName: 'evs',
+    description:
+      'An EvidenceSegment is a part of the record of everything that was done by and to an automation: a chain of records, each with the hash of the one before. The operator appends to it; nobody changes a record, or takes one out. Read it with `kubectl guardrails timeline`.',
+    spec: evidenceSegmentSpecSchema,
+    rules: evidenceSegmentRules,
+    columns: [
+      {
+        name: 'Chain',
+        type: 'string',
+        jsonPath: '.spec.chain',
+        description: 'Whose records these are.',
+      },
+      {
+        name: 'First',
+        type: 'integer',
+        jsonPath: '.spec.first',
+        description: 'Sequence of the first record.',
+      },
+      {
+        name: 'Last',
+        type: 'integer',
+        jsonPath: '.spec.head.sequence',
+        description: 'Sequence of the last record.',
+      },
+      {
+        name: 'Sealed',
+        type: 'string',
+        jsonPath: '.spec.sealed',
+        description: 'It is complete, and the next one has begun.',
+      },
+      {
+        name: 'Signed',
+        type: 'date',
+        jsonPath: '.spec.head.time',
+        description: 'Time since the last record was signed.',
+      },
     ],
   },
 ];

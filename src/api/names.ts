@@ -28,6 +28,12 @@ export const label = {
   identity: `${GROUP}/identity`,
   /** On children: name of the Workflow that they belong to. */
   workflow: `${GROUP}/workflow`,
+  /** On an EvidenceSegment: the chain that it is part of. */
+  chain: `${GROUP}/chain`,
+  /** On an EvidenceSegment: it is complete, and the next one has begun. */
+  sealed: `${GROUP}/sealed`,
+  /** On a ConfigMap: heads of evidence, written by the operator alone. */
+  evidence: `${GROUP}/evidence`,
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 
@@ -112,6 +118,8 @@ export const annotation = {
   ownerDigest: `${GROUP}/owner-digest`,
   /** On a generated Secret: the rotation whose consumers were all restarted. */
   consumersRestarted: `${GROUP}/consumers-restarted`,
+  /** On an EvidenceSegment: hash of its last record, set by whoever took a copy of it elsewhere. */
+  exported: `${GROUP}/exported`,
   /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */
   restartedAt: `${GROUP}/restarted-at`,
 } as const;

@@ -132,6 +132,10 @@ export interface Secret extends KubeObject {
   data?: Record<string, string>;
 }
 
+export interface ConfigMap extends KubeObject {
+  data?: Record<string, string>;
+}
+
 export interface NetworkPolicyPeer {
   ipBlock?: { cidr: string; except?: string[] };
   namespaceSelector?: LabelSelector;

@@ -28,7 +28,6 @@ function first(): KindDefinition {
 function kindSection(definition: KindDefinition): string {
   const { resource, description, shortName, columns, rules } = definition;
   const spec = fieldsOf(structuralSchema(definition.spec), 'spec');
-  const status = fieldsOf(structuralSchema(definition.status), 'status');
   const refusals = [
     ...rules.map(({ message }) => ({ path: '(the object)', message })),
     ...spec.flatMap(({ path, schema }) =>
@@ -45,8 +44,15 @@ function kindSection(definition: KindDefinition): string {
       ['Where', 'Sentence'],
       refusals.map(({ path, message }) => [code(path), message]),
     ),
-    '### Status',
-    table(['Field', 'Type', 'Description'], status.map(fieldRow)),
+    ...(definition.status === undefined
+      ? []
+      : [
+          '### Status',
+          table(
+            ['Field', 'Type', 'Description'],
+            fieldsOf(structuralSchema(definition.status), 'status').map(fieldRow),
+          ),
+        ]),
     `### Columns of \`kubectl get ${shortName}\``,
     table(
       ['Column', 'Meaning'],

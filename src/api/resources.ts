@@ -1,4 +1,5 @@
 import type {
+  ConfigMap,
   KubeObject,
   Lease,
   Namespace,
@@ -15,6 +16,7 @@ import type {
 } from './objects.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
+import type { EvidenceSegment } from './evidence-segment.ts';
 import type { KillSwitch } from './kill-switch.ts';
 import type { Workflow } from './workflow.ts';
 import { GROUP, VERSION } from './names.ts';
@@ -62,6 +64,13 @@ export const resources = {
     'clusterkillswitches',
     false,
   ),
+  evidenceSegments: defineResource<EvidenceSegment>(
+    GROUP,
+    VERSION,
+    'EvidenceSegment',
+    'evidencesegments',
+  ),
+  configMaps: defineResource<ConfigMap>('', 'v1', 'ConfigMap', 'configmaps'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   /** What is created on the subresource `token` of a ServiceAccount. */
