@@ -1,6 +1,7 @@
 import { childrenPolicies } from './children.ts';
 import { credentialPolicies } from './credentials.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
+import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
@@ -42,6 +43,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...podPolicies(),
     ...childrenPolicies(),
     ...roleBindingPolicies(),
+    ...evidencePolicies(),
   ];
 }
 

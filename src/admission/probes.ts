@@ -346,6 +346,11 @@ const ofIdentities: Record<string, PolicyProbe> = {
   },
 };
 
+const ofEvidence: Record<string, PolicyProbe> = {
+  evidence: compared(mayDoSo),
+  'evidence-anchors': compared(mayDoSo),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -392,6 +397,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofAnnotation,
     ...ofFences,
     ...ofIdentities,
+    ...ofEvidence,
     ...ofWorkloads,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );

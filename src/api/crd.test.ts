@@ -75,6 +75,10 @@ describe('customResourceDefinitions', () => {
         'automationguardrails.dev_clusterkillswitches.yaml',
         'clusterkillswitches.automationguardrails.dev',
       ],
+      [
+        'automationguardrails.dev_evidencesegments.yaml',
+        'evidencesegments.automationguardrails.dev',
+      ],
     ]);
   });
 });

@@ -48,6 +48,7 @@ function isSub(item: Resource | [Resource, string]): item is [Resource, string] 
 
 const { workflows, automationIdentities, killSwitches, clusterKillSwitches } = resources;
 const kinds = [workflows, automationIdentities, killSwitches, clusterKillSwitches] as const;
+const seen = [...kinds, resources.evidenceSegments] as const;
 
 /** What the operator itself may do: exactly what it uses. No escalate, no bind, no impersonate. */
 export const operatorRole: RoleDefinition = {
@@ -60,6 +61,7 @@ export const operatorRole: RoleDefinition = {
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
     rule(['patch', 'delete', 'lift'], clusterKillSwitches),
+    rule(['list', 'create', 'patch', 'delete', 'record'], resources.evidenceSegments),
     // `represent` only to be able to grant it.
     rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),
     rule(read, resources.namespaces),
@@ -112,6 +114,14 @@ export const leaderElectionRole: RoleDefinition = {
   description: 'The Lease by which one replica leads.',
   namespaced: true,
   rules: [rule(['get', 'create', 'patch'], resources.leases)],
+};
+
+/** In the operator's own namespace. */
+export const anchorsRole: RoleDefinition = {
+  name: 'evidence',
+  description: 'Where heads of evidence, and the keys that sign them, are written down.',
+  namespaced: true,
+  rules: [rule(['get', 'list', 'create', 'patch', 'delete'], resources.configMaps)],
 };
 
 /** In the namespace of the standing probe, for its dry runs and for what stands there for good. */
@@ -168,8 +178,8 @@ export const childrenRole: RoleDefinition = {
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
-    description: 'See automations and kill switches.',
-    rules: [rule(read, ...kinds)],
+    description: 'See automations, kill switches and evidence.',
+    rules: [rule(read, ...seen)],
   },
   {
     name: 'requester',
@@ -207,6 +217,11 @@ export const userRoles: readonly RoleDefinition[] = [
     description:
       'Release a ClusterKillSwitch alone, also without an operator. For the few who answer for it.',
     rules: [rule(read, ...kinds), rule(['patch', 'break-glass'], clusterKillSwitches)],
+  },
+  {
+    name: 'auditor',
+    description: 'Read evidence, and mark it as exported.',
+    rules: [rule(read, ...seen), rule(['patch', 'export'], resources.evidenceSegments)],
   },
   {
     name: 'break-glass',

@@ -565,6 +565,14 @@ export const threats = [
     why: 'The fence goes by the name, whatever the Workflow says, and whether there is one. Nothing is granted while the kill stands.',
   },
   {
+    id: 'evidence',
+    what: 'Write false evidence, change it, or take it away',
+    paths: [path(GROUP, ['evidencesegments'], all)],
+    reach: ['gitops', 'admin'],
+    outcome: 'StartsNothing',
+    why: "Who doesn't hold the verb record is refused; cluster-admin holds it, and what he forges or takes away is found by the signed heads that stand elsewhere.",
+  },
+  {
     id: 'namespace',
     what: 'Delete the namespace, or take its label environment away',
     paths: [

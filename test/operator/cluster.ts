@@ -36,6 +36,7 @@ export async function installGuardrails(
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',
     'crd/clusterkillswitches.automationguardrails.dev',
+    'crd/evidencesegments.automationguardrails.dev',
   ]);
   await apply('-k', file(mutation ? 'admission' : 'admission/validating'));
   await waitUntilFenceIsActive(controlPlane, mutation);

@@ -993,6 +993,7 @@ const attempts: Record<ThreatId, Course> = {
     ];
   },
 
+  evidence: () => [],
   'cluster-permission': () => [],
   policy: () => [],
   webhook: () => [],
