@@ -46,6 +46,11 @@ describe('parseConfig', () => {
       podGraceSeconds: 30,
       watchStaleAfterMs: 300_000,
       shutdownTimeoutMs: 5_000,
+      evidence: true,
+      evidenceSegments: 8,
+      evidenceRetentionMs: 7_776_000_000,
+      evidenceRequireExport: false,
+      evidenceKeyRotationMs: 7_776_000_000,
     });
   });
 

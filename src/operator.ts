@@ -32,6 +32,7 @@ import {
   keysFor as workflowKeysFor,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { EvidenceRecorder } from './evidence/recorder.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { RevokedTokens } from './guardrails/credentials/revoked-tokens.ts';
@@ -93,6 +94,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     client,
     logger,
     instance: config.instance,
+    onTold: (about, reason, message) => evidence?.told({ about, reason, message }),
     onDropped: () => metrics.countDroppedEvent(),
   });
 
@@ -109,6 +111,30 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   const caches = createCaches({ client, logger, metrics });
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
+
+  const evidence = config.evidence
+    ? new EvidenceRecorder({
+        client: new ApiServerClient({
+          kubeConfig,
+          userAgent: `${userAgent} evidence`,
+          metrics,
+          connections: evidenceConnections,
+        }),
+        caches: { ...caches, workloadCaches: caches.workloads, workloads },
+        logger,
+        metrics,
+        operatorNamespace: config.operatorNamespace,
+        instance: config.instance,
+        version,
+        limits: {
+          segments: config.evidenceSegments,
+          retentionMs: config.evidenceRetentionMs,
+          requireExport: config.evidenceRequireExport,
+        },
+        rotateKeyAfterMs: config.evidenceKeyRotationMs,
+        clock,
+      })
+    : undefined;
 
   const revokedTokens = new RevokedTokens({ clock });
   const mutation = new Mutation({
@@ -143,6 +169,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       revokedTokens,
       workloads,
       pods: caches.pods.store,
+      ...(evidence !== undefined && {
+        keepEvidence: (kill, signal) => evidence.keepKill(kill, signal),
+      }),
       foreignKinds: [...foreignKinds, ...catalogue],
       parallelism: config.killSwitchParallelism,
       podGraceSeconds: config.podGraceSeconds,
@@ -259,7 +288,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
-  const led = wireLed(caches, { identity, workflow, fence, metrics });
+  const led = wireLed(caches, { identity, workflow, fence, metrics, evidence });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -304,6 +333,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         name: 'controllers',
         run: async (signal) => {
           const watching = new AbortController();
+          const recording = new AbortController();
           // Readiness doesn't wait for those that a kill doesn't need.
           const watches = Promise.all(
             [...caches.all, ...caches.optional, policies].map((cache) =>
@@ -316,6 +346,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           await Promise.race([synced, aborted(signal)]);
           if (!signal.aborted) {
             logger.info('Caches synced');
+            const recorded = evidence?.run(recording.signal);
             await Promise.all([
               mutation.run(signal, mutationCheckMs),
               killSwitch.run(signal, killSwitchKeys(caches)),
@@ -324,6 +355,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
                 ? elector.run(signal, { onStartedLeading: (until) => led(until) })
                 : led(signal),
             ]);
+            // Behind the controllers: what they did last is recorded, too.
+            recording.abort();
+            await recorded;
           }
           // Last: who works until the end sees what happens until the end.
           watching.abort();
@@ -336,6 +370,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     ],
   });
 }
+
+/** Requests for evidence in flight at a time: they hold nothing else up. */
+const evidenceConnections = 8;
 
 /** How often it is asked whether admission rewrites requests: a cluster is upgraded under us. */
 const mutationCheckMs = 60_000;
@@ -527,7 +564,14 @@ function wireLed(
     workflow,
     fence,
     metrics,
-  }: { identity: Controller; workflow: Controller; fence: Controller; metrics: Metrics },
+    evidence,
+  }: {
+    identity: Controller;
+    workflow: Controller;
+    fence: Controller;
+    metrics: Metrics;
+    evidence: EvidenceRecorder | undefined;
+  },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
@@ -588,6 +632,7 @@ function wireLed(
       identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
       workflow.run(signal, [...caches.workflows.store.list()].map(keyOf)),
       fence.run(signal, [fenceInForceKey]),
+      evidence?.lead(signal),
     ]);
     metrics.forgetObjects();
   };

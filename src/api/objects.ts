@@ -182,7 +182,12 @@ export interface Pod extends KubeObject {
     reason?: string;
     /** RFC 3339: when its node began with it. */
     startTime?: string;
+    containerStatuses?: {
+      state?: { terminated?: { exitCode?: number; reason?: string; finishedAt?: string } };
+    }[];
   };
+  /** Of the cache alone: how it ended, where it has; of its containers the worst. */
+  end?: { at?: string; exitCode?: number; reason?: string };
   /** Of the cache alone: which generated credentials it holds. */
   secrets?: PodSecrets;
 }

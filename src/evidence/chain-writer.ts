@@ -106,7 +106,7 @@ export class ChainWriter {
       const forgotten = [...known.state.keys()].filter((subject) => !state.has(subject));
       const hasRolled = await this.#write(known, records, signal);
       for (const subject of forgotten) known.state.delete(subject);
-      if (hasRolled) await this.#expire(known, signal);
+      if (hasRolled && known.nextIndex > 2) await this.#expire(known, signal);
       return records.length;
     } catch (error) {
       // It may have been written all the same.
@@ -118,7 +118,9 @@ export class ChainWriter {
   /** Lets go what the limits say, if the chain has anything. */
   async expire(signal: AbortSignal): Promise<void> {
     try {
-      await this.#expire((this.#known ??= await this.#read(signal)), signal);
+      const known = (this.#known ??= await this.#read(signal));
+      // The end of a chain never goes.
+      if (known.nextIndex > 2) await this.#expire(known, signal);
     } catch (error) {
       this.#known = undefined;
       throw error;

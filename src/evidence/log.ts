@@ -44,6 +44,7 @@ export interface EvidenceLogOptions {
 export interface EvidenceMetrics {
   countRecords(count: number): void;
   countEvidenceFailure(): void;
+  setEvidencePending(count: number): void;
 }
 
 interface Chain {
@@ -98,12 +99,13 @@ export class EvidenceLog {
     this.#wake?.();
   }
 
-  /** Nothing more is written of a chain whose namespace is gone. */
-  forget(key: string): void {
-    const chain = this.#chains.get(key);
-    if (chain === undefined) return;
-    this.#chains.delete(key);
-    this.#dirty.delete(chain);
+  /** Nothing more is written of a namespace that is gone. */
+  forget(namespace: string): void {
+    for (const [key, chain] of this.#chains) {
+      if (splitKey(key).namespace !== namespace) continue;
+      this.#chains.delete(key);
+      this.#dirty.delete(chain);
+    }
   }
 
   /** Writes until the signal aborts, then once more what waits. Never rejects. */
@@ -115,6 +117,7 @@ export class EvidenceLog {
       const now = this.#options.clock();
       const due = [...this.#dirty].filter(({ retryAt }) => retryAt <= now);
       await forEachBounded(due, parallelism, (chain) => this.#flush(chain, signal, false));
+      this.#options.metrics?.setEvidencePending(this.pending);
     }
     // The caller's client ends with it; a last write has a time of its own.
     const closing = AbortSignal.timeout(2_000);
@@ -264,7 +267,7 @@ function latest(observations: readonly Observation[]): Observation[] {
     }
     for (const fact of facts) {
       last.delete(fact.subject);
-      last.set(fact.subject, { facts: [fact] });
+      last.set(fact.subject, { ...observation, facts: [fact] });
     }
   }
   return [...last.values()];

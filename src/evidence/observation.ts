@@ -6,8 +6,13 @@ export interface Fact {
   subject: string;
   /** A digest, a time, or a word. */
   state: string;
-  /** Asked only where the state is new: it may look something up. */
-  draft: () => RecordDraft | Promise<RecordDraft>;
+  /**
+   * Asked only where the state is new: it may look something up.
+   *
+   * @param before what the chain says of the subject
+   * @returns `undefined`: nothing is recorded, and the chain goes on saying what it said
+   */
+  draft: (before: string | undefined) => RecordDraft | undefined | Promise<RecordDraft | undefined>;
   /**
    * Counted with others of the same key in one record instead of getting one of its own.
    * RFC 3339: the hour in which it happened.
@@ -23,8 +28,13 @@ export interface Observation {
    * stand any more. Absent: it speaks of its facts alone.
    */
   scope?: string;
+  /**
+   * Only subjects of which the chain says nothing are told: who looks at an older version than
+   * another writer must not take back what that one told.
+   */
+  onlyNew?: boolean;
   /** What to record of a subject that doesn't stand any more; `undefined`: nothing. */
-  gone?: (subject: string) => RecordDraft | undefined;
+  gone?: (subject: string, state: ReadonlyMap<string, string>) => RecordDraft | undefined;
 }
 
 /** A record that isn't in the chain yet. */
@@ -80,11 +90,11 @@ export async function pendingRecords(
     applyRecord(state, record);
     records.push(record);
   };
-  for (const { facts, scope, gone } of observations) {
+  for (const { facts, scope, gone, onlyNew = false } of observations) {
     for (const fact of facts) {
       const { subject, state: after } = fact;
       const before = state.get(subject);
-      if (before === after) continue;
+      if (before === after || (onlyNew && before !== undefined)) continue;
       if (fact.foldInto !== undefined) {
         // A subject that is counted once stays counted, whatever else is learned of it.
         if (before === undefined && !isSettled(state, after))
@@ -92,14 +102,15 @@ export async function pendingRecords(
         continue;
       }
       if (before === undefined && subject.startsWith(runScope) && isSettled(state, after)) continue;
-      const draft = await fact.draft();
+      const draft = await fact.draft(before);
+      if (draft === undefined) continue;
       add({ draft, subject, after, ...(before !== undefined && { before }) });
     }
     if (scope === undefined) continue;
     const standing = new Set(facts.map(({ subject }) => subject));
     for (const [subject, before] of state) {
       if (!subject.startsWith(scope) || standing.has(subject)) continue;
-      const draft = gone?.(subject);
+      const draft = gone?.(subject, state);
       if (draft === undefined) state.delete(subject);
       else add({ draft, subject, before });
     }
@@ -147,7 +158,8 @@ export async function foldedRecords(
       const counted = open.slice(at, at + maxFolded);
       const [first] = counted;
       if (first === undefined) continue;
-      const draft = await first.draft();
+      const draft = await first.draft(undefined);
+      if (draft === undefined) continue;
       const ends = counted.map(({ state: ended }) => ended).toSorted();
       const last = ends.at(-1) ?? '';
       const record: PendingRecord = {

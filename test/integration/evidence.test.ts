@@ -1,15 +1,27 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { segmentName, type EvidenceSegment } from '../../src/api/evidence-segment.ts';
+import { clusterChain, segmentName, type EvidenceSegment } from '../../src/api/evidence-segment.ts';
 import { annotation, label } from '../../src/api/names.ts';
 import { resources } from '../../src/api/resources.ts';
 import { ChainWriter } from '../../src/evidence/chain-writer.ts';
 import { publicKeyOf } from '../../src/evidence/head.ts';
+import type { EvidenceRecord } from '../../src/evidence/record.ts';
 import { verifyChain } from '../../src/evidence/verify.ts';
 import { ApiServerClient } from '../../src/runtime/client.ts';
 import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
-import { installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
+import { waitFor } from '../control-plane/wait.ts';
+import { automation, automationPods } from '../operator/automation.ts';
+import {
+  bob,
+  installGuardrails,
+  kubectlOk,
+  listObjects,
+  waitForCondition,
+  waitForPods,
+  waitUntilGone,
+} from '../operator/cluster.ts';
+import { startReplicas, type OperatorProcess } from '../operator/operator-process.ts';
 
 let controlPlane: ControlPlane;
 let kubeconfigPath: string;
@@ -33,6 +45,204 @@ const never = new AbortController().signal;
 async function segmentsOf(namespace: string): Promise<EvidenceSegment[]> {
   return await listObjects<EvidenceSegment>(controlPlane, 'evs', namespace);
 }
+
+function doubled(texts: readonly string[]): string[] {
+  return texts.filter((text, index) => texts.indexOf(text) !== index);
+}
+
+describe('what happens to an automation', () => {
+  const namespace = 'recorded';
+  let operators: OperatorProcess[] = [];
+
+  beforeAll(async () => {
+    operators = await startReplicas({ kubeconfigPath });
+  });
+
+  afterAll(async () => {
+    await Promise.all(operators.map((operator) => operator.stop()));
+  });
+
+  async function recordsOf(chain = 'invoice', of = namespace): Promise<EvidenceRecord[]> {
+    const segments = (await segmentsOf(of)).map(({ spec }) => spec);
+    const own = segments.filter((spec) => spec.chain === chain);
+    const { records, problems } = verifyChain(`${of}/${chain}`, own);
+    expect(problems).toEqual([]);
+    return records;
+  }
+
+  async function recorded(action: string, count = 1): Promise<EvidenceRecord[]> {
+    return await waitFor(`${count} records of ${action}`, async () => {
+      const records = (await recordsOf()).filter((record) => record.action === action);
+      return records.length >= count ? records : undefined;
+    });
+  }
+
+  it('is recorded from its beginning: who asked, what it may do, what it has', async () => {
+    await controlPlane.apply(automation({ namespace }));
+    await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
+    await waitForPods(controlPlane, namespace, automationPods);
+    for (const action of [
+      'WorkflowCreated',
+      'AutomationIdentityCreated',
+      'PermissionsGranted',
+      'EgressGranted',
+      'SecretIssued',
+    ]) {
+      const [record] = await recorded(action);
+      expect(record).toMatchObject({ environment: 'test', chain: `${namespace}/invoice` });
+    }
+    const [created] = await recorded('WorkflowCreated');
+    expect(created?.actor.basis).toBe('asserted');
+    expect(created?.change).toMatch(/-g1$/);
+  });
+
+  it('tells a kill and its release, each rung once, and by whom', async () => {
+    await kubectlOk(controlPlane, ['create', '-f', '-'], {
+      input: JSON.stringify({
+        apiVersion: 'automationguardrails.dev/v1alpha1',
+        kind: 'KillSwitch',
+        metadata: { name: 'invoice', namespace },
+        spec: { workflow: 'invoice', reason: 'posts twice' },
+      }),
+      as: 'alice',
+      asGroups: ['system:masters'],
+    });
+    await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
+    await kubectlOk(
+      controlPlane,
+      ['annotate', 'ksw', 'invoice', `-n=${namespace}`, `${annotation.release}=fixed`],
+      bob,
+    );
+    await waitUntilGone(controlPlane, { kind: 'ksw', name: 'invoice', namespace });
+    await recorded('KillReleased');
+    const records = (await recordsOf()).filter(({ action }) => /^(Kill|Release)/.test(action));
+    const [engaged] = records;
+    expect(engaged).toMatchObject({
+      action: 'KillEngaged',
+      actor: { name: 'alice', basis: 'authenticated' },
+      message: 'posts twice',
+    });
+    expect(records.find(({ action }) => action === 'ReleaseRequested')?.actor).toEqual({
+      name: 'bob',
+      basis: 'authenticated',
+    });
+    const actions = records.map(({ action }) => action);
+    expect(doubled(actions)).toEqual([]);
+    expect(actions).toEqual(
+      expect.arrayContaining([
+        'KillFenced',
+        'KillPaused',
+        'KillPermissionsRevoked',
+        'KillPodsGone',
+        'KillTokensRevoked',
+        'KillSecretsWithdrawn',
+        'KillIdentityRevoked',
+        'KillEgressClosed',
+        'KillEffective',
+        'KillLifted',
+      ]),
+    );
+    expect(actions.at(-1)).toBe('KillReleased');
+    expect(new Set(records.map(({ incident }) => incident)).size).toBe(1);
+  });
+
+  it('counts the runs that succeed, and tells each that fails, with its exit code', async () => {
+    const job = (name: string, labels: object): object => ({
+      apiVersion: 'batch/v1',
+      kind: 'Job',
+      metadata: { name, namespace },
+      spec: {
+        backoffLimit: 0,
+        template: {
+          metadata: { labels },
+          spec: {
+            serviceAccountName: 'invoice',
+            automountServiceAccountToken: false,
+            restartPolicy: 'Never',
+            containers: [{ name: 'main', image: 'registry.example/automation:1' }],
+          },
+        },
+      },
+    });
+    await controlPlane.apply([job('fails', {})]);
+    const pod = await waitFor('the pod of the Job', async () => {
+      const pods = await listObjects<{ metadata: { name: string; labels: object } }>(
+        controlPlane,
+        'pods',
+        namespace,
+      );
+      return pods.find(({ metadata }) => metadata.name.startsWith('fails-'));
+    });
+    const terminated = { exitCode: 3, reason: 'Error', finishedAt: new Date().toISOString() };
+    await kubectlOk(controlPlane, [
+      'patch',
+      'pod',
+      pod.metadata.name,
+      `-n=${namespace}`,
+      '--subresource=status',
+      '--type=merge',
+      `--patch=${JSON.stringify({
+        status: {
+          phase: 'Failed',
+          containerStatuses: [
+            {
+              name: 'main',
+              image: 'x',
+              imageID: '',
+              ready: false,
+              restartCount: 0,
+              state: { terminated },
+            },
+          ],
+        },
+      })}`,
+    ]);
+    const [failed] = await recorded('RunFailed');
+    expect(failed).toMatchObject({ outcome: 'Failed', reason: 'BackoffLimitExceeded' });
+    expect(failed?.details).toMatchObject({ exitCodes: '3' });
+  });
+
+  it('goes on where a replica was killed, and says that of the cluster', async () => {
+    const [first] = operators;
+    first?.kill();
+    await first?.exited;
+    await kubectlOk(controlPlane, [
+      'patch',
+      'awf',
+      'invoice',
+      `-n=${namespace}`,
+      '--type=merge',
+      '--patch={"spec":{"description":"Posts invoices, once"}}',
+    ]);
+    const [changed] = await recorded('WorkflowChanged');
+    expect(changed?.change).toMatch(/-g2$/);
+    const cluster = await recordsOf(clusterChain, 'automation-guardrails');
+    const actions = cluster.map(({ action }) => action);
+    expect(actions).toContain('OperatorStarted');
+    expect(actions).toContain('LeaderChanged');
+    expect(actions).toContain('SigningKeyUsed');
+    const all = (await recordsOf()).filter(({ action }) => action !== 'ChainBegun');
+    const changes = all.map(({ subject, before, after }) => ({ subject, before, after }));
+    expect(changes.filter(({ before, after }) => before === after && after !== undefined)).toEqual(
+      [],
+    );
+  });
+
+  it('holds no secret value, and nothing more is written once nothing happens', async () => {
+    const secrets = await listObjects<{
+      metadata: { name: string };
+      data?: Record<string, string>;
+    }>(controlPlane, 'secrets', namespace);
+    const values = secrets.flatMap(({ data = {} }) =>
+      Object.values(data).flatMap((value) => [value, Buffer.from(value, 'base64').toString()]),
+    );
+    expect(values.length).toBeGreaterThan(0);
+    const text = JSON.stringify(await segmentsOf(namespace));
+    for (const value of values.filter(({ length }) => length > 8)) {
+      expect(text.includes(value)).toBe(false);
+    }
+  });
+});
 
 describe('a chain in the API server', () => {
   const namespace = 'chained';

@@ -9,6 +9,7 @@ export function projectPod(object: KubeObject): Pod {
   const { phase, reason, startTime } = status ?? {};
   const secrets = podSecrets(object);
   const grace = spec?.terminationGracePeriodSeconds;
+  const end = endOf(status);
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
     metadata: {
@@ -36,6 +37,23 @@ export function projectPod(object: KubeObject): Pod {
       },
     }),
     ...(secrets !== undefined && { secrets }),
+    ...(end !== undefined && { end }),
+  };
+}
+
+function endOf(status: Pod['status']): Pod['end'] {
+  if (status?.phase !== 'Succeeded' && status?.phase !== 'Failed') return undefined;
+  const ends = (status.containerStatuses ?? []).flatMap(({ state }) => state?.terminated ?? []);
+  const worst = ends.find(({ exitCode = 0 }) => exitCode !== 0) ?? ends[0];
+  const { exitCode, reason } = worst ?? {};
+  const [at] = ends
+    .flatMap(({ finishedAt }) => finishedAt ?? [])
+    .toSorted()
+    .toReversed();
+  return {
+    ...(at !== undefined && { at }),
+    ...(exitCode !== undefined && { exitCode }),
+    ...(reason !== undefined && { reason }),
   };
 }
 
