@@ -85,16 +85,22 @@ export function bundleFiles(evidence: Case): Map<string, string> {
   return new Map([['manifest.json', text(manifest)], ...files]);
 }
 
+export interface VerifyBundleOptions {
+  /** Public keys that may sign, Base64; without it any may, and is reported. */
+  trustedKeys?: readonly string[] | undefined;
+  /** Heads from elsewhere, beside those in the bundle. */
+  anchors?: readonly Anchor[];
+}
+
 /**
  * Checks a bundle without any cluster: every chain, and that everything else is what was derived
  * from the chains or written down in the manifest.
  *
- * @param trustedKeys public keys that may sign, Base64; without it any may, and is reported
  * @throws ArchiveError where it isn't a bundle that we know
  */
 export function verifyBundle(
   files: ReadonlyMap<string, string>,
-  trustedKeys?: readonly string[],
+  { trustedKeys, anchors: others = [] }: VerifyBundleOptions = {},
 ): BundleProof {
   const manifestText = files.get('manifest.json') ?? '';
   const manifest = parse(manifestSchema, 'manifest.json', files);
@@ -123,14 +129,14 @@ export function verifyBundle(
   if (files.get('report.html') !== renderReport(report)) {
     problems.push({ code: 'Flipped', message: "report.html isn't what the chains say" });
   }
-  const trusted = proofsOf(namespace, chains, anchors, since, trustedKeys);
+  const trusted = proofsOf(namespace, chains, [...anchors, ...others], since, trustedKeys);
   return {
     namespace,
     workflow,
     records: [...report.records],
     problems: [...problems, ...trusted.flatMap((proof) => proof.problems)],
     keys: [...report.proof.keys],
-    anchored: report.proof.anchored,
+    anchored: trusted.reduce((sum, proof) => sum + proof.anchored, 0),
     digest: sha256(manifestText),
   };
 }

@@ -35,7 +35,7 @@ function header(name: string, size: number): Buffer {
   head.write(`${size.toString(8).padStart(11, '0')}\0`, 124);
   head.write('00000000000\0', 136);
   head.write('0', 156);
-  head.write('ustar\0' + '00', 257);
+  head.write('ustar\u000000', 257);
   head.write(`${checksum(head).toString(8).padStart(6, '0')}\0 `, 148);
   return head;
 }

@@ -1,12 +1,17 @@
 import { generateKeyPairSync } from 'node:crypto';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { clusterChain, segmentName, type EvidenceSegment } from '../../src/api/evidence-segment.ts';
 import { annotation, label } from '../../src/api/names.ts';
 import { resources } from '../../src/api/resources.ts';
+import { run } from '../../src/cli/run.ts';
 import { ChainWriter } from '../../src/evidence/chain-writer.ts';
 import { publicKeyOf } from '../../src/evidence/head.ts';
 import type { EvidenceRecord } from '../../src/evidence/record.ts';
 import { verifyChain } from '../../src/evidence/verify.ts';
+import { unpack } from '../../src/evidence/tar.ts';
 import { ApiServerClient } from '../../src/runtime/client.ts';
 import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
@@ -241,6 +246,77 @@ describe('what happens to an automation', () => {
     for (const value of values.filter(({ length }) => length > 8)) {
       expect(text.includes(value)).toBe(false);
     }
+  });
+});
+
+describe('a case', () => {
+  const namespace = 'recorded';
+  let folder: string;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'automation-guardrails-case-'));
+  });
+
+  afterAll(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  async function cli(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+    const out: string[] = [];
+    const err: string[] = [];
+    const code = await run({
+      argv,
+      stdout: (line) => out.push(line),
+      stderr: (line) => err.push(line),
+    });
+    return { code, out: out.join('\n'), err: err.join('\n') };
+  }
+
+  it('is answered from the log', async () => {
+    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `-n=${namespace}`];
+    const asked = async (...argv: string[]): Promise<string> => {
+      const { code, out, err } = await cli(...argv, ...at);
+      expect({ code, err }).toEqual({ code: 0, err: '' });
+      return out;
+    };
+    expect(await asked('timeline', 'invoice')).toMatch(
+      /KillEngaged +Succeeded +alice +authenticated/,
+    );
+    expect(await asked('who-approved', 'invoice')).toMatch(/ReleaseRequested +Succeeded +bob/);
+    expect(await asked('what-changed', 'invoice', '--since=1h')).toContain('WorkflowChanged');
+    expect(await asked('runs', 'invoice')).toContain('BackoffLimitExceeded');
+    expect(JSON.parse(await asked('timeline', '-o=json'))).toContainEqual(
+      expect.objectContaining({ action: 'KillReleased' }),
+    );
+  });
+
+  it('is exported by an auditor, and verified without a cluster', async () => {
+    const file = path.join(folder, 'case.tar.gz');
+    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `-n=${namespace}`];
+    const exported = await cli('evidence', 'export', 'workflow/invoice', '-o', file, ...at);
+    expect(exported).toMatchObject({ code: 0, err: '' });
+    const verified = await cli('evidence', 'verify', file);
+    expect(verified).toMatchObject({ code: 0, err: '' });
+    expect(verified.out).toContain('Unbroken.');
+    // The operator wrote heads down when it ended.
+    expect(verified.out).toMatch(/[1-9][0-9]* heads that stand elsewhere agree/);
+    const secrets = await listObjects<{ data?: Record<string, string> }>(
+      controlPlane,
+      'secrets',
+      namespace,
+    );
+    const files = [...unpack(await readFile(file))];
+    for (const { data = {} } of secrets) {
+      for (const value of Object.values(data).filter(({ length }) => length > 8)) {
+        const plain = Buffer.from(value, 'base64').toString();
+        expect(files.filter(([, text]) => text.includes(value) || text.includes(plain))).toEqual(
+          [],
+        );
+      }
+    }
+    const other = await cli('evidence', 'verify', file, `--trusted-keys=${'A'.repeat(43)}=`);
+    expect(other.code).toBe(1);
+    expect(other.err).toContain('UntrustedKey');
   });
 });
 
