@@ -28,27 +28,46 @@ import {
 } from '../operator/cluster.ts';
 import { startReplicas, type OperatorProcess } from '../operator/operator-process.ts';
 
+const namespace = 'recorded';
 let controlPlane: ControlPlane;
 let kubeconfigPath: string;
 let kubeConfig: PooledKubeConfig;
 let client: ApiServerClient;
+let operators: OperatorProcess[] = [];
 
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   kubeconfigPath = await installGuardrails(controlPlane);
   kubeConfig = new PooledKubeConfig().load({ kubeconfig: kubeconfigPath });
   client = new ApiServerClient({ kubeConfig, userAgent: 'test' });
+  operators = await startReplicas({ kubeconfigPath });
 });
 
 afterAll(async () => {
+  await Promise.all(operators.map((operator) => operator.stop()));
   await kubeConfig?.closeConnections();
   await controlPlane?.stop();
 });
 
 const never = new AbortController().signal;
 
-async function segmentsOf(namespace: string): Promise<EvidenceSegment[]> {
-  return await listObjects<EvidenceSegment>(controlPlane, 'evs', namespace);
+async function segmentsOf(of: string): Promise<EvidenceSegment[]> {
+  return await listObjects<EvidenceSegment>(controlPlane, 'evs', of);
+}
+
+async function recordsOf(chain = 'invoice', of = namespace): Promise<EvidenceRecord[]> {
+  const segments = (await segmentsOf(of)).map(({ spec }) => spec);
+  const own = segments.filter((spec) => spec.chain === chain);
+  const { records, problems } = verifyChain(`${of}/${chain}`, own);
+  expect(problems).toEqual([]);
+  return records;
+}
+
+async function recorded(action: string, count = 1): Promise<EvidenceRecord[]> {
+  return await waitFor(`${count} records of ${action}`, async () => {
+    const records = (await recordsOf()).filter((record) => record.action === action);
+    return records.length >= count ? records : undefined;
+  });
 }
 
 function doubled(texts: readonly string[]): string[] {
@@ -56,32 +75,6 @@ function doubled(texts: readonly string[]): string[] {
 }
 
 describe('what happens to an automation', () => {
-  const namespace = 'recorded';
-  let operators: OperatorProcess[] = [];
-
-  beforeAll(async () => {
-    operators = await startReplicas({ kubeconfigPath });
-  });
-
-  afterAll(async () => {
-    await Promise.all(operators.map((operator) => operator.stop()));
-  });
-
-  async function recordsOf(chain = 'invoice', of = namespace): Promise<EvidenceRecord[]> {
-    const segments = (await segmentsOf(of)).map(({ spec }) => spec);
-    const own = segments.filter((spec) => spec.chain === chain);
-    const { records, problems } = verifyChain(`${of}/${chain}`, own);
-    expect(problems).toEqual([]);
-    return records;
-  }
-
-  async function recorded(action: string, count = 1): Promise<EvidenceRecord[]> {
-    return await waitFor(`${count} records of ${action}`, async () => {
-      const records = (await recordsOf()).filter((record) => record.action === action);
-      return records.length >= count ? records : undefined;
-    });
-  }
-
   it('is recorded from its beginning: who asked, what it may do, what it has', async () => {
     await controlPlane.apply(automation({ namespace }));
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
@@ -207,32 +200,6 @@ describe('what happens to an automation', () => {
     expect(failed?.details).toMatchObject({ exitCodes: '3' });
   });
 
-  it('goes on where a replica was killed, and says that of the cluster', async () => {
-    const [first] = operators;
-    first?.kill();
-    await first?.exited;
-    await kubectlOk(controlPlane, [
-      'patch',
-      'awf',
-      'invoice',
-      `-n=${namespace}`,
-      '--type=merge',
-      '--patch={"spec":{"description":"Posts invoices, once"}}',
-    ]);
-    const [changed] = await recorded('WorkflowChanged');
-    expect(changed?.change).toMatch(/-g2$/);
-    const cluster = await recordsOf(clusterChain, 'automation-guardrails');
-    const actions = cluster.map(({ action }) => action);
-    expect(actions).toContain('OperatorStarted');
-    expect(actions).toContain('LeaderChanged');
-    expect(actions).toContain('SigningKeyUsed');
-    const all = (await recordsOf()).filter(({ action }) => action !== 'ChainBegun');
-    const changes = all.map(({ subject, before, after }) => ({ subject, before, after }));
-    expect(changes.filter(({ before, after }) => before === after && after !== undefined)).toEqual(
-      [],
-    );
-  });
-
   it('holds no secret value, and nothing more is written once nothing happens', async () => {
     const secrets = await listObjects<{
       metadata: { name: string };
@@ -247,91 +214,41 @@ describe('what happens to an automation', () => {
       expect(text.includes(value)).toBe(false);
     }
   });
-});
 
-describe('a case', () => {
-  const namespace = 'recorded';
-  let folder: string;
-
-  beforeAll(async () => {
-    folder = await mkdtemp(path.join(tmpdir(), 'automation-guardrails-case-'));
-  });
-
-  afterAll(async () => {
-    await rm(folder, { recursive: true, force: true });
-  });
-
-  async function cli(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
-    const out: string[] = [];
-    const err: string[] = [];
-    const code = await run({
-      argv,
-      stdout: (line) => out.push(line),
-      stderr: (line) => err.push(line),
-    });
-    return { code, out: out.join('\n'), err: err.join('\n') };
-  }
-
-  it('is answered from the log', async () => {
-    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `-n=${namespace}`];
-    const asked = async (...argv: string[]): Promise<string> => {
-      const { code, out, err } = await cli(...argv, ...at);
-      expect({ code, err }).toEqual({ code: 0, err: '' });
-      return out;
-    };
-    expect(await asked('timeline', 'invoice')).toMatch(
-      /KillEngaged +Succeeded +alice +authenticated/,
+  it('changes while the leader is killed', async () => {
+    const states = await Promise.all(
+      operators.map(async (operator) => {
+        const text = await (await fetch(operator.metricsUrl())).text();
+        return /^automation_guardrails_leader 1$/m.test(text) ? [operator] : [];
+      }),
     );
-    expect(await asked('who-approved', 'invoice')).toMatch(/ReleaseRequested +Succeeded +bob/);
-    expect(await asked('what-changed', 'invoice', '--since=1h')).toContain('WorkflowChanged');
-    expect(await asked('runs', 'invoice')).toContain('BackoffLimitExceeded');
-    expect(JSON.parse(await asked('timeline', '-o=json'))).toContainEqual(
-      expect.objectContaining({ action: 'KillReleased' }),
-    );
-  });
-
-  it('is exported by an auditor, and verified without a cluster', async () => {
-    const file = path.join(folder, 'case.tar.gz');
-    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `-n=${namespace}`];
-    const exported = await cli('evidence', 'export', 'workflow/invoice', '-o', file, ...at);
-    expect(exported).toMatchObject({ code: 0, err: '' });
-    const verified = await cli('evidence', 'verify', file);
-    expect(verified).toMatchObject({ code: 0, err: '' });
-    expect(verified.out).toContain('Unbroken.');
-    // The operator wrote heads down when it ended.
-    expect(verified.out).toMatch(/[1-9][0-9]* heads that stand elsewhere agree/);
-    const secrets = await listObjects<{ data?: Record<string, string> }>(
-      controlPlane,
-      'secrets',
-      namespace,
-    );
-    const files = [...unpack(await readFile(file))];
-    for (const { data = {} } of secrets) {
-      for (const value of Object.values(data).filter(({ length }) => length > 8)) {
-        const plain = Buffer.from(value, 'base64').toString();
-        expect(files.filter(([, text]) => text.includes(value) || text.includes(plain))).toEqual(
-          [],
-        );
-      }
-    }
-    const other = await cli('evidence', 'verify', file, `--trusted-keys=${'A'.repeat(43)}=`);
-    expect(other.code).toBe(1);
-    expect(other.err).toContain('UntrustedKey');
+    const [dying] = states.flat();
+    expect(dying).toBeDefined();
+    dying?.kill();
+    await dying?.exited;
+    await kubectlOk(controlPlane, [
+      'patch',
+      'awf',
+      'invoice',
+      `-n=${namespace}`,
+      '--type=merge',
+      '--patch={"spec":{"description":"Posts invoices, once"}}',
+    ]);
   });
 });
 
 describe('a chain in the API server', () => {
-  const namespace = 'chained';
+  const chained = 'chained';
   const alice = { as: 'alice', asGroups: ['editors'] };
   const segment = segmentName('invoice', 1);
 
   it('is written by the operator, and proves itself', async () => {
-    await kubectlOk(controlPlane, ['create', 'namespace', namespace]);
+    await kubectlOk(controlPlane, ['create', 'namespace', chained]);
     const { privateKey } = generateKeyPairSync('ed25519');
     const key = { privateKey, publicKey: publicKeyOf(privateKey) };
     const writer = new ChainWriter({
       client,
-      namespace,
+      namespace: chained,
       name: 'invoice',
       signingKey: () => Promise.resolve(key),
       limits: { segmentBytes: 8_000, segments: 9, retentionMs: 1e12, requireExport: false },
@@ -354,10 +271,10 @@ describe('a chain in the API server', () => {
         never,
       );
     }
-    const segments = await segmentsOf(namespace);
+    const segments = await segmentsOf(chained);
     expect(segments.length).toBeGreaterThan(1);
     const { problems, records } = verifyChain(
-      `${namespace}/invoice`,
+      `${chained}/invoice`,
       segments.map(({ spec }) => spec),
     );
     expect(problems).toEqual([]);
@@ -390,7 +307,7 @@ describe('a chain in the API server', () => {
         subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: 'editors' }],
       },
     ]);
-    const last = (await segmentsOf(namespace)).at(-1);
+    const last = (await segmentsOf(chained)).at(-1);
     const { metadata, spec } = last ?? {};
     const name = metadata?.name ?? '';
     const [first] = spec?.records ?? [];
@@ -408,32 +325,34 @@ describe('a chain in the API server', () => {
       ['labels', [{ op: 'remove', path: `/metadata/labels/${label.chain.replace('/', '~1')}` }]],
     ];
     for (const [what, operations] of patches) {
-      const args = ['patch', 'evs', name, `-n=${namespace}`, '--type=json'];
+      const args = ['patch', 'evs', name, `-n=${chained}`, '--type=json'];
       const patch = `--patch=${JSON.stringify(operations)}`;
       const byEditor = await controlPlane.kubectl([...args, patch], alice);
       expect(byEditor.stderr, what).toMatch(/written by the operator alone|Invalid|invalid/);
       const byOperator = client.jsonPatch(
         resources.evidenceSegments,
-        { namespace, name },
+        { namespace: chained, name },
         operations as never,
       );
       await expect(byOperator, what).rejects.toThrow();
     }
-    const sealed = client.jsonPatch(resources.evidenceSegments, { namespace, name: segment }, [
-      { op: 'replace', path: '/spec/head/time', value: '2026-01-01T00:00:00Z' },
-    ]);
+    const sealed = client.jsonPatch(
+      resources.evidenceSegments,
+      { namespace: chained, name: segment },
+      [{ op: 'replace', path: '/spec/head/time', value: '2026-01-01T00:00:00Z' }],
+    );
     await expect(sealed).rejects.toThrow(/sealed/);
-    expect(await segmentsOf(namespace)).toContainEqual(last);
+    expect(await segmentsOf(chained)).toContainEqual(last);
   });
 
   it('goes in its order, and an open end never', async () => {
     const { code, stderr } = await controlPlane.kubectl(
-      ['delete', 'evs', '--all', `-n=${namespace}`],
+      ['delete', 'evs', '--all', `-n=${chained}`],
       alice,
     );
     expect(code, stderr).not.toBe(0);
-    const last = (await segmentsOf(namespace)).at(-1)?.metadata.name ?? '';
-    const open = client.delete(resources.evidenceSegments, { namespace, name: last });
+    const last = (await segmentsOf(chained)).at(-1)?.metadata.name ?? '';
+    const open = client.delete(resources.evidenceSegments, { namespace: chained, name: last });
     await expect(open).rejects.toThrow(/the end of a chain of evidence stays/);
   });
 
@@ -442,17 +361,106 @@ describe('a chain in the API server', () => {
       'annotate',
       'evs',
       segment,
-      `-n=${namespace}`,
+      `-n=${chained}`,
       `${annotation.exported}=${value}`,
     ];
     expect((await controlPlane.kubectl(mark('x'), alice)).stderr).toContain('verb export');
-    const [first] = await segmentsOf(namespace);
+    const [first] = await segmentsOf(chained);
     await kubectlOk(controlPlane, mark(first?.spec.head.hash ?? ''));
     const wrong = await controlPlane.kubectl(mark('0'.repeat(64)));
     expect(wrong.code).not.toBe(0);
   });
 
   it('goes with its namespace', async () => {
-    await kubectlOk(controlPlane, ['delete', 'namespace', namespace, '--timeout=60s']);
+    await kubectlOk(controlPlane, ['delete', 'namespace', chained, '--timeout=60s']);
+  });
+});
+
+describe('when another replica leads', () => {
+  it('records what was missed, and nothing twice', async () => {
+    const [changed] = await recorded('WorkflowChanged');
+    expect(changed?.change).toMatch(/-g2$/);
+    const cluster = await recordsOf(clusterChain, 'automation-guardrails');
+    const actions = cluster.map(({ action }) => action);
+    expect(actions).toContain('OperatorStarted');
+    expect(actions).toContain('LeaderChanged');
+    expect(actions).toContain('SigningKeyUsed');
+    const all = (await recordsOf()).filter(({ action }) => action !== 'ChainBegun');
+    const changes = all.map(({ subject, before, after }) => ({ subject, before, after }));
+    expect(changes.filter(({ before, after }) => before === after && after !== undefined)).toEqual(
+      [],
+    );
+  });
+});
+
+describe('a case', () => {
+  let folder: string;
+
+  beforeAll(async () => {
+    // The heads are written down at the end.
+    await Promise.all(operators.map((operator) => operator.stop()));
+    folder = await mkdtemp(path.join(tmpdir(), 'automation-guardrails-case-'));
+  });
+
+  afterAll(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  async function cli(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+    const out: string[] = [];
+    const err: string[] = [];
+    const code = await run({
+      argv,
+      stdout: (line) => out.push(line),
+      stderr: (line) => err.push(line),
+    });
+    return { code, out: out.join('\n'), err: err.join('\n') };
+  }
+
+  it('is answered from the log', async () => {
+    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `--namespace=${namespace}`];
+    const asked = async (...argv: string[]): Promise<string> => {
+      const { code, out, err } = await cli(...argv, ...at);
+      expect({ code, err }).toEqual({ code: 0, err: '' });
+      return out;
+    };
+    expect(await asked('timeline', 'invoice')).toMatch(
+      /KillEngaged +Succeeded +alice +authenticated/,
+    );
+    expect(await asked('who-approved', 'invoice')).toMatch(/ReleaseRequested +Succeeded +bob/);
+    expect(await asked('what-changed', 'invoice', '--since=1h')).toContain('WorkflowChanged');
+    expect(await asked('runs', 'invoice')).toContain('BackoffLimitExceeded');
+    expect(JSON.parse(await asked('timeline', '--output=json'))).toContainEqual(
+      expect.objectContaining({ action: 'KillReleased' }),
+    );
+  });
+
+  it('is exported by an auditor, and verified without a cluster', async () => {
+    const file = path.join(folder, 'case.tar.gz');
+    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `--namespace=${namespace}`];
+    const exported = await cli('evidence', 'export', 'workflow/invoice', '-o', file, ...at);
+    expect(exported).toMatchObject({ code: 0, err: '' });
+    const verified = await cli('evidence', 'verify', file);
+    expect(verified).toMatchObject({ code: 0, err: '' });
+    expect(verified.out).toContain('Unbroken.');
+    // The operator wrote heads down when it ended.
+    expect(verified.out).toMatch(/[1-9][0-9]* heads that stand elsewhere agree/);
+    const secrets = await listObjects<{ data?: Record<string, string> }>(
+      controlPlane,
+      'secrets',
+      namespace,
+    );
+    const files = [...unpack(await readFile(file))];
+    for (const { data = {} } of secrets) {
+      for (const value of Object.values(data).filter(({ length }) => length > 8)) {
+        const plain = Buffer.from(value, 'base64').toString();
+        expect(files.filter(([, text]) => text.includes(value) || text.includes(plain))).toEqual(
+          [],
+        );
+      }
+    }
+    const other = await cli('evidence', 'verify', file, `--trusted-keys=${'A'.repeat(43)}=`);
+    expect(other.code).toBe(1);
+    expect(other.err).toContain('UntrustedKey');
   });
 });
