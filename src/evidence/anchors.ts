@@ -46,23 +46,23 @@ export class Anchors {
     this.#waiting.set(chain, { chain, incarnation, head });
   }
 
-  /** Writes down what waits, again and again until the signal aborts, and once more then. Never rejects. */
+  /** Writes down what waits, again and again until the signal aborts. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { everyMs = 60_000 } = this.#options;
     while (!signal.aborted) {
       await delay(everyMs, undefined, { signal }).catch(() => undefined);
-      await this.write();
+      if (!signal.aborted) await this.write(signal);
     }
   }
 
   /** Writes down what waits now; what fails waits for the next time. Never rejects. */
-  async write(): Promise<void> {
+  async write(signal?: AbortSignal): Promise<void> {
     const { clock, logger } = this.#options;
     const day = new Date(clock()).toISOString().slice(0, 10);
     const byShard = Map.groupBy(this.#waiting.values(), ({ chain }) => shardOf(chain));
     for (const [shard, anchors] of byShard) {
       try {
-        await this.#store(`${prefix}${day}-${shard}`, anchors);
+        await this.#store(`${prefix}${day}-${shard}`, anchors, signal);
       } catch (error) {
         logger.warn('Evidence could not be anchored', { error, chains: anchors.length });
         continue;
@@ -93,7 +93,12 @@ export class Anchors {
     }
   }
 
-  async #store(name: string, anchors: readonly Anchor[]): Promise<void> {
+  async #store(
+    name: string,
+    anchors: readonly Anchor[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const options = signal === undefined ? {} : { signal };
     const { client, namespace } = this.#options;
     const data = Object.fromEntries(
       anchors.map(({ chain, incarnation, head }) => [
@@ -103,15 +108,16 @@ export class Anchors {
     );
     const patch = { metadata: { labels: { [label.evidence]: value } }, data };
     try {
-      await client.mergePatch(resources.configMaps, { namespace, name }, patch);
+      await client.mergePatch(resources.configMaps, { namespace, name }, patch, options);
     } catch (error) {
       if (!isNotFound(error)) throw error;
       const { labels } = patch.metadata;
       try {
-        await client.create(resources.configMaps, { metadata: { name, namespace, labels }, data });
+        const body = { metadata: { name, namespace, labels }, data };
+        await client.create(resources.configMaps, body, options);
       } catch (failure) {
         if (!isAlreadyExists(failure)) throw failure;
-        await client.mergePatch(resources.configMaps, { namespace, name }, patch);
+        await client.mergePatch(resources.configMaps, { namespace, name }, patch, options);
       }
     }
   }

@@ -213,6 +213,22 @@ describe('a crash between any two writes', () => {
     return 'pending';
   }
 
+  it('a writer that lags seals nothing that has grown meanwhile', async () => {
+    const cluster = new MemoryCluster('finance');
+    const [slow, fast] = [logOf(new MemoryClient(cluster)), logOf(new MemoryClient(cluster))];
+    for (let turn = 0; turn < 30; turn++) {
+      // Longer records: where those of the other one still fit, these need a segment of their own.
+      slow.observe(chain, level(`slow${turn}`, 'x'.repeat(120)));
+      while (!(await slow.settle(chain, never)));
+      fast.observe(chain, level(`fast${turn}`, '1'));
+      while (!(await fast.settle(chain, never)));
+    }
+    const { records, problems } = proofOf(cluster);
+    expect(problems).toEqual([]);
+    expect(told(records)).toHaveLength(60);
+    expect(cluster.segments('finance', 'invoice').length).toBeGreaterThan(5);
+  });
+
   it('two writers at once, and answers of 500 after the commit: each level once', async () => {
     await fc.assert(
       fc.asyncProperty(

@@ -124,7 +124,11 @@ export class EvidenceLog {
     const rest = [...this.#chains.values()].filter(
       ({ pending, folds }) => pending.length + folds.size > 0,
     );
-    await forEachBounded(rest, parallelism, (chain) => this.#flush(chain, closing, true));
+    await Promise.race([
+      forEachBounded(rest, parallelism, (chain) => this.#flush(chain, closing, true)),
+      // Some of what a record needs is looked up, in a time of its own.
+      new Promise((resolve) => closing.addEventListener('abort', resolve, { once: true })),
+    ]);
   }
 
   /**
@@ -144,16 +148,15 @@ export class EvidenceLog {
   async expire(signal: AbortSignal): Promise<void> {
     for (const chain of this.#chains.values()) {
       if (signal.aborted) return;
-      await chain.writing;
-      chain.writing = chain.writer
-        .expire(signal)
-        .then(() => true)
-        .catch((error: unknown) => {
+      await this.#exclusively(chain, async () => {
+        try {
+          await chain.writer.expire(signal);
+          return true;
+        } catch (error) {
           this.#options.logger.warn('Evidence could not be let go', { chain: chain.key, error });
           return false;
-        });
-      await chain.writing;
-      chain.writing = undefined;
+        }
+      });
     }
   }
 
@@ -186,10 +189,15 @@ export class EvidenceLog {
     return chain;
   }
 
-  /** One write of a chain at a time. @returns whether nothing of it waits any more */
+  /** @returns whether nothing of it waits any more */
   async #flush(chain: Chain, signal: AbortSignal, isClosing: boolean): Promise<boolean> {
+    return await this.#exclusively(chain, () => this.#write(chain, signal, isClosing));
+  }
+
+  /** One task of a chain at a time. */
+  async #exclusively(chain: Chain, task: () => Promise<boolean>): Promise<boolean> {
     while (chain.writing !== undefined) await chain.writing;
-    chain.writing = this.#write(chain, signal, isClosing);
+    chain.writing = task();
     try {
       return await chain.writing;
     } finally {

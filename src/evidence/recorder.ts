@@ -1,5 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { clusterChain } from '../api/evidence-segment.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -64,10 +63,9 @@ export class EvidenceRecorder {
       clock,
       onCommitted: (committed) => this.#committed(committed),
     });
-    const { log } = { log: this.#log };
     this.#observer = new EvidenceObserver({
       client,
-      log,
+      log: this.#log,
       caches,
       operatorNamespace,
       instance,
@@ -94,7 +92,7 @@ export class EvidenceRecorder {
       version,
     });
     await Promise.all([this.#log.run(signal), this.#anchors.run(signal)]);
-    await this.#anchors.write();
+    await this.#anchors.write(AbortSignal.timeout(2_000));
   }
 
   /** Tells everything, and keeps what is kept in bounds, until the signal aborts. Of the leader. Never rejects. */
@@ -120,9 +118,4 @@ export class EvidenceRecorder {
     // The same record for whoever reads the log stream, by the same hash.
     for (const { record, hash } of entries) logger.info('Evidence recorded', { hash, record });
   }
-}
-
-/** Chain of the cluster, in the namespace of the operator. */
-export function clusterChainIn(operatorNamespace: string): string {
-  return `${operatorNamespace}/${clusterChain}`;
 }

@@ -2,6 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { EvidenceSegmentSpec } from '../api/evidence-segment.ts';
+import { digestOf } from './canonical.ts';
 import { ChainWriter, type Committed } from './chain-writer.ts';
 import { publicKeyOf, signHead, type SigningKey } from './head.ts';
 import { MemoryClient, MemoryCluster } from './memory-client.testing.ts';
@@ -169,6 +170,25 @@ describe('a chain', () => {
       );
       const { problems } = verifyChain(chain, forged, { trustedKeys: [key.publicKey] });
       expect(problems.map(({ code }) => code)).toContain('UntrustedKey');
+    }
+  });
+
+  it('shows one record that was written anew, with a hash that fits it', () => {
+    for (const { segment, record } of positions()) {
+      const forged = segments();
+      const target = forged[segment];
+      if (target === undefined) continue;
+      const before = target.records[record - 1];
+      const end: ChainEnd = before ?? { sequence: target.first - 1, hash: target.previous };
+      target.records[record] = link(end, {
+        chain,
+        time: '2026-01-01T00:00:00.000Z',
+        action: 'NothingHappened',
+        outcome: 'Observed',
+        actor: { name: 'mallory', basis: 'authenticated' },
+        details: { carried: digestOf(target.carried) },
+      });
+      expect(verifyChain(chain, forged).problems).not.toEqual([]);
     }
   });
 
