@@ -216,16 +216,16 @@ describe('a crash between any two writes', () => {
   it('a writer that lags seals nothing that has grown meanwhile', async () => {
     const cluster = new MemoryCluster('finance');
     const [slow, fast] = [logOf(new MemoryClient(cluster)), logOf(new MemoryClient(cluster))];
-    for (let turn = 0; turn < 30; turn++) {
-      // Longer records: where those of the other one still fit, these need a segment of their own.
-      slow.observe(chain, level(`slow${turn}`, 'x'.repeat(120)));
+    for (let turn = 0; turn < 100; turn++) {
+      // Longer records: where one of the other still fits, such a one needs a segment of its own.
+      slow.observe(chain, level(`slow${turn}`, 'x'.repeat(1 + ((turn * 7) % 120))));
       while (!(await slow.settle(chain, never)));
       fast.observe(chain, level(`fast${turn}`, '1'));
       while (!(await fast.settle(chain, never)));
     }
     const { records, problems } = proofOf(cluster);
     expect(problems).toEqual([]);
-    expect(told(records)).toHaveLength(60);
+    expect(told(records)).toHaveLength(200);
     expect(cluster.segments('finance', 'invoice').length).toBeGreaterThan(5);
   });
 
