@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import type { Condition, Pod } from '../api/objects.ts';
@@ -85,14 +86,28 @@ describe('a kill', () => {
 
   it('is told whole by its last state alone, and its end by what is missing', async () => {
     const state: ChainState = new Map();
-    expect(await actionsOf(state, killsFacts(lifted, {}))).toEqual([
+    expect(await actionsOf(state, killsFacts([lifted], {}))).toEqual([
       'KillEngaged',
       'KillFenced',
       'ReleaseRequested',
       'KillLifted',
     ]);
-    expect(await actionsOf(state, killsFacts(undefined, {}))).toEqual(['KillReleased']);
-    expect(await actionsOf(state, killsFacts(undefined, {}))).toEqual([]);
+    expect(await actionsOf(state, killsFacts([], {}))).toEqual(['KillReleased']);
+    expect(await actionsOf(state, killsFacts([], {}))).toEqual([]);
+  });
+
+  it('of many namespaces says which', async () => {
+    const all: ClusterKillSwitch = {
+      metadata: { name: 'incident-7', uid: 'c' },
+      spec: { environments: ['prod'], reason: 'a key leaked', engagedBy: 'carol' },
+    };
+    const [engaged] = await pendingRecords(new Map(), [killFacts(all, {})], new Map(), now);
+    expect(engaged?.draft).toMatchObject({
+      action: 'KillEngaged',
+      actor: { name: 'carol', basis: 'authenticated' },
+      objects: [{ kind: 'ClusterKillSwitch' }],
+      details: { scope: '{"environments":["prod"]}' },
+    });
   });
 
   it('that vanishes without a release says so', async () => {

@@ -1,4 +1,5 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, API_VERSION, label, MANAGED_BY } from '../api/names.ts';
 import type {
@@ -332,11 +333,13 @@ const rungs: Readonly<Record<string, Words>> = Object.fromEntries(
 );
 
 /** What stands of one kill, from the request to the release. */
-export function killFacts(killSwitch: KillSwitch, where: Place): Observation {
+export function killFacts(killSwitch: KillSwitch | ClusterKillSwitch, where: Place): Observation {
   const { metadata, spec, status } = killSwitch;
+  const isOfCluster = metadata.namespace === undefined;
   const { annotations = {}, labels = {}, creationTimestamp } = metadata;
   const place = { ...where, incident: incidentOf(killSwitch) };
-  const objects = [referenceTo(resources.killSwitches, killSwitch)];
+  const of = isOfCluster ? resources.clusterKillSwitches : resources.killSwitches;
+  const objects = [referenceTo(of, killSwitch)];
   const subject = (name: string): string => `${killScope(killSwitch)}${name}/`;
   const { engagedBy } = spec;
   const facts: Fact[] = [
@@ -349,7 +352,7 @@ export function killFacts(killSwitch: KillSwitch, where: Place): Observation {
           actor: engagedBy === undefined ? unknown : { name: engagedBy, basis: 'authenticated' },
           message: spec.reason,
           objects,
-          details: { scope: spec.workflow ?? 'the whole namespace' },
+          details: { scope: scopeOf(spec) },
           ...(creationTimestamp !== undefined && { happened: creationTimestamp }),
         }),
     },
@@ -399,6 +402,13 @@ export function killFacts(killSwitch: KillSwitch, where: Place): Observation {
   return { facts };
 }
 
+function scopeOf(spec: KillSwitch['spec'] | ClusterKillSwitch['spec']): string {
+  if ('reason' in spec && 'workflow' in spec) return spec.workflow ?? 'the whole namespace';
+  if ('wholeNamespace' in spec) return 'the whole namespace';
+  const { reason: _, engagedBy: __, ...selected } = spec;
+  return JSON.stringify(selected);
+}
+
 const killsScope = 'kill/';
 
 function killScope({ metadata }: KubeObject): string {
@@ -408,18 +418,21 @@ function killScope({ metadata }: KubeObject): string {
 /**
  * All kills that stand for a chain: those that the chain knows and that aren't among them are over.
  *
- * @param standing at most one, since it has the chain's name
+ * @param standing of a Workflow's chain at most one, since it has the chain's name
  */
-export function killsFacts(standing: KillSwitch | undefined, place: Place): Observation {
+export function killsFacts(
+  standing: readonly (KillSwitch | ClusterKillSwitch)[],
+  place: Place,
+): Observation {
   return {
     scope: killsScope,
-    facts: standing === undefined ? [] : killFacts(standing, place).facts,
+    facts: standing.flatMap((one) => killFacts(one, place).facts),
     gone: (subject, state) => released(subject, state, place),
   };
 }
 
 /** One kill that is over. */
-export function killGone(killSwitch: KillSwitch, place: Place): Observation {
+export function killGone(killSwitch: KillSwitch | ClusterKillSwitch, place: Place): Observation {
   return {
     scope: killScope(killSwitch),
     facts: [],

@@ -1,5 +1,6 @@
 import { canary } from '../admission/index.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import { clusterChain } from '../api/evidence-segment.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import { label, PROBE_NAMESPACE } from '../api/names.ts';
@@ -51,6 +52,7 @@ export interface EvidenceCaches {
   workflows: Cache<Workflow>;
   identities: Cache<AutomationIdentity>;
   killSwitches: Cache<KillSwitch>;
+  clusterKillSwitches: Cache<ClusterKillSwitch>;
   namespaces: Cache<Namespace>;
   roles: Cache<Role>;
   roleBindings: Cache<RoleBinding>;
@@ -149,6 +151,7 @@ export class EvidenceObserver {
       for (const object of store.list()) keys.add(keyOf(object));
     }
     for (const key of keys) this.#sweep(key);
+    this.#tell(this.#cluster, killsFacts([...caches.clusterKillSwitches.store.list()], {}));
   }
 
   #follow(): void {
@@ -171,6 +174,10 @@ export class EvidenceObserver {
       const place = this.#placeOf(key);
       this.#tell(key, killFacts(object, place));
       if (type === 'deleted') this.#tell(key, killGone(object, place));
+    });
+    this.#on(caches.clusterKillSwitches, ({ type, object }) => {
+      this.#tell(this.#cluster, killFacts(object, {}));
+      if (type === 'deleted') this.#tell(this.#cluster, killGone(object, {}));
     });
     for (const cache of [roles, roleBindings]) {
       this.#on<KubeObject>(cache, ({ object: { metadata } }) => {
@@ -221,8 +228,8 @@ export class EvidenceObserver {
   #sweep(key: string): void {
     const { caches } = this.#options;
     if (key === `${PROBE_NAMESPACE}/${canary.killSwitch}`) {
-      const standing = caches.killSwitches.store.get(key);
-      if (standing !== undefined) this.#tell(this.#cluster, policyFacts(standing));
+      const probe = caches.killSwitches.store.get(key);
+      if (probe !== undefined) this.#tell(this.#cluster, policyFacts(probe));
       return;
     }
     const place = this.#placeOf(key);
@@ -240,7 +247,8 @@ export class EvidenceObserver {
     this.#permissions(key);
     const policies = [...caches.networkPolicies.store.byIndex('workflow', key)];
     this.#tell(key, egressFacts(policies, place));
-    this.#tell(key, killsFacts(caches.killSwitches.store.get(key), place));
+    const standing = caches.killSwitches.store.get(key);
+    this.#tell(key, killsFacts(standing === undefined ? [] : [standing], place));
     const pods = caches.pods.store.byIndex('identity', key);
     const jobs = caches.workloads.byIndex('identity', key);
     const runs = [...jobs, ...pods].flatMap((run) => runFact(run, pods, place) ?? []);
