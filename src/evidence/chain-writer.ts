@@ -265,7 +265,8 @@ export class ChainWriter {
   ): Promise<readonly PendingRecord[]> {
     const { client, namespace, name } = this.#options;
     const index = known.nextIndex;
-    const carried = carriedFrom(known.state).slice(0, maxCarried);
+    // What doesn't fit is told again rather than lost.
+    const carried = carriedFrom(known.state).slice(-maxCarried);
     const { sequence, hash } = known.end;
     const begun = this.#link(known.end, { draft: beginning(index, digestOf(carried)) });
     const { entries, left } = this.#fitting({ ...known, end: begun }, records, {

@@ -86,8 +86,8 @@ export class EvidenceRecorder {
   /** Writes and anchors until the signal aborts, then what waits. Of every replica. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { instance, version, clock } = this.#options;
-    const started = `${version} ${new Date(clock()).toISOString()}`;
-    this.#observer.operator(`operator/${instance}/`, started, 'OperatorStarted', {
+    const started = `${new Date(clock()).toISOString()} ${version} ${instance}`.slice(0, 120);
+    this.#observer.operator('operator', started, 'OperatorStarted', {
       instance,
       version,
     });
