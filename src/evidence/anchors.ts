@@ -18,9 +18,15 @@ export interface AnchorsOptions {
   retentionMs: number;
   /** Milliseconds since the epoch. */
   clock: () => number;
-  /** How often heads are written down; milliseconds, default a minute. */
-  everyMs?: number;
 }
+
+/** Heads are written down when no new one has come for so long … */
+const quietMs = 1_500;
+/** … and at the latest after so long. */
+const everyMs = 60_000;
+/** After a failure. */
+const retryMs = 10_000;
+const tickMs = 500;
 
 /** ConfigMaps of one day: thousands of heads don't fit into one. */
 const shards = 8;
@@ -36,6 +42,10 @@ export class Anchors {
   readonly #options: AnchorsOptions;
   /** Heads that aren't written down yet, the last of each chain. */
   readonly #waiting = new Map<string, Anchor>();
+  /** When the first and the last of those came; milliseconds since the epoch. */
+  #firstAt = 0;
+  #lastAt = 0;
+  #retryAt = 0;
 
   constructor(options: AnchorsOptions) {
     this.#options = options;
@@ -43,15 +53,20 @@ export class Anchors {
 
   note(name: ChainName, head: SignedHead): void {
     const { chain, incarnation } = name;
+    this.#lastAt = this.#options.clock();
+    if (this.#waiting.size === 0) this.#firstAt = this.#lastAt;
     this.#waiting.set(chain, { chain, incarnation, head });
   }
 
   /** Writes down what waits, again and again until the signal aborts. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    const { everyMs = 60_000 } = this.#options;
     while (!signal.aborted) {
-      await delay(everyMs, undefined, { signal }).catch(() => undefined);
-      if (!signal.aborted) await this.write(signal);
+      await delay(tickMs, undefined, { signal }).catch(() => undefined);
+      const now = this.#options.clock();
+      const isDue = now - this.#lastAt >= quietMs || now - this.#firstAt >= everyMs;
+      if (this.#waiting.size > 0 && isDue && now >= this.#retryAt && !signal.aborted) {
+        await this.write(signal);
+      }
     }
   }
 
@@ -64,6 +79,7 @@ export class Anchors {
       try {
         await this.#store(`${prefix}${day}-${shard}`, anchors, signal);
       } catch (error) {
+        this.#retryAt = clock() + retryMs;
         logger.warn('Evidence could not be anchored', { error, chains: anchors.length });
         continue;
       }
@@ -72,6 +88,7 @@ export class Anchors {
         if (this.#waiting.get(anchor.chain) === anchor) this.#waiting.delete(anchor.chain);
       }
     }
+    this.#firstAt = clock();
   }
 
   /** Deletes those that nobody needs any more: what they prove was let go. Never rejects. */
