@@ -103,12 +103,11 @@ export const evidenceSegmentSpecSchema = z
   .meta({
     description: 'A part of a chain of records. It only grows.',
     ...rules(
-      ...(['chain', 'incarnation', 'index', 'first', 'previous', 'carried'] as const).map(
-        (field) => ({
-          rule: `self.${field} == oldSelf.${field}`,
-          message: `${field} of a segment of evidence can't be changed`,
-        }),
-      ),
+      // Chain and index are in the name.
+      ...(['incarnation', 'first', 'previous', 'carried'] as const).map((field) => ({
+        rule: `self.${field} == oldSelf.${field}`,
+        message: `${field} of a segment of evidence can't be changed`,
+      })),
       {
         // With the next rule and unique keys: every sequence that was there is still there.
         rule: 'self.records.size() >= oldSelf.records.size()',
@@ -146,7 +145,7 @@ export function segmentName(chain: string, index: number): string {
 
 export const evidenceSegmentRules = [
   {
-    rule: "self.metadata.name.startsWith(self.spec.chain + '.')",
+    rule: "self.metadata.name.startsWith(self.spec.chain + '.') && self.metadata.name.size() == self.spec.chain.size() + 9 && self.metadata.name.matches('[.][0-9]{8}$') && int(self.metadata.name.substring(self.spec.chain.size() + 1)) == self.spec.index",
     message: 'a segment of evidence is named after its chain, and numbered',
   },
 ];
