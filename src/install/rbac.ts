@@ -219,8 +219,8 @@ export const userRoles: readonly RoleDefinition[] = [
     rules: [rule(read, ...kinds), rule(['patch', 'break-glass'], clusterKillSwitches)],
   },
   {
-    name: 'auditor',
-    description: 'Read evidence, and mark it as exported.',
+    name: 'evidence-exporter',
+    description: 'Read evidence, and mark it as exported, so that it may go.',
     rules: [rule(read, ...seen), rule(['patch', 'export'], resources.evidenceSegments)],
   },
   {
@@ -237,7 +237,7 @@ export const userRoles: readonly RoleDefinition[] = [
     description:
       'See automations, what they may do, and what enforces it. No Secrets, and nothing is written.',
     rules: [
-      rule(read, ...kinds),
+      rule(read, ...seen),
       rule(read, resources.namespaces, resources.serviceAccounts),
       rule(
         read,
