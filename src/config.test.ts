@@ -47,6 +47,11 @@ describe('parseConfig', () => {
       clusterDns: { namespace: 'kube-system', name: 'kube-dns' },
       watchStaleAfterMs: 300_000,
       shutdownTimeoutMs: 5_000,
+      evidence: true,
+      evidenceSegments: 8,
+      evidenceRetentionMs: 7_776_000_000,
+      evidenceRequireExport: false,
+      evidenceKeyRotationMs: 7_776_000_000,
     });
   });
 

@@ -39,6 +39,11 @@ export interface Config {
   clusterDns: { namespace: string; name: string };
   watchStaleAfterMs: number;
   shutdownTimeoutMs: number;
+  evidence: boolean;
+  evidenceSegments: number;
+  evidenceRetentionMs: number;
+  evidenceRequireExport: boolean;
+  evidenceKeyRotationMs: number;
 }
 
 /** What the command line asks for: to run, or to print a text and end. */
@@ -216,6 +221,33 @@ const schema = z.object({
     description:
       'Time that work in flight gets at SIGTERM. Keep it well below the pod’s `terminationGracePeriodSeconds`.',
   }),
+  evidence: option(boolean, {
+    value: 'BOOLEAN',
+    default: 'true',
+    description: 'Record what is done by and to each automation, in EvidenceSegments.',
+  }),
+  evidenceSegments: option(count(2, 1_000), {
+    value: 'NUMBER',
+    default: '8',
+    description:
+      'Segments of evidence that are kept of one automation, of at most 192 KiB each. Older ones go, and a record says so.',
+  }),
+  evidenceRetention: option(duration(3_600_000, 10 * 365 * 86_400_000), {
+    value: 'DURATION',
+    default: '2160h',
+    description: 'Age at which a complete segment of evidence goes.',
+  }),
+  evidenceRequireExport: option(boolean, {
+    value: 'BOOLEAN',
+    default: 'false',
+    description:
+      'Keep each segment of evidence until somebody has marked it as exported, whatever its age and number.',
+  }),
+  evidenceKeyRotation: option(duration(3_600_000, 10 * 365 * 86_400_000), {
+    value: 'DURATION',
+    default: '2160h',
+    description: 'Age at which the key that signs evidence is replaced. Old public keys are kept.',
+  }),
 });
 
 type OptionName = keyof typeof schema.shape;
@@ -261,7 +293,8 @@ export function parseConfig(
   }
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
-  const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parsed.data;
+  const { evidenceRetention, evidenceKeyRotation, ...parts } = parsed.data;
+  const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parts;
   const { kubeconfig, context, catalogue } = rest;
   const config: Config = {
     ...rest,
@@ -271,6 +304,8 @@ export function parseConfig(
     instance,
     watchStaleAfterMs: watchStaleAfter,
     shutdownTimeoutMs: shutdownTimeout,
+    evidenceRetentionMs: evidenceRetention,
+    evidenceKeyRotationMs: evidenceKeyRotation,
   };
   if (config.metricsPort === config.healthPort && Number(config.metricsPort) > 0) {
     throw new ConfigError(['--metrics-port and --health-port must differ.']);

@@ -43,6 +43,7 @@ import {
 } from './controllers/workflow-indexes.ts';
 import { namedPeersOf } from './guardrails/egress/named-peers.ts';
 import type { NamedPeers } from './guardrails/egress/rules.ts';
+import { EvidenceRecorder } from './evidence/recorder.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
 import { RevokedTokens } from './guardrails/credentials/revoked-tokens.ts';
@@ -104,6 +105,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     client,
     logger,
     instance: config.instance,
+    onTold: (about, reason, message) => evidence?.told({ about, reason, message }),
     onDropped: () => metrics.countDroppedEvent(),
   });
 
@@ -128,6 +130,30 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     workloads,
     clock,
   });
+  const evidence = config.evidence
+    ? new EvidenceRecorder({
+        client: new ApiServerClient({
+          kubeConfig,
+          userAgent: `${userAgent} evidence`,
+          metrics,
+          connections: evidenceConnections,
+        }),
+        caches: { ...caches, workloadCaches: caches.workloads, workloads },
+        logger,
+        metrics,
+        operatorNamespace: config.operatorNamespace,
+        instance: config.instance,
+        version,
+        limits: {
+          segments: config.evidenceSegments,
+          retentionMs: config.evidenceRetentionMs,
+          requireExport: config.evidenceRequireExport,
+        },
+        rotateKeyAfterMs: config.evidenceKeyRotationMs,
+        clock,
+      })
+    : undefined;
+
   const revokedTokens = new RevokedTokens({ clock });
   const mutation = new Mutation({
     client: killClient,
@@ -161,6 +187,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       revokedTokens,
       workloads,
       pods: caches.pods.store,
+      ...(evidence !== undefined && {
+        keepEvidence: (kill, signal) => evidence.keepKill(kill, signal),
+      }),
       foreignKinds: [...foreignKinds, ...catalogue],
       parallelism: config.killSwitchParallelism,
       podGraceSeconds: config.podGraceSeconds,
@@ -303,7 +332,15 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
-  const led = wireLed(caches, { identity, workflow, approval, fence, metrics, mutation });
+  const led = wireLed(caches, {
+    identity,
+    workflow,
+    approval,
+    fence,
+    metrics,
+    mutation,
+    evidence,
+  });
   metrics.observe({
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
@@ -348,6 +385,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         name: 'controllers',
         run: async (signal) => {
           const watching = new AbortController();
+          const recording = new AbortController();
           // Readiness doesn't wait for those that a kill doesn't need.
           const watches = Promise.all(
             [...caches.all, ...caches.optional, policies].map((cache) =>
@@ -360,6 +398,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           await Promise.race([synced, aborted(signal)]);
           if (!signal.aborted) {
             logger.info('Caches synced');
+            const recorded = evidence?.run(recording.signal);
             await Promise.all([
               mutation.run(signal, mutationCheckMs),
               killSwitch.run(signal, killSwitchKeys(caches)),
@@ -368,6 +407,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
                 ? elector.run(signal, { onStartedLeading: (until) => led(until) })
                 : led(signal),
             ]);
+            // Behind the controllers: what they did last is recorded, too.
+            recording.abort();
+            await recorded;
           }
           // Last: who works until the end sees what happens until the end.
           watching.abort();
@@ -380,6 +422,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     ],
   });
 }
+
+/** Requests for evidence in flight at a time: they hold nothing else up. */
+const evidenceConnections = 8;
 
 /** How often it is asked whether admission rewrites requests: a cluster is upgraded under us. */
 const mutationCheckMs = 60_000;
@@ -603,6 +648,7 @@ function wireLed(
     fence,
     metrics,
     mutation,
+    evidence,
   }: {
     identity: Controller;
     workflow: Controller;
@@ -610,6 +656,7 @@ function wireLed(
     fence: Controller;
     metrics: Metrics;
     mutation: Mutation;
+    evidence: EvidenceRecorder | undefined;
   },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
@@ -718,6 +765,7 @@ function wireLed(
       ),
       approval.run(signal, approvalKeys(caches)),
       fence.run(signal, [fenceInForceKey]),
+      evidence?.lead(signal),
     ]);
     metrics.forgetObjects();
   };

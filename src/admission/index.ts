@@ -4,6 +4,7 @@ import { changedByPolicies } from './changed-by.ts';
 import { childrenPolicies } from './children.ts';
 import { credentialPolicies } from './credentials.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
+import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
@@ -51,6 +52,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...changedByPolicies([resources.workflows, resources.automationIdentities]),
     ...approvalPolicies(),
     ...accessReviewPolicies(),
+    ...evidencePolicies(),
   ];
 }
 

@@ -426,6 +426,11 @@ const ofReviews: Record<string, PolicyProbe> = {
   'access-review-kept': compared(mayDoSo),
 };
 
+const ofEvidence: Record<string, PolicyProbe> = {
+  evidence: compared(mayDoSo),
+  'evidence-anchors': compared(mayDoSo),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -473,6 +478,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofFences,
     ...ofIdentities,
     ...ofReviews,
+    ...ofEvidence,
     ...ofWorkloads,
     ...ofApprovals,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),

@@ -6,6 +6,7 @@ import {
   automationIdentitySpecSchema,
   automationIdentityStatusSchema,
 } from './automation-identity.ts';
+import { evidenceSegmentRules, evidenceSegmentSpecSchema } from './evidence-segment.ts';
 import { identityNameRules, type ValidationRule } from './fields.ts';
 import {
   clusterKillSwitchSpecSchema,
@@ -250,6 +251,46 @@ export const kinds: readonly KindDefinition[] = [
       { name: 'Reviewer', type: 'string', jsonPath: '.spec.reviewer', description: 'By whom.' },
       { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
       ageColumn,
+    ],
+  },
+  {
+    resource: resources.evidenceSegments,
+    shortName: 'evs',
+    description:
+      'An EvidenceSegment is a part of the record of everything that was done by and to an automation: a chain of records, each with the hash of the one before. The operator appends to it; nobody changes a record, or takes one out. Read it with `kubectl guardrails timeline`.',
+    spec: evidenceSegmentSpecSchema,
+    rules: evidenceSegmentRules,
+    columns: [
+      {
+        name: 'Chain',
+        type: 'string',
+        jsonPath: '.spec.chain',
+        description: 'Whose records these are.',
+      },
+      {
+        name: 'First',
+        type: 'integer',
+        jsonPath: '.spec.first',
+        description: 'Sequence of the first record.',
+      },
+      {
+        name: 'Last',
+        type: 'integer',
+        jsonPath: '.spec.head.sequence',
+        description: 'Sequence of the last record.',
+      },
+      {
+        name: 'Sealed',
+        type: 'string',
+        jsonPath: '.spec.sealed',
+        description: 'It is complete, and the next one has begun.',
+      },
+      {
+        name: 'Signed',
+        type: 'date',
+        jsonPath: '.spec.head.time',
+        description: 'Time since the last record was signed.',
+      },
     ],
   },
 ];

@@ -32,6 +32,12 @@ export const label = {
   workflow: `${GROUP}/workflow`,
   /** On a pod that tries whether NetworkPolicies are enforced. */
   egressProbe: `${GROUP}/egress-probe`,
+  /** On an EvidenceSegment: the chain that it is part of. */
+  chain: `${GROUP}/chain`,
+  /** On an EvidenceSegment: it is complete, and the next one has begun. */
+  sealed: `${GROUP}/sealed`,
+  /** On a ConfigMap: heads of evidence, written by the operator alone. */
+  evidence: `${GROUP}/evidence`,
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 
@@ -130,6 +136,8 @@ export const annotation = {
    * by them stays while they can't be looked up.
    */
   namedPeers: `${GROUP}/named-peers`,
+  /** On an EvidenceSegment: hash of its last record, set by whoever took a copy of it elsewhere. */
+  exported: `${GROUP}/exported`,
   /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */
   restartedAt: `${GROUP}/restarted-at`,
 } as const;

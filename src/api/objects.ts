@@ -134,6 +134,10 @@ export interface Secret extends KubeObject {
   data?: Record<string, string>;
 }
 
+export interface ConfigMap extends KubeObject {
+  data?: Record<string, string>;
+}
+
 export interface NetworkPolicyPeer {
   ipBlock?: { cidr: string; except?: string[] };
   namespaceSelector?: LabelSelector;
@@ -203,7 +207,12 @@ export interface Pod extends KubeObject {
     reason?: string;
     /** RFC 3339: when its node began with it. */
     startTime?: string;
+    containerStatuses?: {
+      state?: { terminated?: { exitCode?: number; reason?: string; finishedAt?: string } };
+    }[];
   };
+  /** Of the cache alone: how it ended, where it has; of its containers the worst. */
+  end?: { at?: string; exitCode?: number; reason?: string };
   /** Of the cache alone: which generated credentials it holds. */
   secrets?: PodSecrets;
   /** Of the cache alone, and of a pod that waits for approval alone: digest of what it runs. */

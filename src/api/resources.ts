@@ -1,5 +1,6 @@
 import type {
   EndpointSlice,
+  ConfigMap,
   KubeObject,
   Lease,
   Namespace,
@@ -19,6 +20,7 @@ import type { Approval } from './approval.ts';
 import type { AccessReview } from './access-review.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
+import type { EvidenceSegment } from './evidence-segment.ts';
 import type { KillSwitch } from './kill-switch.ts';
 import type { Workflow } from './workflow.ts';
 import { GROUP, VERSION } from './names.ts';
@@ -68,6 +70,13 @@ export const resources = {
   ),
   approvals: defineResource<Approval>(GROUP, VERSION, 'Approval', 'approvals'),
   accessReviews: defineResource<AccessReview>(GROUP, VERSION, 'AccessReview', 'accessreviews'),
+  evidenceSegments: defineResource<EvidenceSegment>(
+    GROUP,
+    VERSION,
+    'EvidenceSegment',
+    'evidencesegments',
+  ),
+  configMaps: defineResource<ConfigMap>('', 'v1', 'ConfigMap', 'configmaps'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),
   serviceAccounts: defineResource<ServiceAccount>('', 'v1', 'ServiceAccount', 'serviceaccounts'),
   /** What is created on the subresource `token` of a ServiceAccount. */

@@ -81,6 +81,8 @@ export interface Workload extends KubeObject {
   isRolledOut: boolean;
   /** A Job that is Complete or Failed. */
   finished: boolean;
+  /** How a Job ended. */
+  end?: { succeeded: boolean; at: string; reason?: string; startedAt?: string };
   /** A StatefulSet whose volumes are deleted when it is scaled down: never scale it. */
   scaleDeletesVolumes: boolean;
 }
@@ -91,7 +93,9 @@ interface RawWorkload extends KubeObject {
 }
 
 interface RawStatus {
-  conditions?: { type: string; status: string }[];
+  conditions?: { type: string; status: string; reason?: string; lastTransitionTime?: string }[];
+  startTime?: string;
+  completionTime?: string;
   observedGeneration?: number;
   replicas?: number;
   updatedReplicas?: number;
@@ -119,6 +123,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
   const { metadata, spec = {}, status } = object as RawWorkload;
   const template = kind === 'CronJob' ? spec.jobTemplate?.spec?.template : spec.template;
   const restartedAt = template?.metadata?.annotations?.[annotation.restartedAt];
+  const end = kind === 'Job' ? endOf(status) : undefined;
   const selector = kind === 'Job' || kind === 'CronJob' ? undefined : spec.selector;
   return {
     kind,
@@ -145,11 +150,8 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     ...(restartedAt !== undefined && { restartedAt }),
     isPaused: isPaused(kind, spec, template),
     isRolledOut: isRolledOut(kind, metadata.generation, spec.replicas, status),
-    finished:
-      kind === 'Job' &&
-      (status?.conditions ?? []).some(
-        ({ type, status: is }) => (type === 'Complete' || type === 'Failed') && is === 'True',
-      ),
+    finished: end !== undefined,
+    ...(end !== undefined && { end }),
     scaleDeletesVolumes:
       kind === 'StatefulSet' && spec.persistentVolumeClaimRetentionPolicy?.whenScaled === 'Delete',
   };
@@ -157,6 +159,21 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
 
 function claimTemplatesOf({ volumeClaimTemplates = [] }: RawSpec): string[] {
   return volumeClaimTemplates.flatMap(({ metadata }) => metadata?.name ?? []);
+}
+
+/** Complete or Failed; a Job that is about to be either isn't yet. */
+function endOf({ conditions = [], startTime, completionTime }: RawStatus = {}): Workload['end'] {
+  const end = conditions.find(
+    ({ type, status }) => (type === 'Complete' || type === 'Failed') && status === 'True',
+  );
+  if (end === undefined) return undefined;
+  const { type, reason, lastTransitionTime = '' } = end;
+  return {
+    succeeded: type === 'Complete',
+    at: completionTime ?? lastTransitionTime,
+    ...(reason !== undefined && reason !== '' && { reason }),
+    ...(startTime !== undefined && { startedAt: startTime }),
+  };
 }
 
 function isPaused(kind: WorkloadKind, spec: RawSpec, template: PodTemplate | undefined): boolean {

@@ -20,10 +20,12 @@ export interface Command {
   readonly usage: readonly (readonly [form: string, meaning: string])[];
   /** Beside those that every command takes. An option of the same name means the same everywhere. */
   readonly options: Readonly<Record<string, ParseArgsOptionDescriptor>>;
+  /** `--output` is a file, not a format. */
+  readonly outputIsFile?: boolean;
   /** How many arguments it takes at most; 1 unless said. */
   readonly maxNames?: number;
-  /** It asks no API server, and so needs no kubeconfig. */
-  readonly isOffline?: boolean;
+  /** Whether it asks no API server with these arguments, and so needs no kubeconfig. */
+  readonly isOffline?: (names: readonly string[]) => boolean;
   /** @returns the exit code */
   run(session: Session): Promise<number>;
 }
@@ -43,7 +45,7 @@ export interface Session {
   flag(name: string, otherwise?: boolean): boolean;
   /** Milliseconds that `--timeout` gives. */
   timeoutMs: number;
-  /** `table`, or what `--output` says. */
+  /** `table`, or what `--output` says; a file, where the command says so. */
   output: string;
   /** Asks the API server for its version and its time. */
   server(): Promise<ServerInfo>;

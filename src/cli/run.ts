@@ -11,6 +11,7 @@ import { completionCommand } from './commands/completion.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
 import { egressCommand } from './commands/egress.ts';
+import { evidenceCommand } from './commands/evidence.ts';
 import { killCommand } from './commands/kill.ts';
 import { probeCommand } from './commands/probe.ts';
 import { releaseCommand } from './commands/release.ts';
@@ -21,6 +22,12 @@ import { statusCommand } from './commands/status.ts';
 import { treeCommand } from './commands/tree.ts';
 import { whoCanCommand } from './commands/who-can.ts';
 import { serverInfo } from './server.ts';
+import {
+  runsCommand,
+  timelineCommand,
+  whatChangedCommand,
+  whoApprovedCommand,
+} from './commands/questions.ts';
 
 export interface RunOptions {
   argv: string[];
@@ -43,6 +50,11 @@ const commands: readonly Command[] = [
   reviewCommand,
   egressCommand,
   probeCommand,
+  timelineCommand,
+  whatChangedCommand,
+  whoApprovedCommand,
+  runsCommand,
+  evidenceCommand,
   pruneCommand,
   uninstallCommand,
   completionCommand,
@@ -84,7 +96,16 @@ const optionTexts = [
     "probe: destinations to try; default: the API server's Service, and the cluster's DNS",
   ],
   ['    --timeout 60', 'seconds to wait'],
-  ['-o, --output FORMAT', 'table, wide, json or yaml'],
+  ['-o, --output FORMAT', 'table, wide, json or yaml; evidence export: the file'],
+  ['    --since TIME', 'a duration before now (24h), or RFC 3339'],
+  ['    --between TIME,TIME', 'what-changed: from and to'],
+  ['    --trusted-keys KEY,…', 'evidence verify: keys that may have signed, as in the ConfigMap'],
+  [
+    '    --anchors FILE',
+    "evidence verify: lines of the operator's log, with heads to compare with",
+  ],
+  ['    --operator-namespace NAME', 'evidence export: where anchors and keys stand'],
+  ['    --mark-exported', 'evidence export: say so on the segments, so that they may go'],
   ['    --kubeconfig FILE  --context NAME  --as USER', 'as in kubectl'],
   ['-h, --help', 'this text'],
 ] as const;
@@ -115,7 +136,7 @@ export async function run(options: RunOptions): Promise<number> {
     const command = commandOf(commandName);
     refuseWhatItDoesNotTake(command, values, names);
     kubeConfig = new PooledKubeConfig({ connections: 4 });
-    if (command.isOffline !== true) {
+    if (command.isOffline?.(names) !== true) {
       kubeConfig.load({
         kubeconfig: textOf(values, 'kubeconfig'),
         context: textOf(values, 'context'),
@@ -123,7 +144,7 @@ export async function run(options: RunOptions): Promise<number> {
     }
     const userName = textOf(values, 'as');
     if (userName !== undefined) impersonate(kubeConfig, userName);
-    return await command.run(sessionOf(options, values, names, kubeConfig));
+    return await command.run(sessionOf(options, values, { command, names, kubeConfig }));
   } catch (error) {
     options.stderr(`Error: ${messageOf(error)}`);
     if (!isUsage(error)) return exit.failed;
@@ -205,15 +226,19 @@ function textOf(values: Values, name: string): string | undefined {
 function sessionOf(
   { stdout, stderr }: RunOptions,
   values: Values,
-  names: readonly string[],
-  kubeConfig: PooledKubeConfig,
+  {
+    command,
+    names,
+    kubeConfig,
+  }: { command: Command; names: readonly string[]; kubeConfig: PooledKubeConfig },
 ): Session {
   const seconds = Number(textOf(values, 'timeout') ?? '60');
   if (!Number.isFinite(seconds) || seconds <= 0) {
     throw new UsageError('--timeout takes a number of seconds above 0');
   }
   const output = textOf(values, 'output') ?? 'table';
-  if (!['table', 'wide', 'json', 'yaml'].includes(output)) {
+  const formats = ['table', 'wide', 'json', 'yaml'];
+  if (command.outputIsFile !== true && !formats.includes(output)) {
     throw new UsageError('--output takes table, wide, json or yaml');
   }
   const context = kubeConfig.getContextObject(kubeConfig.getCurrentContext());

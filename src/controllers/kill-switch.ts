@@ -69,6 +69,12 @@ export interface KillSwitchControllerOptions {
   pausing: Pausing;
   /** Whether workloads are paused by patch, because admission rewrites nothing. */
   pausesByPatch: () => boolean;
+  /**
+   * Writes down what a kill was before it goes.
+   *
+   * @returns whether it may go now
+   */
+  keepEvidence?: (killSwitch: KillSwitch, signal: AbortSignal) => Promise<boolean>;
   /** Kinds of other projects that are paused as well. */
   foreignKinds: readonly ForeignKind[];
   /** Requests in flight at a time, for one kill. */
@@ -370,6 +376,10 @@ export class KillSwitchController implements Reconciler {
     await pokeOwners(objects, { client, now: clock(), parallelism }, context);
 
     await handOverKept(releasing, others, { client, signal });
+    const { keepEvidence } = this.#options;
+    if (keepEvidence !== undefined && !(await keepEvidence(releasing, signal))) {
+      return { retry: true };
+    }
     const isOurs = await client.delete(
       resources.killSwitches,
       { namespace, name },

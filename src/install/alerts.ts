@@ -226,6 +226,24 @@ export const alertGroups: readonly RuleGroup[] = [
     ],
   },
   {
+    name: `${GROUP}/evidence`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsEvidenceNotWritten',
+        expr: 'sum(rate(automation_guardrails_evidence_write_failures_total[5m])) > 0',
+        // Races and an API server that restarts are over by then.
+        for: '10m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Evidence is not written',
+          description:
+            'What still stands is recorded later; what comes and goes meanwhile may not be. The log of the operator says why.',
+          runbook: 'docs/runbooks/evidence-not-written.md',
+        },
+      },
+    ],
+  },
+  {
     name: `${GROUP}/tokens`,
     rules: [
       {

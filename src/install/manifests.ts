@@ -1,5 +1,6 @@
 import type { KubeObject } from '../api/objects.ts';
 import {
+  anchorsRole,
   childrenRole,
   grantableRole,
   identityRole,
@@ -15,6 +16,7 @@ const prefix = 'automation-guardrails';
 export const roles: readonly RoleDefinition[] = [
   operatorRole,
   leaderElectionRole,
+  anchorsRole,
   grantableRole,
   identityRole,
   childrenRole,
@@ -23,7 +25,7 @@ export const roles: readonly RoleDefinition[] = [
 
 /** RBAC of the installation in namespace `automation-guardrails`, as the kustomization has it. */
 export function rbacManifests(): KubeObject[] {
-  const bound = [operatorRole, leaderElectionRole, grantableRole, childrenRole];
+  const bound = [operatorRole, leaderElectionRole, anchorsRole, grantableRole, childrenRole];
   return [...roles.map(roleManifest), ...bound.map(bindingManifest)];
 }
 

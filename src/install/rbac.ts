@@ -54,6 +54,7 @@ const kinds = [
   clusterKillSwitches,
   approvals,
 ] as const;
+const seen = [...kinds, resources.accessReviews, resources.evidenceSegments] as const;
 
 /** What the operator itself may do: exactly what it uses. No escalate, no bind, no impersonate. */
 export const operatorRole: RoleDefinition = {
@@ -75,6 +76,7 @@ export const operatorRole: RoleDefinition = {
     // What is approved starts; decisions on what is long past go.
     rule(['lift-gate'], workflows),
     rule(['delete'], approvals),
+    rule(['list', 'create', 'patch', 'delete', 'record'], resources.evidenceSegments),
     // `represent` only to be able to grant it.
     rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),
     rule(read, resources.namespaces),
@@ -130,6 +132,14 @@ export const leaderElectionRole: RoleDefinition = {
   description: 'The Lease by which one replica leads.',
   namespaced: true,
   rules: [rule(['get', 'create', 'patch'], resources.leases)],
+};
+
+/** In the operator's own namespace. */
+export const anchorsRole: RoleDefinition = {
+  name: 'evidence',
+  description: 'Where heads of evidence, and the keys that sign them, are written down.',
+  namespaced: true,
+  rules: [rule(['get', 'list', 'create', 'patch', 'delete'], resources.configMaps)],
 };
 
 /** In the namespace of the standing probe, for its dry runs and for what stands there for good. */
@@ -188,8 +198,9 @@ export const childrenRole: RoleDefinition = {
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
-    description: 'See automations, where they may connect, kill switches and access reviews.',
-    rules: [rule(read, ...kinds, resources.accessReviews), rule(read, resources.networkPolicies)],
+    description:
+      'See automations, where they may connect, kill switches, access reviews and evidence.',
+    rules: [rule(read, ...seen), rule(read, resources.networkPolicies)],
   },
   {
     name: 'requester',
@@ -229,6 +240,11 @@ export const userRoles: readonly RoleDefinition[] = [
     rules: [rule(read, ...kinds), rule(['patch', 'break-glass'], clusterKillSwitches)],
   },
   {
+    name: 'evidence-exporter',
+    description: 'Read evidence, and mark it as exported, so that it may go.',
+    rules: [rule(read, ...seen), rule(['patch', 'export'], resources.evidenceSegments)],
+  },
+  {
     name: 'break-glass',
     description:
       'Release a kill switch alone, also without an operator. For the few who answer for it.',
@@ -242,7 +258,7 @@ export const userRoles: readonly RoleDefinition[] = [
     description:
       'See automations, what they may do, and what enforces it. No Secrets, and nothing is written.',
     rules: [
-      rule(read, ...kinds, resources.accessReviews),
+      rule(read, ...seen),
       rule(read, resources.namespaces, resources.serviceAccounts),
       rule(
         read,

@@ -18,6 +18,8 @@ export interface ObjectReferenceSource {
 export interface EventRecorderOptions {
   client: Pick<KubeClient, 'create' | 'mergePatch'>;
   logger: Logger;
+  /** Told of everything that is told here, before anything is dropped. It must not throw. */
+  onTold?: (about: ObjectReferenceSource, reason: string, message: string) => void;
   /** Called for each event that isn't recorded. */
   onDropped?: () => void;
   /** Qualified name; default `automationguardrails.dev/operator`. */
@@ -82,6 +84,7 @@ const maxField = 128;
 export class EventRecorder {
   readonly #client: EventRecorderOptions['client'];
   readonly #logger: Logger;
+  readonly #onTold: EventRecorderOptions['onTold'];
   readonly #onDropped: () => void;
   readonly #component: string;
   readonly #instance: string;
@@ -99,6 +102,7 @@ export class EventRecorder {
   constructor(options: EventRecorderOptions) {
     this.#client = options.client;
     this.#logger = options.logger;
+    this.#onTold = options.onTold;
     this.#onDropped = options.onDropped ?? ((): void => undefined);
     this.#component = options.component ?? `${GROUP}/operator`;
     this.#instance = truncate(options.instance ?? 'operator', maxField);
@@ -135,6 +139,7 @@ export class EventRecorder {
     message: string,
   ): void {
     try {
+      this.#onTold?.(about, reason, message);
       const now = this.#clock();
       const event = this.#eventOf(type, about, reason, message, now);
       const key = `${identityOf(about)}\n${type}\n${event.reason}\n${event.note}`;

@@ -3,6 +3,7 @@ import type { AutomationIdentityMetrics } from '../controllers/automation-identi
 import type { KillSwitchMetrics } from '../controllers/kill-switch-report.ts';
 import type { ClientMetrics } from '../runtime/client.ts';
 import type { ControllerMetrics } from '../runtime/controller.ts';
+import type { EvidenceMetrics } from '../evidence/log.ts';
 import type { ListWatchMetrics } from '../runtime/list-watch.ts';
 import { Metrics, metricsReference, type KillSwitchState } from './metrics.ts';
 
@@ -23,7 +24,8 @@ describe('Metrics', () => {
       ControllerMetrics &
       ListWatchMetrics &
       KillSwitchMetrics &
-      AutomationIdentityMetrics;
+      AutomationIdentityMetrics &
+      EvidenceMetrics;
 
     expect(metrics).toBeInstanceOf(Metrics);
   });
@@ -42,6 +44,9 @@ describe('Metrics', () => {
     metrics.countTokenIssue('error');
     metrics.observeRequest('patch', '409', 0.01);
     metrics.countDroppedEvent();
+    metrics.countRecords(3);
+    metrics.countEvidenceFailure();
+    metrics.setEvidencePending(2);
 
     expect(await samples(metrics)).toEqual(
       expect.arrayContaining([
@@ -60,6 +65,9 @@ describe('Metrics', () => {
         'kube_api_requests_total{verb="patch",code="409"} 1',
         'kube_api_request_duration_seconds_count{verb="patch"} 1',
         'events_dropped_total 1',
+        'evidence_records_total 3',
+        'evidence_write_failures_total 1',
+        'evidence_pending 2',
       ]),
     );
   });

@@ -235,6 +235,24 @@ const definitions = {
     help: 'Kubernetes events that were not recorded: too many, or refused by the API server.',
     labels: {},
   },
+  evidenceRecords: {
+    type: 'counter',
+    name: 'evidence_records_total',
+    help: 'Records of evidence that stand in the API.',
+    labels: {},
+  },
+  evidenceFailures: {
+    type: 'counter',
+    name: 'evidence_write_failures_total',
+    help: 'Writes of evidence that failed, and are tried again.',
+    labels: {},
+  },
+  evidencePending: {
+    type: 'gauge',
+    name: 'evidence_pending',
+    help: 'Observations that wait to be recorded.',
+    labels: {},
+  },
   buildInfo: {
     type: 'gauge',
     name: 'build_info',
@@ -321,6 +339,9 @@ export class Metrics {
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
   readonly #droppedEvents = this.#counter(definitions.droppedEvents);
+  readonly #evidenceRecords = this.#counter(definitions.evidenceRecords);
+  readonly #evidenceFailures = this.#counter(definitions.evidenceFailures);
+  readonly #evidencePending = this.#gauge(definitions.evidencePending);
 
   constructor({ version = 'unknown' }: MetricsOptions = {}) {
     this.#gauge(definitions.watchAge, (gauge) => this.#collectWatchAges(gauge));
@@ -531,6 +552,18 @@ export class Metrics {
   /** A Kubernetes event was not recorded. */
   countDroppedEvent(): void {
     this.#droppedEvents.inc();
+  }
+
+  countRecords(count: number): void {
+    this.#evidenceRecords.inc(count);
+  }
+
+  countEvidenceFailure(): void {
+    this.#evidenceFailures.inc();
+  }
+
+  setEvidencePending(count: number): void {
+    this.#evidencePending.set(count);
   }
 
   #collectWatchAges(gauge: Gauge): void {

@@ -581,6 +581,14 @@ export const threats = [
     why: 'A review gives nothing back while the kill stands. It is made by a person with the verb review, and never changed.',
   },
   {
+    id: 'evidence',
+    what: 'Write false evidence, change it, or take it away',
+    paths: [path(GROUP, ['evidencesegments'], all)],
+    reach: ['gitops', 'admin'],
+    outcome: 'StartsNothing',
+    why: "Who doesn't hold the verb record is refused; cluster-admin holds it, and what he forges or takes away is found by the signed heads that stand elsewhere.",
+  },
+  {
     id: 'namespace',
     what: 'Delete the namespace, or take its label environment away',
     paths: [

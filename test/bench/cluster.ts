@@ -68,8 +68,9 @@ export class BenchCluster implements AsyncDisposable {
     this.#operator = undefined;
   }
 
-  async startOperator(): Promise<OperatorProcess> {
-    this.#operator = await startOperator({ kubeconfigPath: this.#operatorKubeconfig });
+  /** @param args further flags */
+  async startOperator(args: readonly string[] = []): Promise<OperatorProcess> {
+    this.#operator = await startOperator({ kubeconfigPath: this.#operatorKubeconfig, args });
     return this.#operator;
   }
 

@@ -139,7 +139,7 @@ export async function benchDefaultLimits(report: Report, size: number): Promise<
   report.figure(`pods gone, scaling / kill, ${what}`, scaled.gone / killed.gone, 'ratio', 1);
 }
 
-async function prepare(
+export async function prepare(
   cluster: BenchCluster,
   namespace: string,
   names: readonly string[],
@@ -181,7 +181,7 @@ async function kubectlScale({ controlPlane }: BenchCluster, namespace: string): 
 }
 
 /** All pods run, and the operator has seen all workloads. */
-async function untilRunning(
+export async function untilRunning(
   { client, report }: BenchCluster,
   namespace: string,
   size: number,
@@ -210,7 +210,7 @@ async function untilRunning(
   );
 }
 
-async function untilStopped(
+export async function untilStopped(
   cluster: BenchCluster,
   namespace: string,
   size: number,

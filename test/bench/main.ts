@@ -3,6 +3,7 @@
  * measured in one run. `--json` prints one JSON line a figure.
  */
 import { parseArgs } from 'node:util';
+import { benchEvidence } from './evidence.ts';
 import { benchFence } from './fence.ts';
 import { benchDefaultLimits, benchKill } from './kill.ts';
 import { benchLane } from './lane.ts';
@@ -36,6 +37,7 @@ const sections: Record<string, () => Promise<void>> = {
   touch: () => benchTouch(report, { workloads: Math.min(1000, Math.max(...sizes)), rounds }),
   lane: () => benchLane(report, { workflows, rounds }),
   fence: () => benchFence(report, { workflows, rounds: 5 * rounds }),
+  evidence: () => benchEvidence(report, { size: Math.min(1000, Math.max(...sizes)), rounds }),
   restart: () => benchRestart(report, Number(values.restarts)),
   /** Waits for the API server's memory of each token: only by name. */
   revoke: () => benchRevoke(report, Number(values.revocations)),

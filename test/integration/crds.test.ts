@@ -973,6 +973,117 @@ describe('access reviews', () => {
   });
 });
 
+/** One of two records, as far as the schema looks at it. */
+function segment(change: object = {}, name = 'invoice.00000001'): object {
+  const hash = 'a'.repeat(64);
+  return {
+    apiVersion: API_VERSION,
+    kind: 'EvidenceSegment',
+    metadata: { name },
+    spec: {
+      chain: 'invoice',
+      incarnation: 'u',
+      index: 1,
+      first: 1,
+      previous: '0'.repeat(64),
+      carried: [],
+      records: [1, 2].map((sequence) => ({ sequence, hash, record: '{}' })),
+      head: { sequence: 2, hash, time: '2026-01-01T00:00:00Z', key: 'k', signature: 's' },
+      sealed: false,
+      ...change,
+    },
+  };
+}
+
+describe('segments of evidence', () => {
+  const hash = 'a'.repeat(64);
+  const head = { sequence: 2, hash, time: '2026-01-01T00:00:00Z', key: 'k', signature: 's' };
+  const record = (sequence: number, text = '{}'): object => ({ sequence, hash, record: text });
+
+  it.each([
+    [
+      'a hash that is none',
+      segment({ index: 2, previous: 'A'.repeat(64) }, 'invoice.00000002'),
+      'a hash is SHA-256 in 64 lower-case hexadecimal digits',
+    ],
+    [
+      'a gap',
+      segment({ index: 2, records: [record(1), record(3)] }, 'invoice.00000002'),
+      'the sequences of a segment follow on each other',
+    ],
+    [
+      'a head that is not the end',
+      segment({ index: 2, head: { ...head, sequence: 1 } }, 'invoice.00000002'),
+      'the signed head of a segment is its last record',
+    ],
+    [
+      'the name of another chain',
+      segment({}, 'other.00000001'),
+      'a segment of evidence is named after its chain',
+    ],
+    [
+      'the same sequence twice',
+      segment({ index: 2, records: [record(1), record(1)] }, 'invoice.00000002'),
+      'Duplicate value',
+    ],
+  ])('refuses %s', refused);
+
+  it('takes more records', async () => {
+    await kubectl(['apply', `--namespace=${namespace}`, '-f', '-'], JSON.stringify(segment()));
+    const records = [record(1), record(2), record(3)];
+    await taken('', segment({ records, head: { ...head, sequence: 3 } }));
+    await taken('', segment({ sealed: true }));
+  });
+
+  it.each([
+    [
+      'a record that is written anew',
+      { records: [record(1, '{"a":1}'), record(2)] },
+      "a record of evidence can't be changed once it is written",
+    ],
+    [
+      'a record that is taken out',
+      { records: [record(1)], head: { ...head, sequence: 1 } },
+      'records of evidence are only ever appended: none is taken out',
+    ],
+    [
+      'another incarnation',
+      { incarnation: 'other' },
+      "incarnation of a segment of evidence can't be changed",
+    ],
+    ['another chain', { chain: 'other' }, 'a segment of evidence is named after its chain'],
+    ['another number', { index: 2 }, 'a segment of evidence is named after its chain'],
+    [
+      'another beginning',
+      { first: 0, records: [record(0), record(1), record(2)] },
+      "first of a segment of evidence can't be changed",
+    ],
+    [
+      'another end before',
+      { previous: hash },
+      "previous of a segment of evidence can't be changed",
+    ],
+    [
+      'something else taken over',
+      { carried: [{ subject: 'a', state: 'b' }] },
+      "carried of a segment of evidence can't be changed",
+    ],
+  ])('refuses %s in one that stands', (_what, change, sentence) =>
+    refused('', segment(change), sentence),
+  );
+
+  it('refuses whatever comes behind the seal', async () => {
+    const sealed = JSON.stringify(segment({ sealed: true }));
+    await kubectl(['apply', `--namespace=${namespace}`, '-f', '-'], sealed);
+    const records = [record(1), record(2), record(3)];
+    await refused(
+      '',
+      segment({ sealed: true, records, head: { ...head, sequence: 3 } }),
+      'this segment of evidence is sealed: the next records are in the next one',
+    );
+  });
+});
+
 type Refusal = [what: string, object: object, sentence: string];
 
 async function refused(_what: string, object: object, sentence: string): Promise<void> {
@@ -1097,6 +1208,7 @@ describe('kubectl', () => {
       'automationidentities aid',
       'automationworkflows awf',
       'clusterkillswitches cksw',
+      'evidencesegments evs',
       'killswitches ksw',
     ]);
     for (const name of [
@@ -1104,6 +1216,7 @@ describe('kubectl', () => {
       'automationidentity',
       'automationworkflow',
       'clusterkillswitch',
+      'evidencesegment',
       'killswitch',
     ]) {
       await kubectl(['get', name, `--namespace=${namespace}`]);

@@ -1016,6 +1016,7 @@ const attempts: Record<ThreatId, Course> = {
     ];
   },
 
+  evidence: () => [],
   'cluster-permission': () => [],
   policy: () => [],
   webhook: () => [],

@@ -40,7 +40,7 @@ export const completionCommand: Command = {
     ],
   ],
   options: {},
-  isOffline: true,
+  isOffline: () => true,
   run: async ({ names: [shell = ''], stdout }) => {
     if (!isShell(shell)) {
       throw new UsageError(

@@ -15,6 +15,7 @@ export function projectPod(object: KubeObject): Pod {
   const isGated = spec?.schedulingGates?.some(({ name }) => name === approvalGate) === true;
   const egressProbe = resultOf(object);
   const grace = spec?.terminationGracePeriodSeconds;
+  const end = endOf(status);
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
   return {
     metadata: {
@@ -47,6 +48,23 @@ export function projectPod(object: KubeObject): Pod {
     ...(secrets !== undefined && { secrets }),
     ...(isGated && { codeDigest: podCodeDigest({ metadata, spec }) }),
     ...(egressProbe !== undefined && { egressProbe }),
+    ...(end !== undefined && { end }),
+  };
+}
+
+function endOf(status: Pod['status']): Pod['end'] {
+  if (status?.phase !== 'Succeeded' && status?.phase !== 'Failed') return undefined;
+  const ends = (status.containerStatuses ?? []).flatMap(({ state }) => state?.terminated ?? []);
+  const worst = ends.find(({ exitCode = 0 }) => exitCode !== 0) ?? ends[0];
+  const { exitCode, reason } = worst ?? {};
+  const [at] = ends
+    .flatMap(({ finishedAt }) => finishedAt ?? [])
+    .toSorted()
+    .toReversed();
+  return {
+    ...(at !== undefined && { at }),
+    ...(exitCode !== undefined && { exitCode }),
+    ...(reason !== undefined && { reason }),
   };
 }
 

@@ -1,0 +1,302 @@
+import { describe, expect, it } from 'vitest';
+import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
+import { annotation, label } from '../api/names.ts';
+import type { Condition, Pod } from '../api/objects.ts';
+import { projectWorkload } from '../api/workload.ts';
+import { projectPod } from '../guardrails/kill-switch/pods.ts';
+import {
+  credentialFacts,
+  findingFacts,
+  killFacts,
+  killGone,
+  killsFacts,
+  permissionFacts,
+  runFact,
+  specFacts,
+  specGone,
+  toldFact,
+} from './facts.ts';
+import { resources } from '../api/resources.ts';
+import { pendingRecords, type ChainState, type Observation } from './observation.ts';
+
+const now = Date.UTC(2026, 0, 1);
+
+/** What the log would record, one observation after another. */
+async function recordsOf(
+  state: ChainState,
+  ...observations: Observation[]
+): Promise<{ action: string; by: string }[]> {
+  const records = await pendingRecords(state, observations, new Map(), now);
+  return records.map(({ draft }) => ({
+    action: draft.action,
+    by: `${draft.actor.name} ${draft.actor.basis}`,
+  }));
+}
+
+async function actionsOf(state: ChainState, ...observations: Observation[]): Promise<string[]> {
+  return (await recordsOf(state, ...observations)).map(({ action }) => action);
+}
+
+function condition(type: string, status: Condition['status'], at = 1, message = 'm'): Condition {
+  return {
+    type,
+    status,
+    reason: 'Because',
+    message,
+    lastTransitionTime: `2026-01-01T00:00:0${at}Z`,
+  };
+}
+
+const killSwitch: KillSwitch = {
+  metadata: { name: 'invoice', namespace: 'finance', uid: 'kkkkkkkk-1', resourceVersion: '7' },
+  spec: { workflow: 'invoice', reason: 'posts twice', engagedBy: 'alice' },
+};
+
+describe('a kill', () => {
+  const fenced: KillSwitch = {
+    ...killSwitch,
+    status: { conditions: [condition('Fenced', 'True')] },
+  };
+  const asked: KillSwitch = {
+    ...fenced,
+    metadata: {
+      ...fenced.metadata,
+      annotations: { [annotation.release]: 'fixed', [annotation.releasedBy]: 'bob' },
+    },
+  };
+  const lifted: KillSwitch = {
+    ...asked,
+    metadata: { ...asked.metadata, labels: { [label.releasing]: 'true' } },
+  };
+
+  it('is told from the request to the end, each step once, by whom it was', async () => {
+    const state: ChainState = new Map();
+    const all = [killSwitch, fenced, fenced, asked, lifted].map((one) => killFacts(one, {}));
+    expect(await recordsOf(state, ...all, killGone(lifted, {}))).toEqual([
+      { action: 'KillEngaged', by: 'alice authenticated' },
+      { action: 'KillFenced', by: 'automation-guardrails operator' },
+      { action: 'ReleaseRequested', by: 'bob authenticated' },
+      { action: 'KillLifted', by: 'automation-guardrails operator' },
+      { action: 'KillReleased', by: 'automation-guardrails operator' },
+    ]);
+    expect(state.size).toBe(0);
+  });
+
+  it('is told whole by its last state alone, and its end by what is missing', async () => {
+    const state: ChainState = new Map();
+    expect(await actionsOf(state, killsFacts([lifted], {}))).toEqual([
+      'KillEngaged',
+      'KillFenced',
+      'ReleaseRequested',
+      'KillLifted',
+    ]);
+    expect(await actionsOf(state, killsFacts([], {}))).toEqual(['KillReleased']);
+    expect(await actionsOf(state, killsFacts([], {}))).toEqual([]);
+  });
+
+  it('of many namespaces says which', async () => {
+    const all: ClusterKillSwitch = {
+      metadata: { name: 'incident-7', uid: 'c' },
+      spec: { environments: ['prod'], reason: 'a key leaked', engagedBy: 'carol' },
+    };
+    const [engaged] = await pendingRecords(new Map(), [killFacts(all, {})], new Map(), now);
+    expect(engaged?.draft).toMatchObject({
+      action: 'KillEngaged',
+      actor: { name: 'carol', basis: 'authenticated' },
+      objects: [{ kind: 'ClusterKillSwitch' }],
+      details: { scope: '{"environments":["prod"]}' },
+    });
+  });
+
+  it('that vanishes without a release says so', async () => {
+    const state: ChainState = new Map();
+    await actionsOf(state, killFacts(fenced, {}));
+    expect(await actionsOf(state, killGone(fenced, {}))).toEqual(['KillGone']);
+  });
+
+  it('tells a rung that is lost, and a release that is withdrawn', async () => {
+    const state: ChainState = new Map();
+    await actionsOf(state, killFacts(asked, {}));
+    const open = { ...killSwitch, status: { conditions: [condition('Fenced', 'False', 2)] } };
+    expect(await actionsOf(state, killFacts(open, {}))).toEqual([
+      'KillFencedLost',
+      'ReleaseWithdrawn',
+    ]);
+  });
+});
+
+describe('what is found', () => {
+  const of = resources.workflows;
+  const workflow = (...conditions: Condition[]): Observation =>
+    findingFacts(of, { metadata: { name: 'invoice' }, status: { conditions } }, {});
+
+  it('is told when it begins, when it is another, and when it ends', async () => {
+    const state: ChainState = new Map();
+    expect(
+      await actionsOf(
+        state,
+        workflow(condition('Held', 'False')),
+        workflow(condition('Held', 'True', 2)),
+        workflow(condition('Held', 'True', 2)),
+        workflow(condition('Held', 'True', 2, 'something else')),
+        workflow(condition('Held', 'False', 3)),
+      ),
+    ).toEqual(['Held', 'Held', 'NoLongerHeld']);
+  });
+});
+
+describe('what is asked for', () => {
+  const author = (): Promise<{ name: string; basis: 'asserted' }> =>
+    Promise.resolve({ name: 'kubectl', basis: 'asserted' });
+  const at = (generation: number, uid = 'u'): Observation =>
+    specFacts(
+      resources.workflows,
+      { metadata: { name: 'invoice', uid, generation }, spec: { description: `${generation}` } },
+      {},
+      author,
+    );
+
+  it('is told when it is made, changed, deleted, and made anew', async () => {
+    const state: ChainState = new Map();
+    expect(
+      await actionsOf(state, at(1), at(1), at(2), specGone(resources.workflows, {}), at(1, 'v')),
+    ).toEqual(['WorkflowCreated', 'WorkflowChanged', 'WorkflowDeleted', 'WorkflowCreated']);
+  });
+});
+
+describe('credentials', () => {
+  it('are told by their times, and when they are withdrawn', async () => {
+    const identity = (status: AutomationIdentity['status']): AutomationIdentity => ({
+      metadata: { name: 'invoice', namespace: 'finance' },
+      spec: {},
+      ...(status !== undefined && { status }),
+    });
+    const secret = (lastRotationTime: string): AutomationIdentity =>
+      identity({ secrets: [{ name: 'db', secretName: 'aid.invoice.db', lastRotationTime }] });
+    const token = (issuedAt?: string): AutomationIdentity =>
+      identity({
+        tokens: [
+          {
+            name: 'ci',
+            secretName: 'aid.invoice.ci',
+            audience: 'ci',
+            ...(issuedAt !== undefined && { issuedAt }),
+          },
+        ],
+      });
+    const state: ChainState = new Map();
+    const told = (...of: AutomationIdentity[]): Promise<string[]> =>
+      actionsOf(state, ...of.flatMap((one) => credentialFacts(one, {})));
+    expect(await told(secret('t1'), secret('t1'), secret('t2'), identity(undefined))).toEqual([
+      'SecretIssued',
+      'SecretRotated',
+      'SecretWithdrawn',
+    ]);
+    expect(await told(token('t1'), token('t2'), token())).toEqual([
+      'TokenIssued',
+      'TokenRenewed',
+      'TokenRevoked',
+    ]);
+  });
+});
+
+describe('permissions', () => {
+  it('are told when they are given, changed and taken', async () => {
+    const role = (verb: string) => ({ metadata: { name: 'invoice' }, rules: [{ verbs: [verb] }] });
+    const binding = {
+      metadata: { name: 'invoice' },
+      roleRef: { apiGroup: '', kind: 'Role', name: 'invoice' },
+    };
+    const state: ChainState = new Map();
+    expect(
+      await actionsOf(
+        state,
+        permissionFacts(role('get'), undefined, {}),
+        permissionFacts(role('get'), binding, {}),
+        permissionFacts(role('list'), binding, {}),
+        permissionFacts(role('list'), undefined, {}),
+      ),
+    ).toEqual(['PermissionsGranted', 'PermissionsChanged', 'PermissionsRevoked']);
+  });
+});
+
+describe('a run', () => {
+  const job = (type: string, reason: string) =>
+    projectWorkload('Job', {
+      metadata: {
+        name: 'import-1',
+        namespace: 'finance',
+        uid: 'j1',
+        ownerReferences: [
+          { apiVersion: 'batch/v1', kind: 'CronJob', name: 'import', uid: 'c1', controller: true },
+        ],
+      },
+      spec: {},
+      status: {
+        startTime: '2026-01-01T10:00:00Z',
+        conditions: [{ type, status: 'True', reason, lastTransitionTime: '2026-01-01T10:20:30Z' }],
+      },
+    } as never);
+  const pod = (exitCode: number): Pod =>
+    projectPod({
+      metadata: {
+        name: 'import-1-x',
+        namespace: 'finance',
+        uid: 'p1',
+        ownerReferences: [
+          { apiVersion: 'batch/v1', kind: 'Job', name: 'import-1', uid: 'j1', controller: true },
+        ],
+      },
+      status: {
+        phase: 'Failed',
+        containerStatuses: [
+          {
+            state: {
+              terminated: { exitCode, reason: 'OOMKilled', finishedAt: '2026-01-01T10:20:29Z' },
+            },
+          },
+        ],
+      },
+    } as never);
+
+  it('that succeeds is counted in its hour', () => {
+    expect(runFact(job('Complete', 'CompletionsReached'), [], {})).toMatchObject({
+      state: '2026-01-01T10:20:30Z',
+      foldInto: '2026-01-01T10:00:00Z',
+    });
+  });
+
+  it.each([
+    ['BackoffLimitExceeded', 'RunFailed'],
+    ['DeadlineExceeded', 'RunTimedOut'],
+  ])('that fails is told by itself, with the exit codes: %s', async (reason, action) => {
+    const fact = runFact(job('Failed', reason), [pod(137), pod(0)], {});
+    expect(fact?.foldInto).toBeUndefined();
+    expect(await fact?.draft(undefined)).toMatchObject({
+      action,
+      outcome: 'Failed',
+      reason,
+      actor: { name: 'import' },
+      details: { exitCodes: '137', podReasons: 'OOMKilled', started: '2026-01-01T10:00:00Z' },
+    });
+  });
+
+  it('of a pod that something controls is that one’s', () => {
+    expect(runFact(pod(1), [], {})).toBeUndefined();
+  });
+});
+
+describe('an event', () => {
+  it('is recorded where no object keeps it, once for both replicas', async () => {
+    const about = { kind: 'KillSwitch', metadata: { name: 'invoice', namespace: 'f', uid: 'k' } };
+    const told = (reason: string): Observation[] => {
+      const observation = toldFact({ about, reason, message: 'Pod x' }, now);
+      return observation === undefined ? [] : [observation];
+    };
+    const state: ChainState = new Map();
+    const all = [...told('NotRestored'), ...told('NotRestored'), ...told('Fenced')];
+    expect(await actionsOf(state, ...all)).toEqual(['NotRestored']);
+  });
+});

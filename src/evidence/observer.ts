@@ -1,0 +1,330 @@
+import { canary } from '../admission/index.ts';
+import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
+import { clusterChain } from '../api/evidence-segment.ts';
+import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
+import { label, PROBE_NAMESPACE } from '../api/names.ts';
+import {
+  keyOf,
+  splitKey,
+  type Condition,
+  type KubeObject,
+  type Namespace,
+  type NetworkPolicy,
+  type Pod,
+  type Role,
+  type RoleBinding,
+} from '../api/objects.ts';
+import { resources, type Resource } from '../api/resources.ts';
+import type { Workflow } from '../api/workflow.ts';
+import type { Workload } from '../api/workload.ts';
+import type { KubeClient } from '../runtime/client.ts';
+import type { Change, Informer } from '../runtime/list-watch.ts';
+import type { IndexedStore } from '../runtime/merged-store.ts';
+import {
+  clusterFact,
+  credentialFacts,
+  egressFact,
+  egressFacts,
+  findingFacts,
+  killFacts,
+  killGone,
+  killsFacts,
+  permissionFacts,
+  placeOf,
+  policyFacts,
+  runFact,
+  runFacts,
+  runGone,
+  specFacts,
+  specGone,
+  toldFact,
+  type Place,
+  type Told,
+} from './facts.ts';
+import type { EvidenceLog } from './log.ts';
+import type { Observation } from './observation.ts';
+import type { Actor } from './record.ts';
+
+type Cache<T extends KubeObject> = Pick<Informer<T>, 'store' | 'onChange'>;
+
+export interface EvidenceCaches {
+  workflows: Cache<Workflow>;
+  identities: Cache<AutomationIdentity>;
+  killSwitches: Cache<KillSwitch>;
+  clusterKillSwitches: Cache<ClusterKillSwitch>;
+  namespaces: Cache<Namespace>;
+  roles: Cache<Role>;
+  roleBindings: Cache<RoleBinding>;
+  networkPolicies: Cache<NetworkPolicy>;
+  pods: Cache<Pod>;
+  workloadCaches: readonly Cache<Workload>[];
+  /** Indexed by `identity`. */
+  workloads: IndexedStore<Workload>;
+}
+
+export interface EvidenceObserverOptions {
+  client: Pick<KubeClient, 'get'>;
+  log: Pick<EvidenceLog, 'observe' | 'settle' | 'forget'>;
+  caches: EvidenceCaches;
+  /** Namespace of the cluster's chain. */
+  operatorNamespace: string;
+  /** Name of this replica. */
+  instance: string;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+}
+
+/**
+ * Tells the evidence log what the caches see. The leader tells everything; each replica tells what
+ * it alone knows, and what it is about to take away.
+ */
+export class EvidenceObserver {
+  readonly #options: EvidenceObserverOptions;
+  readonly #cluster: string;
+  #isTelling = false;
+  /** When each kill that is released was first to be kept; milliseconds since the epoch, by UID. */
+  readonly #keepingSince = new Map<string, number>();
+
+  constructor(options: EvidenceObserverOptions) {
+    this.#options = options;
+    this.#cluster = `${options.operatorNamespace}/${clusterChain}`;
+    this.#follow();
+  }
+
+  /** Something of the operator itself. @param state what it is now; told again when it differs */
+  operator(
+    subject: string,
+    state: string,
+    action: string,
+    details: Record<string, string> = {},
+  ): void {
+    this.#options.log.observe(this.#cluster, clusterFact(subject, state, action, details));
+  }
+
+  /** What a controller told as an event, and no object keeps. */
+  told(told: Told): void {
+    const observation = toldFact(told, this.#options.clock());
+    if (observation !== undefined) this.#options.log.observe(keyOf(told.about), observation);
+  }
+
+  /**
+   * Writes what is known of a kill before the KillSwitch goes, and with it what it says. A log that
+   * can't be written holds a release up for half a minute, and no longer.
+   *
+   * @returns whether the KillSwitch may go
+   */
+  async keepKill(killSwitch: KillSwitch, signal: AbortSignal): Promise<boolean> {
+    const { log, clock } = this.#options;
+    const { uid = '' } = killSwitch.metadata;
+    const key = keyOf(killSwitch);
+    const since = this.#keepingSince.get(uid) ?? clock();
+    this.#keepingSince.set(uid, since);
+    const { facts } = killFacts(killSwitch, this.#placeOf(key));
+    const standing = facts.map((fact) => ({
+      ...fact,
+      // The leader may have told the end of it before this is written.
+      draft: async (before: string | undefined) =>
+        (await this.#stands(killSwitch)) ? fact.draft(before) : undefined,
+    }));
+    log.observe(key, { facts: standing, onlyNew: true });
+    const isKept = await log.settle(key, signal);
+    const mayGo = isKept || clock() - since >= longestKeepingMs;
+    if (mayGo) this.#keepingSince.delete(uid);
+    return mayGo;
+  }
+
+  async #stands({ metadata }: KillSwitch): Promise<boolean> {
+    const { namespace = '', name, uid } = metadata;
+    const found = await this.#options.client.get(resources.killSwitches, { namespace, name });
+    return found?.metadata.uid === uid;
+  }
+
+  /** Tells everything that stands, and then every change, until the signal aborts. */
+  lead(signal: AbortSignal): void {
+    const { instance, clock, caches } = this.#options;
+    this.#isTelling = true;
+    signal.addEventListener('abort', () => (this.#isTelling = false), { once: true });
+    this.operator('leader', `${instance} ${clock()}`.slice(-120), 'LeaderChanged', { instance });
+    const keys = new Set<string>();
+    for (const { store } of [caches.workflows, caches.identities, caches.killSwitches]) {
+      for (const object of store.list()) keys.add(keyOf(object));
+    }
+    for (const key of keys) this.#sweep(key);
+    this.#tell(this.#cluster, killsFacts([...caches.clusterKillSwitches.store.list()], {}));
+  }
+
+  #follow(): void {
+    const { caches } = this.#options;
+    const { workflows, identities, killSwitches, roles, roleBindings } = caches;
+    this.#on(workflows, ({ type, object }) => this.#spec(resources.workflows, type, object));
+    this.#on(identities, ({ type, object }) => {
+      this.#spec(resources.automationIdentities, type, object);
+      if (type === 'deleted') return;
+      for (const observation of credentialFacts(object, this.#placeOf(keyOf(object)))) {
+        this.#tell(keyOf(object), observation);
+      }
+    });
+    this.#on(killSwitches, ({ type, object }) => {
+      const key = keyOf(object);
+      if (key === `${PROBE_NAMESPACE}/${canary.killSwitch}`) {
+        if (type !== 'deleted') this.#tell(this.#cluster, policyFacts(object));
+        return;
+      }
+      const place = this.#placeOf(key);
+      this.#tell(key, killFacts(object, place));
+      if (type === 'deleted') this.#tell(key, killGone(object, place));
+    });
+    this.#on(caches.clusterKillSwitches, ({ type, object }) => {
+      this.#tell(this.#cluster, killFacts(object, {}));
+      if (type === 'deleted') this.#tell(this.#cluster, killGone(object, {}));
+    });
+    for (const cache of [roles, roleBindings]) {
+      this.#on<KubeObject>(cache, ({ object: { metadata } }) => {
+        if (metadata.labels?.[label.identity] !== metadata.name) return;
+        this.#permissions(`${metadata.namespace ?? ''}/${metadata.name}`);
+      });
+    }
+    this.#on(caches.networkPolicies, ({ type, object }) => {
+      const key = ownerKey(object, label.workflow);
+      if (key === undefined) return;
+      const place = this.#placeOf(key);
+      if (type !== 'deleted') this.#tell(key, { facts: [egressFact(object, place)] });
+      else {
+        const { gone } = egressFacts([], place);
+        const scope = egressFact(object, place).subject;
+        this.#tell(key, { scope, facts: [], ...(gone !== undefined && { gone }) });
+      }
+    });
+    for (const cache of caches.workloadCaches) {
+      this.#on(cache, ({ type, object, previous }) => {
+        if (object.end === undefined || (type === 'updated' && previous?.end !== undefined)) return;
+        this.#run(type, object, object.serviceAccountName);
+      });
+    }
+    this.#on(caches.pods, ({ type, object, previous }) => {
+      if (object.end === undefined || (type === 'updated' && previous?.end !== undefined)) return;
+      this.#run(type, object, object.spec?.serviceAccountName ?? '');
+    });
+    this.#on(caches.namespaces, ({ type, object }) => {
+      if (type !== 'deleted') return;
+      this.#options.log.forget(object.metadata.name);
+    });
+  }
+
+  #on<T extends KubeObject>(cache: Cache<T>, tell: (change: Change<T>) => void): void {
+    cache.onChange((change) => {
+      if (this.#isTelling) tell(change);
+    });
+  }
+
+  #tell(key: string, observation: Observation): void {
+    if (splitKey(key).namespace === PROBE_NAMESPACE) return;
+    if (observation.facts.length === 0 && observation.scope === undefined) return;
+    this.#options.log.observe(key, observation);
+  }
+
+  /** Everything that stands for one chain, so that what doesn't stand any more is noticed. */
+  #sweep(key: string): void {
+    const { caches } = this.#options;
+    if (key === `${PROBE_NAMESPACE}/${canary.killSwitch}`) {
+      const probe = caches.killSwitches.store.get(key);
+      if (probe !== undefined) this.#tell(this.#cluster, policyFacts(probe));
+      return;
+    }
+    const place = this.#placeOf(key);
+    const workflow = caches.workflows.store.get(key);
+    const identity = caches.identities.store.get(key);
+    const of = { workflows: workflow, automationIdentities: identity };
+    for (const kind of ['workflows', 'automationIdentities'] as const) {
+      const object = of[kind];
+      if (object === undefined) this.#tell(key, specGone(resources[kind], place));
+      else this.#spec(resources[kind], 'added', object);
+    }
+    if (identity !== undefined) {
+      for (const observation of credentialFacts(identity, place)) this.#tell(key, observation);
+    }
+    this.#permissions(key);
+    const policies = [...caches.networkPolicies.store.byIndex('workflow', key)];
+    this.#tell(key, egressFacts(policies, place));
+    const standing = caches.killSwitches.store.get(key);
+    this.#tell(key, killsFacts(standing === undefined ? [] : [standing], place));
+    const pods = caches.pods.store.byIndex('identity', key);
+    const jobs = caches.workloads.byIndex('identity', key);
+    const runs = [...jobs, ...pods].flatMap((run) => runFact(run, pods, place) ?? []);
+    if (workflow !== undefined) this.#tell(key, runFacts(runs));
+  }
+
+  #spec(
+    of: Resource,
+    type: Change<KubeObject>['type'],
+    object: KubeObject & { spec?: unknown; status?: { conditions?: Condition[] } },
+  ): void {
+    const key = keyOf(object);
+    const place = this.#placeOf(key);
+    if (type === 'deleted') {
+      this.#tell(key, specGone(of, place));
+      return;
+    }
+    this.#tell(
+      key,
+      specFacts(of, object, place, (kind, written) => this.#authorOf(kind, written)),
+    );
+    this.#tell(key, findingFacts(of, object, place));
+  }
+
+  #permissions(key: string): void {
+    const { roles, roleBindings } = this.#options.caches;
+    const place = this.#placeOf(key);
+    const ours = <T extends KubeObject>(object: T | undefined): T | undefined =>
+      object?.metadata.labels?.[label.identity] === undefined ? undefined : object;
+    const binding = ours(roleBindings.store.get(key));
+    this.#tell(key, permissionFacts(ours(roles.store.get(key)), binding, place));
+  }
+
+  #run(type: Change<KubeObject>['type'], run: Workload | Pod, serviceAccountName: string): void {
+    const { workflows, pods } = this.#options.caches;
+    const key = `${run.metadata.namespace ?? ''}/${serviceAccountName}`;
+    if (workflows.store.get(key) === undefined) return;
+    if (type === 'deleted') {
+      this.#tell(key, runGone(run));
+      return;
+    }
+    const fact = runFact(run, pods.store.byIndex('identity', key), this.#placeOf(key));
+    if (fact !== undefined) this.#tell(key, { facts: [fact] });
+  }
+
+  #placeOf(key: string): Place {
+    const { namespaces, workflows, killSwitches } = this.#options.caches;
+    const { namespace = '' } = splitKey(key);
+    const environment = namespaces.store.get(namespace)?.metadata.labels?.[label.environment];
+    const killSwitch =
+      killSwitches.store.get(key) ?? killSwitches.store.get(`${namespace}/${wholeNamespaceName}`);
+    return placeOf(environment, workflows.store.get(key), killSwitch);
+  }
+
+  /**
+   * Who wrote the spec, as far as the API server knows: the manager of its fields, which is what a
+   * client calls itself.
+   */
+  async #authorOf(of: Resource, { metadata }: KubeObject): Promise<Actor> {
+    const { namespace = '', name, uid } = metadata;
+    const stored = await this.#options.client.get(of, { namespace, name }, { metadataOnly: true });
+    const writers = (stored?.metadata.managedFields ?? []).filter(
+      ({ fieldsV1, subresource = '' }) =>
+        subresource === '' && fieldsV1 !== undefined && 'f:spec' in fieldsV1,
+    );
+    const [last] = writers.toSorted((a, b) => ((a.time ?? '') < (b.time ?? '') ? 1 : -1));
+    if (last?.manager === undefined || stored?.metadata.uid !== uid) {
+      return { name: 'unknown', basis: 'unknown' };
+    }
+    return { name: last.manager, basis: 'asserted' };
+  }
+}
+
+const longestKeepingMs = 30_000;
+
+function ownerKey({ metadata }: KubeObject, by: string): string | undefined {
+  const name = metadata.labels?.[by];
+  return name === undefined ? undefined : `${metadata.namespace ?? ''}/${name}`;
+}
