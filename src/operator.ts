@@ -44,6 +44,7 @@ import {
 } from './guardrails/kill-switch/pausing.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
+import { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { attentionOf } from './observability/attention.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
@@ -201,6 +202,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metrics,
     logger,
   });
+  const goneRuns = new GoneRuns();
   const workflow = new Controller({
     reconciler: new WorkflowController({
       client: leading,
@@ -214,6 +216,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       killSwitches: caches.killSwitches.store,
       networkPolicies: caches.networkPolicies.store,
       workloads,
+      goneRuns,
       clock,
     }),
     accepts: isNotOfProbe,
@@ -259,6 +262,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
+  wireGoneRuns(caches, goneRuns);
   const led = wireLed(caches, { identity, workflow, fence, metrics });
   metrics.observe({
     clock,
@@ -487,6 +491,17 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
     cache.onChange(({ object }) =>
       enqueueCovering(object.metadata.namespace, object.serviceAccountName),
     );
+  }
+}
+
+/** Every replica remembers them: one that comes to lead counts what went since the last count. */
+function wireGoneRuns({ workloads, workflows }: Caches, goneRuns: GoneRuns): void {
+  for (const cache of workloads) {
+    cache.onChange(({ type, object }) => {
+      if (type !== 'deleted' || object.kind !== 'Job') return;
+      const key = `${object.metadata.namespace}/${object.serviceAccountName}`;
+      if (workflows.store.get(key)?.spec.limits !== undefined) goneRuns.add(object);
+    });
   }
 }
 

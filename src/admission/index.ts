@@ -4,6 +4,7 @@ import { engagingAnnotationPolicies } from './engaging-annotation.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
+import { limitPolicies } from './limits.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
@@ -42,6 +43,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...podPolicies(),
     ...childrenPolicies(),
     ...roleBindingPolicies(),
+    ...limitPolicies(),
   ];
 }
 

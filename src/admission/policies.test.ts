@@ -68,7 +68,11 @@ describe('the admission policies', () => {
     for (const { spec, metadata } of policies) {
       if (spec.paramKind?.kind !== 'Workflow') continue;
       const selector = bindingOf.get(metadata.name)?.spec.paramRef?.selector;
-      expect(selector).toEqual({ matchLabels: { [`${GROUP}/engaged`]: 'true' } });
+      expect([
+        { matchLabels: { [`${GROUP}/engaged`]: 'true' } },
+        { matchLabels: { [`${GROUP}/limited`]: 'true' } },
+        { matchLabels: { [`${GROUP}/limit-breached`]: 'true' } },
+      ]).toContainEqual(selector);
     }
   });
 
@@ -102,7 +106,8 @@ describe('the admission policies', () => {
       ),
     );
     // Rewriting it would delete volumes; refusing does not. A pod's status carries its labels.
-    const isOther = / (namespaces|killswitches|clusterkillswitches|automationidentities)\//;
+    const isOther =
+      / (namespaces|killswitches|clusterkillswitches|automationidentities|automationworkflows)\//;
     const ofWorkloads = matched.filter((match) => !isOther.test(match));
     expect(ofWorkloads.filter((match) => /\/(status|scale)$/.test(match))).toEqual([
       'ValidatingAdmissionPolicy statefulsets/scale',

@@ -10,6 +10,7 @@ import {
   rules,
   sentence,
 } from './fields.ts';
+import { limitsSchema, runsStatusSchema } from './limits.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
 
@@ -150,6 +151,7 @@ export const workflowSpecSchema = z
         'Destinations that the automation may reach. Everything else is denied, except DNS. Without any entry, only DNS is left.',
       'x-kubernetes-list-type': 'atomic',
     }),
+    limits: limitsSchema.optional(),
   })
   .meta({ description: 'What runs, who owns it, and where it may connect.' });
 
@@ -162,7 +164,7 @@ export const workflowStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; and `Stopped`, while the kill switch is engaged.',
+        '`Ready`; `Held`, whose message lists what is missing; `Stopped`, while the kill switch is engaged; and `LimitBreached`, where something is counted.',
     }),
     targets: z
       .object({
@@ -173,6 +175,7 @@ export const workflowStatusSchema = z
       })
       .exactOptional()
       .meta({ description: 'The targets, counted by state.' }),
+    runs: runsStatusSchema.exactOptional(),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 

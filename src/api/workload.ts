@@ -78,6 +78,8 @@ export interface Workload extends KubeObject {
   isRolledOut: boolean;
   /** A Job that is Complete or Failed. */
   finished: boolean;
+  /** Of a Job that is finished: since when (RFC 3339), where it says so, and how it ended. */
+  ended?: { at?: string; failed: boolean };
   /** A StatefulSet whose volumes are deleted when it is scaled down: never scale it. */
   scaleDeletesVolumes: boolean;
 }
@@ -88,7 +90,7 @@ interface RawWorkload extends KubeObject {
 }
 
 interface RawStatus {
-  conditions?: { type: string; status: string }[];
+  conditions?: { type: string; status: string; lastTransitionTime?: string }[];
   observedGeneration?: number;
   replicas?: number;
   updatedReplicas?: number;
@@ -116,6 +118,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
   const template = kind === 'CronJob' ? spec.jobTemplate?.spec?.template : spec.template;
   const restartedAt = template?.metadata?.annotations?.[annotation.restartedAt];
   const selector = kind === 'Job' || kind === 'CronJob' ? undefined : spec.selector;
+  const ended = kind === 'Job' ? endOf(status) : undefined;
   return {
     kind,
     metadata: {
@@ -140,14 +143,21 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     ...(restartedAt !== undefined && { restartedAt }),
     isPaused: isPaused(kind, spec, template),
     isRolledOut: isRolledOut(kind, metadata.generation, spec.replicas, status),
-    finished:
-      kind === 'Job' &&
-      (status?.conditions ?? []).some(
-        ({ type, status: is }) => (type === 'Complete' || type === 'Failed') && is === 'True',
-      ),
+    finished: ended !== undefined,
+    ...(ended !== undefined && { ended }),
     scaleDeletesVolumes:
       kind === 'StatefulSet' && spec.persistentVolumeClaimRetentionPolicy?.whenScaled === 'Delete',
   };
+}
+
+/** A Job that failed has no `completionTime`, so that the condition says when it ended. */
+function endOf(status: RawStatus | undefined): Workload['ended'] {
+  const end = (status?.conditions ?? []).find(
+    ({ type, status: is }) => (type === 'Complete' || type === 'Failed') && is === 'True',
+  );
+  if (end === undefined) return undefined;
+  const { type, lastTransitionTime: at } = end;
+  return { failed: type === 'Failed', ...(at !== undefined && { at }) };
 }
 
 function isPaused(kind: WorkloadKind, spec: RawSpec, template: PodTemplate | undefined): boolean {

@@ -1,10 +1,12 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionOf, isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
+import type { Ledger } from '../api/limits.ts';
 import { annotation } from '../api/names.ts';
 import type { KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
+import { limitBreached, limitFinding } from '../guardrails/limits/findings.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
   heldFinding,
@@ -31,6 +33,8 @@ export interface WorkflowView {
   identity: AutomationIdentity | undefined;
   /** The KillSwitch of the same name. */
   killSwitch: KillSwitch | undefined;
+  /** What is counted of its runs; `undefined` where nothing is. */
+  ledger: Ledger | undefined;
 }
 
 /** What a Workflow needs before anything is granted to it. This list is the specification. */
@@ -44,6 +48,7 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     identityNotReady,
     targetRunsAsAnother,
     ({ targets }) => whatEgressMisses(targets.workloads),
+    ({ workflow, ledger }) => limitBreached(workflow, ledger),
   ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
@@ -127,7 +132,8 @@ export function isEgressClosed(view: WorkflowView): boolean {
 }
 
 /**
- * The conditions of a Workflow: `Ready`, and `Held` and `Stopped`, which are true when it is bad.
+ * The conditions of a Workflow: `Ready`, and `Held`, `Stopped` and, where runs are counted,
+ * `LimitBreached`, which are true when it is bad.
  *
  * @param problems whatever else keeps it from being ready, the most important first
  */
@@ -136,7 +142,13 @@ export function workflowFindings(
   missing: readonly Problem[],
   problems: readonly Problem[],
 ): Finding[] {
-  return [readyFinding(view, missing, problems), heldFinding(missing), stoppedFinding(view)];
+  const { workflow, ledger } = view;
+  return [
+    readyFinding(view, missing, problems),
+    heldFinding(missing),
+    stoppedFinding(view),
+    ...[limitFinding(workflow, ledger)].flatMap((one) => one ?? []),
+  ];
 }
 
 function readyFinding(
@@ -237,6 +249,8 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return before?.status === 'True'
           ? [{ type: 'normal', reason: 'NoLongerHeld', message }]
           : [];
+      case 'LimitBreached':
+        return limitTransition(view, before?.status, { status, message });
       case 'Stopped': {
         // Its release is told by who does it.
         if (status !== 'True' || before?.status === 'True') return [];
@@ -251,4 +265,19 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return [{ type: 'warning', reason, message }];
     }
   });
+}
+
+function limitTransition(
+  { ledger }: WorkflowView,
+  before: Finding['status'] | undefined,
+  { status, message }: Pick<Finding, 'status' | 'message'>,
+): Transition[] {
+  if (status === 'True') return [{ type: 'warning', reason: 'LimitBreached', message }];
+  if (before !== 'True') return [];
+  if (ledger?.acknowledged === undefined) {
+    return [{ type: 'normal', reason: 'LimitNoLongerBreached', message }];
+  }
+  const { by, reason: why } = ledger.acknowledged;
+  const text = `Acknowledged by ${by}: ${why}`;
+  return [{ type: 'normal', reason: 'LimitAcknowledged', message: text }];
 }

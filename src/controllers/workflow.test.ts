@@ -6,6 +6,7 @@ import type { Condition, NetworkPolicy } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
+import { GoneRuns } from '../guardrails/limits/gone-runs.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
 import { Applier } from '../runtime/applier.ts';
@@ -34,6 +35,8 @@ class Cluster {
   readonly client = new MemoryClient(() => this.now);
   readonly events: string[] = [];
   readonly held = new Map<string, string>();
+  readonly breaches: string[] = [];
+  readonly goneRuns = new GoneRuns();
   readonly #controller: WorkflowController;
 
   constructor() {
@@ -53,6 +56,7 @@ class Cluster {
           if (reason === undefined) this.held.delete(`${kind} ${object}`);
           else this.held.set(`${kind} ${object}`, reason);
         },
+        countLimitBreach: (limit) => this.breaches.push(limit),
       },
       workflows: client.storeOf(resources.workflows),
       identities: client.storeOf(resources.automationIdentities),
@@ -69,6 +73,7 @@ class Cluster {
           }),
         ),
       ),
+      goneRuns: this.goneRuns,
       clock: () => this.now,
     });
   }

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
+import type { CountedLimit } from '../api/limits.ts';
 import { API_VERSION, label } from '../api/names.ts';
 import { keyOf, splitKey, type Namespace, type NetworkPolicy } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
@@ -11,6 +12,8 @@ import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
 import { planEgress } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import type { GoneRuns } from '../guardrails/limits/gone-runs.ts';
+import { LimitKeeper, type Count } from '../guardrails/limits/keeper.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -36,10 +39,12 @@ import { isStopped, isTargetOf, readSpec, resolveTargets } from './workflow-targ
 export interface WorkflowMetrics {
   /** @param reason `undefined` where nothing is held */
   setHeld(kind: string, key: string, reason: string | undefined): void;
+  countLimitBreach(limit: CountedLimit): void;
 }
 
 export interface WorkflowControllerOptions {
-  client: Pick<KubeClient, 'list'>;
+  /** Writes only while this process leads. */
+  client: Pick<KubeClient, 'list' | 'get' | 'create' | 'mergePatch'>;
   /** Writes only while this process leads. */
   applier: Applier;
   statusWriter: StatusWriter;
@@ -53,6 +58,8 @@ export interface WorkflowControllerOptions {
   networkPolicies: ReadStore<NetworkPolicy>;
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
+  /** Jobs that were deleted, perhaps before they were counted. */
+  goneRuns: Pick<GoneRuns, 'of' | 'forget'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -94,12 +101,14 @@ export const keysFor = {
    * @param workflows indexed by `namespace`
    */
   workload: (
-    { object, previous }: Change<Workload>,
+    { type, object, previous }: Change<Workload>,
     workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
   ): string[] => {
-    if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(object))) {
-      return [];
-    }
+    const isSame =
+      type === 'updated' &&
+      previous !== undefined &&
+      isDeepStrictEqual(aspectsOf(previous), aspectsOf(object));
+    if (isSame) return [];
     const versions = previous === undefined ? [object] : [previous, object];
     return workflows
       .byIndex('namespace', object.metadata.namespace)
@@ -154,11 +163,13 @@ function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targe
     : [];
 }
 
-interface Observation extends WorkflowView {
+interface Observation extends Omit<WorkflowView, 'ledger'> {
   /** `undefined` where it can't be read: then nothing is changed. */
   spec: WorkflowSpec | undefined;
   /** Ours by their controller reference. */
   policies: readonly NetworkPolicy[];
+  /** Its runs. */
+  jobs: readonly Workload[];
 }
 
 /**
@@ -171,30 +182,36 @@ interface Observation extends WorkflowView {
 export class WorkflowController implements Reconciler {
   readonly name = 'workflow';
   readonly #options: WorkflowControllerOptions;
+  readonly #limits: LimitKeeper;
   /** When the counts of each Workflow were last written; milliseconds since the epoch. */
   readonly #countedAt = new Map<string, number>();
 
   constructor(options: WorkflowControllerOptions) {
     this.#options = options;
+    this.#limits = new LimitKeeper(options);
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
-    const observation = this.#observe(key);
-    if (observation === undefined) {
+    const observed = this.#observe(key);
+    if (observed === undefined) {
       this.#countedAt.delete(key);
       this.#options.metrics.setHeld('Workflow', key, undefined);
       return {};
     }
+    if (await this.#limits.mark(observed.workflow, context)) return {};
+    const own = this.#options.killSwitches.get(key);
+    const count = await this.#limits.count(observed, observed.jobs, own, context);
+    const observation = { ...observed, ledger: count.ledger };
     const missing = whatIsMissing(observation);
     const egress = await this.#keepEgress(observation, missing, context);
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
     const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
-    const recountMs = await this.#report(observation, missing, problems, context);
+    const recountMs = await this.#report({ ...observation, count }, missing, problems, context);
     if (egress.errors.length > 0) throw egress.errors[0];
 
     const delays = [
-      ...(recountMs === undefined ? [] : [recountMs]),
+      ...[recountMs, count.recheckAfterMs].flatMap((delay) => delay ?? []),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
     ];
@@ -226,11 +243,15 @@ export class WorkflowController implements Reconciler {
       policies: networkPolicies
         .byIndex('workflow', key)
         .filter((policy) => isControlledBy(policy, workflow)),
+      jobs: neighbours.filter(
+        ({ kind, serviceAccountName }) =>
+          kind === 'Job' && serviceAccountName === workflow.metadata.name,
+      ),
     };
   }
 
   async #keepEgress(
-    observation: Observation,
+    observation: Observation & WorkflowView,
     missing: readonly Problem[],
     { signal, log }: ReconcileContext,
   ): Promise<EgressOutcome> {
@@ -258,13 +279,13 @@ export class WorkflowController implements Reconciler {
 
   /** @returns milliseconds after which the counts can be written; `undefined`: they stand */
   async #report(
-    observation: Observation,
+    observation: Observation & WorkflowView & { count: Count },
     missing: readonly Problem[],
     problems: readonly Problem[],
     { signal }: ReconcileContext,
   ): Promise<number | undefined> {
     const { statusWriter, events, metrics, clock } = this.#options;
-    const { workflow, targets } = observation;
+    const { workflow, targets, count } = observation;
     const key = keyOf(workflow);
     const { generation } = workflow.metadata;
     const before = workflow.status;
@@ -274,21 +295,25 @@ export class WorkflowController implements Reconciler {
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions: conditionsFrom(findings, before?.conditions, generation, now),
       targets: countsOf(targets),
+      ...(count.ledger !== undefined && { runs: count.ledger }),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));
 
-    const isCountOnly = isDeepStrictEqual({ ...status, targets: before?.targets }, before);
+    const counts = { targets: before?.targets, ...(before?.runs && { runs: before.runs }) };
+    const isCountOnly = isDeepStrictEqual({ ...status, ...counts }, before);
     const waitMs = Math.min((this.#countedAt.get(key) ?? -Infinity) - now + countsMs, countsMs);
     if (isCountOnly && waitMs > 0) {
-      return isDeepStrictEqual(status.targets, before?.targets) ? undefined : waitMs;
+      return isDeepStrictEqual(status, before) ? undefined : waitMs;
     }
     try {
       const isWritten = await statusWriter.write(resources.workflows, workflow, status, signal);
       if (isWritten) this.#countedAt.set(key, now);
+      this.#limits.stored(count);
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw error;
     }
+    for (const { limit } of count.crossed) metrics.countLimitBreach(limit);
     for (const { type, reason, message } of transitionsOf(observation, findings)) {
       events[type](subjectOf(resources.workflows, workflow), reason, message);
     }

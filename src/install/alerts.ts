@@ -17,6 +17,7 @@ interface RuleGroup {
 
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
+const limitRunbook = 'docs/runbooks/limit-breached.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
 const heldRunbook = 'docs/runbooks/held.md';
 const rotationRunbook = 'docs/runbooks/rotation.md';
@@ -176,6 +177,35 @@ export const alertGroups: readonly RuleGroup[] = [
           description:
             'The operator may not list ClusterRoles and ClusterRoleBindings, so nobody compares what they grant with what is declared.',
           runbook: excessRunbook,
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/limits`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsLimitBreached',
+        expr: 'sum by (limit) (increase(automation_guardrails_limit_breaches_total[15m])) > 0',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'An automation breached its limit {{ $labels.limit }}',
+          description:
+            'It is held, or its kill switch is engaged. See the condition LimitBreached: kubectl get awf -A.',
+          runbook: limitRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsLimitNotAcknowledged',
+        expr: 'max(automation_guardrails_held_objects{kind="Workflow",reason="LimitBreached"}) > 0',
+        for: '30m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'An automation has been held by a limit for half an hour',
+          description:
+            'No new run of it starts, and nobody has acknowledged that. See kubectl get awf -A.',
+          runbook: limitRunbook,
         },
       },
     ],

@@ -57,6 +57,8 @@ export const operatorRole: RoleDefinition = {
     rule(read, ...kinds),
     // The label that says that a KillSwitch stands for the annotation.
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
+    // The marks of a breached limit.
+    rule(['hold'], workflows),
     rule(['patch'], ...kinds.map((kind): [Resource, string] => [kind, 'status'])),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
     rule(['patch', 'delete', 'lift'], clusterKillSwitches),

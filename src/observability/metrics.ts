@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { countedLimits, type CountedLimit } from '../api/limits.ts';
 import type { Attention } from './attention.ts';
 
 /** What a metric is: prom-client's configuration and the reference page both come from here. */
@@ -177,6 +178,12 @@ const definitions = {
     help: 'Objects that are granted nothing new because something is missing. Reported by the leader.',
     labels: { kind: '`Workflow`, `AutomationIdentity`', reason: 'reason of the condition `Held`' },
   },
+  limitBreaches: {
+    type: 'counter',
+    name: 'limit_breaches_total',
+    help: 'Limits of Workflows that were breached.',
+    labels: { limit: countedLimits.map((limit) => `\`${limit}\``).join(', ') },
+  },
   excessPermissions: {
     type: 'gauge',
     name: 'excess_permissions',
@@ -290,6 +297,7 @@ export class Metrics {
   readonly #contestedWrites = this.#counter(definitions.contestedWrites);
   readonly #rotations = this.#counter(definitions.rotations);
   readonly #tokenIssues = this.#counter(definitions.tokenIssues);
+  readonly #limitBreaches = this.#counter(definitions.limitBreaches);
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
   readonly #droppedEvents = this.#counter(definitions.droppedEvents);
@@ -317,6 +325,7 @@ export class Metrics {
       this.#rotations.inc({ result }, 0);
       this.#tokenIssues.inc({ result }, 0);
     }
+    for (const limit of countedLimits) this.#limitBreaches.inc({ limit }, 0);
     collectDefaultMetrics({ register: this.registry });
   }
 
@@ -441,6 +450,11 @@ export class Metrics {
     const id = `${kind} ${key}`;
     if (reason === undefined) this.#held.delete(id);
     else this.#held.set(id, { kind, reason });
+  }
+
+  /** A limit of a Workflow was breached. */
+  countLimitBreach(limit: CountedLimit): void {
+    this.#limitBreaches.inc({ limit });
   }
 
   /**

@@ -18,6 +18,7 @@ import {
 } from '../../src/api/workload.ts';
 import { keysFor, WorkflowController } from '../../src/controllers/workflow.ts';
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
+import { GoneRuns } from '../../src/guardrails/limits/gone-runs.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { silentLogger } from '../../src/observability/logger.ts';
 import { Metrics } from '../../src/observability/metrics.ts';
@@ -96,6 +97,7 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     killSwitches: killSwitches.store,
     networkPolicies: networkPolicies.store,
     workloads: mergeStores(workloads.map(({ store }) => store)),
+    goneRuns: new GoneRuns(),
     clock: Date.now,
   });
   const controller = new Controller({ reconciler, workers: 4, metrics, logger, maxDelayMs: 500 });
