@@ -46,6 +46,7 @@ import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
 import { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { attentionOf } from './observability/attention.ts';
+import { fieldOf } from './guardrails/requirements.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
 import type { Logger } from './observability/logger.ts';
@@ -500,7 +501,7 @@ function wireGoneRuns({ workloads, workflows }: Caches, goneRuns: GoneRuns): voi
     cache.onChange(({ type, object }) => {
       if (type !== 'deleted' || object.kind !== 'Job') return;
       const key = `${object.metadata.namespace}/${object.serviceAccountName}`;
-      if (workflows.store.get(key)?.spec.limits !== undefined) goneRuns.add(object);
+      if (fieldOf(workflows.store.get(key)?.spec, 'limits') !== undefined) goneRuns.add(object);
     });
   }
 }

@@ -141,6 +141,14 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "LimitBreached",
+      "meaning": "A limit is breached, and onBreach is Hold: no new run starts.",
+      "action": "See LimitBreached."
+    },
+    {
+      "kind": "Workflow",
       "condition": "Stopped",
       "status": "False",
       "reason": "NotEngaged",
@@ -162,6 +170,46 @@ export const conditionsPage: ConditionsPage = {
       "reason": "Releasing",
       "meaning": "The release was asked for and isn't complete.",
       "action": "Nothing; kubectl describe ksw NAME says what it waits for."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "False",
+      "reason": "WithinLimits",
+      "meaning": "No limit is breached.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "TooManyConcurrentRuns",
+      "meaning": "More runs were under way at a time than maxConcurrentRuns.",
+      "action": "Nothing: it ends below the limit. Or acknowledge it."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "TooManyRunsPerHour",
+      "meaning": "More runs were created within an hour than maxRunsPerHour.",
+      "action": "Nothing: it ends below the limit. Or acknowledge it."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "TooManyConsecutiveFailures",
+      "meaning": "More runs failed one after the other than maxConsecutiveFailures.",
+      "action": "Remove the cause, then acknowledge it: kubectl annotate awf NAME automationguardrails.dev/acknowledge=\"…\""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "SeveralLimits",
+      "meaning": "More than one of them.",
+      "action": "As above."
     },
     {
       "kind": "AutomationIdentity",
@@ -863,6 +911,7 @@ export const conditionsPage: ConditionsPage = {
   "badWhenTrue": [
     "Workflow/Held",
     "Workflow/Stopped",
+    "Workflow/LimitBreached",
     "AutomationIdentity/Held",
     "AutomationIdentity/ExcessPermissions",
     "AutomationIdentity/RotationOverdue",

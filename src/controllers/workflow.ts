@@ -198,17 +198,18 @@ export class WorkflowController implements Reconciler {
       this.#options.metrics.setHeld('Workflow', key, undefined);
       return {};
     }
-    if (await this.#limits.mark(observed.workflow, context)) return {};
-    const own = this.#options.killSwitches.get(key);
-    const count = await this.#limits.count(observed, observed.jobs, own, context);
+    const counting = await this.#countRuns(observed, context);
+    if (counting === 'marked') return {};
+    const { count } = counting;
     const observation = { ...observed, ledger: count.ledger };
     const missing = whatIsMissing(observation);
     const egress = await this.#keepEgress(observation, missing, context);
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
-    const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
+    const errors = [...egress.errors, ...counting.errors];
+    const problems = [...egress.problems, ...errors.map(applyFailed)];
     const recountMs = await this.#report({ ...observation, count }, missing, problems, context);
-    if (egress.errors.length > 0) throw egress.errors[0];
+    if (errors.length > 0) throw errors[0];
 
     const delays = [
       ...[recountMs, count.recheckAfterMs].flatMap((delay) => delay ?? []),
@@ -248,6 +249,23 @@ export class WorkflowController implements Reconciler {
           kind === 'Job' && serviceAccountName === workflow.metadata.name,
       ),
     };
+  }
+
+  /** @returns `marked` where that was written first: the change brings the key back */
+  async #countRuns(
+    observed: Observation,
+    context: ReconcileContext,
+  ): Promise<{ count: Count; errors: unknown[] } | 'marked'> {
+    const { workflow, jobs } = observed;
+    try {
+      if (await this.#limits.mark(workflow, context)) return 'marked';
+      const killSwitch = this.#options.killSwitches.get(keyOf(workflow));
+      return { count: await this.#limits.count(observed, jobs, killSwitch, context), errors: [] };
+    } catch (error) {
+      if (isConflict(error)) throw error;
+      // The other guardrails go on.
+      return { count: { ledger: workflow.status?.runs, crossed: [], runs: [] }, errors: [error] };
+    }
   }
 
   async #keepEgress(

@@ -28,7 +28,7 @@ function attention(selector: string): string {
   return `max by (kind, automation, reason, team, escalation) (automation_guardrails_attention_seconds{${selector}})`;
 }
 
-const heldExpr = attention('condition="Held",reason!~"IdentityHeld|IdentityNotReady"');
+const heldExpr = attention('condition="Held",reason!~"IdentityHeld|IdentityNotReady|LimitBreached"');
 
 /** Why an identity isn't ready, where a rotation is concerned. */
 const rotationReasons =
@@ -198,13 +198,13 @@ export const alertGroups: readonly RuleGroup[] = [
       },
       {
         alert: 'AutomationGuardrailsLimitNotAcknowledged',
-        expr: 'max(automation_guardrails_held_objects{kind="Workflow",reason="LimitBreached"}) > 0',
-        for: '30m',
+        expr: `${attention('condition="LimitBreached"')} > 1800`,
+        for: '0m',
         labels: { severity: 'warning' },
         annotations: {
-          summary: 'An automation has been held by a limit for half an hour',
+          summary: '{{ $labels.automation }} has breached a limit for half an hour',
           description:
-            'No new run of it starts, and nobody has acknowledged that. See kubectl get awf -A.',
+            'Nobody has acknowledged it. The team is {{ $labels.team }}; call {{ $labels.escalation }}. See kubectl describe awf.',
           runbook: limitRunbook,
         },
       },

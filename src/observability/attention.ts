@@ -35,7 +35,7 @@ export interface AttentionSources {
 
 /** Conditions that are bad when they are true, by kind. */
 const badWhenTrue = {
-  Workflow: ['Held'],
+  Workflow: ['Held', 'LimitBreached'],
   AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions'],
   KillSwitch: ['Contested'],
 } as const;

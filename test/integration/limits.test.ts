@@ -360,3 +360,21 @@ it('counts each run once, whatever becomes of the operator and of the Jobs', asy
   await end('batch-c', 'Complete', now + 2_000);
   await counted(9, 0);
 });
+
+it('refuses what it would have written, where admission writes nothing', async () => {
+  const mutations = ['limit-jobs', 'limits-mark', 'limits-acknowledge-stamp'];
+  await kubectlOk(controlPlane, [
+    'delete',
+    'mutatingadmissionpolicybinding',
+    ...mutations.map((name) => `automation-guardrails-${name}`),
+  ]);
+  await waitFor('the refusal of a Job without a deadline', async () =>
+    (await refusal('nightly')).includes('write spec.activeDeadlineSeconds: 5400, or less'),
+  );
+  const byHand = job('by-hand', 'nightly', { activeDeadlineSeconds: 5400, backoffLimit: 2 });
+  expect((await create(byHand, '--dry-run=server')).stderr).toBe('');
+  await waitFor('the refusal of a Workflow without its label', async () => {
+    const { stderr } = await create(workflow('unmarked', { timeout: '1h' }), '--dry-run=server');
+    return stderr.includes('follows spec.limits: write it with the value "true"');
+  });
+});
