@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { conditionOf, timestamp } from '../../src/api/conditions.ts';
+import { conditionOf } from '../../src/api/conditions.ts';
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
 import type { Condition } from '../../src/api/objects.ts';
 import type { Workflow, WorkflowStatus } from '../../src/api/workflow.ts';
@@ -15,6 +15,7 @@ import {
   waitUntilGone,
 } from '../operator/cluster.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import { endedStatus, runManifest } from '../operator/runs.ts';
 
 const namespace = 'limits';
 const group = 'automationguardrails.dev';
@@ -72,26 +73,8 @@ function workflow(name: string, limits: object): object {
   };
 }
 
-/** The Job controller leaves it alone: a test says how it ends. */
 function job(name: string, runsAs: string, spec: object = {}): object {
-  return {
-    apiVersion: 'batch/v1',
-    kind: 'Job',
-    metadata: { name, namespace },
-    spec: {
-      managedBy: 'example.com/test',
-      ...spec,
-      template: {
-        metadata: { labels: { [`${group}/identity`]: runsAs } },
-        spec: {
-          serviceAccountName: runsAs,
-          restartPolicy: 'Never',
-          automountServiceAccountToken: false,
-          containers: [{ name: 'main', image: 'registry.example/automation:1' }],
-        },
-      },
-    },
-  };
+  return runManifest({ namespace, name, runsAs, spec });
 }
 
 interface Answer {
@@ -106,23 +89,14 @@ const manifests = (objects: readonly object[]): string =>
 const jobs = (runsAs: string, ...names: string[]): string =>
   manifests(names.map((name) => job(`${runsAs}-${name}`, runsAs)));
 
-/** Writes how a Job ended, as its controller would. */
 async function end(name: string, how: 'Failed' | 'Complete', at = Date.now()): Promise<void> {
-  const time = timestamp(at);
-  const condition = (type: string): object => ({ type, status: 'True', lastTransitionTime: time });
-  const before = how === 'Failed' ? 'FailureTarget' : 'SuccessCriteriaMet';
-  const status = {
-    startTime: time,
-    ...(how === 'Complete' && { completionTime: time }),
-    conditions: [condition(before), condition(how)],
-  };
   await kubectlOk(controlPlane, [
     'patch',
     `job/${name}`,
     `-n=${namespace}`,
     '--subresource=status',
     '--type=merge',
-    `-p=${JSON.stringify({ status })}`,
+    `-p=${JSON.stringify({ status: endedStatus(how, at) })}`,
   ]);
 }
 
@@ -232,7 +206,7 @@ it('holds what has too many runs at a time, until there are fewer', async () => 
     'role',
     'status-writer',
     `-n=${namespace}`,
-    '--verb=patch',
+    '--verb=get,patch',
     '--resource=automationworkflows.automationguardrails.dev/status',
   ]);
   await kubectlOk(controlPlane, [
