@@ -28,7 +28,9 @@ function attention(selector: string): string {
   return `max by (kind, automation, reason, team, escalation) (automation_guardrails_attention_seconds{${selector}})`;
 }
 
-const heldExpr = attention('condition="Held",reason!~"IdentityHeld|IdentityNotReady|LimitBreached"');
+const heldExpr = attention(
+  'condition="Held",reason!~"IdentityHeld|IdentityNotReady|LimitBreached"',
+);
 
 /** Why an identity isn't ready, where a rotation is concerned. */
 const rotationReasons =
