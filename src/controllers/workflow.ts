@@ -173,8 +173,8 @@ interface Observation extends Omit<WorkflowView, 'ledger'> {
 }
 
 /**
- * Gives the pods of each Workflow's targets their egress, and says in its status whether all of its
- * guardrails are in place, what it lacks, and whether it is stopped. While something is missing, or
+ * Counts the runs of each Workflow with limits, gives the pods of its targets their egress, and says
+ * in its status whether all of its guardrails are in place, what it lacks, and whether it is stopped. While something is missing, or
  * its kill switch is engaged, nothing is granted that doesn't stand yet.
  *
  * It must not run before the caches have synced: what they don't know yet counts as missing.
