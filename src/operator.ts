@@ -56,7 +56,9 @@ import {
 } from './guardrails/kill-switch/pausing.ts';
 import { isEngaging } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
+import { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { attentionOf } from './observability/attention.ts';
+import { fieldOf } from './guardrails/requirements.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
 import type { Logger } from './observability/logger.ts';
@@ -250,6 +252,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metrics,
     logger,
   });
+  const goneRuns = new GoneRuns();
   const workflow = new Controller({
     reconciler: new WorkflowController({
       client: leading,
@@ -267,6 +270,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       pods: caches.pods.store,
       labelsPods: () => mutation.isInForce,
       namedPeers: () => namedPeersIn(caches),
+      goneRuns,
       clock,
     }),
     accepts: isNotOfProbe,
@@ -332,6 +336,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
 
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
+  wireGoneRuns(caches, goneRuns);
   const led = wireLed(caches, {
     identity,
     workflow,
@@ -606,6 +611,17 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
     cache.onChange(({ object }) =>
       enqueueCovering(object.metadata.namespace, object.serviceAccountName),
     );
+  }
+}
+
+/** Every replica remembers them: one that comes to lead counts what went since the last count. */
+function wireGoneRuns({ workloads, workflows }: Caches, goneRuns: GoneRuns): void {
+  for (const cache of workloads) {
+    cache.onChange(({ type, object }) => {
+      if (type !== 'deleted' || object.kind !== 'Job') return;
+      const key = `${object.metadata.namespace}/${object.serviceAccountName}`;
+      if (fieldOf(workflows.store.get(key)?.spec, 'limits') !== undefined) goneRuns.add(object);
+    });
   }
 }
 

@@ -8,6 +8,7 @@ import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
+import { limitPolicies } from './limits.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
@@ -53,6 +54,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...approvalPolicies(),
     ...accessReviewPolicies(),
     ...evidencePolicies(),
+    ...limitPolicies(),
   ];
 }
 

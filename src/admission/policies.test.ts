@@ -75,6 +75,8 @@ describe('the admission policies', () => {
       expect([
         { matchLabels: { [`${GROUP}/engaged`]: 'true' } },
         { matchLabels: { [`${GROUP}/approval`]: 'required' } },
+        { matchLabels: { [`${GROUP}/limited`]: 'true' } },
+        { matchLabels: { [`${GROUP}/limit-breached`]: 'true' } },
       ]).toContainEqual(selector);
     }
   });

@@ -24,6 +24,8 @@ export const canary = {
   identity: 'canary-identity',
   /** A ServiceAccount with the mark of an identity's, which nothing stops. */
   managed: 'canary-managed',
+  /** A Workflow with limits, which nothing stops. */
+  limited: 'canary-limited',
 } as const;
 
 /** The ServiceAccounts of the canaries. A pod needs one to be refused by us. */
@@ -100,10 +102,10 @@ function create(resource: Resource, fields: object, metadata?: object): ProbeReq
   return { verb: 'create', resource, object: objectOf(resource, fields, metadata) };
 }
 
-function workload(kind: WorkloadKind): object {
+function workload(kind: WorkloadKind, serviceAccountName: string = canary.killSwitch): object {
   const labels = { app: 'probe' };
-  const template = { metadata: { labels }, spec: podSpec(canary.killSwitch) };
-  const runs = { template: { spec: podSpec(canary.killSwitch, 'Never') } };
+  const template = { metadata: { labels }, spec: podSpec(serviceAccountName) };
+  const runs = { template: { spec: podSpec(serviceAccountName, 'Never') } };
   const selector = { matchLabels: labels };
   switch (kind) {
     case 'Deployment':
@@ -431,6 +433,46 @@ const ofEvidence: Record<string, PolicyProbe> = {
   'evidence-anchors': compared(mayDoSo),
 };
 
+/** A Job without a deadline, of the Workflow that has limits. */
+const limitedJob = create(resources.jobs, workload('Job', canary.limited));
+
+const ofLimits: Record<string, PolicyProbe> = {
+  'limits-mark': {
+    kind: 'Mutation',
+    requests: [create(workflows, { spec: { ...workflowSpec, limits: { timeout: '1h' } } })],
+    shows: ({ metadata }) => metadata.labels?.[label.limited] === 'true',
+    twin: 'limits-marks',
+  },
+  'limits-unmark': {
+    kind: 'Mutation',
+    requests: [create(workflows, { spec: workflowSpec }, { labels: { [label.limited]: 'true' } })],
+    shows: ({ metadata }) => metadata.labels?.[label.limited] === undefined,
+    twin: 'limits-marks',
+  },
+  'limits-acknowledge-stamp': compared('Without it limits-marks refuses to acknowledge anything.'),
+  'limits-marks': {
+    kind: 'Denial',
+    requests: [
+      create(workflows, { spec: workflowSpec }, { annotations: { [annotation.acknowledge]: 'x' } }),
+    ],
+    says: 'acknowledge',
+  },
+  'limits-status': compared(mayDoSo),
+  'limit-jobs': {
+    kind: 'Mutation',
+    requests: [limitedJob],
+    shows: (answer) => fieldsOf(answer, 'spec')['activeDeadlineSeconds'] !== undefined,
+    twin: 'limited-jobs',
+  },
+  'limited-jobs': {
+    kind: 'Denial',
+    requests: [limitedJob],
+    says: 'a run of',
+    behind: 'limit-jobs',
+  },
+  'limit-hold-jobs': compared('It takes a Workflow that a breached limit holds.'),
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -481,6 +523,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofEvidence,
     ...ofWorkloads,
     ...ofApprovals,
+    ...ofLimits,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );
 

@@ -26,6 +26,10 @@ export const label = {
   clusterKillSwitch: `${GROUP}/cluster-kill-switch`,
   /** On a Workflow that needs approval, a function of its spec, written by admission. */
   approval: `${GROUP}/approval`,
+  /** On a Workflow: it has limits that admission writes into Jobs; a function of the spec. */
+  limited: `${GROUP}/limited`,
+  /** On a Workflow: a limit is breached, and no Job of it starts; written by the operator alone. */
+  limitBreached: `${GROUP}/limit-breached`,
   /** On children: name of the AutomationIdentity that they belong to. */
   identity: `${GROUP}/identity`,
   /** On children: name of the Workflow that they belong to. */
@@ -117,6 +121,12 @@ export const annotation = {
    * value is a nonce.
    */
   rotateEmergency: `${GROUP}/rotate-emergency`,
+  /** On a Workflow: which limit is breached, and the numbers; written by the operator alone. */
+  limitBreach: `${GROUP}/limit-breach`,
+  /** On a Workflow that a limit holds: ends the hold; the value is the reason. */
+  acknowledge: `${GROUP}/acknowledge`,
+  /** The authenticated user who acknowledged, stamped by admission together with the annotation. */
+  acknowledgedBy: `${GROUP}/acknowledged-by`,
   /** On a generated Secret: RFC 3339 time of the last rotation. */
   rotatedAt: `${GROUP}/rotated-at`,
   /** On a generated Secret: number of rotations so far, from 0. */

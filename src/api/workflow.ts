@@ -12,6 +12,7 @@ import {
   time,
   type ValidationRule,
 } from './fields.ts';
+import { limitsSchema, runsStatusSchema } from './limits.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
 
@@ -251,6 +252,7 @@ export const workflowSpecSchema = z
         'Sources that may connect to the pods of the automation. Without any entry, its pods accept no connections, other than those of their node.',
       'x-kubernetes-list-type': 'atomic',
     }),
+    limits: limitsSchema.optional(),
   })
   .meta({ description: 'What runs, who owns it, and where it may connect.' });
 
@@ -283,7 +285,7 @@ export const workflowStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `EgressDeclared`, `EgressEnforced` and `EgressWidened`.',
+        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `LimitBreached`, where something is counted; `EgressDeclared`, `EgressEnforced` and `EgressWidened`.',
     }),
     revision: z
       .object({
@@ -332,6 +334,7 @@ export const workflowStatusSchema = z
       description:
         'The last result of `kubectl guardrails probe`: a pod of the automation tried a destination that is allowed, and one that is not.',
     }),
+    runs: runsStatusSchema.exactOptional(),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 

@@ -162,6 +162,7 @@ function claimTemplatesOf({ volumeClaimTemplates = [] }: RawSpec): string[] {
 }
 
 /** Complete or Failed; a Job that is about to be either isn't yet. */
+/** A Job that failed has no `completionTime`, so that the condition says when it ended. */
 function endOf({ conditions = [], startTime, completionTime }: RawStatus = {}): Workload['end'] {
   const end = conditions.find(
     ({ type, status }) => (type === 'Complete' || type === 'Failed') && status === 'True',

@@ -165,6 +165,14 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "LimitBreached",
+      "meaning": "A limit is breached, and onBreach is Hold: no new run starts.",
+      "action": "See LimitBreached."
+    },
+    {
+      "kind": "Workflow",
       "condition": "Approved",
       "status": "True",
       "reason": "NotRequired",
@@ -322,6 +330,46 @@ export const conditionsPage: ConditionsPage = {
       "reason": "PoliciesOfOthers",
       "meaning": "Some select its pods and allow a connection that the allowlist doesn't; the message names them and the first of such rules.",
       "action": "Runbook."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "False",
+      "reason": "WithinLimits",
+      "meaning": "No limit is breached.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "TooManyConcurrentRuns",
+      "meaning": "More runs were under way at a time than maxConcurrentRuns.",
+      "action": "Nothing: it ends below the limit. Or acknowledge it."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "TooManyRunsPerHour",
+      "meaning": "More runs were created within an hour than maxRunsPerHour.",
+      "action": "Nothing: it ends below the limit. Or acknowledge it."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "TooManyConsecutiveFailures",
+      "meaning": "More runs failed one after the other than maxConsecutiveFailures.",
+      "action": "Remove the cause, then acknowledge it: kubectl annotate awf NAME automationguardrails.dev/acknowledge=\"…\""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
+      "reason": "SeveralLimits",
+      "meaning": "More than one of them.",
+      "action": "As above."
     },
     {
       "kind": "AutomationIdentity",
@@ -1087,6 +1135,7 @@ export const conditionsPage: ConditionsPage = {
   "badWhenTrue": [
     "Workflow/Held",
     "Workflow/Stopped",
+    "Workflow/LimitBreached",
     "AutomationIdentity/Held",
     "AutomationIdentity/ExcessPermissions",
     "AutomationIdentity/RotationOverdue",

@@ -148,6 +148,9 @@ export class FenceInForceController implements Reconciler {
       const workflow: Workflow = { metadata, spec: { targets: [...targets] } };
       await ignoringExisting(client.create(resources.workflows, workflow, { signal }));
     }
+    if (workflows.get(`${PROBE_NAMESPACE}/${canary.limited}`) === undefined) {
+      await ignoringExisting(client.create(resources.workflows, limitedCanary, { signal }));
+    }
     if (identities.get(`${PROBE_NAMESPACE}/${canary.identity}`) === undefined) {
       const metadata = await this.#engagedMetadata(canary.identity, signal);
       const identity: AutomationIdentity = { metadata, spec: {} };
@@ -274,6 +277,19 @@ function installedPolicies(): InstalledPolicy[] {
     probe: policyProbes.get(name) ?? { kind: 'Comparison', reason: 'It has no probe.' },
   }));
 }
+
+/** With the label that admission adds where it rewrites requests, and demands elsewhere. */
+const limitedCanary: Workflow = {
+  metadata: {
+    name: canary.limited,
+    namespace: PROBE_NAMESPACE,
+    labels: { [label.limited]: 'true' },
+  },
+  spec: {
+    targets: [{ group: 'batch', kind: 'Job', name: canary.limited }],
+    limits: { timeout: '1h', onBreach: 'Hold' },
+  },
+};
 
 function canaryKillSwitch(): KillSwitch {
   return {

@@ -1,6 +1,7 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionOf, isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
+import type { Ledger } from '../api/limits.ts';
 import { annotation, label } from '../api/names.ts';
 import type { KubeObject, Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
@@ -8,6 +9,7 @@ import { notApproved } from '../guardrails/approval/plan.ts';
 import type { Workload } from '../api/workload.ts';
 import type { Allowlist } from '../guardrails/egress/allowlist.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
+import { limitBreached, limitFinding } from '../guardrails/limits/findings.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
   heldFinding,
@@ -42,6 +44,8 @@ export interface WorkflowView {
   killSwitch: KillSwitch | undefined;
   /** The condition `Approved`. */
   approved: Finding;
+  /** What is counted of its runs; `undefined` where nothing is. */
+  ledger: Ledger | undefined;
 }
 
 /** What a Workflow needs before anything is granted to it. This list is the specification. */
@@ -57,6 +61,7 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     ({ foundByOwnLabels }) => whatEgressMisses(foundByOwnLabels),
     ({ allowlist }) => allowlist.problems,
     ({ approved }) => notApproved(approved),
+    ({ workflow, ledger }) => limitBreached(workflow, ledger),
   ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
@@ -143,8 +148,8 @@ export function isEgressClosed(view: WorkflowView): boolean {
 }
 
 /**
- * The conditions of a Workflow: `Ready` and `Approved`, and `Held` and `Stopped`, which are true when
- * it is bad.
+ * The conditions of a Workflow: `Ready` and `Approved`, and `Held`, `Stopped` and, where runs are
+ * counted, `LimitBreached`, which are true when it is bad.
  *
  * @param problems whatever else keeps it from being ready, the most important first
  */
@@ -153,11 +158,13 @@ export function workflowFindings(
   missing: readonly Problem[],
   problems: readonly Problem[],
 ): Finding[] {
+  const { workflow, ledger } = view;
   return [
     readyFinding(view, missing, problems),
     heldFinding(missing),
     view.approved,
     stoppedFinding(view),
+    ...[limitFinding(workflow, ledger)].flatMap((one) => one ?? []),
   ];
 }
 
@@ -274,6 +281,8 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return reason === 'Rejected' || reason === 'Expired'
           ? [{ type: 'warning', reason, message }]
           : [];
+      case 'LimitBreached':
+        return limitTransition(view, before?.status, { status, message });
       case 'Stopped': {
         // Its release is told by who does it.
         if (status !== 'True' || before?.status === 'True') return [];
@@ -302,4 +311,19 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return [{ type: 'warning', reason, message }];
     }
   });
+}
+
+function limitTransition(
+  { ledger }: WorkflowView,
+  before: Finding['status'] | undefined,
+  { status, message }: Pick<Finding, 'status' | 'message'>,
+): Transition[] {
+  if (status === 'True') return [{ type: 'warning', reason: 'LimitBreached', message }];
+  if (before !== 'True') return [];
+  if (ledger?.acknowledged === undefined) {
+    return [{ type: 'normal', reason: 'LimitNoLongerBreached', message }];
+  }
+  const { by, reason: why } = ledger.acknowledged;
+  const text = `Acknowledged by ${by}: ${why}`;
+  return [{ type: 'normal', reason: 'LimitAcknowledged', message: text }];
 }

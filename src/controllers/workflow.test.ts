@@ -7,6 +7,7 @@ import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
+import { GoneRuns } from '../guardrails/limits/gone-runs.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
 import { Applier } from '../runtime/applier.ts';
@@ -39,6 +40,8 @@ class Cluster {
   readonly held = new Map<string, string>();
   labelsPods: boolean | undefined = true;
   namedPeers: NamedPeers = {};
+  readonly breaches: string[] = [];
+  readonly goneRuns = new GoneRuns();
   readonly #controller: WorkflowController;
 
   constructor() {
@@ -59,6 +62,7 @@ class Cluster {
           else this.held.set(`${kind} ${object}`, reason);
         },
         setEgress: () => undefined,
+        countLimitBreach: (limit) => this.breaches.push(limit),
       },
       workflows: client.storeOf(resources.workflows),
       identities: client.storeOf(resources.automationIdentities),
@@ -79,6 +83,7 @@ class Cluster {
       }),
       labelsPods: () => this.labelsPods,
       namedPeers: () => this.namedPeers,
+      goneRuns: this.goneRuns,
       clock: () => this.now,
     });
   }
@@ -737,6 +742,75 @@ describe('a stopped Workflow', () => {
   });
 });
 
+describe('a Workflow with limits', () => {
+  const run = (name: string): void => {
+    const creationTimestamp = new Date(cluster.now).toISOString();
+    const cronJob = { apiVersion: 'batch/v1', kind: 'CronJob', name: 'nightly', uid: 'uid-2' };
+    const ownerReferences = [{ ...cronJob, controller: true }];
+    const own = { name, namespace: 'billing', uid: `uid-${name}` };
+    const metadata = { ...own, creationTimestamp, ownerReferences };
+    cluster.run({ ...workload({ kind: 'Job', name }), metadata });
+  };
+
+  beforeEach(async () => {
+    cluster.declare({ ...complete, limits: { maxRunsPerHour: 2, onBreach: 'Hold' } });
+    await cluster.reconcile();
+  });
+
+  it('says so, and is held when one is breached', async () => {
+    expect(cluster.condition('LimitBreached')).toMatchObject({ reason: 'WithinLimits' });
+    for (const name of ['a', 'b', 'c']) run(name);
+    cluster.events.length = 0;
+    const { writes } = await cluster.reconcile();
+    expect(writes).toEqual(['patch Workflow']);
+    const text = 'maxRunsPerHour: 3 runs were created within an hour, and 2 may be.';
+    expect(cluster.condition('LimitBreached')).toMatchObject({
+      status: 'True',
+      reason: 'TooManyRunsPerHour',
+    });
+    expect(cluster.condition('Held')).toMatchObject({ status: 'True', reason: 'LimitBreached' });
+    for (const type of ['LimitBreached', 'Held', 'Ready']) {
+      expect(cluster.condition(type)?.message).toContain(text);
+    }
+    expect(cluster.breaches).toEqual(['maxRunsPerHour']);
+    expect(cluster.events).toEqual([
+      expect.stringContaining('Warning Held'),
+      expect.stringContaining(`Warning LimitBreached: ${text}`),
+    ]);
+    expect((await cluster.reconcile()).writes).toEqual(['patch Workflow']);
+    expect(cluster.workflow.metadata.labels).toEqual({ [label.limitBreached]: 'true' });
+    expect((await cluster.reconcile()).writes).toEqual([]);
+    expect(cluster.breaches).toHaveLength(1);
+  });
+
+  it('has what is counted written once a second at most', async () => {
+    run('a');
+    const { result, writes } = await cluster.reconcile();
+    expect(writes).toEqual([]);
+    expect(result.requeueAfterMs).toBe(1_000);
+    cluster.now += 1_000;
+    expect((await cluster.reconcile()).writes).toEqual(['patch Workflow']);
+    expect(cluster.workflow.status?.runs?.perMinute?.created).toEqual([1]);
+  });
+
+  it('gets its egress all the same where its marks can not be written', async () => {
+    for (const name of ['a', 'b', 'c']) run(name);
+    await cluster.reconcile();
+    cluster.client.remove(resources.networkPolicies, {
+      namespace: 'billing',
+      name: cluster.policies[0]?.metadata.name ?? '',
+    });
+    cluster.client.beforeWrite = ({ kind, subresource }) => {
+      if (kind === 'Workflow' && subresource === undefined) {
+        throw new ApiError('forbidden', { status: 403, reason: 'Forbidden' });
+      }
+    };
+    await expect(cluster.reconcile()).rejects.toThrow('forbidden');
+    expect(cluster.condition('Ready')?.message).toContain('It is tried again: forbidden');
+    expect(cluster.workflow.status?.runs?.breaches).toHaveLength(1);
+  });
+});
+
 describe('when something goes wrong', () => {
   it('a NetworkPolicy of somebody else is left alone, told, and looked at again', async () => {
     await cluster.reconcile();
@@ -823,6 +897,10 @@ describe('a change concerns', () => {
       'billing/by-label',
     ]);
     expect(concerned({ type: 'deleted', object: other })).toEqual([]);
+  });
+
+  it('of a workload that goes as it was, too', () => {
+    expect(concerned({ type: 'deleted', object: web, previous: web })).toHaveLength(3);
   });
 
   it('of a workload also those that it was a target of', () => {

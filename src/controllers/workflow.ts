@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
+import type { CountedLimit } from '../api/limits.ts';
 import { annotation } from '../api/names.ts';
 import { keyOf, splitKey, type Namespace, type NetworkPolicy, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
@@ -14,6 +15,8 @@ import type { EgressPlan } from '../guardrails/egress/plan.ts';
 import { latestOf, validForMs } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import type { GoneRuns } from '../guardrails/limits/gone-runs.ts';
+import { LimitKeeper, type Count } from '../guardrails/limits/keeper.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -42,10 +45,12 @@ export interface WorkflowMetrics {
   setHeld(kind: string, key: string, reason: string | undefined): void;
   /** @param findings its conditions of egress; `undefined` where it is gone */
   setEgress(key: string, findings: readonly Finding[] | undefined): void;
+  countLimitBreach(limit: CountedLimit): void;
 }
 
 export interface WorkflowControllerOptions {
-  client: Pick<KubeClient, 'list'>;
+  /** Writes only while this process leads. */
+  client: Pick<KubeClient, 'list' | 'get' | 'create' | 'mergePatch'>;
   /** Writes only while this process leads. */
   applier: Applier;
   statusWriter: StatusWriter;
@@ -66,6 +71,8 @@ export interface WorkflowControllerOptions {
   labelsPods: () => boolean | undefined;
   /** What named peers come to now. */
   namedPeers: () => NamedPeers;
+  /** Jobs that were deleted, perhaps before they were counted. */
+  goneRuns: Pick<GoneRuns, 'of' | 'forget'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -142,12 +149,14 @@ export const keysFor = {
    * @param workflows indexed by `namespace`
    */
   workload: (
-    { object, previous }: Change<Workload>,
+    { type, object, previous }: Change<Workload>,
     workflows: Pick<ReadStore<Workflow>, 'byIndex'>,
   ): string[] => {
-    if (previous !== undefined && isDeepStrictEqual(aspectsOf(previous), aspectsOf(object))) {
-      return [];
-    }
+    const isSame =
+      type === 'updated' &&
+      previous !== undefined &&
+      isDeepStrictEqual(aspectsOf(previous), aspectsOf(object));
+    if (isSame) return [];
     const versions = previous === undefined ? [object] : [previous, object];
     return workflows
       .byIndex('namespace', object.metadata.namespace)
@@ -204,9 +213,15 @@ function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targe
     : [];
 }
 
+/** What is seen before the runs are counted. */
+interface Observed extends Omit<Observation, 'ledger'> {
+  /** Its runs. */
+  jobs: readonly Workload[];
+}
+
 /**
- * Gives the pods of each Workflow's targets their egress, and says in its status whether all of its
- * guardrails are in place, what it lacks, and whether it is stopped. While something is missing, or
+ * Counts the runs of each Workflow with limits, gives the pods of its targets their egress, and says
+ * in its status whether all of its guardrails are in place, what it lacks, and whether it is stopped. While something is missing, or
  * its kill switch is engaged, nothing is granted that doesn't stand yet.
  *
  * It must not run before the caches have synced: what they don't know yet counts as missing.
@@ -214,38 +229,45 @@ function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targe
 export class WorkflowController implements Reconciler {
   readonly name = 'workflow';
   readonly #options: WorkflowControllerOptions;
+  readonly #limits: LimitKeeper;
   /** When the counts of each Workflow were last written; milliseconds since the epoch. */
   readonly #countedAt = new Map<string, number>();
 
   constructor(options: WorkflowControllerOptions) {
     this.#options = options;
+    this.#limits = new LimitKeeper(options);
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
-    const observation = this.#observe(key);
-    if (observation === undefined) {
+    const observed = this.#observe(key);
+    if (observed === undefined) {
       this.#countedAt.delete(key);
       this.#options.metrics.setHeld('Workflow', key, undefined);
       this.#options.metrics.setEgress(key, undefined);
       return {};
     }
+    const counting = await this.#countRuns(observed, context);
+    if (counting === 'marked') return {};
+    const { count } = counting;
+    const observation = { ...observed, ledger: count.ledger };
     const missing = whatIsMissing(observation);
     const plan = planOf(observation, missing);
     const egress = await this.#keepEgress(observation, plan, context);
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
-    const problems = [...egress.problems, ...egress.errors.map(applyFailed)];
+    const errors = [...egress.errors, ...counting.errors];
+    const problems = [...egress.problems, ...errors.map(applyFailed)];
     const now = this.#options.clock();
     const ofEgress = egressFindings(observation, plan, missing, problems, now);
     this.#options.metrics.setEgress(key, ofEgress);
     const findings = [...workflowFindings(observation, missing, problems), ...ofEgress];
-    const recountMs = await this.#report(observation, missing, findings, context);
-    if (egress.errors.length > 0) throw egress.errors[0];
+    const recountMs = await this.#report({ ...observation, count }, missing, findings, context);
+    if (errors.length > 0) throw errors[0];
 
     const { nextExpiryMs } = observation.allowlist;
     const probeMs = validForMs(observation.probe, now);
     const delays = [
-      ...(recountMs === undefined ? [] : [recountMs]),
+      ...[recountMs, count.recheckAfterMs].flatMap((delay) => delay ?? []),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
       ...this.#untilItExpires(observation),
@@ -261,7 +283,7 @@ export class WorkflowController implements Reconciler {
     return [Math.min(Math.max(changesAt - this.#options.clock(), 0), longestMs)];
   }
 
-  #observe(key: string): Observation | undefined {
+  #observe(key: string): Observed | undefined {
     const {
       workflows,
       identities,
@@ -317,7 +339,28 @@ export class WorkflowController implements Reconciler {
       probe: latestOf(workflow.status?.egressProbe, running),
       approval,
       approved: approval.finding,
+      jobs: neighbours.filter(
+        ({ kind, serviceAccountName }) =>
+          kind === 'Job' && serviceAccountName === workflow.metadata.name,
+      ),
     };
+  }
+
+  /** @returns `marked` where that was written first: the change brings the key back */
+  async #countRuns(
+    observed: Observed,
+    context: ReconcileContext,
+  ): Promise<{ count: Count; errors: unknown[] } | 'marked'> {
+    const { workflow, jobs } = observed;
+    try {
+      if (await this.#limits.mark(workflow, context)) return 'marked';
+      const killSwitch = this.#options.killSwitches.get(keyOf(workflow));
+      return { count: await this.#limits.count(observed, jobs, killSwitch, context), errors: [] };
+    } catch (error) {
+      if (isConflict(error)) throw error;
+      // The other guardrails go on.
+      return { count: { ledger: workflow.status?.runs, crossed: [], runs: [] }, errors: [error] };
+    }
   }
 
   async #keepEgress(
@@ -339,13 +382,13 @@ export class WorkflowController implements Reconciler {
 
   /** @returns milliseconds after which the counts can be written; `undefined`: they stand */
   async #report(
-    observation: Observation,
+    observation: Observation & { count: Count },
     missing: readonly Problem[],
     findings: readonly Finding[],
     { signal }: ReconcileContext,
   ): Promise<number | undefined> {
     const { statusWriter, events, metrics, clock } = this.#options;
-    const { workflow, targets } = observation;
+    const { workflow, targets, count } = observation;
     const key = keyOf(workflow);
     const { generation } = workflow.metadata;
     const before = workflow.status;
@@ -356,21 +399,25 @@ export class WorkflowController implements Reconciler {
       targets: countsOf(targets),
       ...revisionStatus(observation),
       ...(observation.probe !== undefined && { egressProbe: observation.probe }),
+      ...(count.ledger !== undefined && { runs: count.ledger }),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));
 
-    const isCountOnly = isDeepStrictEqual({ ...status, targets: before?.targets }, before);
+    const counts = { targets: before?.targets, ...(before?.runs && { runs: before.runs }) };
+    const isCountOnly = isDeepStrictEqual({ ...status, ...counts }, before);
     const waitMs = Math.min((this.#countedAt.get(key) ?? -Infinity) - now + countsMs, countsMs);
     if (isCountOnly && waitMs > 0) {
-      return isDeepStrictEqual(status.targets, before?.targets) ? undefined : waitMs;
+      return isDeepStrictEqual(status, before) ? undefined : waitMs;
     }
     try {
       const isWritten = await statusWriter.write(resources.workflows, workflow, status, signal);
       if (isWritten) this.#countedAt.set(key, now);
+      this.#limits.stored(count);
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw error;
     }
+    for (const { limit } of count.crossed) metrics.countLimitBreach(limit);
     for (const { type, reason, message } of transitionsOf(observation, findings)) {
       events[type](subjectOf(resources.workflows, workflow), reason, message);
     }

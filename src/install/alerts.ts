@@ -19,6 +19,7 @@ const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
 const killRunbook = 'docs/runbooks/kill-switch.md';
 const reviewRunbook = 'docs/runbooks/access-review.md';
 const widenedRunbook = 'docs/runbooks/egress-widened.md';
+const limitRunbook = 'docs/runbooks/limit-breached.md';
 const excessRunbook = 'docs/runbooks/excess-permissions.md';
 const heldRunbook = 'docs/runbooks/held.md';
 const rotationRunbook = 'docs/runbooks/rotation.md';
@@ -29,7 +30,9 @@ function attention(selector: string): string {
   return `max by (kind, automation, reason, team, escalation) (automation_guardrails_attention_seconds{${selector}})`;
 }
 
-const heldExpr = attention('condition="Held",reason!~"IdentityHeld|IdentityNotReady"');
+const heldExpr = attention(
+  'condition="Held",reason!~"IdentityHeld|IdentityNotReady|LimitBreached"',
+);
 
 /** Why an identity isn't ready, where a rotation is concerned. */
 const rotationReasons =
@@ -239,6 +242,35 @@ export const alertGroups: readonly RuleGroup[] = [
           description:
             'What still stands is recorded later; what comes and goes meanwhile may not be. The log of the operator says why.',
           runbook: 'docs/runbooks/evidence-not-written.md',
+        },
+      },
+    ],
+  },
+  {
+    name: `${GROUP}/limits`,
+    rules: [
+      {
+        alert: 'AutomationGuardrailsLimitBreached',
+        expr: 'sum by (limit) (increase(automation_guardrails_limit_breaches_total[15m])) > 0',
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'An automation breached its limit {{ $labels.limit }}',
+          description:
+            'It is held, or its kill switch is engaged. See the condition LimitBreached: kubectl get awf -A.',
+          runbook: limitRunbook,
+        },
+      },
+      {
+        alert: 'AutomationGuardrailsLimitNotAcknowledged',
+        expr: `${attention('condition="LimitBreached"')} > 1800`,
+        for: '0m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: '{{ $labels.automation }} has breached a limit for half an hour',
+          description:
+            'Nobody has acknowledged it. The team is {{ $labels.team }}; call {{ $labels.escalation }}. See kubectl describe awf.',
+          runbook: limitRunbook,
         },
       },
     ],

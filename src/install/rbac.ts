@@ -64,6 +64,8 @@ export const operatorRole: RoleDefinition = {
     rule(read, ...kinds, resources.accessReviews),
     // The label that says that a KillSwitch stands for the annotation.
     rule(['patch'], workflows, automationIdentities, resources.namespaces),
+    // The marks of a breached limit.
+    rule(['hold'], workflows),
     rule(
       ['patch'],
       [workflows, 'status'],

@@ -35,7 +35,7 @@ export interface AttentionSources {
 
 /** Conditions that are bad when they are true, by kind. */
 const badWhenTrue = {
-  Workflow: ['Held', 'EgressWidened'],
+  Workflow: ['Held', 'EgressWidened', 'LimitBreached'],
   AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions', 'ReviewOverdue'],
   KillSwitch: ['Contested'],
 } as const;

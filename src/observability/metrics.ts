@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { countedLimits, type CountedLimit } from '../api/limits.ts';
 import type { Attention } from './attention.ts';
 
 /** What a metric is: prom-client's configuration and the reference page both come from here. */
@@ -159,7 +160,7 @@ const definitions = {
       kind: '`Workflow`, `AutomationIdentity`, `KillSwitch`',
       automation: '`namespace/name`',
       condition:
-        'type of the condition that is bad: `Held`, `Ready`, `RotationOverdue`, `ExcessPermissions`, `EgressWidened`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
+        'type of the condition that is bad: `Held`, `Ready`, `LimitBreached`, `RotationOverdue`, `ExcessPermissions`, `ReviewOverdue`, `EgressWidened`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
       reason: 'reason of that condition; `NotYet` where no operator has worked on it yet',
       team: '`spec.owner.team`',
       escalation: '`spec.owner.escalation`',
@@ -176,6 +177,12 @@ const definitions = {
     name: 'held_objects',
     help: 'Objects that are granted nothing new because something is missing. Reported by the leader.',
     labels: { kind: '`Workflow`, `AutomationIdentity`', reason: 'reason of the condition `Held`' },
+  },
+  limitBreaches: {
+    type: 'counter',
+    name: 'limit_breaches_total',
+    help: 'Limits of Workflows that were breached.',
+    labels: { limit: countedLimits.map((limit) => `\`${limit}\``).join(', ') },
   },
   excessPermissions: {
     type: 'gauge',
@@ -336,6 +343,7 @@ export class Metrics {
   readonly #contestedWrites = this.#counter(definitions.contestedWrites);
   readonly #rotations = this.#counter(definitions.rotations);
   readonly #tokenIssues = this.#counter(definitions.tokenIssues);
+  readonly #limitBreaches = this.#counter(definitions.limitBreaches);
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
   readonly #droppedEvents = this.#counter(definitions.droppedEvents);
@@ -371,6 +379,7 @@ export class Metrics {
       this.#rotations.inc({ result }, 0);
       this.#tokenIssues.inc({ result }, 0);
     }
+    for (const limit of countedLimits) this.#limitBreaches.inc({ limit }, 0);
     collectDefaultMetrics({ register: this.registry });
   }
 
@@ -495,6 +504,11 @@ export class Metrics {
     const id = `${kind} ${key}`;
     if (reason === undefined) this.#held.delete(id);
     else this.#held.set(id, { kind, reason });
+  }
+
+  /** A limit of a Workflow was breached. */
+  countLimitBreach(limit: CountedLimit): void {
+    this.#limitBreaches.inc({ limit });
   }
 
   /**

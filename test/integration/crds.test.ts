@@ -1084,6 +1084,22 @@ describe('segments of evidence', () => {
   });
 });
 
+describe('limits of a Workflow', () => {
+  const limited = (limits: object): object => workflow({ limits });
+
+  it.each<Refusal>([
+    ['a timeout in days', limited({ timeout: '1d' }), 'timeout must be a duration of at least'],
+    ['no retry to take away', limited({ maxRetries: -1 }), 'should be greater than or equal to 0'],
+    ['no run at all', limited({ maxConcurrentRuns: 0 }), 'should be greater than or equal to 1'],
+    ['an action that is none', limited({ onBreach: 'Pause' }), 'supported values: "Hold", "Kill"'],
+  ])('refuse %s', refused);
+
+  it.each([
+    ['nothing', limited({})],
+    ['a first failure', limited({ maxConsecutiveFailures: 0, maxRetries: 0, timeout: '1h30m' })],
+  ])('take %s', taken);
+});
+
 type Refusal = [what: string, object: object, sentence: string];
 
 async function refused(_what: string, object: object, sentence: string): Promise<void> {

@@ -121,6 +121,8 @@ function waited(
 
 const policy = { policy: 'automation-guardrails-fence-pods' };
 const controller = { controller: 'workflow' };
+const limit = { limit: 'maxRunsPerHour' };
+const breaches = `${prefix}limit_breaches_total{limit="maxRunsPerHour"}`;
 const inForce = `${prefix}fence_in_force{policy="automation-guardrails-fence-pods"}`;
 const depth = `${prefix}workqueue_depth{controller="workflow"}`;
 const done = (result: string): string =>
@@ -172,6 +174,18 @@ const cases: Record<string, Case> = {
     fires: { [`${prefix}soonest_token_expiry_seconds`]: '59x20' },
     quiet: { [`${prefix}soonest_token_expiry_seconds`]: '61x20' },
   },
+  AutomationGuardrailsLimitBreached: {
+    fires: { [breaches]: '0x10 1x10' },
+    quiet: { [breaches]: '1x20' },
+    labels: limit,
+  },
+  AutomationGuardrailsLimitNotAcknowledged: waited(
+    'LimitBreached',
+    'TooManyConsecutiveFailures',
+    1801,
+    1799,
+    'Workflow',
+  ),
   AutomationGuardrailsHeld: waited('Held', 'OwnerMissing', 3601, 86_401, 'Workflow'),
   AutomationGuardrailsHeldForADay: waited('Held', 'OwnerMissing', 86_402, 86_400, 'Workflow'),
   AutomationGuardrailsNotReady: waited('Ready', 'ForeignObject', 901, 899, 'Workflow'),

@@ -109,8 +109,8 @@ describe('the operator at rest', () => {
     for (const line of [
       /^automation_guardrails_leader 1$/m,
       /^automation_guardrails_reconcile_total\{.*controller="workflow".*\} \d+$/m,
-      // One of them is that of the standing probe.
-      /^automation_guardrails_cached_objects\{kind="Workflow"\} 51$/m,
+      // Two of them are those of the standing probe.
+      /^automation_guardrails_cached_objects\{kind="Workflow"\} 52$/m,
       /^automation_guardrails_kube_api_requests_total\{verb="patch",code="200"\} \d+$/m,
       /^automation_guardrails_kill_switches\{state="engaged"\} 0$/m,
       /^automation_guardrails_secret_rotations_total\{result="success"\} \d+$/m,

@@ -26,6 +26,7 @@ import {
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
 import { notRequired } from '../../src/controllers/workflow-approval.ts';
 import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
+import { GoneRuns } from '../../src/guardrails/limits/gone-runs.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { silentLogger } from '../../src/observability/logger.ts';
 import { Metrics } from '../../src/observability/metrics.ts';
@@ -116,6 +117,7 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     pods: pods.store,
     labelsPods: () => labelsPods,
     namedPeers: () => ({}),
+    goneRuns: new GoneRuns(),
     clock: Date.now,
   });
   const controller = new Controller({ reconciler, workers: 4, metrics, logger, maxDelayMs: 500 });
