@@ -7,12 +7,15 @@ import type { Condition, Pod } from '../api/objects.ts';
 import { projectWorkload } from '../api/workload.ts';
 import { projectPod } from '../guardrails/kill-switch/pods.ts';
 import {
+  approvalFact,
   credentialFacts,
+  decisionFacts,
   findingFacts,
   killFacts,
   killGone,
   killsFacts,
   permissionFacts,
+  reviewFact,
   runFact,
   specFacts,
   specGone,
@@ -53,6 +56,53 @@ const killSwitch: KillSwitch = {
   metadata: { name: 'invoice', namespace: 'finance', uid: 'kkkkkkkk-1', resourceVersion: '7' },
   spec: { workflow: 'invoice', reason: 'posts twice', engagedBy: 'alice' },
 };
+
+describe('decisions', () => {
+  const approval = {
+    metadata: { name: 'yes', namespace: 'finance', uid: 'aaaaaaaa-1' },
+    spec: {
+      workflow: 'invoice',
+      digest: 'd'.repeat(64),
+      decision: 'Approve' as const,
+      reason: 'tested',
+      approver: 'alice',
+    },
+  };
+  const review = {
+    metadata: { name: 'enough', namespace: 'finance', uid: 'rrrrrrrr-1' },
+    spec: {
+      identity: 'invoice',
+      digest: `sha256:${'d'.repeat(64)}`,
+      decision: 'Keep' as const,
+      reason: 'needed',
+    },
+  };
+
+  it('are told once each, by who is stamped, and when they are gone', async () => {
+    const state: ChainState = new Map();
+    const facts = [approvalFact(approval, {}), reviewFact(review, {})];
+    expect(await recordsOf(state, decisionFacts(facts, {}), decisionFacts(facts, {}))).toEqual([
+      { action: 'Approved', by: 'alice authenticated' },
+      { action: 'AccessReviewed', by: 'unknown unknown' },
+    ]);
+    expect(await recordsOf(state, decisionFacts(facts.slice(1), {}))).toEqual([
+      { action: 'DecisionGone', by: 'unknown unknown' },
+    ]);
+    expect(await actionsOf(state, decisionFacts([], {}, facts[1]?.subject))).toEqual([
+      'DecisionGone',
+    ]);
+  });
+
+  it('of which one has the name of another are another', async () => {
+    const again = { ...approval, metadata: { ...approval.metadata, uid: 'bbbbbbbb-1' } };
+    const state: ChainState = new Map();
+    await recordsOf(state, decisionFacts([approvalFact(approval, {})], {}));
+    expect(await actionsOf(state, decisionFacts([approvalFact(again, {})], {}))).toEqual([
+      'Approved',
+      'DecisionGone',
+    ]);
+  });
+});
 
 describe('a kill', () => {
   const fenced: KillSwitch = {

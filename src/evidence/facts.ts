@@ -1,3 +1,5 @@
+import type { AccessReview } from '../api/access-review.ts';
+import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
@@ -265,6 +267,75 @@ function rulesIn(rules: NonNullable<Role['rules']>): Record<string, string> {
         return [`rule${index + 1}`, `${verbs.join(', ')} ${of.join(', ')}${where}${names}`];
       }),
   );
+}
+
+const decisionScope = 'decision/';
+
+function decisionSubject(kind: string, { metadata }: KubeObject): string {
+  return `${decisionScope}${kind}/${metadata.name}/${(metadata.uid ?? '').slice(0, 8)}/`;
+}
+
+/** What somebody decided on a revision of a Workflow. */
+export function approvalFact(approval: Approval, place: Place): Fact {
+  const { metadata, spec } = approval;
+  const { decision, reason, digest, ticket, expires, approver } = spec;
+  return {
+    subject: decisionSubject('Approval', approval),
+    state: decision,
+    draft: () =>
+      draftOf(place, {
+        action: decision === 'Approve' ? 'Approved' : 'Rejected',
+        actor: approver === undefined ? unknown : { name: approver, basis: 'authenticated' },
+        message: reason,
+        objects: [referenceTo(resources.approvals, approval)],
+        details: {
+          digest,
+          ...(ticket !== undefined && { ticket }),
+          ...(expires !== undefined && { expires }),
+        },
+        ...(metadata.creationTimestamp !== undefined && { happened: metadata.creationTimestamp }),
+      }),
+  };
+}
+
+/** What somebody decided on what an AutomationIdentity may do. */
+export function reviewFact(review: AccessReview, place: Place): Fact {
+  const { metadata, spec } = review;
+  const { decision, reason, digest, reviewer } = spec;
+  return {
+    subject: decisionSubject('AccessReview', review),
+    state: decision,
+    draft: () =>
+      draftOf(place, {
+        action: 'AccessReviewed',
+        actor: reviewer === undefined ? unknown : { name: reviewer, basis: 'authenticated' },
+        message: reason,
+        objects: [referenceTo(resources.accessReviews, review)],
+        details: { decision, digest },
+        ...(metadata.creationTimestamp !== undefined && { happened: metadata.creationTimestamp }),
+      }),
+  };
+}
+
+/**
+ * Decisions on one automation. One that is gone was withdrawn by somebody, or is so old that the
+ * operator removed it.
+ *
+ * @param scope subjects of which this speaks completely; default: all decisions
+ */
+export function decisionFacts(
+  facts: readonly Fact[],
+  place: Place,
+  scope = decisionScope,
+): Observation {
+  return {
+    facts,
+    scope,
+    gone: (subject) => {
+      const [, kind = '', name = ''] = subject.split('/');
+      return draftOf(place, { action: 'DecisionGone', actor: unknown, details: { kind, name } });
+    },
+  };
 }
 
 /** One NetworkPolicy of a Workflow. */

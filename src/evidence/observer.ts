@@ -1,9 +1,11 @@
 import { canary } from '../admission/index.ts';
+import type { AccessReview } from '../api/access-review.ts';
+import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import { clusterChain } from '../api/evidence-segment.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
-import { label, PROBE_NAMESPACE } from '../api/names.ts';
+import { annotation, label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
 import {
   keyOf,
   splitKey,
@@ -22,8 +24,10 @@ import type { KubeClient } from '../runtime/client.ts';
 import type { Change, Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import {
+  approvalFact,
   clusterFact,
   credentialFacts,
+  decisionFacts,
   egressFact,
   egressFacts,
   findingFacts,
@@ -33,6 +37,7 @@ import {
   permissionFacts,
   placeOf,
   policyFacts,
+  reviewFact,
   runFact,
   runFacts,
   runGone,
@@ -43,7 +48,7 @@ import {
   type Told,
 } from './facts.ts';
 import type { EvidenceLog } from './log.ts';
-import type { Observation } from './observation.ts';
+import type { Fact, Observation } from './observation.ts';
 import type { Actor } from './record.ts';
 
 type Cache<T extends KubeObject> = Pick<Informer<T>, 'store' | 'onChange'>;
@@ -53,6 +58,10 @@ export interface EvidenceCaches {
   identities: Cache<AutomationIdentity>;
   killSwitches: Cache<KillSwitch>;
   clusterKillSwitches: Cache<ClusterKillSwitch>;
+  /** Indexed by `workflow`. */
+  approvals: Cache<Approval>;
+  /** Indexed by `identity`. */
+  accessReviews: Cache<AccessReview>;
   namespaces: Cache<Namespace>;
   roles: Cache<Role>;
   roleBindings: Cache<RoleBinding>;
@@ -179,6 +188,14 @@ export class EvidenceObserver {
       this.#tell(this.#cluster, killFacts(object, {}));
       if (type === 'deleted') this.#tell(this.#cluster, killGone(object, {}));
     });
+    this.#on(caches.approvals, ({ type, object }) => {
+      const key = `${object.metadata.namespace ?? ''}/${object.spec.workflow}`;
+      this.#decision(key, type, approvalFact(object, this.#placeOf(key)));
+    });
+    this.#on(caches.accessReviews, ({ type, object }) => {
+      const key = `${object.metadata.namespace ?? ''}/${object.spec.identity}`;
+      this.#decision(key, type, reviewFact(object, this.#placeOf(key)));
+    });
     for (const cache of [roles, roleBindings]) {
       this.#on<KubeObject>(cache, ({ object: { metadata } }) => {
         if (metadata.labels?.[label.identity] !== metadata.name) return;
@@ -187,7 +204,7 @@ export class EvidenceObserver {
     }
     this.#on(caches.networkPolicies, ({ type, object }) => {
       const key = ownerKey(object, label.workflow);
-      if (key === undefined) return;
+      if (key === undefined || !isOurs(object)) return;
       const place = this.#placeOf(key);
       if (type !== 'deleted') this.#tell(key, { facts: [egressFact(object, place)] });
       else {
@@ -245,7 +262,12 @@ export class EvidenceObserver {
       for (const observation of credentialFacts(identity, place)) this.#tell(key, observation);
     }
     this.#permissions(key);
-    const policies = [...caches.networkPolicies.store.byIndex('workflow', key)];
+    const decisions = [
+      ...caches.approvals.store.byIndex('workflow', key).map((one) => approvalFact(one, place)),
+      ...caches.accessReviews.store.byIndex('identity', key).map((one) => reviewFact(one, place)),
+    ];
+    this.#tell(key, decisionFacts(decisions, place));
+    const policies = caches.networkPolicies.store.byIndex('workflow', key).filter(isOurs);
     this.#tell(key, egressFacts(policies, place));
     const standing = caches.killSwitches.store.get(key);
     this.#tell(key, killsFacts(standing === undefined ? [] : [standing], place));
@@ -253,6 +275,11 @@ export class EvidenceObserver {
     const jobs = caches.workloads.byIndex('identity', key);
     const runs = [...jobs, ...pods].flatMap((run) => runFact(run, pods, place) ?? []);
     if (workflow !== undefined) this.#tell(key, runFacts(runs));
+  }
+
+  #decision(key: string, type: Change<KubeObject>['type'], fact: Fact): void {
+    if (type !== 'deleted') this.#tell(key, { facts: [fact] });
+    else this.#tell(key, decisionFacts([], this.#placeOf(key), fact.subject));
   }
 
   #spec(
@@ -304,11 +331,13 @@ export class EvidenceObserver {
   }
 
   /**
-   * Who wrote the spec, as far as the API server knows: the manager of its fields, which is what a
-   * client calls itself.
+   * Who wrote the spec: the user whom admission stamped or, where there is no stamp, the manager of
+   * its fields, which is what a client calls itself.
    */
   async #authorOf(of: Resource, { metadata }: KubeObject): Promise<Actor> {
-    const { namespace = '', name, uid } = metadata;
+    const { namespace = '', name, uid, annotations } = metadata;
+    const stamped = annotations?.[annotation.changedBy];
+    if (stamped !== undefined) return { name: stamped, basis: 'authenticated' };
     const stored = await this.#options.client.get(of, { namespace, name }, { metadataOnly: true });
     const writers = (stored?.metadata.managedFields ?? []).filter(
       ({ fieldsV1, subresource = '' }) =>
@@ -323,6 +352,10 @@ export class EvidenceObserver {
 }
 
 const longestKeepingMs = 30_000;
+
+function isOurs({ metadata }: KubeObject): boolean {
+  return metadata.labels?.[label.managedBy] === MANAGED_BY;
+}
 
 function ownerKey({ metadata }: KubeObject, by: string): string | undefined {
   const name = metadata.labels?.[by];

@@ -90,8 +90,29 @@ describe('what happens to an automation', () => {
       expect(record).toMatchObject({ environment: 'test', chain: `${namespace}/invoice` });
     }
     const [created] = await recorded('WorkflowCreated');
-    expect(created?.actor.basis).toBe('asserted');
+    expect(created?.actor).toEqual({ name: 'admin', basis: 'authenticated' });
     expect(created?.change).toMatch(/-g1$/);
+  });
+
+  it('tells who decided on it, and why, also when that is taken back', async () => {
+    const digest = 'a'.repeat(64);
+    await kubectlOk(controlPlane, ['create', '-f', '-'], {
+      ...bob,
+      input: JSON.stringify({
+        apiVersion: 'automationguardrails.dev/v1alpha1',
+        kind: 'Approval',
+        metadata: { name: 'decision', namespace },
+        spec: { workflow: 'invoice', digest, reason: 'pays twice', decision: 'Reject' },
+      }),
+    });
+    const [rejected] = await recorded('Rejected');
+    expect(rejected).toMatchObject({
+      actor: { name: 'bob', basis: 'authenticated' },
+      message: 'pays twice',
+      details: { digest },
+    });
+    await kubectlOk(controlPlane, ['delete', 'awa', 'decision', `-n=${namespace}`], bob);
+    await recorded('DecisionGone');
   });
 
   it('tells a kill and its release, each rung once, and by whom', async () => {
