@@ -397,20 +397,22 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
               cache.run(watching.signal),
             ),
           );
-          const synced = Promise.all(caches.all.map((cache) => cache.whenSynced())).catch(
-            () => undefined,
-          );
-          await Promise.race([synced, aborted(signal)]);
-          if (!signal.aborted) {
-            logger.info('Caches synced');
+          const { clusterKillSwitches } = caches;
+          if (await haveSynced(caches.forKills, signal)) {
+            logger.info('Caches for kills synced');
             const recorded = evidence?.run(recording.signal);
             await Promise.all([
               mutation.run(signal, mutationCheckMs),
               killSwitch.run(signal, killSwitchKeys(caches)),
-              clusterKillSwitch.run(signal, clusterKeys(caches)),
-              config.leaderElect
-                ? elector.run(signal, { onStartedLeading: (until) => led(until) })
-                : led(signal),
+              whenTrue(haveSynced([clusterKillSwitches], signal), () =>
+                clusterKillSwitch.run(signal, clusterKeys(caches)),
+              ),
+              whenTrue(haveSynced(caches.all, signal), () => {
+                logger.info('Caches synced');
+                return config.leaderElect
+                  ? elector.run(signal, { onStartedLeading: (until) => led(until) })
+                  : led(signal);
+              }),
             ]);
             // Behind the controllers: what they did last is recorded, too.
             recording.abort();
@@ -426,6 +428,17 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       },
     ],
   });
+}
+
+/** @returns whether all of them have, before the signal aborted */
+async function haveSynced(caches: readonly Cache[], signal: AbortSignal): Promise<boolean> {
+  const synced = Promise.all(caches.map((cache) => cache.whenSynced())).catch(() => undefined);
+  await Promise.race([synced, aborted(signal)]);
+  return !signal.aborted;
+}
+
+async function whenTrue(condition: Promise<boolean>, run: () => Promise<void>): Promise<void> {
+  if (await condition) await run();
 }
 
 /** Requests for evidence in flight at a time: they hold nothing else up. */
@@ -526,12 +539,15 @@ function createCaches(
       timings: {},
     }),
   };
-  const { workloads, ...others } = caches;
+  const { workloads, approvals, accessReviews, clusterKillSwitches, ...needed } = caches;
+  const forKills: Cache[] = [...Object.values(needed), ...workloads];
   return {
     ...caches,
     ...cluster,
     peers,
-    all: [...Object.values(others), ...workloads] satisfies Cache[] as Cache[],
+    /** What a kill needs. It waits for nothing else, such as a kind that isn't installed yet. */
+    forKills,
+    all: [...forKills, approvals, accessReviews, clusterKillSwitches],
     optional: [...Object.values(cluster), ...Object.values(peers)] satisfies Cache[] as Cache[],
   };
 }

@@ -15,7 +15,11 @@ import {
   waitForPods,
   waitUntilGone,
 } from '../operator/cluster.ts';
-import { startReplicas, type OperatorProcess } from '../operator/operator-process.ts';
+import {
+  startOperator,
+  startReplicas,
+  type OperatorProcess,
+} from '../operator/operator-process.ts';
 
 let controlPlane: ControlPlane;
 let kubeconfigPath: string;
@@ -200,4 +204,22 @@ it('hands a namespace over to another that covers it, and releases the rest', as
   await waitUntilGone(controlPlane, { ...cksw, name: 'late-only' });
   // Its Job was born suspended, and a release starts none of those.
   await waitForPods(controlPlane, 'prod-late', automationPods - 1);
+});
+
+it('is nothing that a kill of one Workflow waits for, nor is any kind that it does not need', async () => {
+  await Promise.all(operators.map((operator) => operator.stop()));
+  await kubectlOk(controlPlane, [
+    'delete',
+    'crd',
+    'approvals.automationguardrails.dev',
+    'accessreviews.automationguardrails.dev',
+  ]);
+  operators = [await startOperator({ kubeconfigPath, waitUntilReady: false })];
+  const { code } = await cli('kill', 'invoice', '-n=other', '--reason=runaway', '--wait=false');
+  expect(code).toBe(0);
+  await waitForCondition(
+    controlPlane,
+    { kind: 'ksw', name: 'invoice', namespace: 'other' },
+    'PodsGone',
+  );
 });
