@@ -37,7 +37,6 @@ export function limitPolicies(): AdmissionObject[] {
     ...unmark(),
     ...stampAcknowledger(),
     ...validateMarks(),
-    ...protectCounts(),
     ...limitJobs(),
     ...keepLimits(),
     ...holdJobs(),
@@ -141,22 +140,6 @@ function validateMarks(): AdmissionObject[] {
         expression: `variables.acknowledges ? ${annotationOf('object', acknowledgedBy)} == ${user} : variables.withdraws ? !${hasAnnotation('object', acknowledgedBy)} : (${isUpdate} ? !${changesAnnotation(acknowledgedBy)} : !${hasAnnotation('object', acknowledgedBy)})`,
         message: `${acknowledgedBy} is stamped by admission; leave it alone`,
         messageExpression: `'${acknowledgedBy} is stamped by admission or, where admission writes nothing, set in the same request: ' + (variables.withdraws ? ${awf} + ' ${acknowledge}- ${acknowledgedBy}-' : ${awf} + ' ${acknowledge}=TEXT ${acknowledgedBy}=' + ${user})`,
-      },
-    ],
-  });
-}
-
-/** Who could write the counts could end a hold. */
-function protectCounts(): AdmissionObject[] {
-  return validating({
-    name: 'limits-status',
-    description: 'What was counted of a Workflow is said by the operator alone.',
-    rules: [rule(resources.workflows, ['UPDATE'], 'status')],
-    everywhere: true,
-    validations: [
-      {
-        expression: `object.?status.?runs == oldObject.?status.?runs || ${mayHold}`,
-        message: 'status.runs is written by the operator alone; leave it alone',
       },
     ],
   });

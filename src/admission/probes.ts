@@ -457,7 +457,6 @@ const ofLimits: Record<string, PolicyProbe> = {
     ],
     says: 'acknowledge',
   },
-  'limits-status': compared(mayDoSo),
   'limit-jobs': {
     kind: 'Mutation',
     requests: [limitedJob],

@@ -1219,8 +1219,8 @@ describe('kubectl', () => {
         .map((line) => line.split(/\s+/).slice(0, 2).join(' '))
         .filter(Boolean),
     ).toEqual([
-      'approvals awa',
       'accessreviews arv',
+      'approvals awa',
       'automationidentities aid',
       'automationworkflows awf',
       'clusterkillswitches cksw',

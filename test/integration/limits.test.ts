@@ -222,7 +222,7 @@ it('holds what has too many runs at a time, until there are fewer', async () => 
     const { stderr } = await controlPlane.kubectl([...forged, patch], asPipeline);
     return stderr.includes('cannot patch') ? undefined : stderr;
   });
-  expect(forgery).toContain('status.runs is written by the operator alone');
+  expect(forgery).toContain('the status is written by the operator alone');
 
   await end('poster-a', 'Complete');
   await end('poster-b', 'Failed');
@@ -256,7 +256,9 @@ it('holds what fails again and again, until a person acknowledges it', async () 
   await breachOf('importer', 'False');
   await waitFor('the end of the hold', async () => (await refusal('importer')) === '');
   const after = await getObject<Workflow>(controlPlane, 'awf', 'importer', namespace);
-  expect(after?.metadata.annotations ?? {}).toEqual({});
+  expect(after?.metadata.annotations).toEqual({
+    'automationguardrails.dev/changed-by': 'admin',
+  });
   expect(after?.metadata.labels ?? {}).toEqual({});
   expect(after?.status?.runs?.acknowledged).toMatchObject({ by: 'eve', reason: 'the ERP is back' });
   const events = await waitFor('the event', async () => {

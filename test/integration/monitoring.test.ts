@@ -123,6 +123,8 @@ const policy = { policy: 'automation-guardrails-fence-pods' };
 const controller = { controller: 'workflow' };
 const limit = { limit: 'maxRunsPerHour' };
 const breaches = `${prefix}limit_breaches_total{limit="maxRunsPerHour"}`;
+const egress = (condition: string, status: string): string =>
+  `${prefix}workflow_egress{condition="${condition}",status="${status}"}`;
 const inForce = `${prefix}fence_in_force{policy="automation-guardrails-fence-pods"}`;
 const depth = `${prefix}workqueue_depth{controller="workflow"}`;
 const done = (result: string): string =>
@@ -169,6 +171,18 @@ const cases: Record<string, Case> = {
     fires: { [`${prefix}overdue_access_reviews`]: '1x80' },
     quiet: { [`${prefix}overdue_access_reviews`]: '0x80' },
     at: '70m',
+  },
+  AutomationGuardrailsEgressWidened: {
+    fires: { [egress('EgressWidened', 'True')]: '1x20' },
+    quiet: { [egress('EgressWidened', 'True')]: '0x20' },
+  },
+  AutomationGuardrailsEgressNotEnforced: {
+    fires: { [egress('EgressEnforced', 'False')]: '1x20' },
+    quiet: { [egress('EgressEnforced', 'Unknown')]: '1x20' },
+  },
+  AutomationGuardrailsEvidenceNotWritten: {
+    fires: { [`${prefix}evidence_write_failures_total`]: '0+1x20' },
+    quiet: { [`${prefix}evidence_write_failures_total`]: '0 1 2 2x20' },
   },
   AutomationGuardrailsTokenNotRenewed: {
     fires: { [`${prefix}soonest_token_expiry_seconds`]: '59x20' },
