@@ -1135,11 +1135,15 @@ export const conditionsPage: ConditionsPage = {
   "badWhenTrue": [
     "Workflow/Held",
     "Workflow/Stopped",
+    "Workflow/EgressWidened",
     "Workflow/LimitBreached",
     "AutomationIdentity/Held",
     "AutomationIdentity/ExcessPermissions",
     "AutomationIdentity/RotationOverdue",
     "AutomationIdentity/ReviewOverdue",
     "KillSwitch/Contested"
+  ],
+  "fineWhenUnknown": [
+    "Workflow/EgressEnforced"
   ]
 };

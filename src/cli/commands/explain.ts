@@ -113,6 +113,9 @@ function isBad(kind: string, condition: Condition, all: readonly Condition[]): b
   const isBadWhenTrue = conditionsPage.badWhenTrue.includes(`${kind}/${type}`);
   if (isBadWhenTrue) return status !== 'False';
   if (status === 'True') return false;
+  if (status === 'Unknown' && conditionsPage.fineWhenUnknown.includes(`${kind}/${type}`)) {
+    return false;
+  }
   // Rungs of a release are on their way down.
   const ready = conditionOf(all, 'Ready');
   if (kind === 'KillSwitch' && ready?.reason === 'Releasing') return type === 'Ready';
