@@ -27,10 +27,11 @@ export function runProgram(
   program: string,
   { kubeconfigPath }: Pick<ControlPlane, 'kubeconfigPath'>,
   args: readonly string[],
+  cwd = path.dirname(path.dirname(import.meta.dirname)),
 ): Promise<{ code: number; output: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
-      cwd: path.dirname(path.dirname(import.meta.dirname)),
+      cwd,
       env: { ...process.env, KUBECONFIG: kubeconfigPath },
     });
     let output = '';

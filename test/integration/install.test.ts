@@ -1,13 +1,10 @@
-import { spawn } from 'node:child_process';
-import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
-import os from 'node:os';
 import path from 'node:path';
 import { loadAll } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseCatalogue } from '../../src/guardrails/kill-switch/catalogue.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { findHelm } from '../install/helm.ts';
+import { findHelm, runProgram } from '../install/helm.ts';
 import { kubectlOk } from '../operator/cluster.ts';
 
 const root = path.dirname(path.dirname(import.meta.dirname));
@@ -27,25 +24,8 @@ afterAll(async () => {
   await controlPlane?.stop();
 });
 
-interface Outcome {
-  code: number;
-  output: string;
-}
-
-function run(program: string, args: readonly string[], cwd = root): Promise<Outcome> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, {
-      cwd,
-      env: { ...process.env, KUBECONFIG: controlPlane.kubeconfigPath },
-    });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
-    }
-    child.once('error', reject);
-    child.once('close', (code) => resolve({ code: code ?? 1, output }));
-  });
-}
+const run = (program: string, args: readonly string[]): ReturnType<typeof runProgram> =>
+  runProgram(program, controlPlane, args);
 
 interface Manifest {
   apiVersion: string;
@@ -76,7 +56,7 @@ function withoutRelease(value: unknown): unknown {
 }
 
 /** Renders the chart as for Kubernetes 1.36, with further flags. */
-function template(...flags: string[]): Promise<Outcome> {
+function template(...flags: string[]): ReturnType<typeof runProgram> {
   return run(helm, [
     'template',
     'automation-guardrails',
@@ -443,36 +423,4 @@ describe('installing with Helm', () => {
       return this.#outcomes;
     }
   }
-});
-
-describe('the image', () => {
-  it('has what the steps of the Dockerfile build, and it starts', async () => {
-    const dockerfile = await readFile(path.join(root, 'Dockerfile'), 'utf8');
-    const steps = [...dockerfile.matchAll(/^(COPY|RUN) (?!--from)(.+)$/gm)].map(
-      ([, instruction, rest]) => ({ instruction, rest: rest ?? '' }),
-    );
-    const folder = await mkdtemp(path.join(os.tmpdir(), 'automation-guardrails-image-'));
-    try {
-      for (const { instruction, rest } of steps) {
-        if (instruction === 'COPY') {
-          const words = rest.split(' ');
-          const target = words.pop() ?? '';
-          for (const source of words) {
-            const to = target === './' ? path.basename(source) : target;
-            await cp(path.join(root, source), path.join(folder, to), { recursive: true });
-          }
-        } else {
-          const { code, output } = await run('sh', ['-c', rest], folder);
-          expect(code, `${rest}\n${output}`).toBe(0);
-        }
-      }
-      const { code, output } = await run(process.execPath, ['dist/main.js', '--version'], folder);
-      expect(code, output).toBe(0);
-      expect(output.trim()).toMatch(/^\d+\.\d+\.\d+$/);
-      const cli = await run(process.execPath, ['dist/cli/main.js', 'status', '-A'], folder);
-      expect(cli.output).toContain('No Workflow');
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
-  }, 300_000);
 });
