@@ -1,6 +1,9 @@
 import { createHash } from 'node:crypto';
 
-/** Hexadecimal SHA-256 of {@link canonical}: two values have the same one when they say the same. */
+/**
+ * Digest of a part of an object, as the API server gave it: hexadecimal SHA-256 of
+ * {@link canonical}, so that two values have the same one when they say the same. Total.
+ */
 export function digestOf(value: unknown): string {
   return createHash('sha256').update(canonical(value)).digest('hex');
 }

@@ -6,6 +6,7 @@ import { annotation } from '../api/names.ts';
 import type { PolicyRule } from '../api/objects.ts';
 import type { EgressEntry, Workflow } from '../api/workflow.ts';
 import { canonicalRules, digestOf } from '../guardrails/identity/digest.ts';
+import { ruleText } from '../guardrails/identity/rules.ts';
 import type { Grant } from '../guardrails/identity/effective.ts';
 import { withoutRefused } from '../guardrails/identity/refused.ts';
 import { rulesOf } from '../guardrails/identity/rules.ts';
@@ -204,15 +205,6 @@ function timeAndAge(time: string | undefined, now: number): string {
 }
 
 /** The rule whole: a reviewer has to see all of it. */
-function textOf({
-  apiGroups = [],
-  resources = [],
-  resourceNames = [],
-  nonResourceURLs = [],
-  verbs,
-}: PolicyRule): string {
-  if (nonResourceURLs.length > 0) return `${verbs.join(', ')} ${nonResourceURLs.join(', ')}`;
-  const groups = apiGroups.filter((group) => group !== '').join(', ');
-  const names = resourceNames.length === 0 ? '' : ` named ${resourceNames.join(', ')}`;
-  return `${verbs.join(', ')} ${resources.join(', ')}${groups === '' ? '' : ` of ${groups}`}${names}`;
+function textOf(rule: PolicyRule): string {
+  return ruleText(rule, (items) => items.join(', '));
 }

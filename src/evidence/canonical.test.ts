@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { canonicalJson, CanonicalError, digestOf, type Json } from './canonical.ts';
+import { digestOf } from '../api/digest.ts';
+import { canonicalJson, CanonicalError, type Json } from './canonical.ts';
 
 describe('canonical JSON', () => {
   it('is as RFC 8785 has it', () => {

@@ -49,12 +49,3 @@ function isList(value: object): value is readonly Json[] {
 export function sha256(data: string | Uint8Array): string {
   return createHash('sha256').update(data).digest('hex');
 }
-
-/**
- * Digest of a part of an object, as the API server gave it: equal for what is equal as JSON,
- * whatever the order of fields.
- */
-export function digestOf(value: unknown): string {
-  const plain: Json = JSON.parse(JSON.stringify(value ?? null));
-  return sha256(canonicalJson(plain));
-}

@@ -7,7 +7,7 @@ import {
 import { annotation, label, MANAGED_BY } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
-import { digestOf } from './canonical.ts';
+import { digestOf } from '../api/digest.ts';
 import { signHead, type SignedHead, type SigningKey } from './head.ts';
 import { applyRecord, carriedFrom, type ChainState, type PendingRecord } from './observation.ts';
 import { link, noHash, readRecord, type ChainEnd, type Entry, type RecordDraft } from './record.ts';

@@ -15,7 +15,9 @@ import type {
 import { apiVersionOf, resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
-import { canonicalJson, digestOf, sha256, type Json } from './canonical.ts';
+import { digestOf } from '../api/digest.ts';
+import { ruleText } from '../guardrails/identity/rules.ts';
+import { canonicalJson, sha256, type Json } from './canonical.ts';
 import { hourOf, runScope, toldScope, type Fact, type Observation } from './observation.ts';
 import type { Actor, RecordDraft, RecordObject } from './record.ts';
 
@@ -260,12 +262,7 @@ function rulesIn(rules: NonNullable<Role['rules']>): Record<string, string> {
   return Object.fromEntries(
     rules
       .slice(0, 12)
-      .map(({ apiGroups = [], resources: of = [], resourceNames, verbs }, index) => {
-        const names = resourceNames === undefined ? '' : ` named ${resourceNames.join(', ')}`;
-        const groups = apiGroups.filter((group) => group !== '').join(', ');
-        const where = groups === '' ? '' : ` of ${groups}`;
-        return [`rule${index + 1}`, `${verbs.join(', ')} ${of.join(', ')}${where}${names}`];
-      }),
+      .map((rule, index) => [`rule${index + 1}`, ruleText(rule, (items) => items.join(', '))]),
   );
 }
 

@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { EvidenceSegmentSpec } from '../api/evidence-segment.ts';
-import { digestOf } from './canonical.ts';
+import { digestOf } from '../api/digest.ts';
 import { ChainWriter, type Committed } from './chain-writer.ts';
 import { publicKeyOf, signHead, type SigningKey } from './head.ts';
 import { MemoryClient, MemoryCluster } from './memory-client.testing.ts';

@@ -1,5 +1,6 @@
 import type { EvidenceSegmentSpec } from '../api/evidence-segment.ts';
-import { canonicalJson, digestOf, sha256, type Json } from './canonical.ts';
+import { digestOf } from '../api/digest.ts';
+import { canonicalJson, sha256, type Json } from './canonical.ts';
 import { isSigned, type ChainName, type SignedHead } from './head.ts';
 import { noHash, readRecord, type EvidenceRecord } from './record.ts';
 

@@ -212,7 +212,10 @@ const maxNamed = 5;
 function notGrantable(beyond: readonly PolicyRule[]): Problem[] {
   if (beyond.length === 0) return [];
   const more = beyond.length > maxNamed ? `; and ${beyond.length - maxNamed} more` : '';
-  const named = beyond.slice(0, maxNamed).map(ruleText).join('; ');
+  const named = beyond
+    .slice(0, maxNamed)
+    .map((rule) => ruleText(rule))
+    .join('; ');
   return [
     {
       reason: 'PermissionsNotGrantable',

@@ -184,18 +184,19 @@ function common(a: readonly string[] = [], b: readonly string[] = []): string[] 
 /** Items of a list that a message shows. */
 const maxItems = 3;
 
-/** A rule in a few words, such as `get, list configmaps named settings`. */
-export function ruleText({
-  apiGroups = [],
-  resources = [],
-  resourceNames = [],
-  nonResourceURLs = [],
-  verbs,
-}: PolicyRule): string {
-  if (nonResourceURLs.length > 0) return `${few(verbs)} ${few(nonResourceURLs)}`;
-  const groups = few(apiGroups.filter((group) => group !== ''));
-  const names = resourceNames.length === 0 ? '' : ` named ${few(resourceNames)}`;
-  return `${few(verbs)} ${few(resources)}${groups === '' ? '' : ` of ${groups}`}${names}`;
+/**
+ * A rule in words, such as `get, list configmaps of apps named settings`.
+ *
+ * @param list how many items are written; default: a few of them
+ */
+export function ruleText(
+  { apiGroups = [], resources = [], resourceNames = [], nonResourceURLs = [], verbs }: PolicyRule,
+  list: (items: readonly string[]) => string = few,
+): string {
+  if (nonResourceURLs.length > 0) return `${list(verbs)} ${list(nonResourceURLs)}`;
+  const groups = list(apiGroups.filter((group) => group !== ''));
+  const names = resourceNames.length === 0 ? '' : ` named ${list(resourceNames)}`;
+  return `${list(verbs)} ${list(resources)}${groups === '' ? '' : ` of ${groups}`}${names}`;
 }
 
 function few(items: readonly string[]): string {
