@@ -95,7 +95,7 @@ export const kinds: readonly KindDefinition[] = [
     resource: resources.workflows,
     shortName: 'awf',
     description:
-      'A Workflow is an automation: the workloads that it consists of, who owns it, and where it may connect. It runs as the AutomationIdentity of the same name. To stop it at once, create a KillSwitch of that name (`kubectl guardrails kill`) or set the annotation `automationguardrails.dev/kill-switch` to the reason.',
+      'A Workflow is an automation: the workloads that it consists of, who owns it, where it may connect, who has to approve it, and how long and how often it may run. It runs as the AutomationIdentity of the same name. To stop it at once, create a KillSwitch of that name (`kubectl guardrails kill`) or set the annotation `automationguardrails.dev/kill-switch` to the reason.',
     spec: workflowSpecSchema,
     status: workflowStatusSchema,
     rules: identityNameRules('a Workflow'),

@@ -254,7 +254,10 @@ export const workflowSpecSchema = z
     }),
     limits: limitsSchema.optional(),
   })
-  .meta({ description: 'What runs, who owns it, and where it may connect.' });
+  .meta({
+    description:
+      'What runs, who owns it, where it may connect, how much harm it can do and so who approves it, and what a run may take.',
+  });
 
 export type WorkflowSpec = z.infer<typeof workflowSpecSchema>;
 export type EgressEntry = z.infer<typeof egressEntry>;
@@ -345,7 +348,7 @@ export type RevisionPart = NonNullable<
   NonNullable<WorkflowStatus['revision']>['approved']
 >['parts'][number];
 
-/** An automation: what runs, who owns it, and where it may connect. */
+/** An automation: what runs, who owns it, and within which bounds. */
 export interface Workflow extends KubeObject {
   spec: WorkflowSpec;
   status?: WorkflowStatus;

@@ -146,6 +146,9 @@ const findings: Readonly<Record<string, Words>> = {
   Held: { on: 'Held', off: 'NoLongerHeld' },
   ExcessPermissions: { on: 'ExcessPermissionsFound', off: 'ExcessPermissionsCleared' },
   RotationOverdue: { on: 'RotationOverdue', off: 'RotationCaughtUp' },
+  LimitBreached: { on: 'LimitBreached', off: 'LimitHoldEnded' },
+  EgressWidened: { on: 'EgressWidened', off: 'EgressAsListed' },
+  ReviewOverdue: { on: 'ReviewOverdue', off: 'ReviewCaughtUp' },
 };
 
 function conditionFact(

@@ -343,7 +343,7 @@ The cluster stays. In another terminal:
   alias kubectl=${controlPlane.binaries.kubectl}
 
 Try:
-  kubectl get awf,aid,ksw -A
+  kubectl get guardrails -A
   kubectl -n ${namespace} annotate awf ${name} automationguardrails.dev/kill-switch="just trying"
   kubectl -n ${namespace} get ksw ${name} -w
 

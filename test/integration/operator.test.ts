@@ -284,7 +284,7 @@ describe('secret values', () => {
       operator.logs.join('\n'),
       await (await fetch(operator.metricsUrl())).text(),
       await kubectlOk(controlPlane, ['get', 'events', '-A', '-o=json']),
-      await kubectlOk(controlPlane, ['get', 'awf,aid,ksw', '-A', '-o=json']),
+      await kubectlOk(controlPlane, ['get', 'awf,aid,ksw,cksw,awa,arv,evs', '-A', '-o=json']),
     ];
     expect(values.size).toBeGreaterThanOrEqual(6);
     for (const value of values) {

@@ -182,7 +182,7 @@ describe('in the order of the documentation, no unrelated write is refused', () 
     // What the policies take as parameters is served, and read once, before any policy comes.
     await waitFor(
       'our kinds to be served',
-      async () => (await controlPlane.kubectl(['get', 'awf,aid,ksw', '-A'])).code === 0,
+      async () => (await controlPlane.kubectl(['get', 'awf,aid,ksw,cksw', '-A'])).code === 0,
     );
     await applied('-k', path.join(root, 'config/operator'));
     await applied('-k', path.join(root, 'config/rbac'));

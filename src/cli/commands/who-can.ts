@@ -13,7 +13,7 @@ import { print, type Columns } from '../print.ts';
 
 const form = 'who-can ACTION NAME';
 
-const { killSwitches, workflows } = resources;
+const { accessReviews, approvals, automationIdentities, killSwitches, workflows } = resources;
 const on = (verb: string, resource: string) => ({ verb, group: GROUP, resource });
 
 /** What somebody must be allowed for each action. One that creates an object has no name yet. */
@@ -27,6 +27,18 @@ const actions: Readonly<Record<string, readonly (Omit<Access, 'name'> & { isName
     'break-glass': [
       { ...on('break-glass', killSwitches.plural), isNamed: true },
       { ...on('patch', killSwitches.plural), isNamed: true },
+    ],
+    approve: [
+      { ...on('create', approvals.plural), isNamed: false },
+      { ...on('approve', workflows.plural), isNamed: true },
+    ],
+    'waive-approval': [
+      { ...on('waive-approval', workflows.plural), isNamed: true },
+      { ...on('patch', workflows.plural), isNamed: true },
+    ],
+    review: [
+      { ...on('create', accessReviews.plural), isNamed: false },
+      { ...on('review', automationIdentities.plural), isNamed: true },
     ],
     edit: [{ ...on('patch', workflows.plural), isNamed: true }],
     view: [{ ...on('get', workflows.plural), isNamed: true }],
