@@ -113,16 +113,35 @@ const codeFields = [
 const templateOf = (of: string): string =>
   `(request.resource.resource == '${resources.cronJobs.plural}' ? dyn(${of}).spec.jobTemplate.spec.template.spec : dyn(${of}).spec.template.spec)`;
 
+const templateMetadata = (of: string): string =>
+  `(request.resource.resource == '${resources.cronJobs.plural}' ? dyn(${of}).spec.jobTemplate.spec.template.?metadata : dyn(${of}).spec.template.?metadata)`;
+
+/** Written by who restarts pods, and by nothing that runs in them. */
+const restarts = [annotation.restartedAt, 'kubectl.kubernetes.io/restartedAt'];
+
+/** Expression: whether labels or annotations of the template, which its pods can read, are the same. */
+function isSameMap(field: 'labels' | 'annotations'): string {
+  const [after, before] = [templateMetadata('object'), templateMetadata('oldObject')].map(
+    (metadata) => `${metadata}.?${field}.orValue({})`,
+  );
+  const ignored = `key in ['${restarts.join("', '")}']`;
+  return `${after}.all(key, ${ignored} || (key in ${before} && ${after}[key] == ${before}[key])) && ${before}.all(key, ${ignored} || key in ${after})`;
+}
+
+const isIndependent = (of: string): string =>
+  `(request.resource.resource != '${resources.replicaSets.plural}' || !${of}.metadata.?ownerReferences.orValue([]).exists(o, o.?controller.orValue(false)))`;
+
 const templates = {
   rules: Object.values(workloadResources).map((resource) => rule(resource, ['CREATE', 'UPDATE'])),
   parameter: needingApproval,
   conditions: {
     mine: `${templateOf('object')}.?serviceAccountName.orValue('') == params.metadata.name`,
     // Those of a Deployment have its annotations, and are no targets.
-    independent: `request.resource.resource != '${resources.replicaSets.plural}' || !object.metadata.?ownerReferences.orValue([]).exists(o, o.?controller.orValue(false))`,
+    independent: isIndependent('object'),
   },
   variables: {
-    kept: `${isUpdate} && ${hasAnnotation('oldObject', changedBy)} && ${codeFields.map((field) => `${templateOf('object')}.?${field} == ${templateOf('oldObject')}.?${field}`).join(' && ')}`,
+    // What had a controller wasn't stamped.
+    kept: `${isUpdate} && ${hasAnnotation('oldObject', changedBy)} && ${isIndependent('oldObject')} && ${isSameMap('labels')} && ${isSameMap('annotations')} && ${codeFields.map((field) => `${templateOf('object')}.?${field} == ${templateOf('oldObject')}.?${field}`).join(' && ')}`,
   },
 };
 
@@ -220,7 +239,6 @@ function keepWorkflow(): AdmissionObject[] {
     conditions: {
       mine: 'params.metadata.name == oldObject.metadata.name',
       needed: hasLabel('oldObject', label.approval),
-      stands: '!has(params.metadata.deletionTimestamp)',
     },
     validations: [
       {

@@ -92,6 +92,12 @@ function keepParents(): AdmissionObject[] {
         message:
           'it is not deleted without what the operator made for it, which no kill switch would find any more: leave --cascade=orphan and the finalizer orphan out',
       },
+      {
+        // One that is kept half-way through its deletion is looked at by nobody, and keeps what it has.
+        expression: `request.operation == 'DELETE' || object.metadata.?finalizers.orValue([]).all(f, f in ['foregroundDeletion', 'orphan'] || (${isUpdate} && f in oldObject.metadata.?finalizers.orValue([])))`,
+        message:
+          'a finalizer would keep it half-way through its deletion, with all that was granted to it: leave finalizers out',
+      },
     ],
   });
 }

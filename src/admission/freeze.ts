@@ -280,15 +280,17 @@ function keepInStatus(): AdmissionObject[] {
   const names = [
     ...new Set(frozenKinds.map(({ pause }) => pause.restore)),
     annotation.bornSuspended,
+    annotation.changedBy,
   ];
   return validating({
     name: 'frozen-status',
-    description: 'What release puts back is not changed through the status of a workload.',
+    description:
+      'What release puts back, and who changed what runs, is not changed through the status of a workload.',
     rules: frozenKinds.map(({ resource }) => rule(resource, ['UPDATE'], 'status')),
     validations: [
       {
         expression: names.map((name) => `!${changesAnnotation(name)}`).join(' && '),
-        message: `${names.join(', ')} hold what release puts back; they aren't changed through the status`,
+        message: `${names.join(', ')} say what release puts back and who changed what runs; they aren't changed through the status`,
       },
     ],
   });

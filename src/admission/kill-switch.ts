@@ -470,7 +470,11 @@ function protectSelectedNamespace(): AdmissionObject[] {
   return validating({
     name: 'kill-switch-namespace-by-cluster',
     description: 'A namespace that a ClusterKillSwitch stops stays, and keeps the labels by which.',
-    rules: [rule(resources.namespaces, ['UPDATE', 'DELETE'])],
+    rules: [
+      rule(resources.namespaces, ['UPDATE', 'DELETE']),
+      // The API server takes labels from requests of these as well.
+      ...['status', 'finalize'].map((name) => rule(resources.namespaces, ['UPDATE'], name)),
+    ],
     parameter: { kind: 'ClusterKillSwitch', matchLabels: {} },
     everywhere: true,
     objectSelector: { matchExpressions: [{ key: label.environment, operator: 'Exists' }] },

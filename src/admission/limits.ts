@@ -9,6 +9,7 @@ import {
   isPerson,
   isUpdate,
   labelOf,
+  mayOnKillSwitch,
   removeLabel,
   user,
 } from './cel.ts';
@@ -199,10 +200,10 @@ function keepLimits(): AdmissionObject[] {
   });
 }
 
-/** What the release of a kill switch puts back isn't new: it ran before. */
+/** What the operator puts back at the release of a kill switch isn't new: it ran before. */
 function holdJobs(): AdmissionObject[] {
   const isSuspended = (of: string): string => `(has(${of}.spec.suspend) && ${of}.spec.suspend)`;
-  const resumes = `(${isUpdate} && ${isSuspended('oldObject')} && !${isSuspended('object')} && !${hasAnnotation('oldObject', annotation.restoreSuspend)})`;
+  const resumes = `(${isUpdate} && ${isSuspended('oldObject')} && !${isSuspended('object')} && !(${hasAnnotation('oldObject', annotation.restoreSuspend)} && !${isPerson} && ${mayOnKillSwitch('lift', 'params.metadata.name')}))`;
   const { name, namespace } = {
     name: 'params.metadata.name',
     namespace: 'params.metadata.namespace',

@@ -5,6 +5,7 @@ import { label } from '../api/names.ts';
 import type { Namespace } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import {
+  isLeaving,
   isMember,
   isReleaseAsked,
   memberOf,
@@ -14,6 +15,7 @@ import {
   releaseReport,
   selectedBy,
   stopReport,
+  takeOver,
   type ClusterReport,
   type ClusterView,
 } from '../guardrails/kill-switch/cluster.ts';
@@ -22,7 +24,7 @@ import { isReleasing, releaserOf } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
-import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
+import { isAlreadyExists, isConflict, isNotFound } from '../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
@@ -76,19 +78,14 @@ export class ClusterKillSwitchController implements Reconciler {
   ): Promise<ReconcileResult> {
     const { client, parallelism } = this.#options;
     const selected = selectedBy(this.#view(clusterKillSwitch));
-    const missing = selected.filter(({ killSwitch }) => killSwitch === undefined);
+    const missing = selected.filter(
+      ({ killSwitch }) => killSwitch === undefined || isLeaving(killSwitch),
+    );
     const [fence, engaged] = await Promise.all([
       probeClusterFence(client, clusterKillSwitch, signal),
-      forEachBounded(missing, parallelism, async ({ namespace }) => {
-        try {
-          await client.create(resources.killSwitches, memberOf(clusterKillSwitch, namespace), {
-            signal,
-          });
-        } catch (error) {
-          // Another replica was faster, or somebody stopped it himself.
-          if (!isAlreadyExists(error)) throw error;
-        }
-      }),
+      forEachBounded(missing, parallelism, ({ namespace, killSwitch }) =>
+        this.#engage(clusterKillSwitch, namespace, killSwitch, signal),
+      ),
     ]);
     if (missing.length > 0) {
       log.warn('Kill switches engaged for a ClusterKillSwitch', {
@@ -104,6 +101,37 @@ export class ClusterKillSwitchController implements Reconciler {
     );
     // What changes in a namespace wakes the key by itself; an API server that lags doesn't.
     return fence === 'Denied' || isReady ? { requeueAfterMs: checkMs } : { retry: true };
+  }
+
+  /** @param standing what is being released there, if anything is */
+  async #engage(
+    clusterKillSwitch: ClusterKillSwitch,
+    namespace: string,
+    standing: KillSwitch | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { client, events } = this.#options;
+    try {
+      if (standing === undefined) {
+        const member = memberOf(clusterKillSwitch, namespace);
+        await client.create(resources.killSwitches, member, { signal });
+        return;
+      }
+      await client.mergePatch(
+        resources.killSwitches,
+        { namespace, name: standing.metadata.name },
+        takeOver(clusterKillSwitch, standing),
+        { signal },
+      );
+      events.warning(
+        subjectOf(resources.killSwitches, standing),
+        'ReleaseCancelled',
+        `The ClusterKillSwitch ${clusterKillSwitch.metadata.name} stops this namespace again.`,
+      );
+    } catch (error) {
+      // Another replica was faster, or somebody stopped it himself; or it went just now.
+      if (!isAlreadyExists(error) && !isConflict(error) && !isNotFound(error)) throw error;
+    }
   }
 
   async #release(

@@ -271,8 +271,9 @@ function rulesIn(rules: NonNullable<Role['rules']>): Record<string, string> {
 
 const decisionScope = 'decision/';
 
+/** By its UID: a name could be longer than a subject can be. */
 function decisionSubject(kind: string, { metadata }: KubeObject): string {
-  return `${decisionScope}${kind}/${metadata.name}/${(metadata.uid ?? '').slice(0, 8)}/`;
+  return `${decisionScope}${kind}/${metadata.uid ?? ''}/`;
 }
 
 /** What somebody decided on a revision of a Workflow. */
@@ -332,8 +333,8 @@ export function decisionFacts(
     facts,
     scope,
     gone: (subject) => {
-      const [, kind = '', name = ''] = subject.split('/');
-      return draftOf(place, { action: 'DecisionGone', actor: unknown, details: { kind, name } });
+      const [, kind = '', uid = ''] = subject.split('/');
+      return draftOf(place, { action: 'DecisionGone', actor: unknown, details: { kind, uid } });
     },
   };
 }

@@ -53,6 +53,16 @@ export function isNotFound(error: unknown): boolean {
   return error instanceof ApiError && error.status === 404;
 }
 
+/**
+ * The object that would come of a write breaks a rule of its kind: no repeat changes that. A patch
+ * whose `test` fails has the same status and reason, and another sentence.
+ */
+export function isInvalid(error: unknown): boolean {
+  return (
+    error instanceof ApiError && error.status === 422 && error.message.includes(' is invalid: ')
+  );
+}
+
 /** Somebody else's write came first (409, and not a name that exists). */
 export function isConflict(error: unknown): boolean {
   return error instanceof ApiError && error.status === 409 && error.reason !== 'AlreadyExists';

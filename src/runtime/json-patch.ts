@@ -1,7 +1,7 @@
 import type { KubeObject } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { JsonPatchOperation, KubeClient } from './client.ts';
-import { ApiError } from './errors.ts';
+import { ApiError, isInvalid } from './errors.ts';
 
 /** JSON Pointer to a field, from the root of the object (RFC 6901: `~` and `/` are escaped). */
 export function pointer(...fields: readonly string[]): string {
@@ -29,7 +29,7 @@ export function dropAnnotations(
  *
  * @returns what the API server stored, or `undefined` where a `test` failed, admission refused, or
  * the object is gone: the whole step is to be planned again
- * @throws ApiError for everything else
+ * @throws ApiError for everything else, such as an object that would be larger than one may be
  */
 export async function patchExactly(
   client: KubeClient,
@@ -46,6 +46,7 @@ export async function patchExactly(
       { signal },
     );
   } catch (error) {
+    if (isInvalid(error)) throw error;
     if (error instanceof ApiError && [403, 404, 409, 422].includes(error.status)) return undefined;
     throw error;
   }

@@ -484,7 +484,7 @@ export const threats = [
     paths: [path(GROUP, ['killswitches'], ['create'])],
     reach: ['gitops', 'admin', 'killer'],
     outcome: 'StartsNothing',
-    why: 'It stops more. Whoever engages can stop whatever runs in the namespaces where he may; a ResourceQuota bounds how many.',
+    why: 'It stops more. Whoever engages can stop whatever runs in the namespaces where he may.',
   },
   {
     id: 'kill-switch-status',

@@ -276,6 +276,15 @@ describe('a Workflow of high risk', () => {
       spec: { template: { metadata: { annotations: restart } } },
     });
     expect(touched.object.metadata.annotations?.[annotation.changedBy]).toBe('alice');
+    const read = await admin
+      .as('erin')
+      .merge(
+        deployments,
+        key,
+        { spec: { template: { metadata: { annotations: { command: 'post twice' } } } } },
+        { dryRun: true },
+      );
+    expect(read.object.metadata.annotations?.[annotation.changedBy]).toBe('erin');
     expect((await cli('bob', 'reject', name, '--reason', 'no test')).code).toBe(0);
     await cli('carol', 'approve', name, '--reason', 'fine');
     const { message } = await untilApprovedIs('Rejected');

@@ -191,6 +191,18 @@ it('holds what has too many runs at a time, until there are fewer', async () => 
   );
   const resume = ['patch', 'job/poster-waits', `-n=${namespace}`, '-p={"spec":{"suspend":false}}'];
   expect((await controlPlane.kubectl(resume)).stderr).toContain('limit breached');
+  // As if a kill had suspended it; only the operator puts back what one did.
+  const mark = 'automationguardrails.dev/restore-suspend=false';
+  await controlPlane.kubectl(['annotate', 'job/poster-waits', `-n=${namespace}`, mark]);
+  const asEditor = { as: 'eddy', asGroups: ['editors'] };
+  await kubectlOk(controlPlane, [
+    'create',
+    'clusterrolebinding',
+    'editors-edit',
+    '--clusterrole=edit',
+    '--group=editors',
+  ]);
+  expect((await controlPlane.kubectl(resume, asEditor)).stderr).toContain('limit breached');
   expect(await refusal('another')).toBe('');
   expect(await breachOf('poster', 'True')).toMatchObject({ reason: 'TooManyConcurrentRuns' });
   const { conditions } = await statusOf('poster');

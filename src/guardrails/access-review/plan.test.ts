@@ -263,7 +263,7 @@ describe('planReview', () => {
 });
 
 describe('decisionTransition', () => {
-  const keep = review('Keep', start);
+  const keep = review('Keep', start + 1000);
   const revoke = review('Revoke', start + hour);
 
   it('tells each decision once', () => {

@@ -129,9 +129,12 @@ function latestOf({ identity, reviews }: ReviewObservation): AccessReview | unde
   return revoke > lastOf('Keep') ? counting[revoke] : counting.at(-1);
 }
 
-/** Whether it was there when that was written. */
+/**
+ * Whether it was there when that was written. In the same second, nobody knows: a review of what
+ * doesn't exist yet is checked by nobody.
+ */
 function isOfThis(metadata: ObjectMeta, identity: AutomationIdentity): boolean {
-  return createdAt({ metadata }) >= createdAt(identity);
+  return createdAt({ metadata }) > createdAt(identity);
 }
 
 /** Resource versions of one kind grow (KEP-5504); where they can't be read, no order is known. */

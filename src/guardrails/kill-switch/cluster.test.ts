@@ -4,6 +4,7 @@ import type { KillSwitch } from '../../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
 import {
+  isLeaving,
   isReleaseAsked,
   isSelected,
   memberOf,
@@ -11,6 +12,7 @@ import {
   releaseOf,
   selectedBy,
   stopReport,
+  takeOver,
 } from './cluster.ts';
 
 const operatorNamespace = 'guardrails-system';
@@ -156,6 +158,20 @@ describe('its release', () => {
         uid: 'uid-a',
         labels: { [label.releasing]: 'true' },
         annotations: { [annotation.release]: 'replaced', [annotation.releasedBy]: 'bob' },
+      },
+    });
+  });
+
+  it('of a namespace is taken back where a ClusterKillSwitch stops it again', () => {
+    const asked = standing('a', []);
+    asked.metadata.annotations = { [annotation.release]: 'x' };
+    expect([standing('a', []), asked].map(isLeaving)).toEqual([false, true]);
+    expect(isLeaving(standing('a', [], { [label.releasing]: 'true' }))).toBe(true);
+    expect(takeOver(cluster({ everything: true }), asked)).toMatchObject({
+      metadata: {
+        uid: 'uid-a',
+        labels: { [label.releasing]: null, [label.clusterKillSwitch]: 'prod' },
+        annotations: { [annotation.release]: null, [annotation.releasedBy]: null },
       },
     });
   });

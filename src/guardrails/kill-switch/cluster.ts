@@ -62,6 +62,38 @@ export function memberOf(clusterKillSwitch: ClusterKillSwitch, namespace: string
   };
 }
 
+/**
+ * The merge patch that stops the release of a KillSwitch in a namespace that is stopped again: the
+ * fence wouldn't let it end. It ends with the ClusterKillSwitch from now on.
+ */
+export function takeOver(
+  clusterKillSwitch: ClusterKillSwitch,
+  { metadata: { uid, resourceVersion } }: KillSwitch,
+): object {
+  return {
+    metadata: {
+      uid,
+      resourceVersion,
+      labels: {
+        [label.releasing]: null,
+        [label.clusterKillSwitch]: clusterKillSwitch.metadata.name,
+      },
+      annotations: {
+        [annotation.release]: null,
+        [annotation.releasedBy]: null,
+        [annotation.breakGlass]: null,
+      },
+    },
+  };
+}
+
+/** Whether the release of a KillSwitch was asked for, or is under way. */
+export function isLeaving(killSwitch: KillSwitch): boolean {
+  return (
+    isReleasing(killSwitch) || killSwitch.metadata.annotations?.[annotation.release] !== undefined
+  );
+}
+
 /** Whether a KillSwitch ends with the ClusterKillSwitch. */
 export function isMember(clusterKillSwitch: ClusterKillSwitch, killSwitch: KillSwitch): boolean {
   const { name, labels } = killSwitch.metadata;

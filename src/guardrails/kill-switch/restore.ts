@@ -11,6 +11,7 @@ import {
   type Workload,
 } from '../../api/workload.ts';
 import type { KubeClient } from '../../runtime/client.ts';
+import { isInvalid, messageOf } from '../../runtime/errors.ts';
 import { dropAnnotations, patchExactly, pointer } from '../../runtime/json-patch.ts';
 import { ownsPause } from './contested.ts';
 import { disownOperations, type Pausing } from './pausing.ts';
@@ -44,11 +45,28 @@ export async function restoreWorkload(
   held: Workload,
   options: RestoreOptions,
 ): Promise<RestoreResult> {
+  try {
+    return await restore(killSwitch, held, options);
+  } catch (error) {
+    // Such as one with so many annotations that none more fits: it must not keep a release from its end.
+    if (!isInvalid(error)) throw error;
+    return {
+      state: 'Unrestorable',
+      why: `the API server takes no change of it: ${messageOf(error)}`,
+    };
+  }
+}
+
+async function restore(
+  killSwitch: KillSwitch,
+  held: Workload,
+  options: RestoreOptions,
+): Promise<RestoreResult> {
   const { client, pausing, signal } = options;
-  const restore = restoreOf(held);
+  const asked = restoreOf(held);
   let stored: KubeObject | undefined;
-  if (restore !== undefined && !isRestored(held, restore)) {
-    const why = unrestorable(killSwitch, held, restore);
+  if (asked !== undefined && !isRestored(held, asked)) {
+    const why = unrestorable(killSwitch, held, asked);
     if (why !== undefined) return { state: 'Unrestorable', why };
     if (held.kind === 'CronJob') await skipMissedRuns(held, options);
     stored = await patchExactly(
@@ -58,10 +76,10 @@ export async function restoreWorkload(
       [
         {
           op: 'test',
-          path: pointer('metadata', 'annotations', restore.annotation),
-          value: restore.text,
+          path: pointer('metadata', 'annotations', asked.annotation),
+          value: asked.text,
         },
-        ...(await pausing.resume(killSwitch, held, restore, signal)),
+        ...(await pausing.resume(killSwitch, held, asked, signal)),
       ],
       signal,
     );

@@ -847,6 +847,12 @@ describe('the cluster’s own controllers', () => {
       { metadata: { finalizers: ['orphan'] } },
     );
     expect(byFinalizer.message).toContain('it is not deleted without');
+    const held = await admin.merge(
+      automationIdentities,
+      { namespace, name },
+      { metadata: { finalizers: ['example.com/hold'] } },
+    );
+    expect(held.message).toContain('leave finalizers out');
     expect((await admin.delete(automationIdentities, { namespace, name })).status).toBe(200);
     await gone(namespace);
   });
