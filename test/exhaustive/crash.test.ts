@@ -236,6 +236,12 @@ async function story(
     },
   });
   const kubeconfigPath = await proxy.start();
+  const revived = async (cut: OperatorProcess): Promise<OperatorProcess> => {
+    if (!isCut) return cut;
+    isCut = false;
+    await cut.exited;
+    return startOperator({ kubeconfigPath, args: operatorArgs });
+  };
   const states: Record<string, unknown>[] = [];
   const writes: number[] = [];
   try {
@@ -252,14 +258,12 @@ async function story(
       const done = act.isDone(namespace);
       await Promise.race([done, operator.exited]);
       proxy.onWrite = () => 'pass';
-      if (isCut) {
-        isCut = false;
-        await operator.exited;
-        operator = await startOperator({ kubeconfigPath, args: operatorArgs });
-      }
+      operator = await revived(operator);
       await done;
       writes.push(proxy.writes.length - before);
       states.push(await settledState(namespace, expected[index]));
+      // A write of later than the act may have been under way, and cut.
+      operator = await revived(operator);
     }
     expect(await operator.stop()).toBe(0);
     return { states, writes };

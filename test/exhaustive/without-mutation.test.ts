@@ -63,7 +63,10 @@ describe('installing where mutation is not served', () => {
     await kubectlOk(controlPlane, ['delete', `-k=${folder}`, '--wait=false']);
     await waitFor('everything to be gone', async () => {
       const { code } = await controlPlane.kubectl(['get', 'namespace', 'automation-guardrails']);
-      return code !== 0 && (await policies()).length === 0;
+      const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
+      return (
+        code !== 0 && (await policies()).length === 0 && !crds.includes('automationguardrails.dev')
+      );
     });
   });
 
@@ -317,7 +320,7 @@ describe('a kill where mutation is not served', () => {
       });
     };
     expect(await change('2160h', 'bob')).toContain(
-      'changes the spec: write admin, or leave it out',
+      'leave it out or, where admission writes nothing, write admin',
     );
     expect(await change('2160h', undefined)).toBe('');
     expect(await decide('--as=bob')).toContain('it is not known who changed invoice last');
@@ -326,7 +329,9 @@ describe('a kill where mutation is not served', () => {
     expect(await decide('--as=bob')).toContain('Recorded: Keep');
     const reviews = await listObjects<{ spec: object }>(controlPlane, 'arv', namespace);
     expect(reviews.map(({ spec }) => spec)).toMatchObject([{ reviewer: 'bob' }]);
-    expect(await change('2162h', undefined, 'bob')).toContain('write bob, or leave it out');
+    expect(await change('2162h', undefined, 'bob')).toContain(
+      'where admission writes nothing, write bob',
+    );
   });
 
   it('stops every kind, keeps what was asked for, and puts exactly that back', async () => {
