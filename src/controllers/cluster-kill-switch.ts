@@ -7,7 +7,6 @@ import { resources, subjectOf } from '../api/resources.ts';
 import {
   isLeaving,
   isMember,
-  isReleaseAsked,
   memberOf,
   partingOf,
   reached,
@@ -20,7 +19,7 @@ import {
   type ClusterView,
 } from '../guardrails/kill-switch/cluster.ts';
 import { probeClusterFence } from '../guardrails/kill-switch/fence.ts';
-import { isReleasing, releaserOf } from '../guardrails/kill-switch/plan.ts';
+import { isReleaseAsked, isReleasing, releaserOf } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';

@@ -5,7 +5,6 @@ import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
 import {
   isLeaving,
-  isReleaseAsked,
   isSelected,
   memberOf,
   partingOf,
@@ -14,6 +13,7 @@ import {
   stopReport,
   takeOver,
 } from './cluster.ts';
+import { isReleaseAsked } from './plan.ts';
 
 const operatorNamespace = 'guardrails-system';
 

@@ -155,15 +155,6 @@ export function releaseOf(clusterKillSwitch: ClusterKillSwitch, member: KillSwit
   };
 }
 
-/** Whether the release of a ClusterKillSwitch is asked for, by somebody who may. */
-export function isReleaseAsked({ metadata, spec }: ClusterKillSwitch): boolean {
-  const { annotations = {} } = metadata;
-  if (isReleasing({ metadata })) return true;
-  const by = annotations[annotation.releasedBy];
-  if (annotations[annotation.release] === undefined || by === undefined) return false;
-  return by !== spec.engagedBy || annotations[annotation.breakGlass] !== undefined;
-}
-
 /** What a ClusterKillSwitch says of itself. */
 export interface ClusterReport {
   findings: readonly Finding[];

@@ -1,4 +1,5 @@
 import { isTrue } from '../../api/conditions.ts';
+import type { ClusterKillSwitch } from '../../api/cluster-kill-switch.ts';
 import { annotation, label } from '../../api/names.ts';
 import { wholeNamespaceName, type KillSwitch } from '../../api/kill-switch.ts';
 import { splitKey, type KubeObject, type Pod } from '../../api/objects.ts';
@@ -32,10 +33,12 @@ export function phaseOf(
 }
 
 /**
+ * Whether a release is asked for by somebody who may.
+ *
  * Admission stamps who asks, and refuses who engaged. Where it wasn't in force there is no stamp,
  * and then nobody is known to be a second person.
  */
-function isReleaseAsked(killSwitch: KillSwitch): boolean {
+export function isReleaseAsked(killSwitch: KillSwitch | ClusterKillSwitch): boolean {
   const { metadata, spec } = killSwitch;
   const { annotations = {} } = metadata;
   if (isReleasing(killSwitch)) return true;
