@@ -54,7 +54,7 @@ import {
   pausingByAdmission,
   pausingByPatch,
 } from './guardrails/kill-switch/pausing.ts';
-import { isEngaging } from './guardrails/kill-switch/plan.ts';
+import { isEngaging, isReleasing } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
 import { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { attentionOf } from './observability/attention.ts';
@@ -222,6 +222,15 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metrics,
     logger,
   });
+  // What the leader does waits while a kill is at work.
+  const behindKills = {
+    accepts: isNotOfProbe,
+    behind: killSwitch,
+    workers: config.workers,
+    shutdownMs: config.shutdownTimeoutMs,
+    metrics,
+    logger,
+  };
   const identity = new Controller({
     reconciler: new AutomationIdentityController({
       client: leading,
@@ -245,12 +254,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       randomBytes,
       revokedTokens,
     }),
-    accepts: isNotOfProbe,
-    behind: killSwitch,
-    workers: config.workers,
-    shutdownMs: config.shutdownTimeoutMs,
-    metrics,
-    logger,
+    ...behindKills,
   });
   const goneRuns = new GoneRuns();
   const workflow = new Controller({
@@ -273,12 +277,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       goneRuns,
       clock,
     }),
-    accepts: isNotOfProbe,
-    behind: killSwitch,
-    workers: config.workers,
-    shutdownMs: config.shutdownTimeoutMs,
-    metrics,
-    logger,
+    ...behindKills,
   });
 
   const approval = new Controller({
@@ -293,12 +292,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       pods: caches.pods.store,
       clock,
     }),
-    accepts: isNotOfProbe,
-    behind: killSwitch,
-    workers: config.workers,
-    shutdownMs: config.shutdownTimeoutMs,
-    metrics,
-    logger,
+    ...behindKills,
   });
 
   const policies = new StoredPolicies({
@@ -829,7 +823,7 @@ async function lookedUp({ peers }: Caches, mutation: Mutation, signal: AbortSign
 function* killSwitchStates({ killSwitches }: Caches): Iterable<KillSwitchState> {
   for (const { metadata, status } of killSwitches.store.list()) {
     if (metadata.namespace === PROBE_NAMESPACE) continue;
-    if (metadata.labels?.[label.releasing] !== undefined) yield 'releasing';
+    if (isReleasing({ metadata })) yield 'releasing';
     else yield isTrue(status?.conditions, 'Ready') ? 'stopped' : 'engaged';
   }
 }

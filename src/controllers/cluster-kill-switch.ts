@@ -5,7 +5,6 @@ import { label } from '../api/names.ts';
 import type { Namespace } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import {
-  isLeaving,
   isMember,
   memberOf,
   partingOf,
@@ -19,7 +18,12 @@ import {
   type ClusterView,
 } from '../guardrails/kill-switch/cluster.ts';
 import { probeClusterFence } from '../guardrails/kill-switch/fence.ts';
-import { isReleaseAsked, isReleasing, releaserOf } from '../guardrails/kill-switch/plan.ts';
+import {
+  isLeaving,
+  isReleaseAsked,
+  isReleasing,
+  releaserOf,
+} from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';

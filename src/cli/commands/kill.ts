@@ -1,10 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { ClusterKillSwitch } from '../../api/cluster-kill-switch.ts';
-import { annotation, label } from '../../api/names.ts';
-import type { KubeObject } from '../../api/objects.ts';
 import { type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
 import { killSwitchCreationPolicyName } from '../../admission/index.ts';
+import { isLeaving } from '../../guardrails/kill-switch/plan.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isAlreadyExists } from '../../runtime/errors.ts';
 import { exit, follow, isForbidden, reasonOf, type Command, type Session } from '../command.ts';
@@ -53,7 +52,11 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
     const standing = await client.get(resource, at);
-    if (standing === undefined || isBeingReleased(standing)) {
+    if (
+      standing === undefined ||
+      isLeaving(standing) ||
+      standing.metadata.deletionTimestamp !== undefined
+    ) {
       const again = target.engageAgain?.(reason) ?? 'wait for the release, or give another name';
       session.stderr(
         `Error: the kill switch of ${title} is being released. To engage it again: ${again}`,
@@ -124,12 +127,4 @@ function selectsTheSame({ spec }: KillSwitch | ClusterKillSwitch, target: KillTa
 
 function remainingOf({ status = {} }: KillSwitch | ClusterKillSwitch): readonly Remaining[] {
   return 'remaining' in status ? (status.remaining ?? []) : [];
-}
-
-function isBeingReleased({ metadata }: KubeObject): boolean {
-  return (
-    metadata.labels?.[label.releasing] !== undefined ||
-    metadata.annotations?.[annotation.release] !== undefined ||
-    metadata.deletionTimestamp !== undefined
-  );
 }

@@ -4,7 +4,6 @@ import type { KillSwitch } from '../../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
 import {
-  isLeaving,
   isSelected,
   memberOf,
   partingOf,
@@ -13,7 +12,7 @@ import {
   stopReport,
   takeOver,
 } from './cluster.ts';
-import { isReleaseAsked } from './plan.ts';
+import { isLeaving, isReleaseAsked } from './plan.ts';
 
 const operatorNamespace = 'guardrails-system';
 

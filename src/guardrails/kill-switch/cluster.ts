@@ -87,13 +87,6 @@ export function takeOver(
   };
 }
 
-/** Whether the release of a KillSwitch was asked for, or is under way. */
-export function isLeaving(killSwitch: KillSwitch): boolean {
-  return (
-    isReleasing(killSwitch) || killSwitch.metadata.annotations?.[annotation.release] !== undefined
-  );
-}
-
 /** Whether a KillSwitch ends with the ClusterKillSwitch. */
 export function isMember(clusterKillSwitch: ClusterKillSwitch, killSwitch: KillSwitch): boolean {
   const { name, labels } = killSwitch.metadata;

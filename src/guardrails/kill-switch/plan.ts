@@ -139,6 +139,11 @@ export function isLifted(killSwitch: KillSwitch): boolean {
   return isReleasing(killSwitch) && !isTrue(killSwitch.status?.conditions, 'Fenced');
 }
 
+/** Whether the release of a KillSwitch was asked for, by whomever, or is under way. */
+export function isLeaving({ metadata }: KubeObject): boolean {
+  return isReleasing({ metadata }) || metadata.annotations?.[annotation.release] !== undefined;
+}
+
 /** Whether the fence of a KillSwitch is being lifted, or is lifted. */
 export function isReleasing({ metadata }: KubeObject): boolean {
   return metadata.labels?.[label.releasing] !== undefined;
