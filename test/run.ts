@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { findBinaries, findBinariesOf } from './control-plane/binaries.ts';
 import { findHelm } from './install/helm.ts';
+import { findChromium } from './install/chromium.ts';
 import { findPrometheus } from './install/prometheus.ts';
 import { findArgoCd, findFlux } from './peers/programs.ts';
 
@@ -100,13 +101,14 @@ async function buildPrograms(projects: readonly string[]): Promise<Totals> {
   const needsPeers = projects.includes('peers');
   const needsOther = projects.includes('exhaustive');
   const more = `${needsOther ? ', Kubernetes 1.35' : ''}${needsPeers ? ', Flux and Argo CD' : ''}`;
-  console.log(`\n── programs: control plane, Helm and Prometheus${more}`);
+  console.log(`\n── programs: control plane, Helm, Prometheus and Chromium${more}`);
   const log = (line: string): void => console.log(line);
   try {
     await findBinaries({ log });
     if (needsOther) await findBinariesOf('1.35', { log });
     await findHelm(log);
     await findPrometheus(log);
+    await findChromium(log);
     if (needsPeers) {
       await findFlux(log);
       await findArgoCd(log);
