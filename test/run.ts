@@ -14,6 +14,8 @@ import { findBinaries, findBinariesOf } from './control-plane/binaries.ts';
 import { findHelm } from './install/helm.ts';
 import { findChromium } from './install/chromium.ts';
 import { findPrometheus } from './install/prometheus.ts';
+import { fetchSchemas } from './install/schemas.ts';
+import { findTools } from './install/tools.ts';
 import { findArgoCd, findFlux } from './peers/programs.ts';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -101,7 +103,7 @@ async function buildPrograms(projects: readonly string[]): Promise<Totals> {
   const needsPeers = projects.includes('peers');
   const needsOther = projects.includes('exhaustive');
   const more = `${needsOther ? ', Kubernetes 1.35' : ''}${needsPeers ? ', Flux and Argo CD' : ''}`;
-  console.log(`\n── programs: control plane, Helm, Prometheus and Chromium${more}`);
+  console.log(`\n── programs: control plane, Helm, Prometheus, Chromium and checkers${more}`);
   const log = (line: string): void => console.log(line);
   try {
     await findBinaries({ log });
@@ -109,6 +111,8 @@ async function buildPrograms(projects: readonly string[]): Promise<Totals> {
     await findHelm(log);
     await findPrometheus(log);
     await findChromium(log);
+    await findTools(log);
+    await fetchSchemas(log);
     if (needsPeers) {
       await findFlux(log);
       await findArgoCd(log);
