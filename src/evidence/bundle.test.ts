@@ -125,6 +125,20 @@ describe('a bundle', () => {
     }
   });
 
+  it('of another version is sound, and its report is said to be unproven', () => {
+    const files = new Map(bundleFiles(evidence));
+    files.set('report.html', 'rendered otherwise');
+    const manifest: { version: string; files: Record<string, string> } = JSON.parse(
+      files.get('manifest.json') ?? '',
+    );
+    manifest.version = '0.0.1';
+    manifest.files['report.html'] = sha256('rendered otherwise');
+    files.set('manifest.json', JSON.stringify(manifest));
+    const { problems, remarks } = verifyBundle(files);
+    expect(problems).toEqual([]);
+    expect(remarks.join()).toContain('rendered by version 0.0.1');
+  });
+
   it('has a report that says what happened, runs nothing, and asks nobody', () => {
     const report = bundleFiles(evidence).get('report.html') ?? '';
     expect(report).toContain('The chain is unbroken');

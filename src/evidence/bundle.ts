@@ -6,6 +6,7 @@ import { sha256 } from './canonical.ts';
 import type { EvidenceRecord } from './record.ts';
 import { renderReport, type ReportInput } from './report.ts';
 import { ArchiveError } from './tar.ts';
+import { version } from '../version.ts';
 import { verifyChain, type Anchor, type ChainProof, type ProofProblem } from './verify.ts';
 
 /** Everything of one case. */
@@ -33,6 +34,8 @@ const format = 'automationguardrails.dev/evidence-bundle/v1';
 
 const manifestSchema = z.object({
   format: z.literal(format),
+  /** That rendered the report. */
+  version: z.string().optional(),
   namespace: z.string(),
   workflow: z.string(),
   since: z.string().optional(),
@@ -51,6 +54,8 @@ export interface BundleProof {
   /** Keys that signed, Base64. */
   keys: string[];
   anchored: number;
+  /** What isn't wrong, and isn't proven either. */
+  remarks: string[];
   /** SHA-256 of the manifest, and with it of everything. */
   digest: string;
 }
@@ -74,6 +79,7 @@ export function bundleFiles(evidence: Case): Map<string, string> {
   files.set('report.html', renderReport(reportOf(evidence, proofs)));
   const manifest: z.infer<typeof manifestSchema> = {
     format,
+    version,
     namespace,
     workflow,
     ...(since !== undefined && { since }),
@@ -126,9 +132,16 @@ export function verifyBundle(
   if (files.get('records.jsonl') !== linesOf(proofs)) {
     problems.push({ code: 'Flipped', message: "records.jsonl isn't what the chains say" });
   }
-  if (files.get('report.html') !== renderReport(report)) {
+  const isRenderedAlike = files.get('report.html') === renderReport(report);
+  if (!isRenderedAlike && manifest.version === version) {
     problems.push({ code: 'Flipped', message: "report.html isn't what the chains say" });
   }
+  const remarks =
+    isRenderedAlike || manifest.version === version
+      ? []
+      : [
+          `report.html was rendered by version ${manifest.version ?? 'unknown'} and can't be compared with the records by version ${version}. The records are what is proven.`,
+        ];
   const trusted = proofsOf(namespace, chains, [...anchors, ...others], since, trustedKeys);
   return {
     namespace,
@@ -137,6 +150,7 @@ export function verifyBundle(
     problems: [...problems, ...trusted.flatMap((proof) => proof.problems)],
     keys: [...report.proof.keys],
     anchored: trusted.reduce((sum, proof) => sum + proof.anchored, 0),
+    remarks,
     digest: sha256(manifestText),
   };
 }

@@ -1,5 +1,7 @@
 import { fingerprintOf } from './head.ts';
-import type { EvidenceRecord } from './record.ts';
+import type { Actor, EvidenceRecord } from './record.ts';
+import { html, type Markup } from './markup.ts';
+import { clockOf, dayOf, momentOf, page, section, table, terms, words } from './report-page.ts';
 import type { ProofProblem } from './verify.ts';
 
 /** What a report tells. */
@@ -24,95 +26,81 @@ export interface ReportInput {
   credentials: readonly Readonly<Record<string, string>>[];
 }
 
-const style = `
-:root{color-scheme:light dark;--line:#8886;--soft:#8881}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem}dt{font-weight:600}dd{margin:0;overflow-wrap:anywhere}
-.proof{border:1px solid var(--line);border-left:.5rem solid #2a7;padding:.5rem 1rem}.proof.bad{border-left-color:#c33}
-table{border-collapse:collapse;width:100%}th,td{border-bottom:1px solid var(--line);padding:.35rem .5rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-tr.Failed td:first-child{border-left:.25rem solid #c33}
-@media(max-width:45rem){dl{grid-template-columns:1fr}thead{display:none}tr{display:block;border:1px solid var(--line);margin:.5rem 0;background:var(--soft)}td{display:block;border:0}td::before{content:attr(data-of)": ";font-weight:600}}
-`.replaceAll('\n', '');
-
 /** One page of HTML that needs nothing else: no script, no font, no picture, no request. */
 export function renderReport(input: ReportInput): string {
   const { namespace, workflow, since, exportedAt, records, notes, credentials } = input;
-  const title = `Evidence of ${namespace}/${workflow}`;
-  return [
-    '<!doctype html>',
-    '<html lang="en">',
-    '<head>',
-    '<meta charset="utf-8">',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">`,
-    `<title>${escaped(title)}</title>`,
-    `<style>${style}</style>`,
-    '</head>',
-    '<body>',
-    `<h1>${escaped(title)}</h1>`,
-    proofSection(input),
-    '<h2>Summary</h2>',
-    list([
-      ['From', since ?? 'the beginning'],
-      ['To', exportedAt],
-      ['Records', String(records.length)],
-      ...counted(records),
-      ...notes.map((note): [string, string] => ['Not in this bundle', note]),
-    ]),
-    ...section(
+  const environment = records.findLast((record) => record.environment !== undefined)?.environment;
+  return page(`Evidence of ${namespace}/${workflow}`, [
+    html`<header>
+      <h1>Evidence of ${namespace}/${workflow}</h1>
+      <p class="soft">
+        What was done by this automation and to it, from
+        ${since === undefined ? 'the beginning' : momentOf(since)} to
+        ${momentOf(exportedAt)}${environment === undefined ? '' : `, in ${environment}`}. All times
+        are UTC.
+      </p>
+    </header>`,
+    proofOf(input),
+    section('Summary', [figuresOf(records)]),
+    section(
       'Kills',
-      ['When', 'What', 'By', 'Said'],
-      records.filter(isOfKill).map((record) => ({
-        cells: [whenOf(record), record.action, actorOf(record), record.message ?? ''],
-        kind: record.outcome,
-      })),
+      killsOf(records),
+      'Each stop of the automation, from the request to the end: what was taken away, and when that was proven.',
     ),
-    ...section(
+    section(
       'What was held or found',
-      ['When', 'What', 'Why'],
-      records.filter(isFinding).map((record) => ({
-        cells: [whenOf(record), record.action, record.message ?? ''],
-        kind: record.outcome,
-      })),
+      table(
+        ['When', 'What', 'Why'],
+        records
+          .filter((record) => kindOf(record) === 'Finding' || isFailure(record))
+          .map((record) => [momentOf(whenOf(record)), words(record.action), saidOf(record)]),
+      ),
     ),
-    ...section('Who did what', ['Who', 'Known how', 'What'], byActor(records)),
-    ...section(
+    section(
+      'Who did what',
+      table(['Who', 'How that is known', 'What'], byActor(records)),
+      'Authenticated: the API server knew who it was. Asserted: what the client called itself. Operator: Automation Guardrails.',
+    ),
+    section(
+      'What it was allowed to do',
+      table(
+        ['Since', 'What', 'Rules and destinations'],
+        records
+          .filter((record) => kindOf(record) === 'Rights')
+          .map((record) => [momentOf(whenOf(record)), words(record.action), grantedBy(record)]),
+      ),
+      'Permissions and egress as they were in force, from each time on.',
+    ),
+    section(
       'Credentials at the time of export',
-      ['Name', 'What is known'],
-      credentials.map(({ name = '', ...rest }) => ({
-        cells: [
+      table(
+        ['Name', 'What is known'],
+        credentials.map(({ name = '', ...rest }) => [
           name,
-          Object.entries(rest)
-            .map(([field, text]) => `${field} ${text}`)
-            .join(', '),
-        ],
-        kind: '',
-      })),
+          Object.entries(rest).map(detailOf).join(', '),
+        ]),
+      ),
+      'Names and times. A bundle holds no value.',
     ),
-    ...section(
-      'Timeline',
-      ['When', 'What', 'By', 'Details', 'Record'],
-      records.map((record) => ({
-        cells: [
-          whenOf(record),
-          record.action,
-          actorOf(record),
-          detailsOf(record),
-          `${record.chain} ${record.sequence}`,
-        ],
-        kind: record.outcome,
-      })),
+    section(
+      'Not in this bundle',
+      table(
+        ['What'],
+        notes.map((note) => [note]),
+      ),
+      'What whoever exported it may not read, or what could not be reached.',
     ),
-    '</body>',
-    '</html>',
-    '',
-  ].join('\n');
+    section('Timeline', timelineOf(records)),
+    html`<footer>
+      Rendered from the records alone. kubectl guardrails evidence verify FILE renders it again and
+      compares.
+    </footer>`,
+  ]);
 }
 
-function proofSection({ proof: { problems, keys, anchored } }: ReportInput): string {
+function proofOf({ proof: { problems, keys, anchored } }: ReportInput): Markup {
   const isSound = problems.length === 0;
-  const heading = isSound
+  const verdict = isSound
     ? 'The chain is unbroken: no record was changed, left out, added or moved.'
     : 'The chain is broken: do not rely on what follows.';
   const signers = keys.map(fingerprintOf).join(', ');
@@ -120,99 +108,207 @@ function proofSection({ proof: { problems, keys, anchored } }: ReportInput): str
     ...problems.map(({ code, message }) => `${code}: ${message}`),
     `Signed with: ${signers || 'nothing'}. Compare with what the operator's administrators know.`,
     `${anchored} heads that were written down elsewhere agree with it.`,
-    'Check it yourself: kubectl guardrails evidence verify FILE',
+    'Check it yourself, without a cluster: kubectl guardrails evidence verify FILE',
   ];
-  return `<section class="proof${isSound ? '' : ' bad'}"><strong>${heading}</strong><ul>${sentences.map((text) => `<li>${escaped(text)}</li>`).join('')}</ul></section>`;
+  return html`<section class="proof${isSound ? '' : ' bad'}" aria-label="Proof">
+    <strong>${verdict}</strong>
+    <ul>
+      ${sentences.map((sentence) => html`<li>${sentence}</li>`)}
+    </ul>
+  </section>`;
 }
 
-function isOfKill({ action }: EvidenceRecord): boolean {
-  return /^(Kill|Release|GlassBroken|NotRestored|JobsNotStarted)/.test(action);
+/** What a record is about, for people; a class of the page, too. */
+type Kind = 'Kill' | 'Finding' | 'Decision' | 'Change' | 'Rights' | 'Run' | 'Credential' | 'Other';
+
+const kinds: readonly (readonly [Kind, RegExp])[] = [
+  ['Kill', /^(Kill|Release|GlassBroken|NotRestored|NotKept|JobsNotStarted)/],
+  [
+    'Finding',
+    /Held$|^Excess|^Rotation(Overdue|CaughtUp)|^Limit|^Egress(Widened|AsListed)|^Review(Overdue|CaughtUp)|^Drift|^Policies/,
+  ],
+  ['Decision', /^(Approved|Rejected|AccessReviewed|DecisionGone)$/],
+  ['Change', /^(Workflow|AutomationIdentity)(Created|Changed|Deleted)$/],
+  ['Rights', /^(Permissions|Egress)/],
+  ['Run', /^Runs?(Succeeded|Failed|TimedOut|Started)/],
+  ['Credential', /^(Secret|Token)/],
+];
+
+function kindOf({ action }: EvidenceRecord): Kind {
+  return kinds.find(([, pattern]) => pattern.test(action))?.[0] ?? 'Other';
 }
 
-function isFinding({ action }: EvidenceRecord): boolean {
-  return /Held$|^ExcessPermissions|^Rotation(Overdue|CaughtUp)|^Run(Failed|TimedOut)|^Policies/.test(
-    action,
-  );
+function isFailure({ action }: EvidenceRecord): boolean {
+  return /^Run(Failed|TimedOut)$/.test(action);
 }
 
-function counted(records: readonly EvidenceRecord[]): [string, string][] {
+function figuresOf(records: readonly EvidenceRecord[]): Markup {
   const succeeded = records
     .filter(({ action }) => action === 'RunsSucceeded')
     .reduce((sum, { details }) => sum + Number(details?.['count'] ?? 0), 0);
-  const failed = records.filter(({ action }) => /^Run(Failed|TimedOut)$/.test(action)).length;
+  const of = (kind: Kind): EvidenceRecord[] => records.filter((record) => kindOf(record) === kind);
   const kills = new Set(
     records.flatMap(({ action, incident }) => (action === 'KillEngaged' ? (incident ?? []) : [])),
   );
-  const changes = records.filter(({ action }) =>
-    /^(Workflow|AutomationIdentity)(Created|Changed)$/.test(action),
-  );
-  return [
-    ['Runs that succeeded', String(succeeded)],
-    ['Runs that failed', String(failed)],
-    ['Kills', String(kills.size)],
-    ['Changes', String(changes.length)],
+  const figures: [string, number, boolean?][] = [
+    ['runs that succeeded', succeeded],
+    ['runs that failed', records.filter(isFailure).length, true],
+    ['kills', kills.size, true],
+    ['changes', of('Change').length],
+    ['decisions', of('Decision').length],
+    ['findings', of('Finding').length],
+    ['records', records.length],
   ];
+  return html`<ul class="figures">
+    ${figures.map(
+      ([what, count, isBad = false]) =>
+        html`<li class="${isBad && count > 0 ? 'bad' : 'good'}"><b>${count}</b>${what}</li>`,
+    )}
+  </ul>`;
 }
 
-function byActor(records: readonly EvidenceRecord[]): Row[] {
+function killsOf(records: readonly EvidenceRecord[]): Markup[] {
+  const own = records.filter((record) => kindOf(record) === 'Kill');
+  return [...Map.groupBy(own, ({ incident }) => incident ?? '')].map(([incident, all]) => {
+    const engaged = all.find(({ action }) => action === 'KillEngaged');
+    const ended = all.findLast(({ action }) => /^Kill(Released|Gone)$/.test(action));
+    const begun = engaged === undefined ? undefined : whenOf(engaged);
+    const isOfOneDay = new Set(all.map((record) => dayOf(whenOf(record)))).size === 1;
+    const steps = all.map((record) => {
+      const at = whenOf(record);
+      const after = begun === undefined ? '' : afterOf(begun, at);
+      const who =
+        record === engaged || record.actor.basis !== 'operator' ? byOf(record.actor) : html``;
+      const said = record === engaged ? '' : saidOf(record);
+      return html`<li class="Kill ${record.outcome}">
+        <time>${isOfOneDay ? clockOf(at) : momentOf(at)}</time>
+        <div>
+          <p><b>${words(record.action)}</b> ${who} <span class="soft">${after}</span></p>
+          ${paragraph(said)}
+        </div>
+      </li>`;
+    });
+    const span = `${begun === undefined ? 'from before' : momentOf(begun)} to ${ended === undefined ? 'the time of export: it stands' : momentOf(whenOf(ended))}`;
+    return html`<div class="kill">
+      <h3>${engaged?.message ?? 'Engaged before this period'}</h3>
+      <p class="soft">${span}${incident === '' ? '' : `; incident ${incident}`}</p>
+      <ol class="events">
+        ${steps}
+      </ol>
+    </div>`;
+  });
+}
+
+/** How much later, for people. */
+function afterOf(begun: string, at: string): string {
+  const seconds = Math.round((Date.parse(at) - Date.parse(begun)) / 1_000);
+  if (Number.isNaN(seconds) || seconds <= 0) return '';
+  if (seconds < 120) return `${seconds} s later`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 120 ? `${minutes} min later` : `${Math.round(minutes / 60)} h later`;
+}
+
+function byActor(records: readonly EvidenceRecord[]): (string | Markup)[][] {
   const groups = Map.groupBy(records, ({ actor }) => `${actor.name}\n${actor.basis}`);
-  return [...groups].map(([key, own]) => {
-    const [name = '', basis = ''] = key.split('\n');
+  return [...groups].map(([, own]) => {
     const actions = Map.groupBy(own, ({ action }) => action);
     const what = [...actions].map(([action, { length }]) =>
-      length === 1 ? action : `${action} (${length})`,
+      length === 1 ? words(action) : `${words(action)} (${length})`,
     );
-    return { cells: [name, basis, what.join(', ')], kind: '' };
+    const [first] = own;
+    return [
+      first?.actor.name ?? '',
+      first === undefined ? '' : badge(first.actor),
+      what.join(', '),
+    ];
   });
+}
+
+function badge({ basis }: Actor): Markup {
+  return html`<span class="badge ${basis}">${basis}</span>`;
+}
+
+function byOf(actor: Actor): Markup {
+  return html`by ${actor.name} ${badge(actor)}`;
+}
+
+function timelineOf(records: readonly EvidenceRecord[]): Markup[] {
+  const days = Map.groupBy(records, (record) => dayOf(whenOf(record)));
+  return [...days].map(
+    ([day, own]) =>
+      html`<h3>${day}</h3>
+        <ol class="events">
+          ${own.map(eventOf)}
+        </ol>`,
+  );
+}
+
+function eventOf(record: EvidenceRecord): Markup {
+  const { action, outcome, actor } = record;
+  const at = whenOf(record);
+  return html`<li class="${kindOf(record)} ${outcome}">
+    <time datetime="${at}">${clockOf(at)}</time>
+    <div>
+      <p><b>${words(action)}</b> ${byOf(actor)}</p>
+      ${paragraph(saidOf(record))}
+      <details>
+        <summary>Record ${record.sequence} of ${record.chain}</summary>
+        ${terms(fieldsOf(record))}
+      </details>
+    </div>
+  </li>`;
+}
+
+function paragraph(text: string): Markup {
+  return text === '' ? html`` : html`<p>${text}</p>`;
+}
+
+/** All of a record that isn't said above it. */
+function fieldsOf({ objects = [], details = {}, ...record }: EvidenceRecord): [string, string][] {
+  const { action, outcome, reason, time, happened, environment, identity, change, incident } =
+    record;
+  return [
+    ['Action', `${action}, ${outcome.toLowerCase()}`],
+    ['Reason', reason ?? ''],
+    ['Happened', happened ?? ''],
+    ['Recorded', time],
+    ['Environment', environment ?? ''],
+    ['Identity', identity ?? ''],
+    ['Change', change ?? ''],
+    ['Incident', incident ?? ''],
+    ['State before', record.before ?? ''],
+    ['State after', record.after ?? ''],
+    ...Object.entries(details),
+    ...objects.map(({ kind, name, uid, resourceVersion }): [string, string] => [
+      kind,
+      `${name}, UID ${uid ?? 'unknown'}, resource version ${resourceVersion ?? 'unknown'}`,
+    ]),
+  ];
 }
 
 function whenOf({ happened, time }: EvidenceRecord): string {
   return happened ?? time;
 }
 
-function actorOf({ actor: { name, basis } }: EvidenceRecord): string {
-  return `${name} (${basis})`;
+/** What it says by itself, or else what is known of it. */
+function saidOf({ action, message, reason, details = {} }: EvidenceRecord): string {
+  if (action === 'RunsSucceeded') {
+    const { count = '', first = '', last = '' } = details;
+    return `${count} between ${clockOf(first)} and ${clockOf(last)}`;
+  }
+  const said = message ?? (reason === undefined ? '' : words(reason));
+  const known = Object.entries(details).filter(([field]) => !/^(digest|carried)$/.test(field));
+  return [said, ...known.map(detailOf)].filter((text) => text !== '').join('; ');
 }
 
-function detailsOf({ reason, message, details = {}, incident, change }: EvidenceRecord): string {
-  return [
-    ...[message ?? reason ?? ''].filter((text) => text !== ''),
-    ...Object.entries(details).map(([field, text]) => `${field}: ${text}`),
-    ...(change === undefined ? [] : [`change: ${change}`]),
-    ...(incident === undefined ? [] : [`incident: ${incident}`]),
-  ].join('; ');
+function detailOf([field, text]: readonly [string, string]): string {
+  // Rules and destinations are numbered, and say what they are by themselves.
+  return /^(rule|to)\d+$/.test(field) ? text : `${words(field).toLowerCase()}: ${momentOf(text)}`;
 }
 
-interface Row {
-  cells: readonly string[];
-  /** Becomes the class of the row. */
-  kind: string;
-}
-
-function section(title: string, head: readonly string[], rows: readonly Row[]): string[] {
-  if (rows.length === 0) return [];
-  const body = rows.map(({ cells, kind }) => {
-    const row = cells.map(
-      (cell, index) => `<td data-of="${escaped(head[index] ?? '')}">${escaped(cell)}</td>`,
-    );
-    return `<tr class="${escaped(kind)}">${row.join('')}</tr>`;
-  });
-  return [
-    `<h2>${escaped(title)}</h2>`,
-    `<table><thead><tr>${head.map((cell) => `<th>${escaped(cell)}</th>`).join('')}</tr></thead><tbody>`,
-    ...body,
-    '</tbody></table>',
-  ];
-}
-
-function list(rows: readonly (readonly [string, string])[]): string {
-  return `<dl>${rows.map(([term, text]) => `<dt>${escaped(term)}</dt><dd>${escaped(text)}</dd>`).join('')}</dl>`;
-}
-
-function escaped(text: string): string {
-  return text
-    .replaceAll('&', '&amp;')
-    .replaceAll('<', '&lt;')
-    .replaceAll('>', '&gt;')
-    .replaceAll('"', '&quot;');
+/** The rules or destinations, one a line. */
+function grantedBy({ details = {} }: EvidenceRecord): Markup {
+  const lines = Object.entries(details).map(detailOf);
+  if (lines.length === 0) return html`nothing`;
+  return html`${lines.map((line) => html`<p>${line}</p>`)}`;
 }

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { glob, rename, writeFile } from 'node:fs/promises';
+import { glob, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { isExecutable, ProgramsMissingError } from '../go-programs.ts';
@@ -43,7 +43,10 @@ export async function findChromium(log: (line: string) => void): Promise<Chromiu
           await rename(root, path.join(kept, 'root'));
           await writeFile(path.join(kept, 'fonts.conf'), fontsConfiguration);
         },
-        isComplete: async (kept) => isExecutable(path.join(kept, unpacked)),
+        isComplete: async (kept) =>
+          (await isExecutable(path.join(kept, unpacked))) &&
+          (await readFile(path.join(kept, 'fonts.conf'), 'utf8').catch(() => '')) ===
+            fontsConfiguration,
       },
       log,
     );
@@ -78,6 +81,7 @@ const fontsConfiguration = `<?xml version="1.0"?>
 <fontconfig>
   <dir prefix="relative">root/usr/share/fonts</dir>
   <cachedir prefix="relative">fonts-cache</cachedir>
+  <alias><family>Arial</family><prefer><family>Liberation Sans</family></prefer></alias>
   <alias><family>system-ui</family><prefer><family>Liberation Sans</family></prefer></alias>
   <alias><family>sans-serif</family><prefer><family>Liberation Sans</family></prefer></alias>
   <alias><family>serif</family><prefer><family>Liberation Serif</family></prefer></alias>

@@ -179,6 +179,7 @@ async function verifyCase(session: Session): Promise<number> {
   stdout(`Manifest ${proof.digest}`);
   stdout(`Signed with ${proof.keys.map((key) => `${key} (${fingerprintOf(key)})`).join(', ')}`);
   stdout(`${proof.anchored} heads that stand elsewhere agree.`);
+  for (const remark of proof.remarks) session.stderr(remark);
   return report(session, proof.problems);
 }
 
