@@ -3,12 +3,13 @@ import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
 import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
 import { findBinaries, findBinariesOf, type Binaries, type OtherVersion } from './binaries.ts';
+import { request, type Answer } from './https.ts';
+import { Objects, type Impersonation, type Send } from './objects.ts';
 import { FolderJanitor, SupervisedProcess } from './process.ts';
 import { waitFor } from './wait.ts';
 
@@ -34,12 +35,9 @@ export interface ControlPlaneOptions {
   keep?: boolean;
 }
 
-export interface KubectlOptions {
+export interface KubectlOptions extends Impersonation {
   /** Standard input. */
   input?: string;
-  /** Impersonate this user; a ServiceAccount is `system:serviceaccount:NAMESPACE:NAME`. */
-  as?: string;
-  asGroups?: readonly string[];
   /** Milliseconds until it is killed; default 120 000. */
   timeoutMs?: number;
 }
@@ -73,8 +71,10 @@ export interface ControlPlane {
   readonly binaries: Binaries;
   /** Runs kubectl against this control plane. Never throws for a non-zero exit. */
   kubectl(args: readonly string[], options?: KubectlOptions): Promise<KubectlResult>;
-  /** Applies manifests by server-side apply, as admin. @throws Error with kubectl's message */
-  apply(manifests: string | readonly object[], options?: KubectlOptions): Promise<void>;
+  /** Its objects, read within this process. */
+  readonly objects: Pick<Objects, 'get' | 'list'>;
+  /** Applies manifests by server-side apply, as admin. @throws Error with the server's messages */
+  apply(manifests: string | readonly object[], options?: Impersonation): Promise<void>;
   /** Process id of a running component; `undefined` when it doesn't run. */
   pid(component: Component): number | undefined;
   /** Sends a signal: SIGSTOP and SIGCONT make a component hang and go on. */
@@ -147,16 +147,11 @@ interface Ports {
   readonly scheduler: number;
 }
 
-/** What `GET` of a path on the API server answered. */
-interface Answer {
-  readonly status: number;
-  readonly body: string;
-}
-
 class LocalControlPlane implements ControlPlane {
   readonly binaries: Binaries;
   readonly dataDir: string;
   certificateAuthority = '';
+  readonly objects = new Objects((url, options) => this.#send(url, options));
   readonly #tokens: Readonly<Record<User, string>> = {
     admin: newToken(),
     controllerManager: newToken(),
@@ -334,16 +329,8 @@ class LocalControlPlane implements ControlPlane {
     });
   }
 
-  async apply(manifests: string | readonly object[], options: KubectlOptions = {}): Promise<void> {
-    const input =
-      typeof manifests === 'string'
-        ? manifests
-        : manifests.map((manifest) => dump(manifest)).join('\n---\n');
-    const { code, stderr } = await this.kubectl(
-      ['apply', '--server-side', '--force-conflicts', '-f', '-'],
-      { ...options, input },
-    );
-    if (code !== 0) throw new Error(`kubectl apply failed: ${stderr.trim()}`);
+  apply(manifests: string | readonly object[], options?: Impersonation): Promise<void> {
+    return this.objects.apply(manifests, options);
   }
 
   #log(line: string): void {
@@ -502,13 +489,15 @@ class LocalControlPlane implements ControlPlane {
     if (status !== 200) throw new Error(`cannot delete the leases of the nodes: ${body}`);
   }
 
-  #request(method: 'GET' | 'POST' | 'DELETE', url: string, body?: object): Promise<Answer> {
-    return request(`${this.server}${url}`, {
-      method,
+  readonly #send: Send = (url, options) =>
+    request(`${this.server}${url}`, {
       ca: this.certificateAuthority,
       token: this.adminToken,
-      ...(body === undefined ? {} : { body }),
+      ...options,
     });
+
+  #request(method: 'GET' | 'POST' | 'DELETE', url: string, body?: object): Promise<Answer> {
+    return this.#send(url, { method, ...(body !== undefined && { body }) });
   }
 
   async #writeFiles(): Promise<void> {
@@ -625,35 +614,6 @@ function entriesOf<Key extends string, Value>(object: Record<Key, Value>): [Key,
   const keys: Key[] = [];
   for (const key in object) keys.push(key);
   return keys.map((key) => [key, object[key]]);
-}
-
-function request(
-  url: string,
-  options: { method?: string; ca: string; token?: string; body?: object },
-): Promise<Answer> {
-  const { method = 'GET', ca, token, body } = options;
-  return new Promise((resolve, reject) => {
-    const outgoing = httpsRequest(url, {
-      method,
-      ca,
-      timeout: 5000,
-      // A pooled connection would outlive the restart of the server at its other end.
-      agent: false,
-      headers: {
-        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-      },
-    });
-    outgoing.once('response', (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
-      response.once('error', reject);
-      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
-    });
-    outgoing.once('timeout', () => outgoing.destroy(new Error('no answer')));
-    outgoing.once('error', reject);
-    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
-  });
 }
 
 /**

@@ -126,23 +126,14 @@ export async function kubectlOk(
   return stdout;
 }
 
-/** An object as JSON, or `undefined` where it doesn't exist. */
+/** An object, or `undefined` where it doesn't exist. */
 export async function getObject<T = Record<string, unknown>>(
   controlPlane: ControlPlane,
   kind: string,
   name: string,
   namespace: string,
 ): Promise<T | undefined> {
-  const { stdout, code, stderr } = await controlPlane.kubectl([
-    'get',
-    kind,
-    name,
-    `-n=${namespace}`,
-    '-o=json',
-  ]);
-  if (code === 0) return JSON.parse(stdout) as T;
-  if (stderr.includes('NotFound')) return undefined;
-  throw new Error(stderr);
+  return (await controlPlane.objects.get(kind, name, namespace)) as T | undefined;
 }
 
 /** All objects of a kind in a namespace. */
@@ -151,8 +142,7 @@ export async function listObjects<T = Record<string, unknown>>(
   kinds: string,
   namespace: string,
 ): Promise<T[]> {
-  const text = await kubectlOk(controlPlane, ['get', kinds, `-n=${namespace}`, '-o=json']);
-  return (JSON.parse(text) as { items: T[] }).items;
+  return (await controlPlane.objects.list(kinds, namespace)) as T[];
 }
 
 /** Waits until a condition of an object has a status. */
