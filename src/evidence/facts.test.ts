@@ -11,16 +11,14 @@ import {
   credentialFacts,
   decisionFacts,
   findingFacts,
-  killFacts,
-  killGone,
-  killsFacts,
-  permissionFacts,
   reviewFact,
-  runFact,
   specFacts,
   specGone,
-  toldFact,
 } from './facts.ts';
+import { killFacts, killGone, killsFacts } from './kill-facts.ts';
+import { permissionFacts } from './right-facts.ts';
+import { runFact } from './run-facts.ts';
+import { toldFact } from './operator-facts.ts';
 import { resources } from '../api/resources.ts';
 import { pendingRecords, type ChainState, type Observation } from './observation.ts';
 

@@ -25,28 +25,18 @@ import type { Change, Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import {
   approvalFact,
-  clusterFact,
   credentialFacts,
   decisionFacts,
-  egressFact,
-  egressFacts,
   findingFacts,
-  killFacts,
-  killGone,
-  killsFacts,
-  permissionFacts,
-  placeOf,
-  policyFacts,
   reviewFact,
-  runFact,
-  runFacts,
-  runGone,
   specFacts,
   specGone,
-  toldFact,
-  type Place,
-  type Told,
 } from './facts.ts';
+import { clusterFact, policyFacts, toldFact, type Told } from './operator-facts.ts';
+import { egressFact, egressFacts, permissionFacts } from './right-facts.ts';
+import { killFacts, killGone, killsFacts } from './kill-facts.ts';
+import { placeOf, type Place } from './drafts.ts';
+import { runFact, runFacts, runGone } from './run-facts.ts';
 import type { EvidenceLog } from './log.ts';
 import type { Fact, Observation } from './observation.ts';
 import type { Actor } from './record.ts';

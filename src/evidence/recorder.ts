@@ -4,7 +4,7 @@ import type { Logger } from '../observability/logger.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { Anchors } from './anchors.ts';
 import type { ChainLimits, Committed } from './chain-writer.ts';
-import type { Told } from './facts.ts';
+import type { Told } from './operator-facts.ts';
 import { EvidenceLog, type EvidenceMetrics } from './log.ts';
 import { EvidenceObserver, type EvidenceCaches } from './observer.ts';
 import { SigningKeys } from './signing-keys.ts';

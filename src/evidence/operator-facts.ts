@@ -1,0 +1,94 @@
+import type { KillSwitch } from '../api/kill-switch.ts';
+import { API_VERSION } from '../api/names.ts';
+import type { KubeObject } from '../api/objects.ts';
+import { resources } from '../api/resources.ts';
+import { canonicalJson, sha256, type Json } from './canonical.ts';
+import { incidentOf, referenceTo, draftOf } from './drafts.ts';
+import { toldScope, type Fact, type Observation } from './observation.ts';
+
+/** What a controller told as an event, and no object keeps. */
+export interface Told {
+  about: KubeObject;
+  reason: string;
+  message: string;
+}
+
+/** Events that say what no object keeps. */
+const toldReasons: ReadonlySet<string> = new Set([
+  'NotRestored',
+  'NotKept',
+  'JobsNotStarted',
+  'ReleaseCancelled',
+]);
+
+/** A repeat within this time is the same; milliseconds. */
+const repeatMs = 600_000;
+
+/** @param now milliseconds since the epoch */
+export function toldFact({ about, reason, message }: Told, now: number): Observation | undefined {
+  if (!toldReasons.has(reason) || about.kind === undefined) return undefined;
+  const says: Json = [about.metadata.uid ?? '', reason, message, Math.floor(now / repeatMs)];
+  const { name, namespace, uid } = about.metadata;
+  return {
+    facts: [
+      {
+        subject: `${toldScope}${sha256(canonicalJson(says)).slice(0, 16)}/`,
+        state: reason,
+        draft: () =>
+          draftOf(about.kind === 'KillSwitch' ? { incident: incidentOf(about) } : {}, {
+            action: reason,
+            outcome: 'Observed',
+            reason,
+            message,
+            objects: [
+              {
+                apiVersion: about.apiVersion ?? API_VERSION,
+                kind: about.kind ?? '',
+                name,
+                ...(namespace !== undefined && { namespace }),
+                ...(uid !== undefined && { uid }),
+              },
+            ],
+          }),
+      },
+    ],
+  };
+}
+
+/** Something of the operator itself. */
+export function clusterFact(
+  subject: string,
+  state: string,
+  action: string,
+  details: Record<string, string>,
+): Observation {
+  return { facts: [{ subject, state, draft: () => draftOf({}, { action, details }) }] };
+}
+
+/** Whether the admission policies are in force, by the conditions of the standing probe. */
+export function policyFacts({ metadata, status }: KillSwitch): Observation {
+  const objects = [referenceTo(resources.killSwitches, { metadata })];
+  const facts = (status?.conditions ?? []).flatMap(({ type, ...condition }): Fact[] => {
+    if (type !== 'FenceInForce' && type !== 'PoliciesIntact') return [];
+    const { status: now, reason, message, lastTransitionTime } = condition;
+    return [
+      {
+        subject: `policies/${type}`,
+        state: `${now} ${lastTransitionTime}`,
+        draft: () =>
+          draftOf(
+            {},
+            {
+              action: type === 'FenceInForce' ? 'PoliciesProven' : 'PoliciesCompared',
+              outcome: now === 'True' ? 'Succeeded' : 'Failed',
+              happened: lastTransitionTime,
+              reason,
+              message,
+              objects,
+            },
+          ),
+      },
+    ];
+  });
+  return { facts };
+}
