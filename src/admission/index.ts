@@ -7,6 +7,7 @@ import { engagingAnnotationPolicies } from './engaging-annotation.ts';
 import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
+import { holdPolicies } from './holds.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
 import { limitPolicies } from './limits.ts';
 import { podPolicies } from './pods.ts';
@@ -16,6 +17,8 @@ import { resources } from '../api/resources.ts';
 
 export { approvalCreationPolicyName, approvalRequired } from './approval.ts';
 export { accessReviewCreationPolicyName } from './access-review.ts';
+export { acknowledgementPolicyName } from './limits.ts';
+export { holdAcknowledgementPolicyName } from './holds.ts';
 export {
   annotationProbePolicyName,
   clusterProbePolicyName,
@@ -55,6 +58,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...accessReviewPolicies(),
     ...evidencePolicies(),
     ...limitPolicies(),
+    ...holdPolicies(),
   ];
 }
 

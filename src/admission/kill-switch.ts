@@ -3,6 +3,8 @@ import { annotation, label, PROBE_NAMESPACE } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import { unstampedApprover } from './approval.ts';
 import { reviewerUnstamped } from './access-review.ts';
+import { unstampedHoldAcknowledger } from './holds.ts';
+import { unstampedAcknowledger } from './limits.ts';
 import {
   annotationOf,
   changesAnnotation,
@@ -64,7 +66,12 @@ const unstamped = {
  * stamp, which admission gives where it rewrites.
  */
 export function isUnstamped(message: string, policy: string): boolean {
-  const sentences = [...Object.values(unstamped), reviewerUnstamped];
+  const sentences = [
+    ...Object.values(unstamped),
+    reviewerUnstamped,
+    unstampedHoldAcknowledger,
+    unstampedAcknowledger,
+  ];
   const refusals = sentences.map((text) => `denied request: ${text}`);
   return isRefusedBy(message, policy) && refusals.some((text) => message.includes(text));
 }

@@ -15,6 +15,7 @@ import {
 } from './cel.ts';
 import {
   mutating,
+  policyName,
   rule,
   validating,
   type AdmissionObject,
@@ -23,6 +24,12 @@ import {
 } from './policies.ts';
 
 const { acknowledge, acknowledgedBy, limitBreach } = annotation;
+
+/** The policy that refuses an acknowledgement without the stamp of who acknowledges. */
+export const acknowledgementPolicyName = policyName('limits-marks');
+
+/** With what the refusal for want of that stamp begins. */
+export const unstampedAcknowledger = `${acknowledgedBy} is stamped by admission`;
 
 /** The operator's verb on `automationworkflows`: it says what was counted, and holds. */
 const mayHold = `authorizer.group('${GROUP}').resource('${resources.workflows.plural}').namespace(request.namespace).name(object.metadata.?name.orValue('')).check('hold').allowed()`;
@@ -139,8 +146,8 @@ function validateMarks(): AdmissionObject[] {
       },
       {
         expression: `variables.acknowledges ? ${annotationOf('object', acknowledgedBy)} == ${user} : variables.withdraws ? !${hasAnnotation('object', acknowledgedBy)} : (${isUpdate} ? !${changesAnnotation(acknowledgedBy)} : !${hasAnnotation('object', acknowledgedBy)})`,
-        message: `${acknowledgedBy} is stamped by admission; leave it alone`,
-        messageExpression: `'${acknowledgedBy} is stamped by admission or, where admission writes nothing, set in the same request: ' + (variables.withdraws ? ${awf} + ' ${acknowledge}- ${acknowledgedBy}-' : ${awf} + ' ${acknowledge}=TEXT ${acknowledgedBy}=' + ${user})`,
+        message: `${unstampedAcknowledger}; leave it alone`,
+        messageExpression: `'${unstampedAcknowledger} or, where admission writes nothing, set in the same request: ' + (variables.withdraws ? ${awf} + ' ${acknowledge}- ${acknowledgedBy}-' : ${awf} + ' ${acknowledge}=TEXT ${acknowledgedBy}=' + ${user})`,
       },
     ],
   });

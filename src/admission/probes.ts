@@ -472,6 +472,23 @@ const ofLimits: Record<string, PolicyProbe> = {
   'limit-hold-jobs': compared('It takes a Workflow that a breached limit holds.'),
 };
 
+const ofHolds: Record<string, PolicyProbe> = {
+  'hold-acknowledge-stamp': compared(
+    'Without it hold-acknowledge refuses to acknowledge anything.',
+  ),
+  'hold-acknowledge': {
+    kind: 'Denial',
+    requests: [
+      create(
+        workflows,
+        { spec: workflowSpec },
+        { annotations: { [annotation.acknowledgeHold]: 'OwnerMissing: x' } },
+      ),
+    ],
+    says: 'acknowledge',
+  },
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -523,6 +540,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofWorkloads,
     ...ofApprovals,
     ...ofLimits,
+    ...ofHolds,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );
 

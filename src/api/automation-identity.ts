@@ -13,6 +13,7 @@ import {
 } from './fields.ts';
 import { durationPattern } from './duration.ts';
 import { GROUP, secretPrefix } from './names.ts';
+import { holdsSchema } from './holds.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
 import { scheduleMaxLength, schedulePattern } from './schedule.ts';
@@ -619,6 +620,7 @@ export const automationIdentityStatusSchema = z
       description:
         '`Ready`; `Held`, whose message lists what is missing; `ExcessPermissions`, whose message names the bindings that give more than is declared; `RotationOverdue` while a credential is; and `ReviewOverdue` where reviews are asked for.',
     }),
+    holds: holdsSchema.exactOptional(),
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
       description:
         'Value of the annotation `automationguardrails.dev/rotate` that was last carried out.',

@@ -64,6 +64,14 @@ const messageColumn: PrinterColumn = {
   priority: 1,
 };
 
+const holdColumn: PrinterColumn = {
+  name: 'Hold',
+  type: 'string',
+  jsonPath: '.status.holds[0].reason',
+  description: 'The first of what holds it.',
+  priority: 1,
+};
+
 const ageColumn: PrinterColumn = {
   name: 'Age',
   type: 'date',
@@ -85,6 +93,7 @@ export const kinds: readonly KindDefinition[] = [
       conditionColumn('Ready', 'Ready', 'Everything that it asks for is there.'),
       conditionColumn('Held', 'Held', 'Something is missing, and nothing new is granted.'),
       conditionColumn('Excess', 'ExcessPermissions', 'Others let it do more than it declares.'),
+      holdColumn,
       conditionColumn('Review-Overdue', 'ReviewOverdue', 'Nobody has reviewed it in time.'),
       reasonColumn,
       messageColumn,
@@ -105,6 +114,7 @@ export const kinds: readonly KindDefinition[] = [
       conditionColumn('Approved', 'Approved', 'What runs is approved, as far as that is needed.'),
       conditionColumn('Stopped', 'Stopped', 'The kill switch is engaged.'),
       reasonColumn,
+      holdColumn,
       {
         name: 'Owner',
         type: 'string',

@@ -127,6 +127,13 @@ export const annotation = {
   acknowledge: `${GROUP}/acknowledge`,
   /** The authenticated user who acknowledged, stamped by admission together with the annotation. */
   acknowledgedBy: `${GROUP}/acknowledged-by`,
+  /**
+   * On a Workflow or AutomationIdentity: a person knows of a hold. `REASON: what is done about it`;
+   * the operator moves it into the status.
+   */
+  acknowledgeHold: `${GROUP}/acknowledge-hold`,
+  /** The authenticated user who acknowledged it, stamped by admission together with the annotation. */
+  holdAcknowledgedBy: `${GROUP}/hold-acknowledged-by`,
   /** On a generated Secret: RFC 3339 time of the last rotation. */
   rotatedAt: `${GROUP}/rotated-at`,
   /** On a generated Secret: number of rotations so far, from 0. */

@@ -12,6 +12,7 @@ import {
   time,
   type ValidationRule,
 } from './fields.ts';
+import { holdsSchema } from './holds.ts';
 import { limitsSchema, runsStatusSchema } from './limits.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
@@ -290,6 +291,7 @@ export const workflowStatusSchema = z
       description:
         '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `LimitBreached`, where something is counted; `EgressDeclared`, `EgressEnforced` and `EgressWidened`.',
     }),
+    holds: holdsSchema.exactOptional(),
     revision: z
       .object({
         digest: sha256(

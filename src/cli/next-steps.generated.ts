@@ -65,7 +65,7 @@ export const conditionsPage: ConditionsPage = {
       "status": "True",
       "reason": "Incomplete",
       "meaning": "Several of the following.",
-      "action": "The message lists them all."
+      "action": "status.holds has each with what to do, since when, and who knows of it."
     },
     {
       "kind": "Workflow",

@@ -4,6 +4,7 @@ import { messageOf } from '../runtime/errors.ts';
 import { PooledKubeConfig } from '../runtime/kube-config.ts';
 import { resources } from '../api/resources.ts';
 import { exit, UsageError, type Command, type Session } from './command.ts';
+import { acknowledgeCommand } from './commands/acknowledge.ts';
 import { approvalsCommand } from './commands/approvals.ts';
 import { approveCommand, rejectCommand } from './commands/approve.ts';
 import { complete } from './complete.ts';
@@ -47,6 +48,7 @@ const commands: readonly Command[] = [
   approveCommand,
   rejectCommand,
   approvalsCommand,
+  acknowledgeCommand,
   reviewCommand,
   egressCommand,
   probeCommand,
@@ -74,6 +76,7 @@ const optionTexts = [
   ['-A, --all-namespaces', 'status, approvals and review: of all namespaces'],
   ['    --reason TEXT', 'why; kept in what is created, and in the events'],
   ['    --ticket TEXT', 'approve and reject: where it was discussed'],
+  ['    --hold REASON', 'acknowledge: which of several holds, as in status.holds'],
   ['    --expires-in 8h', 'approve: how long the approval counts'],
   ['    --decision DECISION', 'review: Keep, Reduce or Revoke'],
   ['    --wait=false', "don't wait until it is done"],

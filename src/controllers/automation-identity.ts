@@ -58,6 +58,8 @@ import {
 } from '../guardrails/identity/plan.ts';
 import { withoutRefused } from '../guardrails/identity/refused.ts';
 import { areCovered, rulesOf } from '../guardrails/identity/rules.ts';
+import { clearNoted } from '../guardrails/holds/note.ts';
+import { acknowledgedNow, holdsOf } from '../guardrails/holds/plan.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { EventRecorder } from '../observability/events.ts';
@@ -247,6 +249,9 @@ export class AutomationIdentityController implements Reconciler {
       return {};
     }
     const { identity, spec } = observation;
+    const { client } = this.#options;
+    const { automationIdentities } = resources;
+    if (await clearNoted(client, automationIdentities, identity, context.signal)) return {};
     if (spec === undefined) {
       const taken = await attempt(() => this.#takeAwayUnread(observation, context));
       await this.#report(observation, taken.result ?? [applyFailed(taken.error)], {}, context);
@@ -492,12 +497,15 @@ export class AutomationIdentityController implements Reconciler {
       review: review.finding,
       overdue: credentials?.overdue ?? [],
     });
-    const conditions = conditionsFrom(findings, previous, generation, clock());
-    const { accessReview: reviewedBefore, ...before } = identity.status ?? {};
+    const now = clock();
+    const conditions = conditionsFrom(findings, previous, generation, now);
+    const holds = holdsOf(missing, identity, now);
+    const { accessReview: reviewedBefore, holds: _, ...before } = identity.status ?? {};
     const status: AutomationIdentityStatus = {
       ...before,
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions,
+      ...(holds.length > 0 && { holds }),
       ...(credentials !== undefined && { secrets: credentials.secrets }),
       ...(tokens !== undefined && hasTokens(identity, tokens) && { tokens: tokens.tokens }),
       ...(credentials?.lastHandledRotation !== undefined &&
@@ -527,6 +535,7 @@ export class AutomationIdentityController implements Reconciler {
     const told = [
       ...decisionTransition(reviewedBefore, review.status, reviews),
       ...transitionsOf(findings, previous),
+      ...acknowledgedNow(identity, holds),
     ];
     for (const { type, reason, message } of told) {
       events[type](subjectOf(resources.automationIdentities, identity), reason, message);

@@ -26,6 +26,8 @@ import type { Change } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
+import { clearNoted } from '../guardrails/holds/note.ts';
+import { acknowledgedNow, holdsOf } from '../guardrails/holds/plan.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { some } from '../guardrails/wording.ts';
 import { egressFindings, planOf, type Observation } from './workflow-egress.ts';
@@ -246,6 +248,9 @@ export class WorkflowController implements Reconciler {
       this.#options.metrics.setEgress(key, undefined);
       return {};
     }
+    const { client, clock } = this.#options;
+    const { workflows } = resources;
+    if (await clearNoted(client, workflows, observed.workflow, context.signal)) return {};
     const counting = await this.#countRuns(observed, context);
     if (counting === 'marked') return {};
     const { count } = counting;
@@ -257,7 +262,7 @@ export class WorkflowController implements Reconciler {
 
     const errors = [...egress.errors, ...counting.errors];
     const problems = [...egress.problems, ...errors.map(applyFailed)];
-    const now = this.#options.clock();
+    const now = clock();
     const ofEgress = egressFindings(observation, plan, missing, problems, now);
     this.#options.metrics.setEgress(key, ofEgress);
     const findings = [...workflowFindings(observation, missing, problems), ...ofEgress];
@@ -393,9 +398,11 @@ export class WorkflowController implements Reconciler {
     const { generation } = workflow.metadata;
     const before = workflow.status;
     const now = clock();
+    const holds = holdsOf(missing, workflow, now);
     const status: WorkflowStatus = {
       ...(generation !== undefined && { observedGeneration: generation }),
       conditions: conditionsFrom(findings, before?.conditions, generation, now),
+      ...(holds.length > 0 && { holds }),
       targets: countsOf(targets),
       ...revisionStatus(observation),
       ...(observation.probe !== undefined && { egressProbe: observation.probe }),
@@ -418,7 +425,8 @@ export class WorkflowController implements Reconciler {
       throw error;
     }
     for (const { limit } of count.crossed) metrics.countLimitBreach(limit);
-    for (const { type, reason, message } of transitionsOf(observation, findings)) {
+    const told = [...transitionsOf(observation, findings), ...acknowledgedNow(workflow, holds)];
+    for (const { type, reason, message } of told) {
       events[type](subjectOf(resources.workflows, workflow), reason, message);
     }
     return undefined;

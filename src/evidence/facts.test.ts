@@ -195,6 +195,38 @@ describe('what is found', () => {
   });
 });
 
+it('who knows of a hold is told once, and again of the next hold', async () => {
+  const known = (since: string, time: string): Observation =>
+    findingFacts(
+      resources.workflows,
+      {
+        metadata: { name: 'invoice' },
+        status: {
+          holds: [
+            {
+              reason: 'OwnerMissing',
+              message: '',
+              since,
+              acknowledged: { by: 'eve', reason: 'asked', time },
+            },
+          ],
+        },
+      },
+      {},
+    );
+  const first = known('2026-01-01T00:00:00Z', '2026-01-01T01:00:00Z');
+  const next = known('2026-01-02T00:00:00Z', '2026-01-02T01:00:00Z');
+  expect(await actionsOf(new Map(), first, first, next)).toEqual([
+    'HoldAcknowledged',
+    'HoldAcknowledged',
+  ]);
+  expect(await first.facts[0]?.draft(undefined)).toMatchObject({
+    actor: { name: 'eve', basis: 'authenticated' },
+    reason: 'OwnerMissing',
+    message: 'asked',
+  });
+});
+
 describe('what is asked for', () => {
   const author = (): Promise<{ name: string; basis: 'asserted' }> =>
     Promise.resolve({ name: 'kubectl', basis: 'asserted' });

@@ -1,6 +1,7 @@
 import type { AccessReview } from '../api/access-review.ts';
 import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { Hold } from '../api/holds.ts';
 import { digestOf } from '../api/digest.ts';
 import type { Condition, KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
@@ -14,7 +15,7 @@ import {
   type Words,
 } from './drafts.ts';
 import type { Fact, Observation } from './observation.ts';
-import type { Actor, RecordDraft } from './record.ts';
+import type { Actor, RecordDraft, RecordObject } from './record.ts';
 
 /** Looks up who wrote a version of an object. */
 export type AuthorOf = (of: Resource, object: KubeObject) => Promise<Actor>;
@@ -60,7 +61,9 @@ export function specGone(of: Resource, place: Place): Observation {
 /** What its guardrails found: conditions that are true when it is bad. */
 export function findingFacts(
   of: Resource,
-  object: KubeObject & { status?: { conditions?: Condition[] | undefined } },
+  object: KubeObject & {
+    status?: { conditions?: Condition[] | undefined; holds?: Hold[] | undefined };
+  },
   place: Place,
 ): Observation {
   const { kind } = of;
@@ -75,7 +78,34 @@ export function findingFacts(
       }),
     ];
   });
-  return { facts };
+  const known = (object.status?.holds ?? []).flatMap(
+    (hold) => acknowledgedFact(`${kind}/hold/`, hold, place, [referenceTo(of, object)]) ?? [],
+  );
+  return { facts: [...facts, ...known] };
+}
+
+/** Who knows of a hold. */
+function acknowledgedFact(
+  scope: string,
+  { reason, since, acknowledged }: Hold,
+  place: Place,
+  objects: readonly RecordObject[],
+): Fact | undefined {
+  if (acknowledged === undefined) return undefined;
+  const { by, reason: message, time } = acknowledged;
+  return {
+    subject: `${scope}${reason}/`,
+    state: `${since} ${time}`,
+    draft: () =>
+      draftOf(place, {
+        action: 'HoldAcknowledged',
+        actor: { name: by, basis: 'authenticated' },
+        happened: time,
+        reason,
+        message,
+        objects,
+      }),
+  };
 }
 
 const findings: Readonly<Record<string, Words>> = {

@@ -17,6 +17,7 @@ import {
   type Role,
   type RoleBinding,
 } from '../api/objects.ts';
+import type { Hold } from '../api/holds.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
@@ -275,7 +276,7 @@ export class EvidenceObserver {
   #spec(
     of: Resource,
     type: Change<KubeObject>['type'],
-    object: KubeObject & { spec?: unknown; status?: { conditions?: Condition[] } },
+    object: KubeObject & { spec?: unknown; status?: { conditions?: Condition[]; holds?: Hold[] } },
   ): void {
     const key = keyOf(object);
     const place = this.#placeOf(key);

@@ -305,7 +305,7 @@ export const alertGroups: readonly RuleGroup[] = [
         annotations: {
           summary: '{{ $labels.kind }} {{ $labels.automation }} is held',
           description:
-            'Something is missing ({{ $labels.reason }}), and it is granted nothing new until it is there. Owner: {{ $labels.team }}.',
+            'Something is missing ({{ $labels.reason }}), and it is granted nothing new until it is there. Owner: {{ $labels.team }}. Who takes care of it says so: kubectl guardrails acknowledge.',
           runbook: heldRunbook,
         },
       },
@@ -317,7 +317,7 @@ export const alertGroups: readonly RuleGroup[] = [
         annotations: {
           summary: '{{ $labels.kind }} {{ $labels.automation }} has been held for a day',
           description:
-            'Something is missing ({{ $labels.reason }}), and nobody has added it. Owner: {{ $labels.team }}, escalation: {{ $labels.escalation }}.',
+            'Something is missing ({{ $labels.reason }}), and nobody has added or acknowledged it. Owner: {{ $labels.team }}, escalation: {{ $labels.escalation }}.',
           runbook: heldRunbook,
         },
       },

@@ -68,6 +68,31 @@ describe('what needs attention', () => {
     );
   });
 
+  it('each hold since it began, but for those that somebody has acknowledged', () => {
+    const held = object([
+      condition('Held', 'True', 'Incomplete'),
+      condition('Ready', 'False', 'Incomplete'),
+    ]);
+    const acknowledged = { by: 'eve', reason: 'asked', time: '2026-01-01T00:00:00Z' };
+    const holds = [
+      { reason: 'OwnerMissing', message: '', since: '2025-12-01T00:00:00Z' },
+      { reason: 'NotApproved', message: '', since: '2025-11-01T00:00:00Z', acknowledged },
+      { reason: 'LimitBreached', message: '', since: '2025-10-01T00:00:00Z' },
+    ];
+    const found = attentionOf({
+      ...none,
+      workflows: () => [{ ...held, status: { ...held.status, holds } }],
+    });
+    expect(found.map(({ reason, since }) => [reason, new Date(since).toISOString()])).toEqual([
+      ['LimitBreached', '2025-10-01T00:00:00.000Z'],
+      ['OwnerMissing', '2025-12-01T00:00:00.000Z'],
+    ]);
+    const all = holds.map((hold) => ({ ...hold, acknowledged }));
+    expect(
+      said({ workflows: () => [{ ...held, status: { ...held.status, holds: all } }] }),
+    ).toEqual([]);
+  });
+
   it('an identity that is overdue, and may do too much', () => {
     const identity = object([
       condition('Ready', 'True', 'Provisioned'),

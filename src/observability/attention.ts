@@ -1,4 +1,5 @@
-import { conditionOf } from '../api/conditions.ts';
+import { conditionOf, isTrue } from '../api/conditions.ts';
+import type { Hold } from '../api/holds.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { PROBE_NAMESPACE } from '../api/names.ts';
 import { keyOf, type Condition, type KubeObject } from '../api/objects.ts';
@@ -23,7 +24,10 @@ export interface Attention {
 
 interface Owned extends KubeObject {
   spec?: { owner?: Owner | undefined };
-  status?: { conditions?: readonly Condition[] | undefined };
+  status?: {
+    conditions?: readonly Condition[] | undefined;
+    holds?: readonly Hold[] | undefined;
+  };
 }
 
 /** The caches that are looked through. */
@@ -77,13 +81,22 @@ function badOf(kind: Attention['kind'], { status }: Pick<Owned, 'status'>): Bad[
   const conditions = status?.conditions;
   const bad: Bad[] = badWhenTrue[kind].flatMap((type) => {
     const condition = conditionOf(conditions, type);
-    return condition?.status === 'True' ? [condition] : [];
+    if (condition?.status !== 'True') return [];
+    return type === 'Held' ? holdsOf(condition, status?.holds) : [condition];
   });
   if (kind === 'KillSwitch') return bad;
   const ready = conditionOf(conditions, 'Ready');
-  const isHeld = bad.some(({ type }) => type === 'Held');
+  const isHeld = isTrue(conditions, 'Held');
   const isWrong = ready?.status === 'False' && !isHeld && !expectedReasons.has(ready.reason);
   return isWrong ? [...bad, ready] : bad;
+}
+
+/** Each hold since it began; whoever acknowledged one looks at it already. */
+function holdsOf(held: Bad, holds: readonly Hold[] | undefined): Bad[] {
+  if (holds === undefined) return [held];
+  return holds
+    .filter(({ acknowledged }) => acknowledged === undefined)
+    .map(({ reason, since }) => ({ type: 'Held', reason, lastTransitionTime: since }));
 }
 
 /** What a kill or a release hasn't reached, with the time at which it was asked for. */

@@ -155,13 +155,14 @@ const definitions = {
   attention: {
     type: 'gauge',
     name: 'attention_seconds',
-    help: 'Objects that somebody should look at, and for how long that has been so. Those that have waited longest; every replica reports them.',
+    help: 'Objects that somebody should look at, and for how long that has been so; of a hold, each reason that nobody has acknowledged. Those that have waited longest; every replica reports them.',
     labels: {
       kind: '`Workflow`, `AutomationIdentity`, `KillSwitch`',
       automation: '`namespace/name`',
       condition:
         'type of the condition that is bad: `Held`, `Ready`, `LimitBreached`, `RotationOverdue`, `ExcessPermissions`, `ReviewOverdue`, `EgressWidened`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
-      reason: 'reason of that condition; `NotYet` where no operator has worked on it yet',
+      reason:
+        'reason of that condition, of `Held` one entry of `status.holds`; `NotYet` where no operator has worked on it yet',
       team: '`spec.owner.team`',
       escalation: '`spec.owner.escalation`',
     },

@@ -285,6 +285,67 @@ it('holds what fails again and again, until a person acknowledges it', async () 
   expect(events).toHaveLength(1);
 });
 
+it('keeps since when something holds, and who knows of it, until that ends', async () => {
+  const mark = `${group}/acknowledge-hold`;
+  const holdsOf = async () => (await statusOf('unowned')).holds ?? [];
+  const unowned = (ticket: string, ...without: string[]): object => ({
+    apiVersion: `${group}/v1alpha1`,
+    kind: 'Workflow',
+    metadata: { name: 'unowned', namespace },
+    spec: {
+      owner: Object.fromEntries(Object.entries(owner).filter(([key]) => !without.includes(key))),
+      change: { ticket },
+      targets: [{ group: 'batch', kind: 'CronJob', name: 'unowned' }],
+    },
+  });
+  await controlPlane.apply([unowned('A-1', 'team', 'contact')]);
+  const held = await waitFor('the holds', async () => {
+    const holds = await holdsOf();
+    return holds.length === 2 ? holds : undefined;
+  });
+  expect(held.map(({ reason }) => reason)).toEqual(['OwnerMissing', 'IdentityMissing']);
+  const wide = ['get', 'awf/unowned', `-n=${namespace}`, '-o=wide'];
+  expect((await controlPlane.kubectl(wide)).stdout).toMatch(/HOLD.*\n.*Incomplete +OwnerMissing /);
+
+  const pipeline = `system:serviceaccount:${namespace}:pipeline`;
+  const refused = async (text: string, user = 'eve'): Promise<string> =>
+    annotate('unowned', `${mark}=${text}`, user);
+  expect(await refused('OwnerMissing: asked', pipeline)).toContain('a person does');
+  expect(await refused('asked')).toContain('write which hold');
+  expect(await refused('NotApproved: asked')).toContain('there is OwnerMissing, IdentityMissing');
+  expect(await refused('LimitBreached: fine')).toContain('which ends the hold');
+  expect(await annotate('unowned', `${group}/hold-acknowledged-by=bob`, 'eve')).toContain(
+    'stamped by admission',
+  );
+  expect(await refused('OwnerMissing: asked the team')).toBe('');
+  const known = await waitFor(
+    'the acknowledgement',
+    async () => (await holdsOf())[0]?.acknowledged,
+  );
+  expect(known).toMatchObject({ by: 'eve', reason: 'asked the team' });
+
+  operator?.kill();
+  await operator?.exited;
+  await controlPlane.apply([unowned('A-2', 'team')]);
+  operator = await startOperator({ kubeconfigPath, args: ['--leader-elect=false'] });
+  const later = await waitFor('another message of the same hold', async () => {
+    const holds = await holdsOf();
+    return holds[0]?.message === 'Missing spec.owner.team.' ? holds : undefined;
+  });
+  expect(later[0]).toMatchObject({ since: held[0]?.since, acknowledged: known });
+  expect(later[1]).toEqual(held[1]);
+  const { metadata } = (await getObject<Workflow>(controlPlane, 'awf', 'unowned', namespace)) ?? {};
+  expect(Object.keys(metadata?.annotations ?? {})).not.toContain(mark);
+
+  await controlPlane.apply([unowned('A-3')]);
+  await waitFor('the end of the hold', async () => (await holdsOf()).length === 1);
+  await controlPlane.apply([unowned('A-4', 'team')]);
+  const anew = await waitFor('the next hold', async () =>
+    (await holdsOf()).find(({ reason }) => reason === 'OwnerMissing'),
+  );
+  expect(anew.acknowledged).toBeUndefined();
+});
+
 it('engages the kill switch where that is asked for, and counts anew after its release', async () => {
   await controlPlane.apply([workflow('runaway', { maxRunsPerHour: 3, onBreach: 'Kill' })]);
   await breachOf('runaway', 'False');
