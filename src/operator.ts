@@ -43,6 +43,7 @@ import {
 } from './controllers/workflow-indexes.ts';
 import { namedPeersOf } from './guardrails/egress/named-peers.ts';
 import type { NamedPeers } from './guardrails/egress/rules.ts';
+import { driftMessage } from './evidence/operator-facts.ts';
 import { EvidenceRecorder } from './evidence/recorder.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
 import { foreignKinds, type ForeignKind } from './guardrails/kill-switch/foreign-kinds.ts';
@@ -119,7 +120,17 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     identity: `${config.instance}_${randomBytes(4).toString('hex')}`,
   });
   const leading = config.leaderElect ? guardedByLeadership(client, elector) : client;
-  const applier = new Applier({ client: leading });
+  const applier = new Applier({
+    client: leading,
+    onDrift: (drift) => {
+      metrics.countDriftRepair(drift.resource.kind);
+      const { namespace } = drift.object.metadata;
+      const { apiVersion, kind, name, uid } = drift.owner;
+      const about = { apiVersion, kind, metadata: { name, uid, ...(namespace && { namespace }) } };
+      events.warning(about, 'DriftRepaired', driftMessage(drift));
+      evidence?.drifted(drift);
+    },
+  });
   const statusWriter = new StatusWriter({ client: leading });
 
   const caches = createCaches({ client, logger, metrics }, config.clusterDns);

@@ -22,6 +22,7 @@ import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import type { KubeClient } from '../runtime/client.ts';
+import type { Drift } from '../runtime/drift.ts';
 import type { Change, Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import {
@@ -33,7 +34,7 @@ import {
   specFacts,
   specGone,
 } from './facts.ts';
-import { clusterFact, policyFacts, toldFact, type Told } from './operator-facts.ts';
+import { clusterFact, driftFact, policyFacts, toldFact, type Told } from './operator-facts.ts';
 import { egressFact, egressFacts, permissionFacts } from './right-facts.ts';
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { placeOf, type Place } from './drafts.ts';
@@ -106,6 +107,13 @@ export class EvidenceObserver {
   told(told: Told): void {
     const observation = toldFact(told, this.#options.clock());
     if (observation !== undefined) this.#options.log.observe(keyOf(told.about), observation);
+  }
+
+  /** An object of an automation that somebody changed, and that was repaired. */
+  drifted(drift: Drift): void {
+    const { name } = drift.owner;
+    const key = `${drift.object.metadata.namespace ?? ''}/${name}`;
+    this.#options.log.observe(key, driftFact(drift, this.#placeOf(key), this.#options.clock()));
   }
 
   /**

@@ -2,8 +2,9 @@ import type { KillSwitch } from '../api/kill-switch.ts';
 import { API_VERSION } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
+import type { Drift } from '../runtime/drift.ts';
 import { canonicalJson, sha256, type Json } from './canonical.ts';
-import { incidentOf, referenceTo, draftOf } from './drafts.ts';
+import { draftOf, incidentOf, referenceTo, type Place } from './drafts.ts';
 import { toldScope, type Fact, type Observation } from './observation.ts';
 
 /** What a controller told as an event, and no object keeps. */
@@ -53,6 +54,42 @@ export function toldFact({ about, reason, message }: Told, now: number): Observa
       },
     ],
   };
+}
+
+/**
+ * An object that somebody changed and the operator repaired. No object keeps that; the same change
+ * again within a while is one record.
+ *
+ * @param now milliseconds since the epoch
+ */
+export function driftFact(drift: Drift, place: Place, now: number): Observation {
+  const { resource, object, manager, changedAt, before, after } = drift;
+  const says: Json = [object.metadata.uid ?? '', manager, before, Math.floor(now / repeatMs)];
+  return {
+    facts: [
+      {
+        subject: `${toldScope}${sha256(canonicalJson(says)).slice(0, 16)}/`,
+        state: 'DriftRepaired',
+        draft: () =>
+          draftOf(place, {
+            action: 'DriftRepaired',
+            message: driftMessage(drift),
+            objects: [referenceTo(resource, object)],
+            details: {
+              changedBy: manager,
+              before,
+              after,
+              ...(changedAt !== undefined && { changedAt }),
+            },
+          }),
+      },
+    ],
+  };
+}
+
+/** For people. */
+export function driftMessage({ resource: { kind }, object, manager }: Drift): string {
+  return `${kind} ${object.metadata.name} was changed by ${manager}, and is again as it was planned.`;
 }
 
 /** Something of the operator itself. */

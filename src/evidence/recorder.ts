@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { KubeClient } from '../runtime/client.ts';
+import type { Drift } from '../runtime/drift.ts';
 import { Anchors } from './anchors.ts';
 import type { ChainLimits, Committed } from './chain-writer.ts';
 import type { Told } from './operator-facts.ts';
@@ -76,6 +77,11 @@ export class EvidenceRecorder {
   /** What a controller told as an event. Never throws. */
   told(told: Told): void {
     this.#observer.told(told);
+  }
+
+  /** An object that somebody changed was repaired. Never throws. */
+  drifted(drift: Drift): void {
+    this.#observer.drifted(drift);
   }
 
   /** @returns whether the KillSwitch may go: what it says stands in the log */

@@ -243,6 +243,12 @@ const definitions = {
     help: 'Kubernetes events that were not recorded: too many, or refused by the API server.',
     labels: {},
   },
+  driftRepairs: {
+    type: 'counter',
+    name: 'drift_repaired_total',
+    help: 'Objects of the operator that somebody else changed, and that were repaired.',
+    labels: { kind: '`ServiceAccount`, `Role`, `RoleBinding`, `NetworkPolicy`' },
+  },
   evidenceRecords: {
     type: 'counter',
     name: 'evidence_records_total',
@@ -348,6 +354,7 @@ export class Metrics {
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
   readonly #droppedEvents = this.#counter(definitions.droppedEvents);
+  readonly #driftRepairs = this.#counter(definitions.driftRepairs);
   readonly #evidenceRecords = this.#counter(definitions.evidenceRecords);
   readonly #evidenceFailures = this.#counter(definitions.evidenceFailures);
   readonly #evidencePending = this.#gauge(definitions.evidencePending);
@@ -567,6 +574,10 @@ export class Metrics {
   /** A Kubernetes event was not recorded. */
   countDroppedEvent(): void {
     this.#droppedEvents.inc();
+  }
+
+  countDriftRepair(kind: string): void {
+    this.#driftRepairs.inc({ kind });
   }
 
   countRecords(count: number): void {

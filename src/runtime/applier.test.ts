@@ -4,7 +4,8 @@ import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
 import type { KubeObject, NetworkPolicy, Role, RoleBinding, Secret } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import { Applier, ForeignObjectError } from './applier.ts';
-import { ApiServerClient } from './client.ts';
+import { ApiServerClient, type KubeClient } from './client.ts';
+import type { Drift } from './drift.ts';
 import { ApiError, isAlreadyExists, isConflict } from './errors.ts';
 import type { PooledKubeConfig } from './kube-config.ts';
 
@@ -346,6 +347,55 @@ describe('Applier.ensure with ifUnchanged', () => {
     const live = { ...object, metadata: versionless, data: {} };
     const failure = await failureOf(applier.ensure(secrets, secret, live, { ifUnchanged }));
     expect(failure).toBeInstanceOf(TypeError);
+  });
+});
+
+describe('what somebody else changed', () => {
+  const changed = (live: Role): Role =>
+    edited(live, (copy) => {
+      copy.rules = [{ apiGroups: ['*'], resources: ['*'], verbs: ['*'] }];
+      copy.metadata.managedFields = [
+        { manager: 'kubectl-edit', operation: 'Update', fieldsV1: { 'f:rules': {} } },
+      ];
+    });
+
+  test('is told once it is repaired, with who it was', async () => {
+    const drifts: Drift[] = [];
+    const client = new ApiServerClient({ kubeConfig, userAgent: 'test/1' });
+    const telling = new Applier({ client, onDrift: (drift) => drifts.push(drift) });
+    const { object } = await telling.ensure(roles, role, undefined);
+    const live = changed(object);
+    server.put(roles, live);
+    expect((await telling.ensure(roles, role, live)).action).toBe('updated');
+    expect(drifts).toMatchObject([{ manager: 'kubectl-edit', owner: { name: 'owner' } }]);
+    expect(drifts[0]?.before).not.toBe(drifts[0]?.after);
+    expect((stored('roles') as unknown as Role).rules).toEqual(role.rules);
+  });
+
+  test('is repaired where nobody can say who it was, or is asked to', async () => {
+    const drifts: Drift[] = [];
+    const client = new ApiServerClient({ kubeConfig, userAgent: 'test/1' });
+    const silent: Pick<KubeClient, 'get'> = {
+      get: () => Promise.reject(new ApiError('no', { status: 500 })),
+    };
+    const blind = new Proxy(client, {
+      get: (target, name) =>
+        name === 'get'
+          ? silent.get
+          : (Reflect.get(target, name) as unknown as () => void).bind(target),
+    });
+    for (const [using, options] of [
+      [blind, {}],
+      [client, { isChange: true }],
+    ] as const) {
+      server.remove(roles, 'billing/poster');
+      const telling = new Applier({ client: using, onDrift: (drift) => drifts.push(drift) });
+      const { object } = await telling.ensure(roles, role, undefined);
+      const live = changed(object);
+      server.put(roles, live);
+      expect((await telling.ensure(roles, role, live, options)).action).toBe('updated');
+    }
+    expect(drifts).toEqual([]);
   });
 });
 

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { KubeObject, ObjectMeta, OwnerReference, RoleBinding } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { KubeClient } from './client.ts';
+import { digestsOf, whoChanged, type Drift } from './drift.ts';
 import { ApiError, isAlreadyExists } from './errors.ts';
 
 /** An object of that name exists, and it isn't ours: it is left alone. */
@@ -26,7 +27,15 @@ export interface EnsureOptions {
    * `undefined`: for what mustn't be written twice, such as a generated value.
    */
   ifUnchanged?: boolean;
+  /** What differs is a change of the plan: nobody asks who else may have made the difference. */
+  isChange?: boolean;
   signal?: AbortSignal;
+}
+
+export interface ApplierOptions {
+  client: KubeClient;
+  /** Told of each object that somebody else changed and that was repaired. It must not throw. */
+  onDrift?: (drift: Drift) => void;
 }
 
 /** What became of one object. */
@@ -43,9 +52,11 @@ export interface Ensured<T extends KubeObject> {
  */
 export class Applier {
   readonly #client: KubeClient;
+  readonly #onDrift: ApplierOptions['onDrift'];
 
-  constructor({ client }: { client: KubeClient }) {
+  constructor({ client, onDrift }: ApplierOptions) {
     this.#client = client;
+    this.#onDrift = onDrift;
   }
 
   /**
@@ -155,12 +166,38 @@ export class Applier {
       uid,
       ...(options.ifUnchanged === true && resourceVersion !== undefined && { resourceVersion }),
     };
+    // Whoever changed it is forgotten with the repair.
+    const changed = await this.#whoChanged(resource, desired, live, options);
     try {
       const body = { ...desired, metadata };
       const object = await this.#client.apply(resource, body, signalOf(options));
+      const owner = controllerOf(desired);
+      if (changed !== undefined && owner !== undefined) {
+        this.#onDrift?.({ resource, object, owner, ...changed, ...digestsOf(desired, live) });
+      }
       return { action: 'updated', object };
     } catch (error) {
       throw isOtherUid(error) ? new ApiError(error.message, replaced) : error;
+    }
+  }
+
+  /** A repair doesn't depend on the answer. */
+  async #whoChanged(
+    resource: Resource,
+    desired: KubeObject,
+    live: KubeObject,
+    { isChange = false, ...options }: EnsureOptions,
+  ): Promise<ReturnType<typeof whoChanged>> {
+    if (this.#onDrift === undefined || isChange) return undefined;
+    try {
+      const stored = await this.#client.get(resource, live.metadata, {
+        ...signalOf(options),
+        metadataOnly: true,
+      });
+      const { uid, managedFields = [] } = stored?.metadata ?? {};
+      return uid === live.metadata.uid ? whoChanged(desired, live, managedFields) : undefined;
+    } catch {
+      return undefined;
     }
   }
 }

@@ -70,6 +70,16 @@ async function recorded(action: string, count = 1): Promise<EvidenceRecord[]> {
   });
 }
 
+async function policyName(): Promise<string> {
+  const policies = await listObjects<{ metadata: { name: string }; spec: { egress?: object[] } }>(
+    controlPlane,
+    'networkpolicies',
+    namespace,
+  );
+  const open = policies.find(({ spec: { egress = [] } }) => egress.length > 0);
+  return open?.metadata.name ?? '';
+}
+
 function doubled(texts: readonly string[]): string[] {
   return texts.filter((text, index) => texts.indexOf(text) !== index);
 }
@@ -113,6 +123,39 @@ describe('what happens to an automation', () => {
     });
     await kubectlOk(controlPlane, ['delete', 'awa', 'decision', `-n=${namespace}`], bob);
     await recorded('DecisionGone');
+  });
+
+  it('tells what somebody changed of the rights and the egress, and that it was repaired', async () => {
+    const patched: [string, string, object][] = [
+      ['role', 'invoice', [{ op: 'replace', path: '/rules', value: [] }]],
+      ['networkpolicy', await policyName(), [{ op: 'replace', path: '/spec/egress', value: [{}] }]],
+    ];
+    for (const [kind, name, patch] of patched) {
+      const by = ['--field-manager=somebody', '--type=json', `--patch=${JSON.stringify(patch)}`];
+      await kubectlOk(controlPlane, ['patch', kind, name, `-n=${namespace}`, ...by]);
+    }
+    const repairs = await recorded('DriftRepaired', 2);
+    for (const { actor, details = {}, objects = [], environment } of repairs) {
+      expect(actor.basis).toBe('operator');
+      expect(details['changedBy']).toBe('somebody');
+      expect(details['before']).not.toBe(details['after']);
+      expect(objects[0]?.uid).toBeDefined();
+      expect(environment).toBe('test');
+    }
+    const kinds = repairs.map(({ objects = [] }) => objects[0]?.kind ?? '');
+    expect(kinds.toSorted()).toEqual(['NetworkPolicy', 'Role']);
+    const pages = await Promise.all(
+      operators.map(async (operator) => (await fetch(operator.metricsUrl())).text()),
+    );
+    // Each was repaired once: nobody writes against anybody.
+    expect(pages.join()).toContain('automation_guardrails_drift_repaired_total{kind="Role"} 1');
+    const events = await listObjects<{ reason: string; note: string }>(
+      controlPlane,
+      'events.v1.events.k8s.io',
+      namespace,
+    );
+    const told = events.filter(({ reason }) => reason === 'DriftRepaired');
+    expect(told.map(({ note }) => note).join()).toContain('changed by somebody');
   });
 
   it('tells a kill and its release, each rung once, and by whom', async () => {

@@ -32,7 +32,11 @@ export async function closeEgress(
 ): Promise<string[]> {
   const named = live.filter(({ spec }) => namesPods(spec.podSelector));
   const closed = await forEachBounded(closedPolicies(workflow, named), 8, (policy) =>
-    applier.ensure(resources.networkPolicies, policy.desired, policy.live, { signal }),
+    applier.ensure(resources.networkPolicies, policy.desired, policy.live, {
+      signal,
+      // A kill waits for no answer that it has no use for.
+      isChange: true,
+    }),
   );
   const emptied = live.filter((policy) => !named.includes(policy));
   const removed = await forEachBounded(emptied, 8, (policy) =>
