@@ -44,6 +44,8 @@ export interface Config {
   evidenceRetentionMs: number;
   evidenceRequireExport: boolean;
   evidenceKeyRotationMs: number;
+  /** Base URL of an OTLP/HTTP receiver. */
+  evidenceOtlpEndpoint: string | undefined;
 }
 
 /** What the command line asks for: to run, or to print a text and end. */
@@ -106,6 +108,12 @@ function duration(leastMs: number, mostMs: number): z.ZodType<number, string> {
     return z.NEVER;
   });
 }
+
+const httpUrl = text.refine((value) => {
+  const url = URL.parse(value);
+  const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:';
+  return isHttp && url.username === '' && url.password === '';
+}, 'must be an http or https URL without a password');
 
 const boolean = z
   .enum(['true', 'false'], 'must be true or false')
@@ -248,6 +256,12 @@ const schema = z.object({
     default: '2160h',
     description: 'Age at which the key that signs evidence is replaced. Old public keys are kept.',
   }),
+  evidenceOtlpEndpoint: option(httpUrl.optional(), {
+    value: 'URL',
+    variable: 'OTEL_EXPORTER_OTLP_ENDPOINT',
+    description:
+      'OTLP receiver to which each record of evidence is sent, too, by HTTP with JSON; `/v1/logs` is appended. Without it, none. Headers, certificates and compression come from the other variables of the OpenTelemetry specification, such as `OTEL_EXPORTER_OTLP_HEADERS`.',
+  }),
 });
 
 type OptionName = keyof typeof schema.shape;
@@ -295,12 +309,13 @@ export function parseConfig(
 
   const { evidenceRetention, evidenceKeyRotation, ...parts } = parsed.data;
   const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parts;
-  const { kubeconfig, context, catalogue } = rest;
+  const { kubeconfig, context, catalogue, evidenceOtlpEndpoint } = rest;
   const config: Config = {
     ...rest,
     kubeconfig,
     context,
     catalogue,
+    evidenceOtlpEndpoint,
     instance,
     watchStaleAfterMs: watchStaleAfter,
     shutdownTimeoutMs: shutdownTimeout,

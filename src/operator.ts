@@ -163,6 +163,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           requireExport: config.evidenceRequireExport,
         },
         rotateKeyAfterMs: config.evidenceKeyRotationMs,
+        otlpEndpoint: config.evidenceOtlpEndpoint,
         clock,
       })
     : undefined;

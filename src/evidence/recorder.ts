@@ -8,13 +8,16 @@ import type { ChainLimits, Committed } from './chain-writer.ts';
 import type { Told } from './operator-facts.ts';
 import { EvidenceLog, type EvidenceMetrics } from './log.ts';
 import { EvidenceObserver, type EvidenceCaches } from './observer.ts';
+import { OtlpForwarder, type OtlpMetrics } from './otlp.ts';
 import { SigningKeys } from './signing-keys.ts';
 
 export interface EvidenceRecorderOptions {
   client: KubeClient;
   caches: EvidenceCaches;
   logger: Logger;
-  metrics: EvidenceMetrics;
+  metrics: EvidenceMetrics & OtlpMetrics;
+  /** Base URL of an OTLP receiver; absent: none. */
+  otlpEndpoint?: string | undefined;
   operatorNamespace: string;
   /** Name of this replica. */
   instance: string;
@@ -38,10 +41,22 @@ export class EvidenceRecorder {
   readonly #anchors: Anchors;
   readonly #keys: SigningKeys;
   readonly #observer: EvidenceObserver;
+  readonly #otlp: OtlpForwarder | undefined;
 
   constructor(options: EvidenceRecorderOptions) {
     const { client, caches, logger, metrics, operatorNamespace, limits, clock, instance } = options;
     this.#options = options;
+    this.#otlp =
+      options.otlpEndpoint === undefined
+        ? undefined
+        : new OtlpForwarder({
+            endpoint: options.otlpEndpoint,
+            logger,
+            metrics,
+            version: options.version,
+            instance,
+            namespace: operatorNamespace,
+          });
     this.#keys = new SigningKeys({
       client,
       namespace: operatorNamespace,
@@ -97,8 +112,9 @@ export class EvidenceRecorder {
       instance,
       version,
     });
+    await this.#otlp?.open();
     await Promise.all([this.#log.run(signal), this.#anchors.run(signal)]);
-    await this.#anchors.write(AbortSignal.timeout(2_000));
+    await Promise.all([this.#anchors.write(AbortSignal.timeout(2_000)), this.#otlp?.close()]);
   }
 
   /** Tells everything, and keeps what is kept in bounds, until the signal aborts. Of the leader. Never rejects. */
@@ -123,5 +139,6 @@ export class EvidenceRecorder {
     this.#anchors.note({ chain, incarnation }, head);
     // The same record for whoever reads the log stream, by the same hash.
     for (const { record, hash } of entries) logger.info('Evidence recorded', { hash, record });
+    this.#otlp?.forward(entries);
   }
 }

@@ -261,6 +261,12 @@ const definitions = {
     help: 'Writes of evidence that failed, and are tried again.',
     labels: {},
   },
+  evidenceForwarded: {
+    type: 'counter',
+    name: 'evidence_otlp_records_total',
+    help: 'Records of evidence for the OTLP receiver, by what became of them.',
+    labels: { result: '`sent`, `dropped` (it was too slow, or refused them)' },
+  },
   evidencePending: {
     type: 'gauge',
     name: 'evidence_pending',
@@ -357,6 +363,7 @@ export class Metrics {
   readonly #driftRepairs = this.#counter(definitions.driftRepairs);
   readonly #evidenceRecords = this.#counter(definitions.evidenceRecords);
   readonly #evidenceFailures = this.#counter(definitions.evidenceFailures);
+  readonly #evidenceForwarded = this.#counter(definitions.evidenceForwarded);
   readonly #evidencePending = this.#gauge(definitions.evidencePending);
 
   constructor({ version = 'unknown' }: MetricsOptions = {}) {
@@ -586,6 +593,14 @@ export class Metrics {
 
   countEvidenceFailure(): void {
     this.#evidenceFailures.inc();
+  }
+
+  countForwarded(count: number): void {
+    this.#evidenceForwarded.inc({ result: 'sent' }, count);
+  }
+
+  countNotForwarded(count: number): void {
+    this.#evidenceForwarded.inc({ result: 'dropped' }, count);
   }
 
   setEvidencePending(count: number): void {

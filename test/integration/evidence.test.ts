@@ -7,6 +7,7 @@ import { clusterChain, segmentName, type EvidenceSegment } from '../../src/api/e
 import { annotation, label } from '../../src/api/names.ts';
 import { resources } from '../../src/api/resources.ts';
 import { run } from '../../src/cli/run.ts';
+import { startOtlpReceiver, type OtlpReceiver } from '../evidence/otlp-receiver.ts';
 import { ChainWriter } from '../../src/evidence/chain-writer.ts';
 import { publicKeyOf } from '../../src/evidence/head.ts';
 import type { EvidenceRecord } from '../../src/evidence/record.ts';
@@ -34,17 +35,21 @@ let kubeconfigPath: string;
 let kubeConfig: PooledKubeConfig;
 let client: ApiServerClient;
 let operators: OperatorProcess[] = [];
+let receiver: OtlpReceiver;
 
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   kubeconfigPath = await installGuardrails(controlPlane);
   kubeConfig = new PooledKubeConfig().load({ kubeconfig: kubeconfigPath });
   client = new ApiServerClient({ kubeConfig, userAgent: 'test' });
-  operators = await startReplicas({ kubeconfigPath });
+  receiver = await startOtlpReceiver();
+  const args = [`--evidence-otlp-endpoint=${receiver.endpoint}`];
+  operators = await startReplicas({ kubeconfigPath, args });
 });
 
 afterAll(async () => {
   await Promise.all(operators.map((operator) => operator.stop()));
+  await receiver?.stop();
   await kubeConfig?.closeConnections();
   await controlPlane?.stop();
 });
@@ -277,6 +282,21 @@ describe('what happens to an automation', () => {
     for (const value of values.filter(({ length }) => length > 8)) {
       expect(text.includes(value)).toBe(false);
     }
+  });
+
+  it('is told to the log stream and over OTLP, too, each record by its hash', async () => {
+    const entries = (await segmentsOf(namespace)).flatMap(({ spec }) => spec.records);
+    expect(entries.length).toBeGreaterThan(10);
+    const lines = operators
+      .flatMap(({ logs }) => logs)
+      .filter((line) => line.includes('"Evidence recorded"'))
+      .map((line) => JSON.parse(line) as { hash: string; record: string });
+    const streamed = new Map(lines.map(({ hash, record }) => [hash, record]));
+    for (const { hash, record } of entries) expect(streamed.get(hash)).toBe(record);
+    await waitFor('the receiver to have them', () => {
+      const bodies = new Set(receiver.received.map(({ body }) => body.stringValue));
+      return Promise.resolve(entries.every(({ record }) => bodies.has(record)));
+    });
   });
 
   it('changes while the leader is killed', async () => {

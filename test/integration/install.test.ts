@@ -167,6 +167,8 @@ describe('the values of the chart', () => {
       '--set-json=networkPolicy.metricsFrom=[{"namespaceSelector":{}}]',
       '--set=prometheusRule.enabled=true,prometheusRule.runbookBaseUrl=https://wiki.example.com/ag/',
       '--set=priorityClassName=system-cluster-critical,podLabels.a=b,podAnnotations.c=d',
+      '--set=otlp.endpoint=http://collector.monitoring:4318',
+      '--set-json=otlp.to=[{"namespaceSelector":{}}]',
     );
     expect(code, output).toBe(0);
     const all = objectsOf(output);
@@ -190,12 +192,14 @@ describe('the values of the chart', () => {
           ports: [{ port: 443 }, { port: 6443 }],
           to: [{ ipBlock: { cidr: '10.0.0.1/32' } }],
         },
+        { ports: [{ port: 4_318 }], to: [{ namespaceSelector: {} }] },
       ],
     });
     expect(output).toContain(
       'runbook_url: https://wiki.example.com/ag/docs/runbooks/fence-not-in-force.md',
     );
     expect(output).toContain('priorityClassName: "system-cluster-critical"');
+    expect(output).toContain('value: "http://collector.monitoring:4318"');
     const { spec } = all.find(({ kind }) => kind === 'Deployment') as unknown as {
       spec: { template: { metadata: object } };
     };
