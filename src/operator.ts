@@ -36,12 +36,16 @@ import {
 import { WorkflowApprovals, workflowOfApproval } from './controllers/workflow-approval.ts';
 import { quorumOf } from './guardrails/approval/plan.ts';
 import {
+  hostsToResolve,
   peerNamespaces,
   policyIndexes,
   projectPolicy,
+  usesHosts,
   usesKubeAPI,
 } from './controllers/workflow-indexes.ts';
-import { namedPeersOf } from './guardrails/egress/named-peers.ts';
+import { askDns, HostResolver } from './guardrails/egress/host-resolver.ts';
+import { PlugInPolicies, plugInKeys, plugInKinds } from './guardrails/egress/plug-in-policies.ts';
+import { isOfCluster, namedPeersOf } from './guardrails/egress/named-peers.ts';
 import type { NamedPeers } from './guardrails/egress/rules.ts';
 import { driftMessage } from './evidence/operator-facts.ts';
 import { EvidenceRecorder } from './evidence/recorder.ts';
@@ -76,6 +80,7 @@ import {
   type ListWatchOptions,
 } from './runtime/list-watch.ts';
 import { mergeStores } from './runtime/merged-store.ts';
+import { OptionalWatch } from './runtime/optional-watch.ts';
 import { OperatorHost } from './runtime/operator-host.ts';
 import { StatusWriter } from './runtime/status-writer.ts';
 import { version } from './version.ts';
@@ -168,6 +173,13 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       })
     : undefined;
 
+  const plugIn = new PlugInPolicies(caches.plugIn);
+  const hosts = new HostResolver({
+    ask: askDns(),
+    isRefused: (address) => isOfCluster(namedPeersIn(caches), address),
+    logger,
+    clock,
+  });
   const revokedTokens = new RevokedTokens({ clock });
   const mutation = new Mutation({
     client: killClient,
@@ -286,6 +298,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       pods: caches.pods.store,
       labelsPods: () => mutation.isInForce,
       namedPeers: () => namedPeersIn(caches),
+      plugIn,
+      hosts,
       goneRuns,
       clock,
     }),
@@ -351,6 +365,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metrics,
     mutation,
     evidence,
+    hosts,
   });
   metrics.observe({
     clock,
@@ -399,7 +414,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           const recording = new AbortController();
           // Readiness doesn't wait for those that a kill doesn't need.
           const watches = Promise.all(
-            [...caches.all, ...caches.optional, policies].map((cache) =>
+            [...caches.all, ...caches.optional, ...caches.plugIn, policies].map((cache) =>
               cache.run(watching.signal),
             ),
           );
@@ -479,7 +494,11 @@ function createCaches(
   };
   const caches = {
     workflows: watch(resources.workflows, {
-      indexes: { ...byNamespace.indexes, peerNamespace: peerNamespaces },
+      indexes: {
+        ...byNamespace.indexes,
+        peerNamespace: peerNamespaces,
+        resolvedHost: hostsToResolve,
+      },
     }),
     identities: watch(resources.automationIdentities, byNamespace),
     killSwitches: watch(resources.killSwitches),
@@ -547,10 +566,20 @@ function createCaches(
   };
   const { workloads, approvals, accessReviews, clusterKillSwitches, ...needed } = caches;
   const forKills: Cache[] = [...Object.values(needed), ...workloads];
+  const plugIn = plugInKinds.map(
+    ({ resource }) =>
+      new OptionalWatch({
+        ...shared,
+        resource,
+        create: () => watch(resource, { ...managed, indexes: { workflow: plugInKeys } }),
+      }),
+  );
   return {
     ...caches,
     ...cluster,
     peers,
+    /** Kinds of policies that only some network plug-ins bring. */
+    plugIn,
     /** What a kill needs. It waits for nothing else, such as a kind that isn't installed yet. */
     forKills,
     all: [...forKills, approvals, accessReviews, clusterKillSwitches],
@@ -687,6 +716,7 @@ function wireLed(
     metrics,
     mutation,
     evidence,
+    hosts,
   }: {
     identity: Controller;
     workflow: Controller;
@@ -695,6 +725,7 @@ function wireLed(
     metrics: Metrics;
     mutation: Mutation;
     evidence: EvidenceRecorder | undefined;
+    hosts: HostResolver;
   },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
@@ -779,6 +810,15 @@ function wireLed(
       }
     });
   }
+  hosts.onChange((host) =>
+    enqueueAll(workflow, workflows.store.byIndex('resolvedHost', host).map(keyOf)),
+  );
+  for (const cache of caches.plugIn) {
+    cache.onChange(({ object }) => enqueueAll(workflow, plugInKeys(object)));
+    cache.onServed(() =>
+      enqueueAll(workflow, [...workflows.store.list()].filter(usesHosts).map(keyOf)),
+    );
+  }
   for (const cache of caches.workloads) {
     cache.onChange((change) => {
       const keys = workflowKeysFor.workload(change, workflows.store);
@@ -821,10 +861,15 @@ function approvalKeys({ workflows, approvals }: Caches): Iterable<string> {
 const knownWithinMs = 5_000;
 
 /** Until named peers were looked up and admission was asked what it does, or the time is over. */
-async function lookedUp({ peers }: Caches, mutation: Mutation, signal: AbortSignal): Promise<void> {
+async function lookedUp(
+  { peers, plugIn }: Caches,
+  mutation: Mutation,
+  signal: AbortSignal,
+): Promise<void> {
   const all = Promise.all([
     mutation.ask(signal),
     ...Object.values(peers).map((cache) => cache.whenSynced()),
+    ...plugIn.map((cache) => cache.whenKnown()),
   ]);
   await Promise.race([
     all.catch(() => undefined),

@@ -55,6 +55,7 @@ function keepChildren(): AdmissionObject[] {
       resources.roles,
       resources.roleBindings,
       resources.networkPolicies,
+      resources.ciliumNetworkPolicies,
     ].map((resource) => rule(resource, operations)),
     objectSelector: { matchLabels: { [label.managedBy]: MANAGED_BY } },
     variables: {

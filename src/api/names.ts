@@ -153,6 +153,8 @@ export const annotation = {
    * by them stays while they can't be looked up.
    */
   namedPeers: `${GROUP}/named-peers`,
+  /** On an object of ours that has no namespace: UID of what it was made for. */
+  ownerUid: `${GROUP}/owner-uid`,
   /** On an EvidenceSegment: hash of its last record, set by whoever took a copy of it elsewhere. */
   exported: `${GROUP}/exported`,
   /** On a consumer's pod template: RFC 3339 time of the rotation that restarted it. */

@@ -161,6 +161,53 @@ export interface NetworkPolicy extends KubeObject {
   };
 }
 
+export interface CiliumPortRule {
+  ports: { port: string; endPort?: number; protocol: string }[];
+  rules?: { dns: { matchPattern: string }[] };
+}
+
+/** Of `cilium.io/v2`, as far as we write it. */
+export interface CiliumNetworkPolicy extends KubeObject {
+  spec: {
+    endpointSelector: LabelSelector;
+    egress?: {
+      toFQDNs?: { matchName?: string; matchPattern?: string }[];
+      toEndpoints?: LabelSelector[];
+      toCIDR?: string[];
+      toPorts?: CiliumPortRule[];
+    }[];
+    egressDeny?: { toEntities?: string[]; toCIDR?: string[] }[];
+    ingressDeny?: { fromEntities: string[] }[];
+  };
+}
+
+type ClusterNetworkPolicyPort = {
+  destinationPort: { number: number } | { range: { start: number; end: number } };
+};
+
+export type ClusterNetworkPolicyProtocol =
+  | { tcp: ClusterNetworkPolicyPort }
+  | { udp: ClusterNetworkPolicyPort }
+  | { sctp: ClusterNetworkPolicyPort };
+
+export interface ClusterNetworkPolicyRule {
+  action: 'Accept' | 'Deny' | 'Pass';
+  name?: string;
+  to: { networks?: string[]; domainNames?: string[] }[];
+  protocols?: ClusterNetworkPolicyProtocol[];
+}
+
+/** Of `policy.networking.k8s.io/v1alpha2`, as far as we write it. */
+export interface ClusterNetworkPolicy extends KubeObject {
+  spec: {
+    tier: 'Admin' | 'Baseline';
+    priority: number;
+    subject: { pods: { namespaceSelector: LabelSelector; podSelector: LabelSelector } };
+    egress?: ClusterNetworkPolicyRule[];
+    ingress?: { action: 'Deny'; name?: string; from: { namespaces: LabelSelector }[] }[];
+  };
+}
+
 export interface Service extends KubeObject {
   spec?: {
     type?: string;

@@ -1,4 +1,6 @@
 import type {
+  CiliumNetworkPolicy,
+  ClusterNetworkPolicy,
   EndpointSlice,
   ConfigMap,
   KubeObject,
@@ -110,6 +112,20 @@ export const resources = {
     'v1',
     'NetworkPolicy',
     'networkpolicies',
+  ),
+  /** Of other projects; they may not be installed. */
+  ciliumNetworkPolicies: defineResource<CiliumNetworkPolicy>(
+    'cilium.io',
+    'v2',
+    'CiliumNetworkPolicy',
+    'ciliumnetworkpolicies',
+  ),
+  clusterNetworkPolicies: defineResource<ClusterNetworkPolicy>(
+    'policy.networking.k8s.io',
+    'v1alpha2',
+    'ClusterNetworkPolicy',
+    'clusternetworkpolicies',
+    false,
   ),
   services: defineResource<Service>('', 'v1', 'Service', 'services'),
   endpointSlices: defineResource<EndpointSlice>(

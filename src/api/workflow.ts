@@ -120,11 +120,12 @@ const peerFields = {
   ).optional(),
 };
 
-function peerRules(what: string): readonly ValidationRule[] {
+function peerRules(what: string, ...others: readonly string[]): readonly ValidationRule[] {
+  const fields = ['cidr', 'namespace', 'peer', ...others];
   return [
     {
-      rule: '[has(self.cidr), has(self.namespace), has(self.peer)].filter(named, named).size() == 1',
-      message: `an ${what} entry names exactly one peer: either cidr, or namespace (with or without podSelector), or peer; write one entry for each peer`,
+      rule: `[${fields.map((field) => `has(self.${field})`).join(', ')}].filter(named, named).size() == 1`,
+      message: `an ${what} entry names exactly one peer: either cidr, or namespace (with or without podSelector), or ${['peer', ...others].join(', or ')}; write one entry for each peer`,
     },
     {
       rule: '!has(self.podSelector) || has(self.namespace)',
@@ -146,12 +147,34 @@ function peerRules(what: string): readonly ValidationRule[] {
   ];
 }
 
+/** DNS name of at least two labels in lower case; one `*` may stand for whatever is before them. */
+const hostPattern =
+  '^([*][.])?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])+[a-z]([-a-z0-9]{0,61}[a-z0-9])$';
+
 const egressEntry = z
   .object({
     ...peerFields,
+    host: z
+      .string()
+      .min(1)
+      .max(253)
+      .optional()
+      .meta({
+        description:
+          'DNS name of a destination outside of the cluster, such as `api.example.com`, or `*.example.com` for the names with one label more (by ClusterNetworkPolicies: one or more). It takes a network plug-in that knows names, or `resolve`. Exactly one of `cidr`, `namespace`, `host` and `peer`.',
+        ...rules({
+          rule: `self.matches('${hostPattern}') && !self.matches('[.](svc|local|localhost)$')`,
+          message:
+            "host must be a DNS name outside of the cluster in lower case, such as 'api.example.com' or '*.example.com', without a dot at its end: write other scripts as punycode ('xn--…'), addresses as cidr, and what runs in the cluster as namespace",
+        }),
+      }),
+    resolve: z.boolean().optional().meta({
+      description:
+        'Where no network plug-in knows names, the operator looks the addresses of `host` up and allows those. Who shares an address with it, as on a content delivery network, is allowed, too. Without it, the Workflow is held there.',
+    }),
     peer: z.enum(['KubeAPI', 'DNS', 'SameNamespace']).optional().meta({
       description:
-        "Something whose addresses the operator looks up and follows: `KubeAPI`, the cluster's API server; `DNS`, the cluster's DNS, which every automation reaches anyway; `SameNamespace`, all pods of the Workflow's namespace. Exactly one of `cidr`, `namespace` and `peer`.",
+        "Something whose addresses the operator looks up and follows: `KubeAPI`, the cluster's API server; `DNS`, the cluster's DNS, which every automation reaches anyway; `SameNamespace`, all pods of the Workflow's namespace. Exactly one of `cidr`, `namespace`, `host` and `peer`.",
     }),
     ports: z.array(egressPort).min(1).max(32).optional().meta({
       description:
@@ -163,7 +186,12 @@ const egressEntry = z
   .meta({
     description: 'A destination that the automation may reach.',
     ...rules(
-      ...peerRules('egress'),
+      ...peerRules('egress', 'host'),
+      {
+        rule: "!has(self.resolve) || !self.resolve || (has(self.host) && !self.host.startsWith('*'))",
+        message:
+          "resolve needs host beside it, and one without '*': there is no way to look up every name below another",
+      },
       {
         rule: "!has(self.ports) || !has(self.peer) || self.peer == 'SameNamespace'",
         message: 'peer KubeAPI and peer DNS bring their own ports: leave ports out',
@@ -339,6 +367,22 @@ export const workflowStatusSchema = z
       description:
         'The last result of `kubectl guardrails probe`: a pod of the automation tried a destination that is allowed, and one that is not.',
     }),
+    resolvedHosts: z
+      .array(
+        z
+          .object({
+            host: z.string().max(253).meta({ description: 'The name.' }),
+            addresses: count('Addresses that are allowed for it.'),
+            lastChanged: time('When these last changed.').exactOptional(),
+          })
+          .meta({ description: 'A host that the operator looks up.' }),
+      )
+      .max(128)
+      .exactOptional()
+      .meta({
+        description: 'Hosts of `spec.egress` whose addresses the operator looks up.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
     runs: runsStatusSchema.exactOptional(),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });

@@ -167,6 +167,22 @@ export const conditionsPage: ConditionsPage = {
       "kind": "Workflow",
       "condition": "Held",
       "status": "True",
+      "reason": "HostsNotSupported",
+      "meaning": "spec.egress has hosts, and no kind of policy that knows names is served here, or it isn't known yet. The message names them.",
+      "action": "List their networks as cidr, or add resolve: true to have the operator look their addresses up. See hosts."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "TooManyHosts",
+      "meaning": "A ClusterNetworkPolicy has room for 24 sets of ports with 25 hosts each, and spec.egress needs more.",
+      "action": "Give entries the same ports, or split the Workflow."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
       "reason": "LimitBreached",
       "meaning": "A limit is breached, and onBreach is Hold: no new run starts.",
       "action": "See LimitBreached."
@@ -266,6 +282,22 @@ export const conditionsPage: ConditionsPage = {
       "reason": "PeersUnknown",
       "meaning": "The addresses of a named peer can't be looked up. Those that were last known stay, and no others are allowed.",
       "action": "See that the operator may list and watch Services and EndpointSlices, and that default/kubernetes and the Service of --cluster-dns (kube-system/kube-dns) exist."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "False",
+      "reason": "HostsUnresolved",
+      "meaning": "A host that the operator looks up has no answer, or one that leads inside. The addresses that were last known stay, and no others are allowed. The message says which, and why.",
+      "action": "See that the operator reaches a DNS that knows the name. What is inside is listed as cidr or namespace."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "EgressDeclared",
+      "status": "False",
+      "reason": "ResolvingHosts",
+      "meaning": "A host is being looked up for the first time.",
+      "action": "Nothing; it takes a moment."
     },
     {
       "kind": "Workflow",

@@ -150,13 +150,15 @@ function egress(workflow: Workflow | undefined): string[] {
 function destination({
   cidr,
   except = [],
+  host,
   namespace,
+  peer: named,
   podSelector,
   ports,
   reason,
 }: EgressEntry): string {
   const labels = Object.entries(podSelector?.matchLabels ?? {}).map(([k, v]) => `${k}=${v}`);
-  const peer = cidr ?? `pods of namespace ${namespace ?? ''}`;
+  const peer = cidr ?? host ?? named ?? `pods of namespace ${namespace ?? ''}`;
   const narrowed = [
     ...(except.length > 0 ? [`except ${except.join(', ')}`] : []),
     ...(labels.length > 0 ? [`with ${labels.join(', ')}`] : []),

@@ -6,6 +6,12 @@ import { declaredFinding } from '../guardrails/egress/findings.ts';
 import { lastKnown } from '../guardrails/egress/named-peers.ts';
 import { planEgress, type EgressPlan } from '../guardrails/egress/plan.ts';
 import { hasOwnPodLabels } from '../guardrails/egress/pod-selector.ts';
+import {
+  planPlugIn,
+  type PlugInKind,
+  type PlugInPlan,
+  type PlugInPolicy,
+} from '../guardrails/egress/plug-in.ts';
 import { enforcedFinding } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { widenedBy, widenedFinding, type Widening } from '../guardrails/egress/widened.ts';
@@ -29,6 +35,10 @@ export interface Observation extends WorkflowView {
   isCertain: boolean;
   /** What could be looked up of named peers. */
   named: NamedPeers;
+  /** Policies of the network plug-in's own kind, ours by their controller. */
+  plugIn: readonly PlugInPolicy[];
+  /** The kind that these are written in; `undefined` where it isn't known (yet). */
+  plugInKind: PlugInKind | 'None' | undefined;
   /** The last result of a pod that tried whether policies are enforced. */
   probe: EgressProbe | undefined;
   approval: ApprovalState;
@@ -36,18 +46,37 @@ export interface Observation extends WorkflowView {
 
 /** @returns `undefined` where the spec can't be read: then nothing is changed */
 export function planOf(view: Observation, missing: readonly Problem[]): EgressPlan | undefined {
-  const { workflow, spec, targets, namespace, policies, allowlist, named } = view;
+  const { workflow, spec, targets, namespace, policies, allowlist, hosts } = view;
   if (spec === undefined) return undefined;
   return planEgress({
     workflow,
-    entries: allowlist.egress,
+    entries: hosts.others,
     ingress: allowlist.ingress,
-    named,
+    named: { ...view.named, hosts: hosts.resolved },
     workloads: [
       ...view.foundByOwnLabels,
       ...(view.isCertain ? [] : targets.runs.filter(hasOwnPodLabels)),
     ],
     live: policies,
+    isWithheld: isWithheld(view, missing),
+    isClosed: isEgressClosed(view),
+    isGuarded: isGuarded(namespace),
+  });
+}
+
+/** @returns `undefined` where the spec, or the kind, isn't known: then nothing is changed */
+export function planOfPlugIn(
+  view: Observation,
+  missing: readonly Problem[],
+): PlugInPlan | undefined {
+  const { workflow, spec, namespace, hosts, named, plugIn, plugInKind } = view;
+  if (spec === undefined || plugInKind === undefined || plugInKind === 'None') return undefined;
+  return planPlugIn({
+    kind: plugInKind,
+    workflow,
+    entries: hosts.byPlugIn,
+    dns: named.DNS ?? [],
+    live: plugIn,
     isWithheld: isWithheld(view, missing),
     isClosed: isEgressClosed(view),
     isGuarded: isGuarded(namespace),
@@ -75,6 +104,8 @@ export function egressFindings(
       sources: ingress.length,
       expired,
       unknownPeers: unknownPeers(view),
+      unresolved: view.hosts.unresolved,
+      pending: view.hosts.pending,
       isWithheld: isWithheld(view, missing),
       isClosed: isEgressClosed(view),
       problems: [...missing, ...problems],

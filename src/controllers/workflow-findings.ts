@@ -22,6 +22,7 @@ import {
   type Transition,
 } from '../guardrails/requirements.ts';
 import { clip, some } from '../guardrails/wording.ts';
+import type { HostsView } from './workflow-hosts.ts';
 import { idOf, type Targets } from './workflow-targets.ts';
 
 /** What is known of a Workflow and of what it depends on. */
@@ -36,6 +37,8 @@ export interface WorkflowView {
   isLabelled: boolean;
   /** What of the spec's allowlist is in force. */
   allowlist: Allowlist;
+  /** How hosts of it are allowed. */
+  hosts: HostsView;
   /** `undefined` where it isn't known (yet). */
   namespace: Namespace | undefined;
   /** The AutomationIdentity of the same name. */
@@ -60,6 +63,7 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     targetRunsAsAnother,
     ({ foundByOwnLabels }) => whatEgressMisses(foundByOwnLabels),
     ({ allowlist }) => allowlist.problems,
+    ({ hosts }) => hosts.problems,
     ({ approved }) => notApproved(approved),
     ({ workflow, ledger }) => limitBreached(workflow, ledger),
   ];
@@ -258,7 +262,11 @@ function engagement({ metadata, spec }: KillSwitch): string {
 }
 
 /** Reasons whose message is told anew when it changes. */
-const renewed: ReadonlySet<string> = new Set(['EntriesExpired', 'PoliciesOfOthers']);
+const renewed: ReadonlySet<string> = new Set([
+  'EntriesExpired',
+  'HostsUnresolved',
+  'PoliciesOfOthers',
+]);
 
 /** What changed since the conditions that stood before, as events tell it. */
 export function transitionsOf(view: WorkflowView, findings: readonly Finding[]): Transition[] {
@@ -292,7 +300,7 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
       }
       case 'EgressDeclared':
         // What else there is to say of it, Ready and Held say.
-        if (reason !== 'EntriesExpired' && reason !== 'PeersUnknown') return [];
+        if (!['EntriesExpired', 'PeersUnknown', 'HostsUnresolved'].includes(reason)) return [];
         return [{ type: 'warning', reason, message }];
       case 'EgressEnforced':
         if (status === 'Unknown') return [];

@@ -59,6 +59,19 @@ export function usesKubeAPI(workflow: Workflow): boolean {
   return entriesOf(workflow).some((entry) => fieldOf(entry, 'peer') === 'KubeAPI');
 }
 
+/** Hosts that the allowlist of a Workflow has the operator look up, for an index. */
+export function hostsToResolve(workflow: Workflow): string[] {
+  const hosts = entriesOf(workflow).flatMap((entry) =>
+    fieldOf(entry, 'resolve') === true ? [fieldOf(entry, 'host')] : [],
+  );
+  return [...new Set(hosts)].filter((host) => typeof host === 'string');
+}
+
+/** Whether the allowlist of a Workflow names a host. */
+export function usesHosts(workflow: Workflow): boolean {
+  return entriesOf(workflow).some((entry) => fieldOf(entry, 'host') !== undefined);
+}
+
 /** Total: it takes whatever the API server has stored. */
 function entriesOf({ spec }: Workflow): unknown[] {
   return ['egress', 'ingress'].flatMap((field) => {

@@ -7,6 +7,14 @@ import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { workloadKinds, workloadResources, type Workload } from '../api/workload.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
+import { HostResolver } from '../guardrails/egress/host-resolver.ts';
+import {
+  PlugInPolicies,
+  plugInKeys,
+  plugInKinds,
+  type PlugInCache,
+} from '../guardrails/egress/plug-in-policies.ts';
+import type { PlugInPolicy } from '../guardrails/egress/plug-in.ts';
 import { GoneRuns } from '../guardrails/limits/gone-runs.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
@@ -40,6 +48,12 @@ class Cluster {
   readonly held = new Map<string, string>();
   labelsPods: boolean | undefined = true;
   namedPeers: NamedPeers = {};
+  /** Kinds of policies that the network plug-in brings. */
+  served: readonly string[] | undefined = [];
+  /** What the DNS answers. */
+  readonly dns = new Map<string, readonly string[] | Error>();
+  lookedUp = Promise.withResolvers<void>();
+  hosts = this.resolver();
   readonly breaches: string[] = [];
   readonly goneRuns = new GoneRuns();
   readonly #controller: WorkflowController;
@@ -83,9 +97,54 @@ class Cluster {
       }),
       labelsPods: () => this.labelsPods,
       namedPeers: () => this.namedPeers,
+      plugIn: new PlugInPolicies(plugInKinds.map(({ resource }) => this.#cacheOf(resource))),
+      hosts: { look: (host, before) => this.hosts.look(host, before) },
       goneRuns: this.goneRuns,
       clock: () => this.now,
     });
+  }
+
+  /** One of a process that has just started. */
+  resolver(): HostResolver {
+    const resolver = new HostResolver({
+      ask: async (host, family) => {
+        const answer = this.dns.get(host) ?? [];
+        if (answer instanceof Error) throw answer;
+        return answer
+          .filter((address) => address.includes(':') === (family === 6))
+          .map((address) => ({ address, ttl: 60 }));
+      },
+      isRefused: () => false,
+      logger: silentLogger(),
+      clock: () => this.now,
+    });
+    resolver.onChange(() => this.lookedUp.resolve());
+    return resolver;
+  }
+
+  /** Asks for what is due, waits for the answer, and works on it. */
+  async resolve(): Promise<string[]> {
+    this.lookedUp = Promise.withResolvers();
+    const { writes } = await this.reconcile();
+    await this.lookedUp.promise;
+    return [...writes, ...(await this.reconcile()).writes];
+  }
+
+  #cacheOf(resource: Resource<PlugInPolicy>): PlugInCache {
+    const store = this.client.storeOf(resource, { workflow: plugInKeys });
+    const isServed = (): boolean | undefined => this.served?.includes(resource.kind);
+    return {
+      resource,
+      get isServed() {
+        return isServed();
+      },
+      hasSynced: true,
+      byIndex: (index, value) => store.byIndex(index, value),
+    };
+  }
+
+  plugIn(resource: Resource<PlugInPolicy>): PlugInPolicy[] {
+    return this.client.all(resource);
   }
 
   /** Everything that a Workflow needs. */
@@ -739,6 +798,161 @@ describe('a stopped Workflow', () => {
     expect(await cluster.reconcile()).toEqual({ result: {}, writes: ['patch Workflow'] });
     expect(cluster.workflow.status?.targets).toMatchObject({ running: 0, stopped: 2 });
     expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
+  });
+});
+
+describe('a Workflow with hosts', () => {
+  const host = {
+    host: 'api.example.com',
+    ports: [{ port: 443, protocol: 'TCP' as const }],
+    reason: 'API',
+  };
+  const looked = { ...host, resolve: true };
+  const [ciliumKind, clusterKind] = plugInKinds.map(({ resource }) => resource);
+  const cilium = (): PlugInPolicy[] => (ciliumKind === undefined ? [] : cluster.plugIn(ciliumKind));
+  const admin = (): PlugInPolicy[] =>
+    clusterKind === undefined ? [] : cluster.plugIn(clusterKind);
+  const addresses = (): unknown[] =>
+    cluster.policies.flatMap(({ spec }) =>
+      (spec.egress ?? []).slice(1).map(({ to }) => to?.map(({ ipBlock }) => ipBlock?.cidr)),
+    );
+
+  beforeEach(() => cluster.provision());
+
+  it('is held where no policy knows names, and says what to do', async () => {
+    cluster.declare({ ...complete, egress: [host] });
+    await cluster.reconcile();
+    expect(cluster.condition('Held')).toMatchObject({ reason: 'HostsNotSupported' });
+    expect(cluster.condition('Held')?.message).toContain('add resolve: true');
+    cluster.served = undefined;
+    await cluster.reconcile();
+    expect(cluster.condition('Held')?.message).toContain("It isn't known");
+  });
+
+  it.each([
+    ['CiliumNetworkPolicy', cilium],
+    ['ClusterNetworkPolicy', admin],
+  ])('has them by a %s, which denies at a kill and goes with the last host', async (kind, live) => {
+    cluster.served = [kind];
+    cluster.declare({ ...complete, egress: [looked] });
+    const { writes } = await cluster.reconcile();
+    // What allows stands before the NetworkPolicy changes.
+    expect(writes).toEqual([`create ${kind}`, 'create NetworkPolicy', 'patch Workflow']);
+    expect(JSON.stringify(live())).toContain('api.example.com');
+    expect(addresses()).toEqual([]);
+    expect((await cluster.reconcile()).writes).toEqual([]);
+
+    cluster.engage();
+    await cluster.reconcile();
+    expect(JSON.stringify(live())).not.toContain('api.example.com');
+    expect(JSON.stringify(live()[0]?.spec)).toMatch(/egressDeny":\[\{"toEntities|"action":"Deny"/);
+    const { uid } = live()[0]?.metadata ?? {};
+    cluster.engage({ labels: { [label.releasing]: 'true' } });
+    await cluster.reconcile();
+    expect(JSON.stringify(live())).toContain('api.example.com');
+    expect(live()[0]?.metadata.uid).toBe(uid);
+
+    cluster.declare(complete);
+    await cluster.reconcile();
+    expect(live()).toEqual([]);
+  });
+
+  it('has what another kind allowed until it is allowed anew', async () => {
+    cluster.served = ['ClusterNetworkPolicy'];
+    cluster.declare({ ...complete, egress: [host] });
+    await cluster.reconcile();
+    cluster.served = ['CiliumNetworkPolicy', 'ClusterNetworkPolicy'];
+    const { writes } = await cluster.reconcile();
+    expect(writes).toEqual(['create CiliumNetworkPolicy', 'delete ClusterNetworkPolicy']);
+  });
+
+  it('leaves nothing behind that no garbage collector knows, unless a kill holds', async () => {
+    cluster.served = ['ClusterNetworkPolicy'];
+    cluster.declare({ ...complete, egress: [host] });
+    cluster.engage();
+    await cluster.reconcile();
+    await cluster.client.delete(resources.workflows, key);
+    expect((await cluster.reconcile()).writes).toEqual([]);
+    expect(admin()).toHaveLength(1);
+    await cluster.client.delete(resources.killSwitches, key);
+    expect((await cluster.reconcile()).writes).toEqual(['delete ClusterNetworkPolicy']);
+  });
+
+  it('has their addresses looked up where it asks for that, and says how many there are', async () => {
+    cluster.dns.set('api.example.com', ['203.0.113.8', '2001:db8::8']);
+    cluster.declare({ ...complete, egress: [looked] });
+    await cluster.resolve();
+    expect(addresses()).toEqual([['2001:db8::8/128', '203.0.113.8/32']]);
+    expect(cluster.condition('EgressDeclared')).toMatchObject({ status: 'True' });
+    expect(cluster.workflow.status?.resolvedHosts).toEqual([
+      { host: 'api.example.com', addresses: 2, lastChanged: '2030-01-01T00:00:00Z' },
+    ]);
+    cluster.now += 60_000;
+    await cluster.reconcile();
+    await new Promise(setImmediate);
+    expect((await cluster.reconcile()).writes).toEqual([]);
+  });
+
+  it('keeps addresses for a while, and all that it knew where a lookup fails or leads inside', async () => {
+    cluster.dns.set('api.example.com', ['203.0.113.8']);
+    cluster.declare({ ...complete, egress: [looked] });
+    await cluster.resolve();
+    cluster.dns.set('api.example.com', ['203.0.113.9']);
+    cluster.now += 60_000;
+    await cluster.resolve();
+    expect(addresses()).toEqual([['203.0.113.8/32', '203.0.113.9/32']]);
+    cluster.now += 11 * 60_000;
+    await cluster.resolve();
+    expect(addresses()).toEqual([['203.0.113.9/32']]);
+
+    for (const answer of [new Error('no server'), [], ['169.254.169.254', '10.0.0.1', '::1']]) {
+      cluster.dns.set('api.example.com', answer);
+      cluster.now += 60 * 60_000;
+      const writes = await cluster.resolve();
+      expect(writes).not.toContain('apply NetworkPolicy');
+      expect(addresses()).toEqual([['203.0.113.9/32']]);
+      expect(cluster.condition('EgressDeclared')).toMatchObject({ reason: 'HostsUnresolved' });
+    }
+    expect(cluster.condition('EgressDeclared')?.message).toContain('leads to 169.254.169.254');
+  });
+
+  it('keeps them over a restart, also while nothing new is granted', async () => {
+    cluster.dns.set('api.example.com', ['203.0.113.8']);
+    cluster.declare({ ...complete, egress: [looked] });
+    await cluster.resolve();
+    cluster.hosts = cluster.resolver();
+    cluster.dns.set('api.example.com', new Error('no server'));
+    await cluster.resolve();
+    expect(addresses()).toEqual([['203.0.113.8/32']]);
+
+    cluster.guard(undefined);
+    cluster.dns.set('api.example.com', ['203.0.113.9']);
+    cluster.dns.set('new.example.com', ['203.0.113.10']);
+    cluster.declare({ ...complete, egress: [looked, { ...looked, host: 'new.example.com' }] });
+    cluster.now += 60_000;
+    await cluster.resolve();
+    await cluster.reconcile();
+    expect(addresses()).toEqual([['203.0.113.8/32', '203.0.113.9/32']]);
+  });
+
+  it('believes of an annotation only what its policy allows', async () => {
+    cluster.dns.set('api.example.com', ['203.0.113.8']);
+    cluster.declare({ ...complete, egress: [looked] });
+    await cluster.resolve();
+    const [policy] = cluster.policies;
+    if (policy === undefined) throw new Error('no policy');
+    const hosts = { 'api.example.com': { addresses: ['198.51.100.1'], since: 'x' } };
+    cluster.client.put(resources.networkPolicies, {
+      ...policy,
+      metadata: {
+        ...policy.metadata,
+        annotations: { [annotation.namedPeers]: JSON.stringify({ hosts }) },
+      },
+    });
+    cluster.hosts = cluster.resolver();
+    cluster.dns.set('api.example.com', new Error('no server'));
+    await cluster.resolve();
+    expect(addresses()).toEqual([]);
   });
 });
 

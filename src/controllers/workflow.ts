@@ -12,6 +12,9 @@ import { recorded } from '../guardrails/approval/plan.ts';
 import { allowlistOf } from '../guardrails/egress/allowlist.ts';
 import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
 import type { EgressPlan } from '../guardrails/egress/plan.ts';
+import type { HostResolver } from '../guardrails/egress/host-resolver.ts';
+import { lastKnown } from '../guardrails/egress/named-peers.ts';
+import type { PlugInPolicies } from '../guardrails/egress/plug-in-policies.ts';
 import { latestOf, validForMs } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
@@ -30,7 +33,7 @@ import { clearNoted } from '../guardrails/holds/note.ts';
 import { acknowledgedNow, holdsOf } from '../guardrails/holds/plan.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { some } from '../guardrails/wording.ts';
-import { egressFindings, planOf, type Observation } from './workflow-egress.ts';
+import { egressFindings, planOf, planOfPlugIn, type Observation } from './workflow-egress.ts';
 import {
   transitionsOf,
   whatIsMissing,
@@ -38,6 +41,7 @@ import {
   type WorkflowView,
 } from './workflow-findings.ts';
 import type { WorkflowApprovals } from './workflow-approval.ts';
+import { hostsView } from './workflow-hosts.ts';
 import { hasEnded, isLabelled, policyIndexes } from './workflow-indexes.ts';
 import { isStopped, isTargetOf, readSpec, resolveTargets } from './workflow-targets.ts';
 
@@ -73,6 +77,10 @@ export interface WorkflowControllerOptions {
   labelsPods: () => boolean | undefined;
   /** What named peers come to now. */
   namedPeers: () => NamedPeers;
+  /** Policies of the network plug-in's own kind. */
+  plugIn: Pick<PlugInPolicies, 'kind' | 'of' | 'named' | 'ensure' | 'remove'>;
+  /** Addresses of hosts that nothing but the operator can look up. */
+  hosts: Pick<HostResolver, 'look'>;
   /** Jobs that were deleted, perhaps before they were counted. */
   goneRuns: Pick<GoneRuns, 'of' | 'forget'>;
   /** Milliseconds since the epoch. */
@@ -246,6 +254,7 @@ export class WorkflowController implements Reconciler {
       this.#countedAt.delete(key);
       this.#options.metrics.setHeld('Workflow', key, undefined);
       this.#options.metrics.setEgress(key, undefined);
+      await this.#forgetPlugIn(key, context);
       return {};
     }
     const { client, clock } = this.#options;
@@ -257,7 +266,7 @@ export class WorkflowController implements Reconciler {
     const observation = { ...observed, ledger: count.ledger };
     const missing = whatIsMissing(observation);
     const plan = planOf(observation, missing);
-    const egress = await this.#keepEgress(observation, plan, context);
+    const egress = await this.#keepEgress(observation, plan, missing, context);
     if (egress.errors.some(isConflict)) throw egress.errors.find(isConflict);
 
     const errors = [...egress.errors, ...counting.errors];
@@ -276,7 +285,7 @@ export class WorkflowController implements Reconciler {
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
       ...this.#untilItExpires(observation),
-      ...[nextExpiryMs, probeMs].flatMap((ms) =>
+      ...[nextExpiryMs, probeMs, observation.hosts.dueMs].flatMap((ms) =>
         ms === undefined ? [] : [Math.min(ms, longestWaitMs)],
       ),
     ];
@@ -315,6 +324,16 @@ export class WorkflowController implements Reconciler {
     const labelled = networkPolicies.byIndex('workflow', key);
     const labels = this.#options.labelsPods() === true;
     const isCertain = labels && running.every((pod) => isLabelled(pod) || hasEnded(pod));
+    const allowlist = allowlistOf({
+      egress: spec?.egress ?? [],
+      ingress: spec?.ingress ?? [],
+      namespace,
+      namespaceOf: (name) => namespaces.get(name),
+      now: clock(),
+    });
+    const policies = labelled.filter((policy) => isControlledBy(policy, workflow));
+    const { plugIn, hosts } = this.#options;
+    const before = Object.assign({}, ...policies.map((policy) => lastKnown(policy).hosts ?? {}));
     return {
       workflow,
       spec,
@@ -326,17 +345,14 @@ export class WorkflowController implements Reconciler {
             ({ serviceAccountName }) => serviceAccountName !== workflow.metadata.name,
           )
         : targets.workloads,
-      allowlist: allowlistOf({
-        egress: spec?.egress ?? [],
-        ingress: spec?.ingress ?? [],
-        namespace,
-        namespaceOf: (name) => namespaces.get(name),
-        now: clock(),
-      }),
+      allowlist,
+      hosts: hostsView(allowlist.egress, plugIn.kind, before, hosts),
+      plugIn: plugIn.of(workflow),
+      plugInKind: plugIn.kind,
       namespace,
       identity: identities.get(key),
       killSwitch: killSwitchOver(killSwitches, key),
-      policies: labelled.filter((policy) => isControlledBy(policy, workflow)),
+      policies,
       others: [...new Set([...labelled, ...networkPolicies.byIndex('others', namespaceName)])],
       pods: running,
       isCertain,
@@ -369,20 +385,49 @@ export class WorkflowController implements Reconciler {
   }
 
   async #keepEgress(
-    { workflow }: Observation,
+    observation: Observation,
     plan: EgressPlan | undefined,
+    missing: readonly Problem[],
     { signal, log }: ReconcileContext,
   ): Promise<EgressOutcome> {
     if (plan === undefined) return nothingApplied;
-    const { client, applier, events } = this.#options;
+    const { client, applier, events, plugIn } = this.#options;
+    const { workflow } = observation;
     const serviceAccountName = workflow.metadata.name;
-    const outcome = await applyEgress(plan, { client, applier, serviceAccountName, signal });
+    // What is allowed by another kind from now on, is so before a NetworkPolicy stops to.
+    const beyond = planOfPlugIn(observation, missing);
+    const ensured =
+      beyond === undefined
+        ? { changed: [], problems: [], errors: [] }
+        : await plugIn.ensure(beyond, { applier, signal });
+    const applied = await applyEgress(plan, { client, applier, serviceAccountName, signal });
+    const isInPlace = ensured.errors.length + ensured.problems.length === 0;
+    const gone =
+      beyond === undefined || !isInPlace
+        ? { changed: [], problems: [], errors: [] }
+        : await plugIn.remove(beyond.obsolete, { applier, signal });
+    const outcome: EgressOutcome = {
+      ...applied,
+      updated: [...applied.updated, ...ensured.changed],
+      removed: [...applied.removed, ...gone.changed],
+      problems: [...applied.problems, ...ensured.problems],
+      errors: [...applied.errors, ...ensured.errors, ...gone.errors],
+    };
     const { created, updated, removed } = outcome;
     if (created.length + updated.length + removed.length > 0) {
       log.info('Egress changed', { created, updated, removed });
       events.normal(subjectOf(resources.workflows, workflow), 'EgressChanged', changesOf(outcome));
     }
     return outcome;
+  }
+
+  /** What no garbage collector takes away, of a Workflow that is gone. A kill outlives it. */
+  async #forgetPlugIn(key: string, { signal, log }: ReconcileContext): Promise<void> {
+    const { plugIn, applier, workflows, killSwitches } = this.#options;
+    if (workflows.get(key) !== undefined || killSwitchOver(killSwitches, key) !== undefined) return;
+    const { changed, errors } = await plugIn.remove(plugIn.named(key), { applier, signal });
+    if (changed.length > 0) log.info('Egress changed', { removed: changed });
+    if (errors.length > 0) throw errors[0];
   }
 
   /** @returns milliseconds after which the counts can be written; `undefined`: they stand */
@@ -406,6 +451,7 @@ export class WorkflowController implements Reconciler {
       targets: countsOf(targets),
       ...revisionStatus(observation),
       ...(observation.probe !== undefined && { egressProbe: observation.probe }),
+      ...(observation.hosts.status.length > 0 && { resolvedHosts: observation.hosts.status }),
       ...(count.ledger !== undefined && { runs: count.ledger }),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));

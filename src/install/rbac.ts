@@ -87,6 +87,9 @@ export const operatorRole: RoleDefinition = {
     // What others let an identity do.
     rule(['list', 'watch'], resources.clusterRoles, resources.clusterRoleBindings),
     rule([...read, 'create', 'patch', 'delete'], resources.networkPolicies),
+    // What knows hosts, and denies what others allow; where a network plug-in brings it.
+    rule([...read, 'create', 'patch', 'delete'], resources.ciliumNetworkPolicies),
+    rule([...read, 'create', 'patch', 'delete'], resources.clusterNetworkPolicies),
     // Where the API server and the cluster's DNS are, for those who may reach them.
     rule(['list', 'watch'], resources.services),
     rule(['list', 'watch'], resources.endpointSlices),
@@ -196,13 +199,20 @@ export const childrenRole: RoleDefinition = {
   ],
 };
 
+/** Where automations may connect. */
+const policyReads = [
+  resources.networkPolicies,
+  resources.ciliumNetworkPolicies,
+  resources.clusterNetworkPolicies,
+].map((resource) => rule(read, resource));
+
 /** For people. Nothing is aggregated into `edit` or `admin`: each is given on purpose. */
 export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'viewer',
     description:
       'See automations, where they may connect, kill switches, access reviews and evidence.',
-    rules: [rule(read, ...seen), rule(read, resources.networkPolicies)],
+    rules: [rule(read, ...seen), ...policyReads],
   },
   {
     name: 'requester',
@@ -269,7 +279,7 @@ export const userRoles: readonly RoleDefinition[] = [
         resources.clusterRoles,
         resources.clusterRoleBindings,
       ),
-      rule(read, resources.networkPolicies),
+      ...policyReads,
       rule(read, resources.events),
       rule(
         read,

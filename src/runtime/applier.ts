@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { annotation } from '../api/names.ts';
 import type { KubeObject, ObjectMeta, OwnerReference, RoleBinding } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { KubeClient } from './client.ts';
@@ -76,7 +77,7 @@ export class Applier {
     live: T | undefined,
     options: EnsureOptions = {},
   ): Promise<Ensured<T>> {
-    if (controllerOf(desired) === undefined) {
+    if (ownerOf(desired) === undefined) {
       throw new TypeError(`${resource.kind} ${desired.metadata.name} is planned without an owner`);
     }
     if (live === undefined) return await this.#create(resource, desired, options);
@@ -212,7 +213,9 @@ function isOtherUid(error: unknown): error is ApiError {
 }
 
 /** The reference by which the garbage collector and we know whose an object is. */
-export function controllerOf({ metadata }: KubeObject): OwnerReference | undefined {
+export function controllerOf({
+  metadata,
+}: Pick<KubeObject, 'metadata'>): OwnerReference | undefined {
   return metadata.ownerReferences?.find(({ controller }) => controller === true);
 }
 
@@ -221,7 +224,17 @@ export function isControlledBy(
   object: Pick<KubeObject, 'metadata'>,
   { metadata: { uid } }: Pick<KubeObject, 'metadata'>,
 ): boolean {
-  return uid !== undefined && controllerOf(object)?.uid === uid;
+  return uid !== undefined && ownerOf(object) === uid;
+}
+
+/**
+ * UID of what an object belongs to. One without a namespace has no owner in a namespace that the
+ * garbage collector would know, and says it in an annotation.
+ */
+function ownerOf(object: Pick<KubeObject, 'metadata'>): string | undefined {
+  const { namespace, annotations } = object.metadata;
+  const owner = controllerOf(object)?.uid;
+  return owner ?? (namespace === undefined ? annotations?.[annotation.ownerUid] : undefined);
 }
 
 function signalOf({ signal }: EnsureOptions): { signal?: AbortSignal } {
@@ -229,8 +242,8 @@ function signalOf({ signal }: EnsureOptions): { signal?: AbortSignal } {
 }
 
 function hasSameOwner(desired: KubeObject, live: KubeObject): boolean {
-  const owner = controllerOf(desired)?.uid;
-  return owner !== undefined && owner !== '' && controllerOf(live)?.uid === owner;
+  const owner = ownerOf(desired);
+  return owner !== undefined && owner !== '' && ownerOf(live) === owner;
 }
 
 function isLeftAlone(desired: KubeObject, live: KubeObject): boolean {

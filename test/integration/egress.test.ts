@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { label } from '../../src/api/names.ts';
-import type { Condition, NetworkPolicy, Pod } from '../../src/api/objects.ts';
+import type { CiliumNetworkPolicy, Condition, NetworkPolicy, Pod } from '../../src/api/objects.ts';
 import { run } from '../../src/cli/run.ts';
 import { dnsRule } from '../../src/guardrails/egress/rules.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
@@ -12,6 +12,7 @@ import {
   listObjects,
   waitForCondition,
 } from '../operator/cluster.ts';
+import { manifestOf, networkCrds } from '../operator/foreign-crds.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 
 const name = 'poster';
@@ -197,6 +198,14 @@ describe('the egress of an automation', () => {
     expect(enforced.message).toContain('kubectl guardrails probe poster');
   });
 
+  it('is held where it lists a host, and no policy here knows names', async () => {
+    await declare({ egress: [erp, { host: 'api.example.com', reason: 'an API' }] });
+    const held = await condition('Held', 'True', 'HostsNotSupported');
+    expect(held.message).toContain('api.example.com');
+    await declare({ egress: [erp, { peer: 'KubeAPI', reason: 'its own API' }] });
+    await condition('Held', 'False', 'Complete');
+  });
+
   it('is enforced or not, as a pod of it finds that tries', async () => {
     // No kubelet runs here: the test says what the pod would have said.
     const answer = async (message: string): Promise<void> => {
@@ -255,8 +264,9 @@ describe('the egress of an automation', () => {
     const kept = await policy('the policy', () => true);
     expect(kept.metadata.resourceVersion).toBe(followed.metadata.resourceVersion);
 
-    // Also by an operator that has never seen it.
+    // Also by an operator that has never seen it; meanwhile, Cilium was installed.
     await operator.stop();
+    await controlPlane.apply([manifestOf(networkCrds.cilium)]);
     operator = await startOperator({ kubeconfigPath });
     await controlPlane.apply([clusterDNS]);
     await condition('EgressDeclared', 'True', 'Declared');
@@ -264,6 +274,28 @@ describe('the egress of an automation', () => {
       egress.every(({ to }) => to?.[0]?.podSelector?.matchLabels?.['k8s-app'] !== 'other-dns'),
     );
     expect(after.metadata.uid).toBe(kept.metadata.uid);
+  });
+
+  it('has hosts by a policy that knows names, where the network plug-in brings one', async () => {
+    await declare({ egress: [erp, { host: 'api.example.com', reason: 'an API' }] });
+    const allowing = await waitFor('the policy', async () => {
+      const [found] = await listObjects<CiliumNetworkPolicy>(
+        controlPlane,
+        'ciliumnetworkpolicies',
+        namespace,
+      );
+      return found;
+    });
+    expect(allowing.spec.egress?.at(-1)).toEqual({ toFQDNs: [{ matchName: 'api.example.com' }] });
+    await condition('EgressDeclared', 'True', 'Declared');
+    expect(await cli('egress', name)).toMatch(
+      /^api\.example\.com +all +poster-egress +an API +fin/m,
+    );
+    await declare({});
+    await waitFor('its end', async () => {
+      const left = await listObjects(controlPlane, 'ciliumnetworkpolicies', namespace);
+      return left.length === 0;
+    });
   });
 
   it('withdraws an entry when it ends', async () => {

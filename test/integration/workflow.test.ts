@@ -26,6 +26,7 @@ import {
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
 import { notRequired } from '../../src/controllers/workflow-approval.ts';
 import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
+import { PlugInPolicies } from '../../src/guardrails/egress/plug-in-policies.ts';
 import { GoneRuns } from '../../src/guardrails/limits/gone-runs.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { silentLogger } from '../../src/observability/logger.ts';
@@ -117,6 +118,10 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     pods: pods.store,
     labelsPods: () => labelsPods,
     namedPeers: () => ({}),
+    plugIn: new PlugInPolicies([]),
+    hosts: {
+      look: () => ({ resolved: undefined, problem: undefined, isPending: true, dueMs: 60_000 }),
+    },
     goneRuns: new GoneRuns(),
     clock: Date.now,
   });

@@ -4,6 +4,7 @@ export interface ForeignCrd {
   version: string;
   kind: string;
   plural: string;
+  scope?: 'Namespaced' | 'Cluster';
   /** Schema of fields of `spec`; any other is kept. */
   spec?: object;
   /** Its status is a subresource. */
@@ -98,7 +99,64 @@ export const foreignCrds: readonly ForeignCrd[] = [
   },
 ];
 
-export function manifestOf({ group, version, kind, plural, spec, hasStatus }: ForeignCrd): object {
+const labelSelector = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true };
+const exactlyOne = { type: 'object', minProperties: 1, maxProperties: 1 };
+const texts = { type: 'array', maxItems: 25, items: text };
+
+/** Of network plug-ins: Cilium 1.19, and the experimental channel of network-policy-api 0.2. */
+export const networkCrds = {
+  cilium: {
+    group: 'cilium.io',
+    version: 'v2',
+    kind: 'CiliumNetworkPolicy',
+    plural: 'ciliumnetworkpolicies',
+    hasStatus: true,
+  },
+  cluster: {
+    group: 'policy.networking.k8s.io',
+    version: 'v1alpha2',
+    kind: 'ClusterNetworkPolicy',
+    plural: 'clusternetworkpolicies',
+    scope: 'Cluster',
+    spec: {
+      priority: { type: 'integer', format: 'int32', minimum: 0, maximum: 1000 },
+      tier: { type: 'string', enum: ['Admin', 'Baseline'] },
+      egress: {
+        type: 'array',
+        maxItems: 25,
+        items: {
+          type: 'object',
+          required: ['action', 'to'],
+          properties: {
+            action: { type: 'string', enum: ['Accept', 'Deny', 'Pass'] },
+            name: text,
+            protocols: { type: 'array', minItems: 1, maxItems: 25, items: labelSelector },
+            to: {
+              type: 'array',
+              minItems: 1,
+              maxItems: 25,
+              items: {
+                ...exactlyOne,
+                properties: { networks: texts, domainNames: texts, namespaces: labelSelector },
+              },
+            },
+          },
+        },
+      },
+    },
+    hasStatus: true,
+  },
+} satisfies Record<string, ForeignCrd>;
+
+export function manifestOf({
+  group,
+  version,
+  kind,
+  plural,
+  scope = 'Namespaced',
+  spec,
+  hasStatus,
+}: ForeignCrd): object {
   const open = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true };
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
@@ -106,7 +164,7 @@ export function manifestOf({ group, version, kind, plural, spec, hasStatus }: Fo
     metadata: { name: `${plural}.${group}` },
     spec: {
       group,
-      scope: 'Namespaced',
+      scope,
       names: { kind, plural, singular: kind.toLowerCase() },
       versions: [
         {

@@ -3,6 +3,7 @@ import { label } from '../../api/names.ts';
 import type { NetworkPolicy } from '../../api/objects.ts';
 import type { Workflow } from '../../api/workflow.ts';
 import { planEgress } from '../../guardrails/egress/plan.ts';
+import { cilium, clusterNetworkPolicy } from '../../guardrails/egress/plug-in.ts';
 import { egressRows } from './egress.ts';
 
 const workflow: Workflow = {
@@ -46,6 +47,25 @@ function foreign(name: string, spec: Partial<NetworkPolicy['spec']>): NetworkPol
 const pods = [{ [label.identity]: 'invoice', app: 'web' }];
 
 describe('the effective allowlist', () => {
+  it.each([cilium, clusterNetworkPolicy])('has the hosts that a policy allows', (kind) => {
+    const host = { host: '*.example.com', ports: [{ port: 443, protocol: 'TCP' as const }] };
+    const entry = { ...host, reason: 'API' };
+    const named = { ...workflow, spec: { ...workflow.spec, egress: [entry] } };
+    const view = { workflow: named, policies: [], pods };
+    const allow = kind.allow({ workflow: named, entries: [entry], dns: [] });
+    expect(egressRows({ ...view, plugIn: allow })).toEqual([
+      {
+        destination: '*.example.com',
+        ports: 'TCP 443',
+        source: allow.metadata.name,
+        reason: 'API',
+        owner: 'finance-automation',
+        expires: '',
+      },
+    ]);
+    expect(egressRows({ ...view, plugIn: kind.deny(named) })).toEqual([]);
+  });
+
   it('says of each destination who listed it, and why', () => {
     const rows = egressRows({ workflow, policies: own, pods });
     const source = own[0]?.metadata.name;

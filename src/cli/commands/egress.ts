@@ -2,9 +2,11 @@ import { isDeepStrictEqual } from 'node:util';
 import { label } from '../../api/names.ts';
 import type { NetworkPolicy, Pod } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
-import type { Workflow } from '../../api/workflow.ts';
+import type { EgressEntry, Workflow } from '../../api/workflow.ts';
 import { isolating, type Labels } from '../../guardrails/egress/evaluate.ts';
 import { lastKnown } from '../../guardrails/egress/named-peers.ts';
+import { isOfKind, type PlugInPolicy } from '../../guardrails/egress/plug-in.ts';
+import { plugInKinds } from '../../guardrails/egress/plug-in-policies.ts';
 import {
   dnsRule,
   egressRulesOf,
@@ -42,7 +44,7 @@ export const egressCommand: Command = {
       throw new UsageError(`there is no Workflow ${name} in namespace ${namespace}`);
     }
     const pods = await labelsOfPods(session, name);
-    const view = { workflow, policies, pods };
+    const view = { workflow, policies, pods, plugIn: await plugInOf(session, workflow) };
     if (isOpen(view)) {
       session.stderr(
         `Warning: no NetworkPolicy selects the pods of ${name}: they reach everything. See kubectl describe awf ${name} -n ${namespace}.`,
@@ -72,10 +74,30 @@ async function labelsOfPods(session: Session, name: string): Promise<Labels[]> {
   }
 }
 
+/** The policy that allows its hosts, as far as the user may see it. */
+async function plugInOf(session: Session, workflow: Workflow): Promise<PlugInPolicy | undefined> {
+  if ((workflow.spec.egress ?? []).every(({ host }) => host === undefined)) return undefined;
+  for (const kind of plugInKinds) {
+    try {
+      const { metadata } = kind.deny(workflow);
+      const found = await session.client.get(kind.resource, metadata);
+      if (found !== undefined && isControlledBy(found, workflow)) return found;
+    } catch (error) {
+      if (!isForbidden(error)) throw error;
+      session.stderr(
+        `You may not get ${kind.resource.plural}: hosts that one allows are not shown.`,
+      );
+    }
+  }
+  return undefined;
+}
+
 export interface EgressView {
   workflow: Workflow;
   /** All of the namespace. */
   policies: readonly NetworkPolicy[];
+  /** What allows its hosts, where the network plug-in has policies that do. */
+  plugIn?: PlugInPolicy | undefined;
   /** Labels of its pods. */
   pods: readonly Labels[];
 }
@@ -108,7 +130,7 @@ function isOpen({ workflow, policies, pods }: EgressView): boolean {
 }
 
 /** One row for each destination that stands in a policy, listed ones first. */
-export function egressRows({ workflow, policies, pods }: EgressView): EgressRow[] {
+export function egressRows({ workflow, policies, pods, plugIn }: EgressView): EgressRow[] {
   const { namespace = '' } = workflow.metadata;
   const holding = policies.filter((policy) =>
     pods.some((labels) => isolating([policy], { namespace, labels }, 'Egress').length > 0),
@@ -120,6 +142,7 @@ export function egressRows({ workflow, policies, pods }: EgressView): EgressRow[
       rowsOf(rule, policy, isOwn ? explain(rule, workflow, named) : ofOthers),
     );
   });
+  if (plugIn !== undefined) rows.push(...hostRows(plugIn, workflow));
   // The same of several policies is one row.
   const merged = new Map<string, EgressRow>();
   for (const { source, ...row } of rows) {
@@ -129,6 +152,32 @@ export function egressRows({ workflow, policies, pods }: EgressView): EgressRow[
   }
   const rank = ({ owner }: EgressRow): number => (owner === ofOthers.owner ? 1 : 0);
   return [...merged.values()].toSorted((a, b) => rank(a) - rank(b));
+}
+
+function hostRows(policy: PlugInPolicy, { spec }: Workflow): EgressRow[] {
+  const kind = plugInKinds.find((one) => isOfKind(one, policy));
+  return (spec.egress ?? []).flatMap((entry) => {
+    const { host, ports = [], reason, expires = '' } = entry;
+    if (host === undefined || kind?.grants(policy, entry) !== true) return [];
+    return [
+      {
+        destination: host,
+        ports: ports.length === 0 ? 'all' : ports.map(wordsOfPort).join(', '),
+        source: policy.metadata.name,
+        reason,
+        owner: spec.owner?.team ?? '-',
+        expires,
+      },
+    ];
+  });
+}
+
+function wordsOfPort({
+  protocol,
+  port,
+  endPort,
+}: NonNullable<EgressEntry['ports']>[number]): string {
+  return portWords({ protocol, port, ...(endPort !== undefined && { endPort }) });
 }
 
 type Explanation = Pick<EgressRow, 'reason' | 'owner' | 'expires'>;

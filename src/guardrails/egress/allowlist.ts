@@ -80,7 +80,9 @@ export function allowlistOf(request: AllowlistRequest): Allowlist {
 }
 
 /** An entry in a few words: whom it names. */
-export function wordOf({ peer, cidr, except, namespace, podSelector }: Entry): string {
+export function wordOf(entry: Entry): string {
+  const { peer, cidr, except, namespace, podSelector } = entry;
+  if ('host' in entry && entry.host !== undefined) return entry.host;
   if (peer !== undefined) return peer;
   if (cidr !== undefined) {
     return except === undefined ? cidr : `${cidr} except ${some(except, 3)}`;

@@ -11,6 +11,10 @@ export interface EgressView {
   expired: readonly string[];
   /** Named peers that could not be looked up. */
   unknownPeers: readonly string[];
+  /** Hosts that could not be looked up, and why. */
+  unresolved: readonly string[];
+  /** Hosts that are looked up for the first time. */
+  pending: readonly string[];
   /** Nothing is granted that isn't there yet. */
   isWithheld: boolean;
   /** The kill switch is engaged, and nothing is allowed. */
@@ -39,6 +43,15 @@ export function declaredFinding(view: EgressView): Finding {
   if (unknownPeers.length > 0) {
     const message = `The addresses of ${some(unknownPeers)} can't be looked up: those that were last known stay, and no others are allowed.`;
     return { type, status: 'False', reason: 'PeersUnknown', message };
+  }
+  const { unresolved, pending } = view;
+  if (unresolved.length > 0) {
+    const message = `Of hosts, the addresses that were last known stay, and no others are allowed: ${some(unresolved)}.`;
+    return { type, status: 'False', reason: 'HostsUnresolved', message };
+  }
+  if (pending.length > 0) {
+    const message = `The addresses of ${some(pending)} are being looked up.`;
+    return { type, status: 'False', reason: 'ResolvingHosts', message };
   }
   const counts = `Its NetworkPolicies allow DNS and ${destinations} listed ${destinations === 1 ? 'destination' : 'destinations'}, and connections from ${sources === 0 ? 'nobody' : `${sources} listed ${sources === 1 ? 'source' : 'sources'}`}.`;
   if (expired.length > 0) {

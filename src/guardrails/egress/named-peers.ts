@@ -8,12 +8,15 @@ import type {
   Service,
 } from '../../api/objects.ts';
 import { metadataAddresses } from '../../api/workflow.ts';
+import { contains } from './addresses.ts';
 import {
   alreadyGranted,
   dnsRule,
   namespaceNameLabel,
+  singleAddress,
   type EgressRule,
   type NamedPeers,
+  type ResolvedHost,
 } from './rules.ts';
 
 /** A Service and where it leads, as far as both can be read. */
@@ -27,6 +30,13 @@ export function namedPeersOf({ api, dns }: { api: LookedUp; dns: LookedUp }): Na
   const KubeAPI = kubeAPIRules(api);
   const DNS = dnsRules(dns);
   return { ...(KubeAPI !== undefined && { KubeAPI }), ...(DNS !== undefined && { DNS }) };
+}
+
+/** Whether an address is that of the API server, of the DNS, or of their Services. */
+export function isOfCluster({ KubeAPI = [], DNS = [] }: NamedPeers, address: string): boolean {
+  return [...KubeAPI, ...DNS].some(({ to = [] }) =>
+    to.some(({ ipBlock }) => ipBlock !== undefined && contains(ipBlock.cidr, address)),
+  );
 }
 
 /** More addresses than any API server or cluster DNS has; beyond, somebody else wrote them. */
@@ -96,30 +106,58 @@ export function lastKnown(policy: NetworkPolicy | undefined): NamedPeers {
   const standing = policy.spec.egress ?? [];
   const from = policy.spec.ingress?.flatMap(({ from: peers = [] }) => peers) ?? [];
   const known = parsed(text);
-  const rulesOf = (name: string): EgressRule[] =>
-    known.filter(([candidate]) => candidate === name).flatMap(([, rules]) => rules);
+  const rulesOf = (name: string): EgressRule[] => {
+    const rules: unknown = Reflect.get(known, name);
+    return Array.isArray(rules) ? rules.filter(isRule) : [];
+  };
   const DNS = alreadyGranted(rulesOf('DNS'), standing, []);
   const KubeAPI = rulesOf('KubeAPI').filter(
     (rule) =>
       alreadyGranted([rule], standing, []).length > 0 ||
       (rule.to ?? []).every((peer) => from.some((one) => isSame(one, peer))),
   );
+  const hosts = hostsIn(known, standing);
   return {
     ...(DNS.length > 0 && { DNS }),
     ...(KubeAPI.length > 0 && { KubeAPI }),
+    ...(Object.keys(hosts).length > 0 && { hosts }),
   };
 }
 
-function parsed(text: string): [string, EgressRule[]][] {
+/** Those whose addresses, all of them and no others, are the peers of one rule. */
+function hostsIn(
+  known: object,
+  standing: readonly EgressRule[],
+): Readonly<Record<string, ResolvedHost>> {
+  const hosts: unknown = Reflect.get(known, 'hosts');
+  if (typeof hosts !== 'object' || hosts === null) return {};
+  return Object.fromEntries(
+    Object.entries(hosts).filter((entry: [string, unknown]): entry is [string, ResolvedHost] => {
+      const [, host] = entry;
+      if (!isResolved(host)) return false;
+      const to = host.addresses.map((address) => ({ ipBlock: { cidr: singleAddress(address) } }));
+      return standing.some((rule) => isSame(rule.to, to));
+    }),
+  );
+}
+
+function isResolved(value: unknown): value is ResolvedHost {
+  if (typeof value !== 'object' || value === null) return false;
+  const addresses: unknown = Reflect.get(value, 'addresses');
+  return (
+    typeof Reflect.get(value, 'since') === 'string' &&
+    Array.isArray(addresses) &&
+    addresses.length > 0 &&
+    addresses.every((address) => typeof address === 'string' && isIP(address) !== 0)
+  );
+}
+
+function parsed(text: string): object {
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value !== 'object' || value === null) return [];
-    return Object.entries(value).map(([name, rules]: [string, unknown]) => [
-      name,
-      Array.isArray(rules) ? rules.filter(isRule) : [],
-    ]);
+    return typeof value === 'object' && value !== null ? value : {};
   } catch {
-    return [];
+    return {};
   }
 }
 
@@ -156,7 +194,7 @@ function peersOf(addresses: readonly string[]): NetworkPolicyPeer[] {
   return [...new Set(addresses)]
     .filter((address) => isIP(address) !== 0 && !refused.check(address, familyOf(address)))
     .toSorted()
-    .map((address) => ({ ipBlock: { cidr: `${address}/${isIP(address) === 4 ? 32 : 128}` } }));
+    .map((address) => ({ ipBlock: { cidr: singleAddress(address) } }));
 }
 
 const familyOf = (address: string): 'ipv4' | 'ipv6' => (isIP(address) === 4 ? 'ipv4' : 'ipv6');

@@ -12,6 +12,7 @@ import {
   asEgress,
   asIngress,
   dnsRule,
+  egressRulesOf,
   ingressRulesOf,
   rulesOf,
   type EgressRule,
@@ -119,28 +120,57 @@ function allowedBy(
   const before = lastKnown(live);
   const usesAPI = [...entries, ...ingress].some(({ peer }) => peer === 'KubeAPI');
   const { DNS, KubeAPI } = { ...before, ...found };
+  const hosts = hostsOf(entries, { ...before.hosts, ...found.hosts });
   const named: NamedPeers = {
     ...(DNS !== undefined && DNS.length > 0 && { DNS }),
     ...(usesAPI && KubeAPI !== undefined && { KubeAPI }),
+    ...(Object.keys(hosts).length > 0 && { hosts }),
   };
-  const wanted = rulesOf(entries, named);
   const wantedIngress = ingressRulesOf(ingress, named);
-  if (!isWithheld) return { egress: wanted, ingress: wantedIngress, named };
+  if (!isWithheld) return { egress: rulesOf(entries, named), ingress: wantedIngress, named };
+  const standing = live?.spec.egress ?? [];
   // A peer that was granted moves with its addresses, also while nothing new is granted.
+  const followed = entries.filter(
+    (entry) =>
+      entry.host !== undefined &&
+      alreadyGranted(egressRulesOf(entry, before), standing, []).length > 0,
+  );
+  const kept: NamedPeers = {
+    ...(named.DNS !== undefined && { DNS: named.DNS }),
+    ...(before.KubeAPI !== undefined && named.KubeAPI !== undefined && { KubeAPI: named.KubeAPI }),
+    ...(followed.length > 0 && { hosts: hostsOf(followed, hosts) }),
+  };
+  const wanted = rulesOf(
+    entries.filter((entry) => entry.host === undefined || followed.includes(entry)),
+    { ...named, ...kept },
+  );
+  const moved = new Set(
+    followed.flatMap((entry) => egressRulesOf(entry, kept)).map((rule) => JSON.stringify(rule)),
+  );
   const always = [
     dnsRule,
-    ...(named.DNS ?? []),
-    ...(before.KubeAPI === undefined ? [] : (named.KubeAPI ?? [])),
+    ...(kept.DNS ?? []),
+    ...(kept.KubeAPI ?? []),
+    ...wanted.filter((rule) => moved.has(JSON.stringify(rule))),
   ];
   return {
-    egress: alreadyGranted(wanted, live?.spec.egress ?? [], always),
+    egress: alreadyGranted(wanted, standing, always),
     ingress: keptIngress(wantedIngress, live),
-    named: {
-      ...(named.DNS !== undefined && { DNS: named.DNS }),
-      ...(before.KubeAPI !== undefined &&
-        named.KubeAPI !== undefined && { KubeAPI: named.KubeAPI }),
-    },
+    named: kept,
   };
+}
+
+/** Of the addresses that are known, those of hosts that the entries have looked up. */
+function hostsOf(
+  entries: readonly EgressEntry[],
+  known: NonNullable<NamedPeers['hosts']>,
+): NonNullable<NamedPeers['hosts']> {
+  return Object.fromEntries(
+    entries.flatMap(({ host, resolve }) => {
+      const resolved = host === undefined || resolve !== true ? undefined : known[host];
+      return host === undefined || resolved === undefined ? [] : [[host, resolved]];
+    }),
+  );
 }
 
 /** A policy that says nothing of a direction allows all of it. */

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '../../api/objects.ts';
 import type { EgressEntry, IngressEntry } from '../../api/workflow.ts';
@@ -9,7 +10,18 @@ export type IngressRule = NonNullable<NetworkPolicy['spec']['ingress']>[number];
 export type Entry = EgressEntry | IngressEntry;
 
 /** What named peers come to in this cluster; one that isn't there could not be looked up. */
-export type NamedPeers = Readonly<Partial<Record<'KubeAPI' | 'DNS', readonly EgressRule[]>>>;
+export type NamedPeers = Readonly<Partial<Record<'KubeAPI' | 'DNS', readonly EgressRule[]>>> & {
+  /** Addresses of hosts that the operator looks up. */
+  readonly hosts?: Readonly<Record<string, ResolvedHost>>;
+};
+
+/** What a host was resolved to. */
+export interface ResolvedHost {
+  /** In one order, each once; never empty. */
+  readonly addresses: readonly string[];
+  /** When they last changed; RFC 3339. */
+  readonly since: string;
+}
 
 /** On every Namespace, with its name; nobody can change it. */
 export const namespaceNameLabel = 'kubernetes.io/metadata.name';
@@ -58,6 +70,7 @@ export function ingressRulesOf(
 
 /** The rules of one entry; none where its peer is one that could not be looked up. */
 export function egressRulesOf(entry: EgressEntry, named: NamedPeers): readonly EgressRule[] {
+  if (entry.host !== undefined) return hostRules(entry, named.hosts?.[entry.host]);
   switch (entry.peer) {
     case 'KubeAPI':
       return named.KubeAPI ?? [];
@@ -67,6 +80,18 @@ export function egressRulesOf(entry: EgressEntry, named: NamedPeers): readonly E
     case undefined:
       return ruleOf(entry);
   }
+}
+
+/** Its addresses, for an entry that has the operator look them up; a policy knows no names. */
+function hostRules(entry: EgressEntry, resolved: ResolvedHost | undefined): EgressRule[] {
+  if (entry.resolve !== true || resolved === undefined) return [];
+  const to = resolved.addresses.map((address) => ({ ipBlock: { cidr: singleAddress(address) } }));
+  return to.length === 0 ? [] : [{ to, ...portsOf(entry) }];
+}
+
+/** An address as the network that has it alone. */
+export function singleAddress(address: string): string {
+  return `${address}/${isIP(address) === 4 ? 32 : 128}`;
 }
 
 /** Both directions are planned alike; only their names in a policy differ. */
@@ -100,8 +125,12 @@ function portsOf({ ports = [] }: Entry): { ports?: NetworkPolicyPort[] } {
 export function namesOnePeer(entry: Entry): boolean {
   const { peer, cidr, except, namespace, podSelector, expires } = entry;
   if (expires !== undefined && Number.isNaN(Date.parse(expires))) return false;
-  if (peer === undefined) return peerOf(entry) !== undefined;
-  return [cidr, except, namespace, podSelector].every((field) => field === undefined);
+  const host = 'host' in entry ? entry.host : undefined;
+  if (peer === undefined && host === undefined) return peerOf(entry) !== undefined;
+  return (
+    (peer === undefined || host === undefined) &&
+    [cidr, except, namespace, podSelector].every((field) => field === undefined)
+  );
 }
 
 /** The one peer of an entry; `undefined` where it names none, more than one, or one by name. */

@@ -1,0 +1,136 @@
+import type { Workflow } from '../../api/workflow.ts';
+import { keyOf } from '../../api/objects.ts';
+import { ForeignObjectError, isControlledBy, type Applier } from '../../runtime/applier.ts';
+import { isInvalid, messageOf } from '../../runtime/errors.ts';
+import type { OptionalWatch } from '../../runtime/optional-watch.ts';
+import type { Problem } from '../requirements.ts';
+import { cilium, clusterNetworkPolicy, isOfKind } from './plug-in.ts';
+import type { PlugInKind, PlugInPlan, PlugInPolicy } from './plug-in.ts';
+
+/** What is known of one kind; its policies of ours, indexed by `workflow`. */
+export type PlugInCache = Pick<
+  OptionalWatch<PlugInPolicy>,
+  'isServed' | 'hasSynced' | 'byIndex' | 'resource'
+>;
+
+export interface WriteOptions {
+  applier: Applier;
+  signal: AbortSignal;
+}
+
+/** What became of a plan. */
+export interface PlugInOutcome {
+  /** Kind and name of what was written. */
+  changed: readonly string[];
+  /** What no retry would cure. */
+  problems: readonly Problem[];
+  /** What a retry may cure. */
+  errors: readonly unknown[];
+}
+
+/** In the order in which they are preferred. */
+export const plugInKinds: readonly PlugInKind[] = [cilium, clusterNetworkPolicy];
+
+/** Keys (`namespace/name`) of the Workflow that a policy is for, for an index. */
+export function plugInKeys(policy: PlugInPolicy): string[] {
+  return [plugInKinds.find((kind) => isOfKind(kind, policy))?.workflowOf(policy) ?? []].flat();
+}
+
+/** Policies beyond NetworkPolicies: which kind of them this cluster has, and which of ours exist. */
+export class PlugInPolicies {
+  readonly #caches: readonly { kind: PlugInKind; cache: PlugInCache }[];
+
+  /** @param caches in the order of {@link plugInKinds} */
+  constructor(caches: readonly PlugInCache[]) {
+    this.#caches = caches.flatMap((cache) => {
+      const kind = plugInKinds.find(({ resource }) => resource === cache.resource);
+      return kind === undefined ? [] : [{ kind, cache }];
+    });
+  }
+
+  /** The kind that policies are written in; `undefined` where that isn't known (yet). */
+  get kind(): PlugInKind | 'None' | undefined {
+    for (const { kind, cache } of this.#caches) {
+      if (cache.isServed === undefined) return undefined;
+      if (cache.isServed) return cache.hasSynced ? kind : undefined;
+    }
+    return 'None';
+  }
+
+  /** Policies of a Workflow, of any kind. */
+  of(workflow: Workflow): PlugInPolicy[] {
+    return this.named(keyOf(workflow)).filter((policy) => isControlledBy(policy, workflow));
+  }
+
+  /** Policies of a Workflow of that key, also of one that was deleted. */
+  named(key: string): PlugInPolicy[] {
+    return this.#caches.flatMap(({ cache }) => cache.byIndex('workflow', key));
+  }
+
+  /** Whether nothing more can be denied than is. */
+  isDenied(workflow: Workflow): boolean {
+    const { kind } = this;
+    if (kind === undefined || kind === 'None') return true;
+    return this.of(workflow).some((policy) => kind.isDeny(policy));
+  }
+
+  /**
+   * Denies everything to the pods of a Workflow, whatever other policies allow.
+   *
+   * @returns the kind, where this cluster has one
+   * @throws ForeignObjectError, ApiError
+   */
+  async deny(workflow: Workflow, options: WriteOptions): Promise<PlugInKind | undefined> {
+    const { kind } = this;
+    if (kind === undefined || kind === 'None') return undefined;
+    const desired = kind.deny(workflow);
+    const live = this.of(workflow).find(({ metadata }) => metadata.name === desired.metadata.name);
+    await options.applier.ensure(kind.resource, desired, live, options);
+    return kind;
+  }
+
+  /** Makes the first part of a plan true: what is needed, stands. Never throws. */
+  async ensure(
+    { kind, desired, live }: PlugInPlan,
+    { applier, signal }: WriteOptions,
+  ): Promise<PlugInOutcome> {
+    if (desired === undefined) return nothing;
+    try {
+      const { action } = await applier.ensure(kind.resource, desired, live, { signal });
+      return { ...nothing, changed: action === 'none' ? [] : [nameOf(kind, desired)] };
+    } catch (error) {
+      if (error instanceof ForeignObjectError) {
+        return { ...nothing, problems: [{ reason: 'ForeignObject', message: error.message }] };
+      }
+      if (!isInvalid(error)) return { ...nothing, errors: [error] };
+      const message = `The API server refuses the ${kind.resource.kind} for the hosts, so that what wasn't allowed before isn't now: ${messageOf(error).slice(0, 1024)}`;
+      return { ...nothing, problems: [{ reason: 'EgressRefused', message }] };
+    }
+  }
+
+  /** Makes the second part true: what isn't needed, goes. Never throws. */
+  async remove(
+    policies: readonly PlugInPolicy[],
+    { applier, signal }: WriteOptions,
+  ): Promise<PlugInOutcome> {
+    const changed: string[] = [];
+    const errors: unknown[] = [];
+    for (const policy of policies) {
+      const kind = plugInKinds.find((one) => isOfKind(one, policy));
+      if (kind === undefined) continue;
+      try {
+        await applier.remove(kind.resource, policy, { signal });
+        changed.push(nameOf(kind, policy));
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    return { changed, problems: [], errors };
+  }
+}
+
+const nothing: PlugInOutcome = { changed: [], problems: [], errors: [] };
+
+function nameOf({ resource }: PlugInKind, { metadata }: PlugInPolicy): string {
+  return `${resource.kind} ${metadata.name}`;
+}
