@@ -13,6 +13,7 @@ import { limitPolicies } from './limits.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
+import { secretInSpecPolicies } from './secrets-in-specs.ts';
 import { resources } from '../api/resources.ts';
 
 export { approvalCreationPolicyName, approvalRequired } from './approval.ts';
@@ -59,6 +60,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...evidencePolicies(),
     ...limitPolicies(),
     ...holdPolicies(),
+    ...secretInSpecPolicies(),
   ];
 }
 

@@ -489,6 +489,35 @@ const ofHolds: Record<string, PolicyProbe> = {
   },
 };
 
+/** Of the form of an AWS access key, and none. */
+const example = `AKIA${'A'.repeat(16)}`;
+
+const ofSecretsInSpecs: Record<string, PolicyProbe> = {
+  'secret-in-spec': {
+    kind: 'Denial',
+    requests: [
+      create(resources.jobs, {
+        spec: {
+          template: {
+            metadata: { annotations: { example } },
+            spec: podSpec('default', 'Never'),
+          },
+        },
+      }),
+    ],
+    says: 'looks like a credential',
+  },
+  'secret-in-spec-allowed': {
+    kind: 'Denial',
+    requests: [
+      create(resources.jobs, workload('Job', 'default'), {
+        annotations: { [annotation.allowSecretInSpec]: 'probe' },
+      }),
+    ],
+    says: 'takes the verb allow-secret-in-spec',
+  },
+};
+
 const ofWorkloads: Record<string, PolicyProbe> = {
   ...Object.fromEntries(workloadKinds.flatMap(ofWorkload)),
   'frozen-status': compared('It takes a workload that stands there.'),
@@ -541,6 +570,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofApprovals,
     ...ofLimits,
     ...ofHolds,
+    ...ofSecretsInSpecs,
   }).map(([name, probe]) => [policyName(name), withFullNames(probe)]),
 );
 

@@ -134,6 +134,8 @@ export const annotation = {
   acknowledgeHold: `${GROUP}/acknowledge-hold`,
   /** The authenticated user who acknowledged it, stamped by admission together with the annotation. */
   holdAcknowledgedBy: `${GROUP}/hold-acknowledged-by`,
+  /** On a workload: what looks like a credential in it is none; the value is why. */
+  allowSecretInSpec: `${GROUP}/allow-secret-in-spec`,
   /** On a generated Secret: RFC 3339 time of the last rotation. */
   rotatedAt: `${GROUP}/rotated-at`,
   /** On a generated Secret: number of rotations so far, from 0. */

@@ -2,6 +2,7 @@ import { annotation, stoppedSelector } from './names.ts';
 import type { KubeObject, LabelSelector, ObjectMeta, PodTemplate } from './objects.ts';
 import { podCodeDigest } from './pod-code.ts';
 import { resources, type Resource } from './resources.ts';
+import { secretHintsOf, type SecretHint } from './secret-hints.ts';
 
 /** Kinds of workload that a Workflow can target and the kill switch stops. */
 export const workloadKinds = [
@@ -73,6 +74,8 @@ export interface Workload extends KubeObject {
   secretNames: string[];
   /** What its pods run: {@link podCodeDigest} of its template. */
   codeDigest: string;
+  /** What in its pod template looks like a credential; nothing of a value. */
+  secretHints?: SecretHint[];
   /** Value of our `restarted-at` annotation on its pod template. */
   restartedAt?: string;
   /** Kept from starting pods by the field of {@link pauses}, whoever did that. */
@@ -123,6 +126,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
   const { metadata, spec = {}, status } = object as RawWorkload;
   const template = kind === 'CronJob' ? spec.jobTemplate?.spec?.template : spec.template;
   const restartedAt = template?.metadata?.annotations?.[annotation.restartedAt];
+  const hints = secretHintsOf(template);
   const end = kind === 'Job' ? endOf(status) : undefined;
   const selector = kind === 'Job' || kind === 'CronJob' ? undefined : spec.selector;
   return {
@@ -147,6 +151,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     ...(selector !== undefined && { podSelector: selector }),
     secretNames: referencedSecrets(template?.spec),
     codeDigest: podCodeDigest(template ?? {}, claimTemplatesOf(spec)),
+    ...(hints.length > 0 && { secretHints: hints }),
     ...(restartedAt !== undefined && { restartedAt }),
     isPaused: isPaused(kind, spec, template),
     isRolledOut: isRolledOut(kind, metadata.generation, spec.replicas, status),

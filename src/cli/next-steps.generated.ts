@@ -189,6 +189,14 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "SecretInSpec",
+      "meaning": "Something in a target looks like a credential, and the risk is Medium or High.",
+      "action": "See SecretInSpec."
+    },
+    {
+      "kind": "Workflow",
       "condition": "Approved",
       "status": "True",
       "reason": "NotRequired",
@@ -362,6 +370,22 @@ export const conditionsPage: ConditionsPage = {
       "reason": "PoliciesOfOthers",
       "meaning": "Some select its pods and allow a connection that the allowlist doesn't; the message names them and the first of such rules.",
       "action": "Runbook."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "SecretInSpec",
+      "status": "False",
+      "reason": "NoneFound",
+      "meaning": "Nothing does any more.",
+      "action": "Rotate what was there."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "SecretInSpec",
+      "status": "True",
+      "reason": "CredentialFound",
+      "meaning": "Something does: a known format, a URL with a password, or a random value under a telling name.",
+      "action": "Put it into a Secret, reference it by valueFrom.secretKeyRef, and rotate it. If it is none, somebody with the verb allow-secret-in-spec says so."
     },
     {
       "kind": "Workflow",
@@ -1168,6 +1192,7 @@ export const conditionsPage: ConditionsPage = {
     "Workflow/Held",
     "Workflow/Stopped",
     "Workflow/EgressWidened",
+    "Workflow/SecretInSpec",
     "Workflow/LimitBreached",
     "AutomationIdentity/Held",
     "AutomationIdentity/ExcessPermissions",

@@ -10,6 +10,7 @@ import type { Workload } from '../api/workload.ts';
 import type { Allowlist } from '../guardrails/egress/allowlist.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { limitBreached, limitFinding } from '../guardrails/limits/findings.ts';
+import { secretFinding, secretInSpec } from '../guardrails/secrets-in-specs/plan.ts';
 import { isEngaging, isLifted, latchOf, phaseOf } from '../guardrails/kill-switch/plan.ts';
 import {
   heldFinding,
@@ -66,6 +67,7 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     ({ hosts }) => hosts.problems,
     ({ approved }) => notApproved(approved),
     ({ workflow, ledger }) => limitBreached(workflow, ledger),
+    ({ workflow, targets }) => secretInSpec(workflow, targets.workloads),
   ];
 
 /** Everything that is missing, in the order of the list; empty when nothing is held. */
@@ -162,13 +164,15 @@ export function workflowFindings(
   missing: readonly Problem[],
   problems: readonly Problem[],
 ): Finding[] {
-  const { workflow, ledger } = view;
+  const { workflow, ledger, targets } = view;
   return [
     readyFinding(view, missing, problems),
     heldFinding(missing),
     view.approved,
     stoppedFinding(view),
-    ...[limitFinding(workflow, ledger)].flatMap((one) => one ?? []),
+    ...[limitFinding(workflow, ledger), secretFinding(workflow, targets.workloads)].flatMap(
+      (one) => one ?? [],
+    ),
   ];
 }
 
@@ -291,6 +295,8 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
           : [];
       case 'LimitBreached':
         return limitTransition(view, before?.status, { status, message });
+      case 'SecretInSpec':
+        return status === 'True' ? [{ type: 'warning', reason: 'SecretInSpec', message }] : [];
       case 'Stopped': {
         // Its release is told by who does it.
         if (status !== 'True' || before?.status === 'True') return [];

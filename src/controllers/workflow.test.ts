@@ -694,6 +694,41 @@ describe('a Workflow is held', () => {
   });
 });
 
+describe('a credential in a target', () => {
+  const secretHints = [{ place: 'container main, env TOKEN', looksLike: 'a GitHub token' }];
+  const targeted = async (risk: Workflow['spec']['risk'], fields: Partial<Workload>) => {
+    cluster.declare({ ...complete, risk });
+    cluster.run(workload({ secretHints, ...fields }));
+    await cluster.reconcile();
+    return [cluster.condition('SecretInSpec'), cluster.condition('Held')].map(
+      (condition) => condition && `${condition.status} ${condition.reason}`,
+    );
+  };
+
+  it('warns where the risk is low, and holds where it is not', async () => {
+    expect(await targeted('Low', {})).toEqual(['True CredentialFound', 'False Complete']);
+    expect(cluster.condition('SecretInSpec')?.message).toContain(
+      'Deployment web, container main, env TOKEN (looks like a GitHub token)',
+    );
+    expect(await targeted('Medium', {})).toEqual(['True CredentialFound', 'True SecretInSpec']);
+    expect(cluster.workflow.status?.holds?.map(({ reason }) => reason)).toContain('SecretInSpec');
+  });
+
+  it('is none where somebody said why, and says so when it is gone', async () => {
+    const metadata = workload().metadata;
+    const annotations = { [annotation.allowSecretInSpec]: 'a public key' };
+    expect(await targeted('Low', { metadata: { ...metadata, annotations } })).toEqual([
+      undefined,
+      'False Complete',
+    ]);
+    await targeted('Low', {});
+    expect(await targeted('Low', { secretHints: [] })).toEqual([
+      'False NoneFound',
+      'False Complete',
+    ]);
+  });
+});
+
 it('kube-system is never guarded', () => {
   const labels = { [label.environment]: 'prod' };
   expect(isGuarded({ metadata: { name: 'billing', labels } })).toBe(true);

@@ -199,6 +199,7 @@ export function isOfCountsAlone({ type, object, previous }: Change<Workload>): b
 /** What the guardrails of a Workflow look at. */
 function aspectsOf(workload: Workload): object {
   const { metadata, serviceAccountName, podLabels, podSelector, codeDigest, finished } = workload;
+  const { secretHints } = workload;
   const { uid, labels, deletionTimestamp, ownerReferences } = metadata;
   return {
     uid,
@@ -209,6 +210,8 @@ function aspectsOf(workload: Workload): object {
     podLabels,
     podSelector,
     codeDigest,
+    secretHints,
+    allowsSecret: metadata.annotations?.[annotation.allowSecretInSpec],
     changedBy: metadata.annotations?.[annotation.changedBy],
     finished,
     isStopped: isStopped(workload),

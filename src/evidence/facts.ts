@@ -114,6 +114,7 @@ const findings: Readonly<Record<string, Words>> = {
   RotationOverdue: { on: 'RotationOverdue', off: 'RotationCaughtUp' },
   LimitBreached: { on: 'LimitBreached', off: 'LimitHoldEnded' },
   EgressWidened: { on: 'EgressWidened', off: 'EgressAsListed' },
+  SecretInSpec: { on: 'SecretInSpecFound', off: 'SecretInSpecGone' },
   ReviewOverdue: { on: 'ReviewOverdue', off: 'ReviewCaughtUp' },
 };
 

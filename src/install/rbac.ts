@@ -308,6 +308,16 @@ export const userRoles: readonly RoleDefinition[] = [
     rules: [rule(read, ...kinds), rule(['update', 'patch', 'delete', 'waive-approval'], workflows)],
   },
   {
+    name: 'secret-allower',
+    description:
+      'Say that what looks like a credential in a workload is none. For who answers for secrets.',
+    rules: [
+      rule(read, ...kinds),
+      rule(['allow-secret-in-spec'], workflows),
+      ...rulesByGroup([...read, 'patch'], Object.values(workloadResources)),
+    ],
+  },
+  {
     name: 'reviewer',
     description: 'Review what AutomationIdentities may do, where somebody else changed them last.',
     rules: [

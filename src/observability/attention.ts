@@ -39,7 +39,7 @@ export interface AttentionSources {
 
 /** Conditions that are bad when they are true, by kind. */
 const badWhenTrue = {
-  Workflow: ['Held', 'EgressWidened', 'LimitBreached'],
+  Workflow: ['Held', 'EgressWidened', 'LimitBreached', 'SecretInSpec'],
   AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions', 'ReviewOverdue'],
   KillSwitch: ['Contested'],
 } as const;

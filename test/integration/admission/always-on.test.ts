@@ -492,6 +492,111 @@ describe('a Secret of an identity', () => {
   });
 });
 
+describe('a credential in a spec', () => {
+  const namespace = 'in-the-open';
+  const { deployments } = resources;
+  // Of the form of a token of GitHub, and none.
+  const token = `ghp_${'0123456789abcdefABCDEFghijklmnopqrst'.slice(0, 36)}`;
+  const says = (api: Api, resource: Resource, object: KubeObject, options = dryRun) =>
+    api.create(resource, object, options).then(({ message }) => message);
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    await cluster.controlPlane.apply([
+      clusterRoleBinding('automation-guardrails-secret-allower', 'sue'),
+    ]);
+  });
+
+  const workloadWith = (container: object, metadata: object = {}): KubeObject =>
+    ({
+      metadata: { namespace, name: 'work', ...metadata },
+      spec: {
+        replicas: 0,
+        selector: { matchLabels: { app: 'work' } },
+        template: {
+          metadata: { labels: { app: 'work' } },
+          spec: (podWith(namespace, {}, container, 'default') as KubeObject & { spec: object })
+            .spec,
+        },
+      },
+    }) as KubeObject;
+
+  it.each<[string, object]>([
+    ['env', { env: [{ name: 'ERP_TOKEN', value: token }] }],
+    ['args', { args: ['sh', '-c', `curl -H "Authorization: ${token}"`] }],
+    ['a command', { command: ['post', `--with=${token}`] }],
+  ])('in %s is refused, by its place and not by its value', async (_, container) => {
+    for (const [resource, object] of [
+      [pods, podWith(namespace, {}, container, 'default')],
+      [deployments, workloadWith(container)],
+    ] as const) {
+      const message = await says(owner, resource, object);
+      expect(message).toContain('something looks like a credential');
+      expect(message).toContain('env' in container ? 'env ERP_TOKEN of container main' : 'in args');
+      expect(message).not.toContain(token.slice(4, 10));
+    }
+  });
+
+  it('is a reference, a name or a long text otherwise', async () => {
+    const valueFrom = { secretKeyRef: { name: 'erp', key: 'token' } };
+    const fine = {
+      env: [
+        { name: 'ERP_TOKEN', valueFrom },
+        { name: 'TOKEN', value: 'ghp_short' },
+      ],
+    };
+    expect(await says(owner, deployments, workloadWith(fine))).toBe('');
+    const long = { args: Array.from({ length: 40 }, () => 'x'.repeat(4_000)) };
+    expect(await says(owner, deployments, workloadWith(long))).toBe('');
+    // As much as is looked through, twice.
+    const most = { args: Array.from({ length: 29 }, () => 'x'.repeat(1_000)) };
+    expect(await says(owner, deployments, workloadWith(most), { dryRun: false })).toBe('');
+    const patch = {
+      spec: {
+        template: {
+          spec: { containers: [{ name: 'main', ...most, image: 'registry.example/a:2' }] },
+        },
+      },
+    };
+    const key = { namespace, name: 'work' };
+    expect((await owner.merge(deployments, key, patch)).message).toBe('');
+    const worse = { metadata: { annotations: { note: token } } };
+    expect((await owner.merge(deployments, key, { spec: { template: worse } })).message).toContain(
+      'looks like a credential',
+    );
+  });
+
+  it('is let pass where who may has said why, and stays where it stood', async () => {
+    const container = { env: [{ name: 'ERP_TOKEN', value: token }] };
+    const annotations = { 'automationguardrails.dev/allow-secret-in-spec': 'a test' };
+    const allowed = { name: 'allowed', annotations };
+    expect(await says(owner, deployments, workloadWith(container, allowed))).toContain(
+      'takes the verb allow-secret-in-spec',
+    );
+    const key = { namespace, name: 'allowed' };
+    const bare = { ...workloadWith({}, { name: 'allowed' }) };
+    expect(await says(owner, deployments, bare, { dryRun: false })).toBe('');
+    const sue = admin.as('sue');
+    expect((await sue.merge(deployments, key, { metadata: { annotations } })).message).toBe('');
+    const image = 'registry.example/automation:1';
+    const patch = {
+      spec: { template: { spec: { containers: [{ name: 'main', image, ...container }] } } },
+    };
+    expect((await owner.merge(deployments, key, patch)).message).toBe('');
+    // What a kill writes, once nobody allows it any more.
+    const off = {
+      metadata: { annotations: { 'automationguardrails.dev/allow-secret-in-spec': null } },
+    };
+    expect((await owner.merge(deployments, key, off)).message).toBe('');
+    expect((await owner.merge(deployments, key, { spec: { replicas: 1 } })).message).toBe('');
+    await waitFor('its pod, which its controller makes', async () => {
+      const { object } = await admin.get(deployments, key);
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a Deployment
+      return ((object.status ?? {}) as { replicas?: number }).replicas === 1;
+    });
+  });
+});
+
 describe('a pod of an identity', () => {
   const namespace = 'inside';
 
