@@ -820,6 +820,8 @@ function wireLed(
     );
   }
   for (const cache of caches.workloads) {
+    // Jobs of rotation hooks.
+    cache.onChange(({ object }) => enqueueAll(identity, identityKeysFor.child(object)));
     cache.onChange((change) => {
       const keys = workflowKeysFor.workload(change, workflows.store);
       if (!isOfCountsAlone(change)) enqueueApproved(keys);

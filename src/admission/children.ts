@@ -56,6 +56,7 @@ function keepChildren(): AdmissionObject[] {
       resources.roleBindings,
       resources.networkPolicies,
       resources.ciliumNetworkPolicies,
+      resources.jobs,
     ].map((resource) => rule(resource, operations)),
     objectSelector: { matchLabels: { [label.managedBy]: MANAGED_BY } },
     variables: {

@@ -10,6 +10,7 @@ import { freezePolicies } from './freeze.ts';
 import { holdPolicies } from './holds.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
 import { limitPolicies } from './limits.ts';
+import { operatorReachPolicies } from './operator-reach.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
@@ -53,6 +54,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...credentialPolicies(),
     ...podPolicies(),
     ...childrenPolicies(),
+    ...operatorReachPolicies(),
     ...roleBindingPolicies(),
     ...changedByPolicies([resources.workflows, resources.automationIdentities]),
     ...approvalPolicies(),

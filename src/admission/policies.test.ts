@@ -7,7 +7,7 @@ import {
   isDeniedBy,
   probePolicyName,
 } from './index.ts';
-import { validating } from './policies.ts';
+import { policyName, validating } from './policies.ts';
 
 const all = admissionPolicies();
 const bindings = all.filter(({ kind }) => kind.endsWith('Binding'));
@@ -46,6 +46,8 @@ describe('the admission policies', () => {
       ({ apiGroups, resources }) =>
         apiGroups.join() === GROUP || /^namespaces(\/|$)/.test(resources.join()),
     );
+    // By who asks.
+    if (policy.metadata.name === policyName('operator-reach')) return;
     if (isOnCarriers && policy.spec.paramKind === undefined && matchResources === undefined) {
       return;
     }

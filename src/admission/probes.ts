@@ -325,6 +325,9 @@ const ofIdentities: Record<string, PolicyProbe> = {
     says: 'a pod of an identity ends within',
   },
   children: compared(mayDoSo),
+  'operator-reach': compared(
+    'A dry run of a TokenRequest would be answered with a token, and other dry runs are let through for the other policies.',
+  ),
   'children-go': {
     kind: 'Denial',
     requests: carriers({ finalizers: ['orphan'] }),

@@ -16,6 +16,7 @@ import { GROUP, secretPrefix } from './names.ts';
 import { holdsSchema } from './holds.ts';
 import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
+import { rotationHook } from './rotation-hook.ts';
 import { scheduleMaxLength, schedulePattern } from './schedule.ts';
 
 /**
@@ -250,6 +251,11 @@ const rotation = z
       .meta({
         description: `How many of them restart at a time: the next ones follow when those have all their pods available again. ${defaultConcurrentRestarts} if absent.`,
       }),
+    hook: rotationHook.optional().meta({
+      ...rotationHook.meta(),
+      description:
+        'Jobs that make a rotation real in the system that the credential opens: `set` tells it of the new value, `test` finds out whether that works. Only then is it published; where either fails, the value before stays. It runs for the first value too.',
+    }),
   })
   .meta({
     description: 'When a new value is generated.',
@@ -388,7 +394,7 @@ const secret = z
           'a secret of the type Existing needs secretName, and no other has one: add it, remove it, or change the type',
       },
       {
-        rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers))",
+        rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers) && !has(self.rotation.hook))",
         message:
           "the rotation of an Existing secret is somebody else's: of it, only every can be said, the age at which it is overdue",
       },
@@ -550,7 +556,7 @@ export function isGenerated(entry: SecretEntry): entry is SecretEntry & Generate
 }
 
 /** How far a rotation has come, in their order. */
-const rotationStates = ['Published', 'Converging', 'Retired'] as const;
+const rotationStates = ['Minted', 'Set', 'Published', 'Converging', 'Retired'] as const;
 
 const secretStatus = z
   .object({
@@ -558,7 +564,7 @@ const secretStatus = z
     secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
     state: z.enum(rotationStates).exactOptional().meta({
       description:
-        'How far the last rotation has come. `Published`: the new value is in the Secret, and who reads it is being restarted. `Converging`: those restarts are done; the value before stays readable until the overlap is over and no running pod may hold it any more. `Retired`: there is no other value than the current one. Absent before the first rotation.',
+        'How far the last rotation has come. With a hook, `Minted`: the new value is in the Secret under `next.*`, and the step `set` of the hook is next or under way; `Set`: that is done, and the step `test` is. `Published`: the new value is in the Secret, and who reads it is being restarted. `Converging`: those restarts are done; the value before stays readable until the overlap is over and no running pod may hold it any more. `Retired`: there is no other value than the current one. Absent before the first rotation.',
     }),
     owner: z.string().max(512).exactOptional().meta({
       description:

@@ -60,6 +60,9 @@ export const grantableRole = 'automation-guardrails-grantable';
  */
 export const secretPrefix = 'aid.';
 
+/** Name of the Secret with the private key that signs evidence, in the operator's own namespace. */
+export const signingKeySecret = 'automation-guardrails-evidence-key';
+
 /**
  * Name of the Secret of a generated credential. Its parts have no dots, so that no two credentials
  * share one, and whose it is can be read from it.
@@ -148,6 +151,13 @@ export const annotation = {
   handledEmergency: `${GROUP}/handled-emergency`,
   /** On a generated Secret: digest of the owner for whom this value was made. */
   ownerDigest: `${GROUP}/owner-digest`,
+  /**
+   * On a generated Secret whose rotation has a hook: how far the value under `next.*` has come.
+   * JSON, written by the operator alone.
+   */
+  pendingRotation: `${GROUP}/pending-rotation`,
+  /** On a Job of a hook: its step, `Set` or `Test`; by it, it is known to be one. */
+  rotationHook: `${GROUP}/rotation-hook`,
   /** On a generated Secret: the rotation whose consumers were all restarted. */
   consumersRestarted: `${GROUP}/consumers-restarted`,
   /**

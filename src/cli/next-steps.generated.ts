@@ -511,6 +511,22 @@ export const conditionsPage: ConditionsPage = {
       "kind": "AutomationIdentity",
       "condition": "Ready",
       "status": "False",
+      "reason": "RotationHookFailed",
+      "meaning": "A step of a rotation's hook failed; the message names the Job. The value before stays in use, the new one waits.",
+      "action": "kubectl logs of that Job; then ask for a rotation, or wait."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "RotationHookUnusable",
+      "meaning": "A rotation's hook can't run: its CronJob isn't there, isn't suspended or runs as somebody else, or the API server refuses its Job.",
+      "action": "As the message says. It is tried again once a minute."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "False",
       "reason": "TokenNotIssued",
       "meaning": "The API server issues no token for runners outside of pods, or refused to write it into its Secret; the message says why. One that was published before is valid until it expires.",
       "action": "Read the message. Delete an immutable Secret. It is tried again once a minute."

@@ -1,13 +1,11 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
-import { annotation, label } from '../api/names.ts';
+import { annotation, label, signingKeySecret } from '../api/names.ts';
 import type { Secret } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
 import { fingerprintOf, publicKeyOf, type SigningKey } from './head.ts';
 
-/** The Secret that holds the private key; nothing but this file reads it. */
-export const signingKeySecret = 'automation-guardrails-evidence-key';
 /** The ConfigMap that holds every public key that ever signed, by its fingerprint. */
 export const publicKeysConfigMap = 'automation-guardrails-evidence-keys';
 

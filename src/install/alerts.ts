@@ -36,7 +36,7 @@ const heldExpr = attention(
 
 /** Why an identity isn't ready, where a rotation is concerned. */
 const rotationReasons =
-  'RotationFailed|RotationUnreadable|RotationNeverDue|OverlapTooLong|ConsumersNotRestarted|RestartsWaiting';
+  'RotationFailed|RotationHookFailed|RotationHookUnusable|RotationUnreadable|RotationNeverDue|OverlapTooLong|ConsumersNotRestarted|RestartsWaiting';
 
 /** Every alert, as Prometheus reads them. */
 export const alertGroups: readonly RuleGroup[] = [

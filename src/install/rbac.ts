@@ -110,6 +110,8 @@ export const operatorRole: RoleDefinition = {
       resources.replicaSets,
     ),
     rule([...read, 'patch'], resources.jobs, resources.cronJobs),
+    // Those of rotation hooks, which admission keeps to identities.
+    rule(['create', 'delete'], resources.jobs),
     rule(['patch'], [resources.cronJobs, 'status']),
     rule(['create', 'patch'], resources.events),
     // Kinds of other projects, of which some may be installed.

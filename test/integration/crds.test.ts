@@ -704,6 +704,30 @@ describe('generated secrets', () => {
     ],
     ['a short value', secret({ length: 15 }), 'should be greater than or equal to 16'],
     ['a long value', secret({ length: 257 }), 'should be less than or equal to 256'],
+    [
+      'a hook of an Existing',
+      secret({
+        type: 'Existing',
+        secretName: 'x',
+        rotation: { every: '24h', hook: { set: 'tell' } },
+      }),
+      "the rotation of an Existing secret is somebody else's",
+    ],
+    [
+      'a hook that may take for ever',
+      rotation({ every: '24h', hook: { set: 'tell', timeout: '25h' } }),
+      'hook.timeout is at most 24h',
+    ],
+    [
+      'a hook that only tests',
+      rotation({ every: '24h', hook: { test: 'try' } }),
+      'spec.secrets[0].rotation.hook.set: Required value',
+    ],
+    [
+      'a hook by no name',
+      rotation({ every: '24h', hook: { set: 'Tell' } }),
+      'hook.set, the name of a CronJob',
+    ],
     ['days', rotation({ every: '1d' }), 'every must be a duration of at least one second'],
     ['a number', rotation({ every: '3600' }), 'there is no unit for days'],
     ['a negative duration', rotation({ every: '-1h' }), 'every must be a duration'],
@@ -776,6 +800,10 @@ describe('generated secrets', () => {
       rotation({ every: '24h', overlap: '1h', restartConsumers: true, maxConcurrentRestarts: 1 }),
     ],
     ['parts', rotation({ every: '1h30m', overlap: '1.5m' })],
+    [
+      'a hook',
+      rotation({ every: '24h', hook: { set: 'a', test: 'b', timeout: '24h', maxRetries: 0 } }),
+    ],
     ['a schedule', rotation({ schedule: '0 3 * * SUN', overlap: '48h' })],
     ...[
       'UTC',

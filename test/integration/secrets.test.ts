@@ -5,7 +5,7 @@ import type { KubeObject, Secret } from '../../src/api/objects.ts';
 import { projectWorkload } from '../../src/api/workload.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { getObject, installGuardrails, kubectlOk } from '../operator/cluster.ts';
+import { getObject, installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 
 const namespace = 'secrets';
@@ -326,6 +326,124 @@ describe('consumers', () => {
     await lookAgain('posts orders');
     await statusWhere(name, 'the withdrawal', ({ state }) => state === 'Retired');
     expect(Object.keys((await secretOf(name))?.data ?? {})).toEqual(['password']);
+  });
+});
+
+describe('a rotation with a hook', () => {
+  const name = 'hooked';
+  const hook = { set: 'hook-set', test: 'hook-test', maxRetries: 0 };
+  const secret = { name: 's', type: 'Password', rotation: { every: '24h', overlap: '1h', hook } };
+
+  /** Its pods end by themselves with this exit code; or never. */
+  function cronJob(hookName: string, exitCode: string | undefined): object {
+    const completes = 'test.automationguardrails.dev/completes';
+    const annotations =
+      exitCode === undefined
+        ? {}
+        : { [completes]: 'true', 'test.automationguardrails.dev/exit-code': exitCode };
+    const container = {
+      name: 'main',
+      image: 'registry.example/hook:1',
+      volumeMounts: [{ name: 'values', mountPath: '/values', readOnly: true }],
+    };
+    const template = {
+      metadata: { annotations },
+      spec: {
+        serviceAccountName: name,
+        restartPolicy: 'Never',
+        terminationGracePeriodSeconds: 0,
+        containers: [container],
+        volumes: [{ name: 'values', secret: { secretName: secretNameOf(name, 's') } }],
+      },
+    };
+    return {
+      apiVersion: 'batch/v1',
+      kind: 'CronJob',
+      metadata: { name: hookName, namespace },
+      spec: { schedule: '0 0 1 1 *', suspend: true, jobTemplate: { spec: { template } } },
+    };
+  }
+
+  const ofHook = async (kind: 'jobs' | 'pods'): Promise<KubeObject[]> =>
+    (await listObjects<KubeObject>(controlPlane, kind, namespace)).filter(({ metadata }) =>
+      metadata.name.startsWith(`${name}-s-`),
+    );
+
+  it('publishes a value when Jobs of the identity have told and tested it', async () => {
+    await controlPlane.apply([
+      cronJob('hook-set', '0'),
+      cronJob('hook-test', '0'),
+      identity(name, [secret]),
+    ]);
+    await provisioned(name);
+    const first = await secretOf(name);
+    expect(Object.keys(first?.data ?? {})).toEqual(['password']);
+    for (const { metadata } of await ofHook('pods')) {
+      expect(metadata.labels?.[label.identity]).toBe(name);
+    }
+    const jobs = await ofHook('jobs');
+    expect(jobs.map(({ metadata }) => metadata.annotations?.[annotation.rotationHook])).toEqual(
+      expect.arrayContaining(['Set', 'Test']),
+    );
+    for (const { metadata } of jobs) {
+      expect(metadata.ownerReferences).toMatchObject([{ kind: 'AutomationIdentity', name }]);
+    }
+
+    await annotate(name, annotation.rotate, 'x');
+    await identityWhere(name, 'the rotation', (f) => f.status?.lastHandledRotation === 'x');
+    const second = await secretOf(name);
+    expect(Object.keys(second?.data ?? {}).toSorted()).toEqual(['password', 'previous.password']);
+    expect(second?.data?.['previous.password']).toBe(first?.data?.['password']);
+    expect(await ofHook('jobs')).toHaveLength(4);
+  });
+
+  it('keeps the value before when a step fails, and goes on with the new one when asked', async () => {
+    const before = await secretOf(name);
+    await controlPlane.apply([cronJob('hook-test', '1')]);
+    await annotate(name, annotation.rotate, 'y');
+    const failed = await identityWhere(
+      name,
+      'the failure',
+      (f) => reasonOf(f, 'Ready') === 'RotationHookFailed',
+    );
+    expect(failed.status?.lastHandledRotation).toBe('x');
+    const waiting = await secretOf(name);
+    expect(waiting?.data?.['password']).toBe(before?.data?.['password']);
+    const next = waiting?.data?.['next.password'];
+    expect(next).toBeDefined();
+
+    await controlPlane.apply([cronJob('hook-test', '0')]);
+    await annotate(name, annotation.rotate, 'z');
+    await identityWhere(name, 'the rotation', (f) => f.status?.lastHandledRotation === 'z');
+    await provisioned(name);
+    expect((await secretOf(name))?.data?.['password']).toBe(next);
+  });
+
+  it('leaves nothing when the identity goes amid a step', async () => {
+    await controlPlane.apply([cronJob('hook-set', undefined)]);
+    await annotate(name, annotation.rotate, 'late');
+    await statusWhere(name, 'a value that waits', ({ state }) => state === 'Minted');
+    await waitFor('a pod of the hook to run', async () =>
+      (
+        await listObjects<KubeObject & { status?: { phase?: string } }>(
+          controlPlane,
+          'pods',
+          namespace,
+        )
+      ).some(({ metadata, status }) => {
+        return metadata.name.startsWith(`${name}-s-set-`) && status?.phase === 'Running';
+      }),
+    );
+    await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
+    await waitFor('everything of it to be gone', async () => {
+      const left = [
+        ...(await ofHook('jobs')),
+        ...(await ofHook('pods')),
+        await secretOf(name),
+        await getObject(controlPlane, 'serviceaccount', name, namespace),
+      ].filter((one) => one !== undefined);
+      return left.length === 0;
+    });
   });
 });
 

@@ -7,6 +7,7 @@ import {
   type SecretEntry,
   type SecretStatus,
 } from '../../api/automation-identity.ts';
+import { timestamp } from '../../api/conditions.ts';
 import { secretNameOf, secretPrefix } from '../../api/names.ts';
 import type { ObjectMeta, Pod, Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
@@ -14,15 +15,24 @@ import type { Workload } from '../../api/workload.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { isControlledBy } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
-import { ApiError, isConflict } from '../../runtime/errors.ts';
+import { ApiError, isConflict, messageOf } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import type { ReadStore } from '../../runtime/store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import type { Problem } from '../requirements.ts';
-import { some } from '../wording.ts';
+import { clip, some } from '../wording.ts';
 import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
 import { existingSecret, type ExistingSecret } from './existing.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
+import { HookRunner } from './hook.ts';
+import {
+  mintPatch,
+  newPendingSecret,
+  nextValue,
+  pendingPatch,
+  type Failure,
+  type Pending,
+} from './pending.ts';
 import { earliest, foreignSecret, refusalOf, refusedMs } from './refusal.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
@@ -32,7 +42,6 @@ import {
   spreadOf,
   type CredentialPlan,
   type CredentialStep,
-  type RotationCause,
 } from './plan.ts';
 import {
   completionPatch,
@@ -54,7 +63,7 @@ export interface Notice {
 
 export interface CredentialKeeperOptions {
   client: KubeClient;
-  /** Indexed by `secret` (`namespace/secretName`). */
+  /** Indexed by `secret` (`namespace/secretName`) and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
   /** Indexed by `secret` (`namespace/secretName`). */
   pods: Pick<ReadStore<Pod>, 'byIndex'>;
@@ -114,9 +123,11 @@ const maxSteps = 3;
  */
 export class CredentialKeeper {
   readonly #options: CredentialKeeperOptions;
+  readonly #hooks: HookRunner;
 
   constructor(options: CredentialKeeperOptions) {
     this.#options = options;
+    this.#hooks = new HookRunner(options);
   }
 
   /** @throws ApiError for what a retry may cure; its message never comes from a Secret */
@@ -140,6 +151,8 @@ export class CredentialKeeper {
     assertAllDone(kept, 'keep credentials');
     assertAllDone(seen, 'watch credentials');
     const results = kept.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    const hookJobs = new Set(results.flatMap((result) => result.hookJobs));
+    await this.#hooks.tidy(identity, hookJobs, request.signal);
     const existing = seen.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
     const restarts = await this.#restartConsumers(results, request);
 
@@ -182,6 +195,8 @@ export class CredentialKeeper {
   ): Promise<CredentialsOutcome> {
     const { client, revoked } = this.#options;
     const names = credentialSecretsOf(identity, spec);
+    // What they were to set is no value any more.
+    await this.#hooks.tidy(identity, new Set(), signal);
     const { withdrawn } = await withdrawSecrets(identity, names, { client, revoked, signal });
     if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
     return {
@@ -226,6 +241,7 @@ export class CredentialKeeper {
     if (live !== undefined && !isControlledBy(live, identity)) {
       return foreign(credential, key, clock());
     }
+    const started = new Set<string>();
     for (let steps = 0; ; steps++) {
       const plan = planCredential({
         identity: identityName,
@@ -237,6 +253,8 @@ export class CredentialKeeper {
         pods: pods
           .byIndex('secret', `${namespace}/${key.name}`)
           .filter(({ spec }) => !isKilled || spec?.serviceAccountName !== identityName),
+        hookRun: (job) =>
+          started.has(job) ? { state: 'Running' } : this.#hooks.runOf(identity, job),
         spread: spreadOf(identity),
         recorded,
         isWithheld,
@@ -248,6 +266,12 @@ export class CredentialKeeper {
         return toBeRecorded(credential, plan, clock());
       }
       try {
+        if (step.action === 'RunHook') {
+          started.add(step.job);
+          const problem = await this.#runHook(step, credential, request);
+          if (problem === undefined) continue;
+          return { ...keptAs(credential, plan, live), problem, dueAt: clock() + refusedMs };
+        }
         live = await this.#take(step, credential, key.name, request);
       } catch (error) {
         const problem = this.#refusalOf(error, step, key.name, request);
@@ -256,8 +280,22 @@ export class CredentialKeeper {
     }
   }
 
+  async #runHook(
+    { step, job }: Extract<CredentialStep, { action: 'RunHook' }>,
+    credential: GeneratedSecret,
+    { identity, childMetadata, signal, log }: KeepCredentials,
+  ): Promise<Problem | undefined> {
+    const { hook } = credential.rotation ?? {};
+    if (hook === undefined) return undefined;
+    const metadata = childMetadata(job);
+    const request = { identity, credential, hook, step, metadata, signal };
+    const problem = await this.#hooks.start(request);
+    if (problem === undefined) log.info('Hook of a rotation started', { job, step });
+    return problem;
+  }
+
   async #take(
-    step: Exclude<CredentialStep, { action: 'None' }>,
+    step: Exclude<CredentialStep, { action: 'None' | 'RunHook' }>,
     credential: GeneratedSecret,
     name: string,
     request: KeepCredentials,
@@ -268,6 +306,22 @@ export class CredentialKeeper {
     const patch = (body: object): Promise<Secret> =>
       client.mergePatch(resources.secrets, { namespace, name }, body, { signal });
 
+    if (step.action === 'Create' && step.pending !== undefined) {
+      const value = generateValue(credential, randomBytes, name);
+      const waiting = newPendingSecret(childMetadata(name), step.pending, value);
+      const created = await client.create(resources.secrets, waiting, { signal });
+      log.info('Credential minted', { secret: name });
+      return created;
+    }
+    if (step.action === 'Mint') {
+      const value = generateValue(credential, randomBytes, name);
+      const minted = await patch(mintPatch(step.live, step.pending, value));
+      log.info('Credential minted', { secret: name, cause: step.pending.cause });
+      return minted;
+    }
+    if (step.action === 'RecordHook') {
+      return await this.#recordHook(step, credential, name, request);
+    }
     if (step.action === 'Create') {
       const publication = publicationOf(credential, { ...step, publishedAt: clock() });
       publication.isComplete ||= step.rotation > 0 && this.#startsEverybodyAnew(name, request);
@@ -292,15 +346,26 @@ export class CredentialKeeper {
       return retired;
     }
     if (step.action === 'RecordOwner') return await patch(ownerPatch(step.live, step.owner));
-    const { cause, previousExpiresAt } = step;
+    const { cause, previousExpiresAt, isNext } = step;
+    const publication = publicationOf(credential, step);
+    if (cause === 'Created' && step.rotation > 0) {
+      publication.isComplete ||= this.#startsEverybodyAnew(name, request);
+    }
     const rotated = await patch(
       rotationPatch(
         step.live,
-        publicationOf(credential, step),
-        generateValue(credential, randomBytes, name),
+        publication,
+        isNext
+          ? nextValue(step.live, credential.type)
+          : generateValue(credential, randomBytes, name),
         previousExpiresAt === undefined ? undefined : new Date(previousExpiresAt).toISOString(),
       ),
     );
+    if (cause === 'Created') {
+      log.info('Credential created', { secret: name });
+      notify({ type: 'normal', reason: 'SecretCreated', message: `Secret ${name} was created.` });
+      return rotated;
+    }
     countRotation('success');
     log.info('Credential rotated', { secret: name, cause, rotation: step.rotation });
     notify({
@@ -309,6 +374,32 @@ export class CredentialKeeper {
       message: `Secret ${name} has a new value: ${causeSentences[cause]}.`,
     });
     return rotated;
+  }
+
+  async #recordHook(
+    { live, pending }: Extract<CredentialStep, { action: 'RecordHook' }>,
+    { name: credential }: GeneratedSecret,
+    secret: string,
+    { identity, notify, signal, log }: KeepCredentials,
+  ): Promise<Secret> {
+    const { client, countRotation } = this.#options;
+    const { namespace = '' } = identity.metadata;
+    const key = { namespace, name: secret };
+    const body = pendingPatch(live, pending);
+    const recorded = await client.mergePatch(resources.secrets, key, body, { signal });
+    const { failed, step } = pending;
+    if (failed === undefined) {
+      log.info('Hook of a rotation recorded', { secret, step });
+      return recorded;
+    }
+    countRotation('error');
+    log.warn('Hook of a rotation failed', { secret, job: failed.job, reason: failed.reason });
+    notify({
+      type: 'warning',
+      reason: 'RotationHookFailed',
+      message: hookFailed(credential, failed).message,
+    });
+    return recorded;
   }
 
   /** While a kill is being released, no pod of the identity has been left to hold a value. */
@@ -334,8 +425,21 @@ export class CredentialKeeper {
     secret: string,
     { log }: KeepCredentials,
   ): Problem {
-    if (action === 'Rotate' && error instanceof ApiError && !isConflict(error)) {
+    if (
+      (action === 'Rotate' || action === 'Mint') &&
+      error instanceof ApiError &&
+      !isConflict(error)
+    ) {
       this.#options.countRotation('error');
+    }
+    if (action === 'RunHook') {
+      // No value is in such a request.
+      const { status, message } = refusalOf(error, messageOf(error));
+      log.warn('Hook of a rotation refused', { secret, status });
+      return {
+        reason: 'RotationHookUnusable',
+        message: `The rotation of Secret ${secret} waits: the API server refused the Job of its hook. ${clip(message)}`,
+      };
     }
     const { status, reason } = refusalOf(error, `Secret ${secret} couldn't be written`);
     log.warn('Write of a credential refused', { secret, action, status, reason });
@@ -477,9 +581,12 @@ interface KeptCredential {
   rotatedAt: number | undefined;
   dueAt: number | undefined;
   isHandled: CredentialPlan['isHandled'];
+  /** Names of Jobs of its hook that stay. */
+  hookJobs: readonly string[];
 }
 
-const causeSentences: Record<RotationCause, string> = {
+const causeSentences: Record<Pending['cause'], string> = {
+  Created: 'there was none',
   ValueLost: 'the one before was taken out of it',
   SpecChanged: 'the spec asks for another one',
   Emergency: 'an emergency rotation was asked for, so the one before is gone',
@@ -491,6 +598,9 @@ const causeSentences: Record<RotationCause, string> = {
 const verbs: Record<CredentialStep['action'], string> = {
   None: 'change',
   Create: 'create',
+  Mint: 'rotate',
+  RunHook: 'rotate',
+  RecordHook: 'rotate',
   Rotate: 'rotate',
   Retire: 'withdraw the previous value of',
   RecordOwner: 'write the owner to',
@@ -498,19 +608,51 @@ const verbs: Record<CredentialStep['action'], string> = {
 
 function keptAs(
   { name, rotation }: GeneratedSecret,
-  { status, restartSince, holdouts, rotatedAt, dueAt, isHandled, defects }: CredentialPlan,
+  plan: CredentialPlan,
   live: Secret | undefined,
 ): KeptCredential {
-  const [first] = defects;
-  const problem =
-    first === undefined
-      ? undefined
-      : {
-          reason: first.reason,
-          message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
-        };
+  const { status, restartSince, holdouts, rotatedAt, dueAt, isHandled, hookJobs } = plan;
+  const problem = problemOf(name, plan);
   const atOnce = rotation?.maxConcurrentRestarts ?? defaultConcurrentRestarts;
-  return { status, live, problem, restartSince, holdouts, atOnce, rotatedAt, dueAt, isHandled };
+  return {
+    status,
+    live,
+    problem,
+    restartSince,
+    holdouts,
+    atOnce,
+    rotatedAt,
+    dueAt,
+    isHandled,
+    hookJobs,
+  };
+}
+
+/** Why a credential isn't rotated as asked, or isn't there yet. */
+function problemOf(
+  name: string,
+  { defects, pending, rotatedAt }: CredentialPlan,
+): Problem | undefined {
+  if (pending?.failed !== undefined) return hookFailed(name, pending.failed);
+  const [first] = defects;
+  if (first !== undefined) {
+    return {
+      reason: first.reason,
+      message: `Credential ${name} is not rotated as asked: ${defects.map(({ message }) => message).join(', and ')}.`,
+    };
+  }
+  if (pending === undefined || rotatedAt !== undefined) return undefined;
+  return {
+    reason: 'Provisioning',
+    message: `Credential ${name} is published when its hook is done.`,
+  };
+}
+
+function hookFailed(credential: string, { step, reason, job, notBefore }: Failure): Problem {
+  return {
+    reason: 'RotationHookFailed',
+    message: `The step ${step.toLowerCase()} of the hook of credential ${credential} failed (${reason}, Job ${job}), and the value before stays. It is tried again at ${timestamp(notBefore)}, and at once when a rotation is asked for.`,
+  };
 }
 
 function overdueOf({ secretName }: SecretStatus, pods: readonly Pod[]): Problem[] {
@@ -558,6 +700,7 @@ function foreign(
     rotatedAt: undefined,
     dueAt: now + refusedMs,
     isHandled: { rotate: true, emergency: true },
+    hookJobs: [],
   };
 }
 

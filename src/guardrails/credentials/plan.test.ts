@@ -56,6 +56,7 @@ function plan(parts: Partial<CredentialObservation>) {
     asked: nothing,
     lastHandled: nothing,
     spread: 0,
+    hookRun: () => ({ state: 'Absent' }),
     pods: [],
     recorded: undefined,
     isWithheld: false,

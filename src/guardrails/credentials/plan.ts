@@ -9,6 +9,14 @@ import { annotation, secretNameOf } from '../../api/names.ts';
 import type { Pod, Secret } from '../../api/objects.ts';
 import { convergenceMs, holdouts, volumeSyncMs } from './convergence.ts';
 import { earliest } from './refusal.ts';
+import { hookJobName, hookRetryMs, type HookRun } from './hook.ts';
+import {
+  nextAttempt,
+  pendingIn,
+  type HookStep,
+  type Pending,
+  type RotationCause,
+} from './pending.ts';
 import { rotationSchedule, type RotationDefect, type RotationSchedule } from './schedule.ts';
 import {
   answersAtCreation,
@@ -65,6 +73,8 @@ export interface CredentialObservation {
   lastHandled: Pick<Answers, 'rotate' | 'emergency'>;
   /** Those that reference the Secret and count: none of what is being stopped. */
   pods: readonly Pod[];
+  /** What has become of the Job of a hook, by its name. */
+  hookRun: (job: string) => HookRun;
   /** As of {@link spreadOf}. */
   spread: number;
   /** What status last said of it. */
@@ -78,17 +88,22 @@ export interface CredentialObservation {
 /** The one write that is due. */
 export type CredentialStep =
   | { action: 'None' }
-  | { action: 'Create'; rotation: number; answers: Answers }
+  | { action: 'Create'; rotation: number; answers: Answers; pending?: Pending }
+  | { action: 'Mint'; live: Secret; pending: Pending }
+  | { action: 'RunHook'; live: Secret; step: HookStep; job: string }
+  | { action: 'RecordHook'; live: Secret; pending: Pending }
   | {
       action: 'Rotate';
       live: Secret;
-      cause: RotationCause;
+      cause: Pending['cause'];
       rotation: number;
       answers: Answers;
       /** Milliseconds since the epoch. */
       publishedAt: number;
       /** Milliseconds since the epoch; `undefined` where no previous value is kept. */
       previousExpiresAt: number | undefined;
+      /** It is the value that waits; another one is generated where none does. */
+      isNext: boolean;
     }
   | { action: 'Retire'; live: Secret }
   | { action: 'RecordOwner'; live: Secret; owner: string };
@@ -105,23 +120,21 @@ export interface CredentialPlan {
   rotatedAt: number | undefined;
   /** What the identity asks for by its annotations is done here. */
   isHandled: Handled;
+  /** The value that waits for its hook. */
+  pending: Pending | undefined;
+  /** Names of Jobs of its hook that somebody waits for, or looks at. */
+  hookJobs: readonly string[];
   status: SecretStatus;
   /** Why it isn't rotated as asked. */
   defects: readonly RotationDefect[];
 }
 
-export type RotationCause =
-  | 'ValueLost'
-  | 'SpecChanged'
-  | 'Emergency'
-  | 'Requested'
-  | 'OwnerChanged'
-  | 'Scheduled';
-
 interface Situation {
+  observation: CredentialObservation;
   live: Secret;
   state: CredentialState;
   schedule: RotationSchedule;
+  pending: Pending | undefined;
   asked: Answers;
   isWithheld: boolean;
   now: number;
@@ -186,20 +199,22 @@ export function planCredential(observation: CredentialObservation): CredentialPl
 
   if (live === undefined) {
     const lastRotationTime = recorded?.lastRotationTime;
+    // A value that was published before has consumers that hold it: its successor is a rotation.
+    const rotation = lastRotationTime === undefined ? 0 : 1;
+    const answers = answersAtCreation(asked, lastHandled);
+    const pending = { step: 'Minted', rotation, cause: 'Created', answers, attempt: 1 } as const;
+    const isHooked = credential.rotation?.hook !== undefined;
     return {
-      // A value that was published before has consumers that hold it: its successor is a rotation.
       step: isWithheld
-        ? { action: 'None' }
-        : {
-            action: 'Create',
-            rotation: lastRotationTime === undefined ? 0 : 1,
-            answers: answersAtCreation(asked, lastHandled),
-          },
+        ? none
+        : { action: 'Create', rotation, answers, ...(isHooked && { pending }) },
       dueAt: undefined,
       restartSince: undefined,
       holdouts: [],
       rotatedAt: undefined,
       isHandled: { rotate: true, emergency: true },
+      pending: undefined,
+      hookJobs: [],
       status: {
         name: credential.name,
         secretName,
@@ -210,25 +225,34 @@ export function planCredential(observation: CredentialObservation): CredentialPl
   }
 
   const state = readState(live, credential, now);
-  const situation = { live, state, schedule, asked, isWithheld, now };
+  const pending = pendingIn(live, credential);
+  const situation = { observation, live, state, schedule, pending, asked, isWithheld, now };
   const expiresAt = state.hasPrevious ? previousExpiry(state, schedule) : undefined;
   const nextAt = schedule.nextAfter(state.rotatedAt);
+  // A first value that waits is none yet, for anybody.
+  const isPublished = state.hasValue || pending === undefined;
+  const lastRotationTime = isPublished ? timestamp(state.rotatedAt) : recorded?.lastRotationTime;
   const isRestartWanted = credential.rotation?.restartConsumers === true;
   const isRestarting = isRestartWanted && state.rotation > 0 && !state.areConsumersRestarted;
   const gate = gateOf(observation, secretName, state.rotatedAt, expiresAt, isRestarting);
   return {
     step: live.metadata.deletionTimestamp === undefined ? stepOf(situation, gate) : none,
-    dueAt: earliest([nextAt, gate?.dueAt]),
+    // What waits is rotated when its hook is done; that is watched.
+    dueAt: earliest([pending === undefined ? nextAt : pending.failed?.notBefore, gate?.dueAt]),
     restartSince: isRestarting ? state.rotatedAt : undefined,
     holdouts: gate?.overdue ?? [],
-    rotatedAt: state.rotatedAt,
+    rotatedAt: isPublished ? state.rotatedAt : undefined,
     isHandled: handledBy(state.answers, asked),
+    pending,
+    hookJobs: pending === undefined ? [] : hookJobsOf(observation, live, pending),
     status: {
       name: credential.name,
       secretName,
-      ...(state.rotation > 0 && { state: stageOf(state, isRestarting) }),
-      lastRotationTime: timestamp(state.rotatedAt),
-      ...(nextAt !== undefined && { nextRotationTime: timestamp(nextAt) }),
+      ...(pending !== undefined
+        ? { state: pending.step }
+        : state.rotation > 0 && { state: stageOf(state, isRestarting) }),
+      ...(lastRotationTime !== undefined && { lastRotationTime }),
+      ...(isPublished && nextAt !== undefined && { nextRotationTime: timestamp(nextAt) }),
       ...(expiresAt !== undefined && { previousExpirationTime: timestamp(expiresAt) }),
     },
     defects,
@@ -278,27 +302,118 @@ function gateOf(
 const none: CredentialStep = { action: 'None' };
 
 function stepOf(situation: Situation, gate: Gate | undefined): CredentialStep {
-  const { live, state, schedule, asked, now } = situation;
-  // Whatever else is a reason at the same time.
-  const keepsPrevious = schedule.overlapMs > 0 && !isUnanswered('emergency', state.answers, asked);
-  for (const causeOf of causes) {
-    const cause = causeOf(situation);
-    if (cause === undefined) continue;
-    return {
-      action: 'Rotate',
-      live,
-      cause,
-      rotation: state.rotation + 1,
-      answers: asked,
-      // Two rotations never carry the same time, since a restart is known by it.
-      publishedAt: Math.max(now, state.rotatedAt + 1),
-      previousExpiresAt: keepsPrevious ? now + schedule.overlapMs : undefined,
-    };
-  }
+  const { live, state, pending, asked } = situation;
+  const next = pending === undefined ? rotationStep(situation) : hookStep(situation, pending);
+  if (next.action !== 'None') return next;
   if (gate?.isOpen === true) return { action: 'Retire', live };
   return state.hasValue && state.answers.owner === undefined && asked.owner !== undefined
     ? { action: 'RecordOwner', live, owner: asked.owner }
     : none;
+}
+
+function rotationStep(situation: Situation): CredentialStep {
+  const { observation, live, state, asked } = situation;
+  for (const causeOf of causes) {
+    const cause = causeOf(situation);
+    if (cause === undefined) continue;
+    const rotation = state.rotation + 1;
+    if (observation.credential.rotation?.hook !== undefined) {
+      const attempt = nextAttempt(live);
+      const pending = { step: 'Minted', rotation, cause, answers: asked, attempt } as const;
+      return { action: 'Mint', live, pending };
+    }
+    return publication(situation, { rotation, cause, answers: asked }, false);
+  }
+  return none;
+}
+
+/** The write that puts a value in place of the standing one. */
+function publication(
+  { live, state, schedule, now }: Situation,
+  { rotation, cause, answers }: Pick<Pending, 'rotation' | 'cause' | 'answers'>,
+  isNext: boolean,
+): CredentialStep {
+  // Whatever else is a reason at the same time.
+  const keepsPrevious =
+    schedule.overlapMs > 0 && !isUnanswered('emergency', state.answers, answers);
+  return {
+    action: 'Rotate',
+    live,
+    cause,
+    rotation,
+    answers,
+    // Two rotations never carry the same time, since a restart is known by it.
+    publishedAt: Math.max(now, state.rotatedAt + 1),
+    previousExpiresAt: keepsPrevious ? now + schedule.overlapMs : undefined,
+    isNext,
+  };
+}
+
+/**
+ * What comes next for a value that waits: a Job for each step, and its publication. A hook that
+ * fails begins anew with `set` and the same value, which the other system may already have taken.
+ */
+function hookStep(situation: Situation, pending: Pending): CredentialStep {
+  const { observation, live, state, asked, isWithheld, now } = situation;
+  const { credential, hookRun } = observation;
+  if (isWithheld && !state.hasValue) return none;
+  const { hook } = credential.rotation ?? {};
+  const step: HookStep = pending.step === 'Minted' ? 'Set' : 'Test';
+  // Without the step nobody has to be asked any more.
+  if (hook === undefined || (step === 'Test' && hook.test === undefined)) {
+    return publication(situation, pending, true);
+  }
+  const { failed, ...attempt } = pending;
+  if (failed !== undefined) {
+    const isAskedAgain = (['rotate', 'emergency'] as const).some((what) =>
+      isUnanswered(what, pending.answers, asked),
+    );
+    if (now < failed.notBefore && !isAskedAgain) return none;
+    // Nobody has used the value yet, so it is as new as one that was asked for just now.
+    const answers = state.hasValue ? asked : answersAtCreation(asked, pending.answers);
+    return { action: 'RecordHook', live, pending: { ...attempt, answers } };
+  }
+  const job = jobOf(observation, live, pending, step);
+  const run = hookRun(job);
+  switch (run.state) {
+    case 'Absent':
+      return { action: 'RunHook', live, step, job };
+    case 'Running':
+      return none;
+    case 'Succeeded':
+      return step === 'Set' && hook.test !== undefined
+        ? { action: 'RecordHook', live, pending: { ...pending, step: 'Set' } }
+        : publication(situation, pending, true);
+    case 'Failed': {
+      const notBefore = now + hookRetryMs(pending.attempt);
+      return {
+        action: 'RecordHook',
+        live,
+        pending: {
+          ...pending,
+          step: 'Minted',
+          attempt: pending.attempt + 1,
+          failed: { step, reason: run.reason, job, notBefore },
+        },
+      };
+    }
+  }
+}
+
+function jobOf(
+  { identity, credential }: CredentialObservation,
+  live: Secret,
+  pending: Pending,
+  step: HookStep,
+): string {
+  return hookJobName(live, { identity, credential: credential.name }, pending, step);
+}
+
+function hookJobsOf(observation: CredentialObservation, live: Secret, pending: Pending): string[] {
+  return [
+    ...(pending.failed === undefined ? [] : [pending.failed.job]),
+    ...(['Set', 'Test'] as const).map((step) => jobOf(observation, live, pending, step)),
+  ];
 }
 
 /**

@@ -16,6 +16,9 @@ const allKeys = [...new Set(Object.values(keysOfType).flat())];
 
 const previousOf = (key: string): string => `previous.${key}`;
 
+/** Where a value waits until its hook has told the other system of it. */
+export const nextOf = (key: string): string => `next.${key}`;
+
 /**
  * How far the clock of an operator may be ahead of another one's, or of its own after it was set:
  * an hour, where somebody has read it in the wrong time zone, and some. What was written within
@@ -205,9 +208,11 @@ export function rotationPatch(
         ...((standing.size > 0 || previousExpiresAt === undefined) && {
           [annotation.previousExpiresAt]: previousExpiresAt ?? null,
         }),
+        ...(pendingTextIn(live) !== undefined && { [annotation.pendingRotation]: null }),
       },
     },
     data: {
+      ...withoutNext(live),
       ...withoutOtherTypes(keys),
       ...encoded(value),
       ...((standing.size > 0 || previousExpiresAt === undefined) &&
@@ -259,7 +264,23 @@ function withoutOtherTypes(keys: readonly string[]): Record<string, null> {
   );
 }
 
-function encoded(value: CredentialValue): Record<string, string> {
+/** What a Secret says of a value that waits; `undefined` where none does. */
+export function pendingTextIn({ metadata }: Secret): string | undefined {
+  return metadata.annotations?.[annotation.pendingRotation];
+}
+
+/** Keys of a merge patch that take away whatever waits. */
+export function withoutNext({ data = {} }: Secret): Record<string, null> {
+  return Object.fromEntries(
+    allKeys
+      .map(nextOf)
+      .filter((key) => data[key] !== undefined)
+      .map((key) => [key, null]),
+  );
+}
+
+/** As a Secret's `data`. */
+export function encoded(value: CredentialValue): Record<string, string> {
   return Object.fromEntries(Object.entries(value).map(([key, text]) => [key, base64(text)]));
 }
 
@@ -287,6 +308,7 @@ export function base64(value: string): string {
   return Buffer.from(value).toString('base64');
 }
 
-function isFilled(value: string | undefined): value is string {
+/** Whether a key of a Secret holds something. */
+export function isFilled(value: string | undefined): value is string {
   return value !== undefined && value !== '';
 }

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
+import { annotation, label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
 import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
 import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
@@ -10,6 +10,7 @@ import { pod } from './workloads.ts';
 
 const {
   automationIdentities,
+  jobs,
   namespaces,
   networkPolicies,
   pods,
@@ -165,7 +166,7 @@ describe('a Secret that asks for a token', () => {
   });
 
   it('is refused for an identity, whoever asks, and says what to do instead', async () => {
-    for (const api of [owner, operator, admin]) {
+    for (const api of [owner, admin]) {
       const { status, message } = await api.create(secrets, tokenSecret(namespace, name));
       expect(status).toBe(403);
       expect(message).toContain(
@@ -277,6 +278,111 @@ describe('a request for a token', () => {
 
   it('is no business of ours for another ServiceAccount', async () => {
     expect((await ask(owner, { seconds: 86_400 }, 'other')).message).toBe('');
+  });
+});
+
+describe('the operator, or whoever has its token', () => {
+  const namespace = 'reach';
+  const says = 'its credentials are in the wrong hands';
+  const hookOf = (
+    account: string,
+    annotations: Record<string, string>,
+  ): KubeObject & { spec: object } => ({
+    metadata: { namespace, name: `hook-of-${account}`, annotations },
+    spec: {
+      template: {
+        spec: {
+          serviceAccountName: account,
+          restartPolicy: 'Never',
+          containers: [{ name: 'main', image: 'registry.example/hook:1' }],
+        },
+      },
+    },
+  });
+  const tokenOf = (of: { namespace: string; name: string }): Promise<Answer> =>
+    operator.send({
+      method: 'POST',
+      url: `/api/v1/namespaces/${of.namespace}/serviceaccounts/${of.name}/token`,
+      body: {
+        apiVersion: 'authentication.k8s.io/v1',
+        kind: 'TokenRequest',
+        spec: { audiences: [], expirationSeconds: 600 },
+      },
+    });
+
+  beforeAll(() => markedNamespace(namespace));
+
+  it.each([
+    ['of its namespace', { namespace, name: 'default' }],
+    ['of the system', { namespace: 'kube-system', name: 'default' }],
+  ])('gets no token of a ServiceAccount that is no identity’s: %s', async (_, of) => {
+    const { status, message } = await tokenOf(of);
+    expect(status).toBe(403);
+    expect(message).toContain(says);
+  });
+
+  it.each<[string, KubeObject & { type?: string }]>([
+    ['of another name', { metadata: { namespace, name: 'theirs' }, type: 'Opaque' }],
+    ['in an unguarded namespace', { metadata: { namespace: 'default', name: 'x' } }],
+    [
+      'that asks for a token',
+      {
+        metadata: {
+          namespace,
+          name: secretNameOf(name, 'x'),
+          annotations: { 'kubernetes.io/service-account.name': 'default' },
+        },
+        type: 'kubernetes.io/service-account-token',
+      },
+    ],
+  ])('makes no Secret %s', async (_, secret) => {
+    const { status, message } = await operator.create(secrets, secret);
+    expect(status).toBe(403);
+    expect(message).toContain(says);
+  });
+
+  it('changes and deletes no Secret of others', async () => {
+    const metadata = { namespace, name: 'others' };
+    expect((await admin.create(secrets, { metadata })).message).toBe('');
+    const changed = await operator.merge(secrets, metadata, { data: { key: 'eA==' } });
+    expect(changed.message).toContain(says);
+    expect((await operator.delete(secrets, metadata)).message).toContain(says);
+    expect((await owner.delete(secrets, metadata)).status).toBe(200);
+  });
+
+  it('makes Jobs of hooks alone, which run as identities', async () => {
+    const marked = { [annotation.rotationHook]: 'Set' };
+    for (const [account, annotations] of [
+      ['default', marked],
+      [name, {}],
+    ] as const) {
+      const { message } = await operator.create(jobs, hookOf(account, annotations), dryRun);
+      expect(message).toContain(says);
+    }
+    expect((await operator.create(jobs, hookOf(name, marked), dryRun)).message).toBe('');
+    expect((await admin.create(jobs, hookOf('default', {}), dryRun)).message).toBe('');
+  });
+
+  it('makes Jobs that nobody else forges, changes or deletes', async () => {
+    const job = hookOf(name, { [annotation.rotationHook]: 'Set' });
+    const labels = { [label.managedBy]: MANAGED_BY, [label.identity]: name };
+    const marked = { ...job, metadata: { ...job.metadata, labels } };
+    expect((await owner.create(jobs, marked)).message).toContain('leave it out');
+    expect((await operator.create(jobs, marked)).message).toBe('');
+    const suspended = await owner.merge(jobs, marked.metadata, { spec: { suspend: true } });
+    expect(suspended.message).toContain(`kubectl edit aid ${name} -n ${namespace}`);
+    expect((await owner.delete(jobs, marked.metadata)).status).toBe(403);
+    expect((await operator.delete(jobs, marked.metadata)).status).toBe(200);
+  });
+
+  it('is told from a ServiceAccount with cluster-admin', async () => {
+    const admins = 'system:serviceaccount:ci:admins';
+    await cluster.controlPlane.apply([clusterRoleBinding('cluster-admin', admins)]);
+    const theirs = { metadata: { namespace, name: 'theirs' } };
+    await waitFor('its rights to be known', async () => {
+      const { status } = await admin.as(admins).create(secrets, theirs, dryRun);
+      return status === 201;
+    });
   });
 });
 
@@ -728,14 +834,21 @@ describe('labels of pods', () => {
 
 describe('what the operator created', () => {
   const namespace = 'children';
+  /** The only names of Secrets that the operator may write. */
+  const child = secretNameOf(name, 's');
   const metadata = (): KubeObject['metadata'] => ({
     namespace,
-    name: 'child',
+    name: child,
     labels: { [label.managedBy]: MANAGED_BY, [label.identity]: name },
   });
   const kinds: [string, Resource, object, object][] = [
     ['ServiceAccount', serviceAccounts, {}, { automountServiceAccountToken: true }],
-    ['Secret', secrets, { data: { password: 'eA==' } }, { data: { password: 'eQ==' } }],
+    [
+      'Secret',
+      secrets,
+      { type: 'Opaque', data: { password: 'eA==' } },
+      { data: { password: 'eQ==' } },
+    ],
     [
       'Role',
       roles,
@@ -745,7 +858,7 @@ describe('what the operator created', () => {
     [
       'RoleBinding',
       roleBindings,
-      { roleRef: { apiGroup: rbacGroup, kind: 'Role', name: 'child' } },
+      { roleRef: { apiGroup: rbacGroup, kind: 'Role', name: child } },
       { subjects: [{ kind: 'ServiceAccount', name: 'default', namespace }] },
     ],
     [
@@ -764,7 +877,7 @@ describe('what the operator created', () => {
     }
   });
 
-  const target = { namespace, name: 'child' };
+  const target = { namespace, name: child };
   const kept =
     'the operator made this and keeps it as it is; change what it is made from instead: kubectl edit aid invoice -n children';
 
@@ -884,10 +997,12 @@ describe('what the operator created', () => {
 describe('the cluster’s own controllers', () => {
   const kinds: [Resource, object][] = [
     [serviceAccounts, { automountServiceAccountToken: false }],
-    [secrets, {}],
+    [secrets, { type: 'Opaque' }],
     [roles, { rules: [] }],
     [networkPolicies, { spec: { podSelector: {}, policyTypes: ['Egress'] } }],
   ];
+  const nameOf = (resource: Resource): string =>
+    resource === secrets ? secretNameOf(name, 's') : name;
 
   async function automation(namespace: string): Promise<void> {
     await cluster.guardedNamespace(namespace);
@@ -897,9 +1012,11 @@ describe('the cluster’s own controllers', () => {
       spec: { purpose: 'posts invoices' },
     } as KubeObject);
     expect(identity.message).toBe('');
-    const metadata = childMetadata({ metadata: identity.object.metadata, spec: {} }, name);
+    const of = { metadata: identity.object.metadata, spec: {} };
+    const metadata = childMetadata(of, name);
     for (const [resource, body] of kinds) {
-      expect((await operator.create(resource, { metadata, ...body })).message).toBe('');
+      const child = { metadata: childMetadata(of, nameOf(resource)), ...body };
+      expect((await operator.create(resource, child)).message).toBe('');
     }
     const binding = markBinding(namespace, metadata.ownerReferences);
     expect((await operator.create(roleBindings, binding)).message).toBe('');
@@ -908,7 +1025,7 @@ describe('the cluster’s own controllers', () => {
   async function gone(namespace: string): Promise<void> {
     await waitFor('all of it to be gone', async () => {
       const found = await Promise.all([
-        ...kinds.map(([resource]) => admin.get(resource, { namespace, name })),
+        ...kinds.map(([resource]) => admin.get(resource, { namespace, name: nameOf(resource) })),
         admin.get(roleBindings, { namespace, name: markNameOf(name) }),
       ]);
       return found.every(({ status }) => status === 404);
