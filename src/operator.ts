@@ -148,6 +148,12 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     workloads,
     clock,
   });
+  const policies = new StoredPolicies({
+    client,
+    logger,
+    metrics,
+    staleAfterMs: config.watchStaleAfterMs,
+  });
   const evidence = config.evidence
     ? new EvidenceRecorder({
         client: new ApiServerClient({
@@ -156,7 +162,12 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           metrics,
           connections: evidenceConnections,
         }),
-        caches: { ...caches, workloadCaches: caches.workloads, workloads },
+        caches: {
+          ...caches,
+          workloadCaches: caches.workloads,
+          workloads,
+          policies: policies.caches,
+        },
         logger,
         metrics,
         operatorNamespace: config.operatorNamespace,
@@ -321,12 +332,6 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     ...behindKills,
   });
 
-  const policies = new StoredPolicies({
-    client,
-    logger,
-    metrics,
-    staleAfterMs: config.watchStaleAfterMs,
-  });
   const fenceReconciler = new FenceInForceController({
     client: leading,
     statusWriter,

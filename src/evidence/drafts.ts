@@ -1,4 +1,5 @@
 import { digestOf } from '../api/digest.ts';
+import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { MANAGED_BY } from '../api/names.ts';
 import type { Condition, KubeObject } from '../api/objects.ts';
@@ -19,6 +20,8 @@ export interface Place {
   environment?: string | undefined;
   /** Version of the Workflow, as {@link changeOf} has it. */
   change?: string | undefined;
+  /** Name of the AutomationIdentity. */
+  identity?: string | undefined;
   /** The kill that stands, as {@link incidentOf} has it. */
   incident?: string | undefined;
 }
@@ -58,11 +61,15 @@ export interface DraftInit extends Partial<RecordDraft> {
 }
 
 /** A record of what the operator did, where nothing else is said. */
-export function draftOf({ environment, change, incident }: Place, init: DraftInit): RecordDraft {
+export function draftOf(
+  { environment, identity, change, incident }: Place,
+  init: DraftInit,
+): RecordDraft {
   return {
     outcome: 'Succeeded',
     actor: operator,
     ...(environment !== undefined && { environment }),
+    ...(identity !== undefined && { identity }),
     ...(change !== undefined && { change }),
     ...(incident !== undefined && { incident }),
     ...init,
@@ -113,9 +120,11 @@ export function placeOf(
   environment: string | undefined,
   workflow: Workflow | undefined,
   killSwitch: KillSwitch | undefined,
+  identity?: AutomationIdentity,
 ): Place {
   return {
     environment,
+    identity: identity?.metadata.name,
     change: workflow && changeOf(workflow),
     incident: killSwitch && incidentOf(killSwitch),
   };

@@ -1,3 +1,4 @@
+import { credentialFacts } from './credential-facts.ts';
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
@@ -8,7 +9,6 @@ import { projectWorkload } from '../api/workload.ts';
 import { projectPod } from '../guardrails/kill-switch/pods.ts';
 import {
   approvalFact,
-  credentialFacts,
   decisionFacts,
   findingFacts,
   reviewFact,

@@ -1,21 +1,12 @@
 import type { AccessReview } from '../api/access-review.ts';
 import type { Approval } from '../api/approval.ts';
-import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { Hold } from '../api/holds.ts';
 import { digestOf } from '../api/digest.ts';
 import type { Condition, KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
-import {
-  operator,
-  unknown,
-  referenceTo,
-  draftOf,
-  conditionFact,
-  type Place,
-  type Words,
-} from './drafts.ts';
+import { unknown, referenceTo, draftOf, conditionFact, type Place, type Words } from './drafts.ts';
 import type { Fact, Observation } from './observation.ts';
-import type { Actor, RecordDraft, RecordObject } from './record.ts';
+import type { Actor, RecordObject } from './record.ts';
 
 /** Looks up who wrote a version of an object. */
 export type AuthorOf = (of: Resource, object: KubeObject) => Promise<Actor>;
@@ -117,57 +108,6 @@ const findings: Readonly<Record<string, Words>> = {
   SecretInSpec: { on: 'SecretInSpecFound', off: 'SecretInSpecGone' },
   ReviewOverdue: { on: 'ReviewOverdue', off: 'ReviewCaughtUp' },
 };
-
-/** Credentials and tokens, by their times; never their values. */
-export function credentialFacts(identity: AutomationIdentity, place: Place): Observation[] {
-  const { automationIdentities } = resources;
-  const objects = [referenceTo(automationIdentities, identity)];
-  const { secrets = [], tokens = [] } = identity.status ?? {};
-  const ofSecrets = secrets.flatMap(({ name, secretName, owner, lastRotationTime }): Fact[] => {
-    if (lastRotationTime === undefined) return [];
-    const actor: Actor = owner === undefined ? operator : { name: owner, basis: 'asserted' };
-    return [
-      {
-        subject: `secret/${name}/`,
-        state: lastRotationTime,
-        draft: (before) =>
-          draftOf(place, {
-            action: before === undefined ? 'SecretIssued' : 'SecretRotated',
-            actor,
-            happened: lastRotationTime,
-            objects,
-            details: { secret: secretName },
-          }),
-      },
-    ];
-  });
-  const ofTokens = tokens.flatMap(
-    ({ name, secretName, audience, issuedAt, expirationTime = '' }): Fact[] => {
-      if (issuedAt === undefined) return [];
-      return [
-        {
-          subject: `token/${name}/`,
-          state: issuedAt,
-          draft: (before) =>
-            draftOf(place, {
-              action: before === undefined ? 'TokenIssued' : 'TokenRenewed',
-              happened: issuedAt,
-              objects,
-              details: { secret: secretName, audience, expires: expirationTime },
-            }),
-        },
-      ];
-    },
-  );
-  const gone =
-    (action: string) =>
-    (subject: string): RecordDraft =>
-      draftOf(place, { action, objects, details: { name: subject.split('/')[1] ?? '' } });
-  return [
-    { scope: 'secret/', facts: ofSecrets, gone: gone('SecretWithdrawn') },
-    { scope: 'token/', facts: ofTokens, gone: gone('TokenRevoked') },
-  ];
-}
 
 const decisionScope = 'decision/';
 

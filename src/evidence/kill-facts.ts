@@ -49,6 +49,8 @@ export function killFacts(killSwitch: KillSwitch | ClusterKillSwitch, where: Pla
       draft: () =>
         draftOf(place, {
           action: 'KillEngaged',
+          // What was done of it, the rungs say.
+          outcome: 'Intended',
           actor: engagedBy === undefined ? unknown : { name: engagedBy, basis: 'authenticated' },
           message: spec.reason,
           objects,
@@ -73,6 +75,7 @@ export function killFacts(killSwitch: KillSwitch | ClusterKillSwitch, where: Pla
         ? undefined
         : draftOf(place, {
             action: asked === undefined ? 'ReleaseWithdrawn' : 'ReleaseRequested',
+            outcome: asked === undefined ? 'Succeeded' : 'Intended',
             actor: askedBy === undefined ? unknown : { name: askedBy, basis: 'authenticated' },
             objects,
             ...(asked !== undefined && { message: asked }),

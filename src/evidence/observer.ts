@@ -25,16 +25,24 @@ import type { KubeClient } from '../runtime/client.ts';
 import type { Drift } from '../runtime/drift.ts';
 import type { Change, Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
+import { credentialFacts, rotationRequests } from './credential-facts.ts';
 import {
   approvalFact,
-  credentialFacts,
   decisionFacts,
   findingFacts,
   reviewFact,
   specFacts,
   specGone,
 } from './facts.ts';
-import { clusterFact, driftFact, policyFacts, toldFact, type Told } from './operator-facts.ts';
+import {
+  admissionFacts,
+  clusterFact,
+  driftFact,
+  policyFacts,
+  toldFact,
+  versionFact,
+  type Told,
+} from './operator-facts.ts';
 import { egressFact, egressFacts, permissionFacts } from './right-facts.ts';
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { placeOf, type Place } from './drafts.ts';
@@ -62,6 +70,11 @@ export interface EvidenceCaches {
   workloadCaches: readonly Cache<Workload>[];
   /** Indexed by `identity`. */
   workloads: IndexedStore<Workload>;
+  /** Admission policies and bindings; those of others have no spec. */
+  policies: readonly (Cache<KubeObject & { spec?: unknown }> & {
+    resource: Resource;
+    hasSynced: boolean;
+  })[];
 }
 
 export interface EvidenceObserverOptions {
@@ -72,6 +85,7 @@ export interface EvidenceObserverOptions {
   operatorNamespace: string;
   /** Name of this replica. */
   instance: string;
+  version: string;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -160,6 +174,11 @@ export class EvidenceObserver {
     }
     for (const key of keys) this.#sweep(key);
     this.#tell(this.#cluster, killsFacts([...caches.clusterKillSwitches.store.list()], {}));
+    this.#tell(this.#cluster, versionFact(this.#options.version));
+    for (const { resource, store, hasSynced } of caches.policies) {
+      const ours = [...store.list()].filter(({ spec }) => spec !== undefined);
+      this.#tell(this.#cluster, admissionFacts(resource, ours, hasSynced));
+    }
   }
 
   #follow(): void {
@@ -169,9 +188,7 @@ export class EvidenceObserver {
     this.#on(identities, ({ type, object }) => {
       this.#spec(resources.automationIdentities, type, object);
       if (type === 'deleted') return;
-      for (const observation of credentialFacts(object, this.#placeOf(keyOf(object)))) {
-        this.#tell(keyOf(object), observation);
-      }
+      this.#credentials(object);
     });
     this.#on(killSwitches, ({ type, object }) => {
       const key = keyOf(object);
@@ -212,6 +229,17 @@ export class EvidenceObserver {
         this.#tell(key, { scope, facts: [], ...(gone !== undefined && { gone }) });
       }
     });
+    for (const cache of caches.policies) {
+      this.#on(cache, ({ type, object }) => {
+        if (object.spec === undefined) return;
+        const { facts, gone } = admissionFacts(cache.resource, [object], false);
+        const scope = facts[0]?.subject ?? '';
+        this.#tell(
+          this.#cluster,
+          type === 'deleted' ? { facts: [], scope, ...(gone && { gone }) } : { facts },
+        );
+      });
+    }
     for (const cache of caches.workloadCaches) {
       this.#on(cache, ({ type, object, previous }) => {
         if (object.end === undefined || (type === 'updated' && previous?.end !== undefined)) return;
@@ -258,7 +286,7 @@ export class EvidenceObserver {
       else this.#spec(resources[kind], 'added', object);
     }
     if (identity !== undefined) {
-      for (const observation of credentialFacts(identity, place)) this.#tell(key, observation);
+      this.#credentials(identity);
     }
     this.#permissions(key);
     const decisions = [
@@ -274,6 +302,17 @@ export class EvidenceObserver {
     const jobs = caches.workloads.byIndex('identity', key);
     const runs = [...jobs, ...pods].flatMap((run) => runFact(run, pods, place) ?? []);
     if (workflow !== undefined) this.#tell(key, runFacts(runs));
+  }
+
+  #credentials(identity: AutomationIdentity): void {
+    const key = keyOf(identity);
+    const place = this.#placeOf(key);
+    for (const observation of credentialFacts(identity, place)) this.#tell(key, observation);
+    // Whoever only changes an annotation isn't stamped.
+    const requests = rotationRequests(identity, place, (of, object, name) =>
+      this.#managerOf(of, object, (fields) => JSON.stringify(fields).includes(`"f:${name}"`)),
+    );
+    this.#tell(key, requests);
   }
 
   #decision(key: string, type: Change<KubeObject>['type'], fact: Fact): void {
@@ -321,12 +360,13 @@ export class EvidenceObserver {
   }
 
   #placeOf(key: string): Place {
-    const { namespaces, workflows, killSwitches } = this.#options.caches;
+    const { namespaces, workflows, identities, killSwitches } = this.#options.caches;
     const { namespace = '' } = splitKey(key);
     const environment = namespaces.store.get(namespace)?.metadata.labels?.[label.environment];
     const killSwitch =
       killSwitches.store.get(key) ?? killSwitches.store.get(`${namespace}/${wholeNamespaceName}`);
-    return placeOf(environment, workflows.store.get(key), killSwitch);
+    const identity = identities.store.get(key);
+    return placeOf(environment, workflows.store.get(key), killSwitch, identity);
   }
 
   /**
@@ -334,13 +374,21 @@ export class EvidenceObserver {
    * its fields, which is what a client calls itself.
    */
   async #authorOf(of: Resource, { metadata }: KubeObject): Promise<Actor> {
-    const { namespace = '', name, uid, annotations } = metadata;
-    const stamped = annotations?.[annotation.changedBy];
+    const stamped = metadata.annotations?.[annotation.changedBy];
     if (stamped !== undefined) return { name: stamped, basis: 'authenticated' };
+    return await this.#managerOf(of, { metadata }, (fields) => 'f:spec' in fields);
+  }
+
+  /** What the client called itself that last wrote certain fields of a version. */
+  async #managerOf(
+    of: Resource,
+    { metadata: { namespace = '', name, uid } }: KubeObject,
+    owns: (fields: object) => boolean,
+  ): Promise<Actor> {
     const stored = await this.#options.client.get(of, { namespace, name }, { metadataOnly: true });
     const writers = (stored?.metadata.managedFields ?? []).filter(
       ({ fieldsV1, subresource = '' }) =>
-        subresource === '' && fieldsV1 !== undefined && 'f:spec' in fieldsV1,
+        subresource === '' && fieldsV1 !== undefined && owns(fieldsV1),
     );
     const [last] = writers.toSorted((a, b) => ((a.time ?? '') < (b.time ?? '') ? 1 : -1));
     if (last?.manager === undefined || stored?.metadata.uid !== uid) {

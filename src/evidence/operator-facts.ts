@@ -1,10 +1,11 @@
 import type { KillSwitch } from '../api/kill-switch.ts';
+import { digestOf } from '../api/digest.ts';
 import { API_VERSION } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
-import { resources } from '../api/resources.ts';
+import { resources, type Resource } from '../api/resources.ts';
 import type { Drift } from '../runtime/drift.ts';
 import { canonicalJson, sha256, type Json } from './canonical.ts';
-import { draftOf, incidentOf, referenceTo, type Place } from './drafts.ts';
+import { draftOf, incidentOf, referenceTo, unknown, type Place } from './drafts.ts';
 import { toldScope, type Fact, type Observation } from './observation.ts';
 
 /** What a controller told as an event, and no object keeps. */
@@ -14,12 +15,13 @@ export interface Told {
   message: string;
 }
 
-/** Events that say what no object keeps. */
-const toldReasons: ReadonlySet<string> = new Set([
-  'NotRestored',
-  'NotKept',
-  'JobsNotStarted',
-  'ReleaseCancelled',
+/** Events that say what no object keeps, and what they are called in a record. */
+const toldReasons: ReadonlyMap<string, string> = new Map([
+  ['NotRestored', 'NotRestored'],
+  ['NotKept', 'NotKept'],
+  ['JobsNotStarted', 'JobsNotStarted'],
+  ['ReleaseCancelled', 'ReleaseCancelled'],
+  ['PodsStarted', 'GateLifted'],
 ]);
 
 /** A repeat within this time is the same; milliseconds. */
@@ -27,7 +29,8 @@ const repeatMs = 600_000;
 
 /** @param now milliseconds since the epoch */
 export function toldFact({ about, reason, message }: Told, now: number): Observation | undefined {
-  if (!toldReasons.has(reason) || about.kind === undefined) return undefined;
+  const action = toldReasons.get(reason);
+  if (action === undefined || about.kind === undefined) return undefined;
   const says: Json = [about.metadata.uid ?? '', reason, message, Math.floor(now / repeatMs)];
   const { name, namespace, uid } = about.metadata;
   return {
@@ -37,7 +40,7 @@ export function toldFact({ about, reason, message }: Told, now: number): Observa
         state: reason,
         draft: () =>
           draftOf(about.kind === 'KillSwitch' ? { incident: incidentOf(about) } : {}, {
-            action: reason,
+            action,
             outcome: 'Observed',
             reason,
             message,
@@ -100,6 +103,72 @@ export function clusterFact(
   details: Record<string, string>,
 ): Observation {
   return { facts: [{ subject, state, draft: () => draftOf({}, { action, details }) }] };
+}
+
+/** The version that leads; another one than before was installed in its place. */
+export function versionFact(version: string): Observation {
+  return {
+    facts: [
+      {
+        subject: 'operator-version',
+        state: version,
+        draft: (before) =>
+          draftOf(
+            {},
+            {
+              action: before === undefined ? 'OperatorInstalled' : 'OperatorUpgraded',
+              details: { version, ...(before !== undefined && { from: before }) },
+            },
+          ),
+      },
+    ],
+  };
+}
+
+/**
+ * Admission policies, or bindings, of ours: what each says, by digest.
+ *
+ * @param isComplete those that aren't among them don't stand any more
+ */
+export function admissionFacts(
+  of: Resource,
+  objects: readonly (KubeObject & { spec?: unknown })[],
+  isComplete: boolean,
+): Observation {
+  const scope = `admission/${of.kind}/`;
+  const facts = objects.map((object): Fact => {
+    const { name } = object.metadata;
+    return {
+      subject: `${scope}${name}/`,
+      state: digestOf(object.spec),
+      draft: (before) =>
+        draftOf(
+          {},
+          {
+            action: before === undefined ? 'PolicyInstalled' : 'PolicyChanged',
+            outcome: 'Observed',
+            // The API server's audit log knows who it was.
+            actor: unknown,
+            objects: [referenceTo(of, object)],
+            details: { kind: of.kind, name },
+          },
+        ),
+    };
+  });
+  return {
+    facts,
+    ...(isComplete && { scope }),
+    gone: (subject) =>
+      draftOf(
+        {},
+        {
+          action: 'PolicyRemoved',
+          outcome: 'Observed',
+          actor: unknown,
+          details: { kind: of.kind, name: subject.slice(scope.length, -1) },
+        },
+      ),
+  };
 }
 
 /** Whether the admission policies are in force, by the conditions of the standing probe. */

@@ -85,6 +85,7 @@ export class EvidenceRecorder {
       caches,
       operatorNamespace,
       instance,
+      version: options.version,
       clock,
     });
   }

@@ -127,11 +127,11 @@ const kinds: readonly (readonly [Kind, RegExp])[] = [
     'Finding',
     /Held$|^Excess|^Rotation(Overdue|CaughtUp)|^Limit|^Egress(Widened|AsListed)|^Review(Overdue|CaughtUp)|^Drift|^Policies/,
   ],
-  ['Decision', /^(Approved|Rejected|AccessReviewed|DecisionGone)$/],
+  ['Decision', /^(Approved|Rejected|AccessReviewed|DecisionGone|HoldAcknowledged|GateLifted)$/],
   ['Change', /^(Workflow|AutomationIdentity)(Created|Changed|Deleted)$/],
   ['Rights', /^(Permissions|Egress)/],
   ['Run', /^Runs?(Succeeded|Failed|TimedOut|Started)/],
-  ['Credential', /^(Secret|Token)/],
+  ['Credential', /^(Secret|Token|PreviousValue|(Emergency)?RotationRequested)/],
 ];
 
 function kindOf({ action }: EvidenceRecord): Kind {

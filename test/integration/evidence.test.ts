@@ -104,9 +104,20 @@ describe('what happens to an automation', () => {
       const [record] = await recorded(action);
       expect(record).toMatchObject({ environment: 'test', chain: `${namespace}/invoice` });
     }
+    const [granted] = await recorded('PermissionsGranted');
+    expect(granted?.identity).toBe('invoice');
     const [created] = await recorded('WorkflowCreated');
     expect(created?.actor).toEqual({ name: 'admin', basis: 'authenticated' });
     expect(created?.change).toMatch(/-g1$/);
+  });
+
+  it('stands in a cluster of which the version and the admission policies are recorded', async () => {
+    const records = await recordsOf(clusterChain, 'automation-guardrails');
+    const of = (action: string): EvidenceRecord[] =>
+      records.filter((record) => record.action === action);
+    expect(of('OperatorInstalled')).toHaveLength(1);
+    expect(of('PolicyInstalled').length).toBeGreaterThan(10);
+    expect(of('PolicyChanged')).toEqual([]);
   });
 
   it('tells who decided on it, and why, also when that is taken back', async () => {

@@ -18,7 +18,7 @@ export interface StoredPoliciesOptions {
 }
 
 /** Of a policy or a binding, what is compared. */
-interface StoredPolicy extends KubeObject {
+export interface StoredPolicy extends KubeObject {
   /** Of ours alone. */
   spec: unknown;
 }
@@ -32,7 +32,8 @@ const unservedMs = 60_000;
  */
 export class StoredPolicies {
   readonly #options: StoredPoliciesOptions;
-  readonly #caches: readonly ListWatch<StoredPolicy>[];
+  /** Of each kind those that are stored; of those that aren't ours without a spec. */
+  readonly caches: readonly ListWatch<StoredPolicy>[];
   readonly #unserved = new Set<string>();
   readonly #listeners: (() => void)[] = [];
 
@@ -41,7 +42,7 @@ export class StoredPolicies {
     const ours = new Set(admissionPolicies().map(({ metadata }) => metadata.name));
     const { validatingPolicies, validatingBindings, mutatingPolicies, mutatingBindings } =
       resources;
-    this.#caches = [validatingPolicies, validatingBindings, mutatingPolicies, mutatingBindings].map(
+    this.caches = [validatingPolicies, validatingBindings, mutatingPolicies, mutatingBindings].map(
       (resource) => this.#cacheOf(resource, ours),
     );
   }
@@ -53,7 +54,7 @@ export class StoredPolicies {
 
   get(kind: AdmissionObject['kind'], name: string): Stored {
     if (this.#unserved.has(kind)) return 'not served';
-    const cache = this.#caches.find(({ resource }) => resource.kind === kind);
+    const cache = this.caches.find(({ resource }) => resource.kind === kind);
     if (cache?.hasSynced !== true || cache.stalenessMs > this.#options.staleAfterMs) {
       return 'not read';
     }
@@ -62,7 +63,7 @@ export class StoredPolicies {
 
   /** Follows them until the signal aborts. Never rejects; run it once. */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all(this.#caches.map((cache) => this.#runWhereServed(cache, signal)));
+    await Promise.all(this.caches.map((cache) => this.#runWhereServed(cache, signal)));
   }
 
   async #runWhereServed(cache: ListWatch<StoredPolicy>, signal: AbortSignal): Promise<void> {
