@@ -1,14 +1,39 @@
 import { z } from 'zod';
-import { count, duration, time } from './fields.ts';
+import { count, duration, rules, time } from './fields.ts';
 
 /** The limits on the number of something, which the operator counts. */
 export const countedLimits = [
   'maxConcurrentRuns',
   'maxRunsPerHour',
   'maxConsecutiveFailures',
+  'maxFailureRate',
 ] as const;
 
 export type CountedLimit = (typeof countedLimits)[number];
+
+/** Ends of runs that a failure rate looks back on at most. */
+export const maxOutcomes = 200;
+
+const failureRate = z
+  .object({
+    percent: z.int32().min(0).max(99).meta({
+      description: 'How many of a hundred may fail. More is a breach.',
+    }),
+    over: z.int32().min(2).max(maxOutcomes).default(20).meta({
+      description: 'Of how many runs, the last ones that ended.',
+    }),
+    minRuns: z.int32().min(1).max(maxOutcomes).default(5).meta({
+      description: 'How many must have ended before there is a rate.',
+    }),
+  })
+  .meta({
+    description:
+      'What part of the last runs may fail: for an automation that fails now and then, and must not fail often.',
+    ...rules({
+      rule: 'self.minRuns <= self.over',
+      message: 'minRuns must not be above over: the rate is that of the last runs, over in number',
+    }),
+  });
 
 export const limitsSchema = z
   .object({
@@ -31,9 +56,10 @@ export const limitsSchema = z
       description:
         'How many runs may fail one after the other without one that succeeds. One more is a breach.',
     }),
+    maxFailureRate: failureRate.optional(),
     onBreach: z.enum(['Hold', 'Kill']).default('Hold').meta({
       description:
-        'What a breach of the last three does. `Hold`: no new run starts, and what runs goes on; it ends when a person acknowledges it (annotation `automationguardrails.dev/acknowledge`), and by itself when a number that can fall is below its limit again. `Kill`: the kill switch is engaged, and people release it as any other.',
+        'What a breach of a limit that is counted does. `Hold`: no new run starts, and what runs goes on; it ends when a person acknowledges it (annotation `automationguardrails.dev/acknowledge`), and by itself when a number that can fall is below its limit again. `Kill`: the kill switch is engaged, and people release it as any other.',
     }),
   })
   .meta({
@@ -82,6 +108,10 @@ export const runsStatusSchema = z
       .exactOptional()
       .meta({ description: 'Runs of the last hour.' }),
     consecutiveFailures: count('Runs that failed since the last one that succeeded.'),
+    outcomes: z.string().max(maxOutcomes).exactOptional().meta({
+      description:
+        'How the last runs ended, the oldest first: `S` succeeded, `F` failed. Kept where `maxFailureRate` asks for it.',
+    }),
     created: mark('How far creations are counted.').exactOptional(),
     ended: mark('How far ends are counted.').exactOptional(),
     tolerated: count(
@@ -94,6 +124,9 @@ export const runsStatusSchema = z
             limit: z.enum(countedLimits).meta({ description: 'The limit.' }),
             allowed: count('What it allowed.'),
             counted: count('What was counted when it was breached.'),
+            of: count(
+              'Of how many runs; of `maxFailureRate` alone, whose `allowed` is the percentage.',
+            ).exactOptional(),
             since: time('When that was.'),
           })
           .meta({ description: 'A limit that is breached.' }),

@@ -423,6 +423,14 @@ export const conditionsPage: ConditionsPage = {
       "kind": "Workflow",
       "condition": "LimitBreached",
       "status": "True",
+      "reason": "FailureRateTooHigh",
+      "meaning": "More of the last runs failed than maxFailureRate allows.",
+      "action": "Remove the cause, then acknowledge it."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "LimitBreached",
+      "status": "True",
       "reason": "SeveralLimits",
       "meaning": "More than one of them.",
       "action": "As above."

@@ -1174,6 +1174,11 @@ describe('limits of a Workflow', () => {
     ['a timeout in days', limited({ timeout: '1d' }), 'timeout must be a duration of at least'],
     ['no retry to take away', limited({ maxRetries: -1 }), 'should be greater than or equal to 0'],
     ['no run at all', limited({ maxConcurrentRuns: 0 }), 'should be greater than or equal to 1'],
+    [
+      'a rate of more runs than it looks at',
+      limited({ maxFailureRate: { percent: 10, over: 4, minRuns: 5 } }),
+      'minRuns must not be above over',
+    ],
     ['an action that is none', limited({ onBreach: 'Pause' }), 'supported values: "Hold", "Kill"'],
   ])('refuse %s', refused);
 

@@ -48,7 +48,7 @@ beforeAll(async () => {
         { kind: 'ServiceAccount', name: 'pipeline', namespace },
       ],
     },
-    ...['poster', 'importer', 'runaway', 'batch'].map((name) => ({
+    ...['poster', 'importer', 'flaky', 'runaway', 'batch'].map((name) => ({
       apiVersion: `${group}/v1alpha1`,
       kind: 'AutomationIdentity',
       metadata: { name, namespace },
@@ -83,11 +83,8 @@ interface Answer {
   code: number;
 }
 
-const manifests = (objects: readonly object[]): string =>
-  JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
-
-const jobs = (runsAs: string, ...names: string[]): string =>
-  manifests(names.map((name) => job(`${runsAs}-${name}`, runsAs)));
+const jobs = (runsAs: string, ...names: string[]): object[] =>
+  names.map((name) => job(`${runsAs}-${name}`, runsAs));
 
 async function end(name: string, how: 'Failed' | 'Complete', at = Date.now()): Promise<void> {
   await kubectlOk(controlPlane, [
@@ -283,6 +280,23 @@ it('holds what fails again and again, until a person acknowledges it', async () 
     return own.length > 0 ? own : undefined;
   });
   expect(events).toHaveLength(1);
+});
+
+it('holds what fails too often, with the numbers', async () => {
+  const maxFailureRate = { percent: 50, over: 10, minRuns: 3 };
+  await controlPlane.apply([workflow('flaky', { maxFailureRate })]);
+  await controlPlane.apply(jobs('flaky', 'a', 'b', 'c'));
+  await end('flaky-a', 'Failed');
+  await end('flaky-b', 'Complete');
+  await end('flaky-c', 'Failed');
+  expect(await breachOf('flaky', 'True')).toMatchObject({
+    reason: 'FailureRateTooHigh',
+    message: expect.stringContaining('maxFailureRate: 2 of the last 3 runs failed, and 50 % may.'),
+  });
+  await waitFor('the hold', async () =>
+    (await refusal('flaky')).includes('2 of the last 3 runs failed'),
+  );
+  expect((await statusOf('flaky')).runs?.outcomes).toHaveLength(3);
 });
 
 it('keeps since when something holds, and who knows of it, until that ends', async () => {

@@ -8,14 +8,17 @@ import { fieldOf, type Problem } from '../requirements.ts';
 /** One sentence for each limit that is breached: which one, and the numbers. */
 export function sentenceOf(breaches: readonly Breach[]): string {
   return breaches
-    .map(({ limit, counted, allowed }) => {
+    .map(({ limit, counted, allowed, of = counted }) => {
+      if (limit === 'maxFailureRate') {
+        return `${limit}: ${counted} of the last ${of} runs failed, and ${allowed} % may.`;
+      }
       const { verb, end } = words[limit];
       return `${limit}: ${counted} ${counted === 1 ? 'run' : 'runs'} ${verb}, and ${allowed} ${end}.`;
     })
     .join(' ');
 }
 
-const words: Record<CountedLimit, { verb: string; end: string }> = {
+const words: Record<Exclude<CountedLimit, 'maxFailureRate'>, { verb: string; end: string }> = {
   maxConcurrentRuns: { verb: 'were under way at a time', end: 'may be' },
   maxRunsPerHour: { verb: 'were created within an hour', end: 'may be' },
   maxConsecutiveFailures: { verb: 'failed one after the other', end: 'may' },
@@ -68,6 +71,7 @@ function reasonOf({ limit }: Breach): string {
     maxConcurrentRuns: { reason: 'TooManyConcurrentRuns' },
     maxRunsPerHour: { reason: 'TooManyRunsPerHour' },
     maxConsecutiveFailures: { reason: 'TooManyConsecutiveFailures' },
+    maxFailureRate: { reason: 'FailureRateTooHigh' },
   };
   return reasons[limit].reason;
 }
@@ -77,7 +81,9 @@ function wayOut(
   { name, namespace = '' }: Pick<ObjectMeta, 'name' | 'namespace'>,
 ): string {
   const command = `kubectl annotate awf ${name} -n ${namespace} ${annotation.acknowledge}="why it may go on"`;
-  const falls = breaches.every(({ limit }) => limit !== 'maxConsecutiveFailures');
+  const falls = breaches.every(
+    ({ limit }) => limit === 'maxConcurrentRuns' || limit === 'maxRunsPerHour',
+  );
   return falls
     ? `It ends by itself when there are fewer than may be; at once: ${command}`
     : `To end the hold: ${command}`;

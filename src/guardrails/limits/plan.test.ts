@@ -190,6 +190,50 @@ describe('a breach', () => {
   });
 });
 
+describe('a failure rate', () => {
+  const rate = (fields: object = {}): Limits =>
+    limits({ maxFailureRate: { percent: 25, over: 4, minRuns: 3, ...fields } });
+
+  it('is breached above its percentage, and not before enough runs have ended', () => {
+    const follower = new Follower();
+    const two = [failed('a', 1), failed('b', 2)];
+    expect(follower.look({ limits: rate(), runs: two }).crossed).toEqual([]);
+    const { crossed } = follower.look({ limits: rate(), runs: [...two, succeeded('c', 3)] });
+    expect(crossed).toEqual([
+      { limit: 'maxFailureRate', allowed: 25, counted: 2, of: 3, since: '2030-01-01T12:00:00Z' },
+    ]);
+  });
+
+  it('is not breached by exactly its percentage', () => {
+    const follower = new Follower();
+    const runs = [failed('a', 1), ...['b', 'c', 'd'].map((uid, at) => succeeded(uid, at + 2))];
+    expect(follower.look({ limits: rate({ minRuns: 4 }), runs }).crossed).toEqual([]);
+    expect(follower.ledger?.outcomes).toBe('FSSS');
+    follower.look({ limits: rate({ minRuns: 4 }), runs: [...runs, failed('e', 6)] });
+    expect(follower.ledger?.outcomes).toBe('SSSF');
+    expect(follower.breached).toEqual([]);
+  });
+
+  it('stays breached whatever succeeds, until a person acknowledges it, and begins anew', () => {
+    const follower = new Follower();
+    const bad = ['a', 'b', 'c'].map((uid, at) => failed(uid, at));
+    const good = ['d', 'e', 'f', 'g'].map((uid, at) => succeeded(uid, at + 10));
+    follower.look({ limits: rate(), runs: bad });
+    follower.look({ limits: rate(), runs: [...bad, ...good] });
+    expect(follower.breached).toEqual(['maxFailureRate']);
+    const acknowledgement = { by: 'eve', reason: 'fixed' };
+    follower.look({ limits: rate(), runs: [...bad, ...good], acknowledgement });
+    expect(follower.breached).toEqual([]);
+    expect(follower.ledger?.outcomes).toBeUndefined();
+  });
+
+  it('of which nobody asks keeps nothing', () => {
+    const follower = new Follower();
+    follower.look({ limits: limits({ maxRunsPerHour: 9 }), runs: [failed('a', 1)] });
+    expect(follower.ledger).not.toHaveProperty('outcomes');
+  });
+});
+
 describe('a Job', () => {
   it('is a run by its creation and its end', () => {
     const metadata = { name: 'a', uid: 'u', creationTimestamp: '2030-01-01T12:00:00Z' };
@@ -215,12 +259,14 @@ const everything = limits({
   maxConcurrentRuns: 1_000,
   maxRunsPerHour: 1_000,
   maxConsecutiveFailures: 1_000,
+  maxFailureRate: { percent: 99, over: 7, minRuns: 7 },
 });
 
 /** What counting has to come to, with all that ever happened in memory. */
 class Model {
   readonly created = new Map<string, number>();
   readonly #ended = new Set<string>();
+  readonly outcomes: string[] = [];
   failures = 0;
 
   count(runs: readonly Run[], now: number): void {
@@ -235,6 +281,7 @@ class Model {
     for (const { uid, failed: isFailure } of fresh) {
       this.#ended.add(uid);
       this.failures = isFailure ? this.failures + 1 : 0;
+      this.outcomes.push(isFailure ? 'F' : 'S');
     }
   }
 
@@ -341,6 +388,7 @@ it('counts every run once, through restarts, clocks that are set, and deletions'
             model.count(runs, now);
             expect(runsOfLastHour(ledger, now)).toBe(model.hour(now));
             expect(ledger.consecutiveFailures).toBe(model.failures);
+            expect(ledger.outcomes ?? '').toBe(model.outcomes.slice(-7).join(''));
             expect(ledger.perMinute?.created.length ?? 0).toBeLessThanOrEqual(60);
             break;
           }

@@ -2,6 +2,7 @@ import { timestamp } from '../../api/conditions.ts';
 import {
   countedLimits,
   countedMinutes,
+  maxOutcomes,
   type Breach,
   type CountedLimit,
   type Ledger,
@@ -84,17 +85,21 @@ export function plan(observed: Observed): Counted {
   const unfinished = runs.filter(({ state }) => state === 'UnderWay' || state === 'Suspended');
   const ledger = isForgiven ? forgiven(counts, unfinished.length) : counts;
   const tolerated = Math.min(ledger.tolerated ?? 0, unfinished.length);
+  const outcomes = outcomesOf(ledger, limits);
   const numbers: Record<CountedLimit, number> = {
     maxConcurrentRuns: runs.filter(({ state }) => state === 'UnderWay').length,
     maxRunsPerHour: runsOfLastHour(ledger, now),
     maxConsecutiveFailures: ledger.consecutiveFailures,
+    maxFailureRate: failuresIn(outcomes),
   };
   const kept = isForgiven
     ? []
     : standing.filter(({ limit }) => isKilled(stored) || lasts(limit, limits, numbers[limit]));
   const crossed = countedLimits.flatMap((limit): Breach[] => {
+    if (kept.some((breach) => breach.limit === limit)) return [];
+    if (limit === 'maxFailureRate') return rateBreach(outcomes, limits, now);
     const allowed = limits?.[limit];
-    if (allowed === undefined || kept.some((breach) => breach.limit === limit)) return [];
+    if (allowed === undefined) return [];
     const most = limit === 'maxConcurrentRuns' ? Math.max(allowed, tolerated) : allowed;
     const counted = numbers[limit];
     return counted > most ? [{ limit, allowed, counted, since: timestamp(now) }] : [];
@@ -108,6 +113,7 @@ export function plan(observed: Observed): Counted {
     ledger: {
       ...(perMinute !== undefined && { perMinute }),
       consecutiveFailures,
+      ...(outcomes !== '' && { outcomes }),
       ...(created !== undefined && { created }),
       ...(ended !== undefined && { ended }),
       ...(isTolerant && { tolerated }),
@@ -127,11 +133,38 @@ function isKilled(ledger: Ledger | undefined): boolean {
   return ledger?.killSwitch !== undefined;
 }
 
-/** Failures in a row end by a success, too; but nobody would have looked at them. */
+/** Failures are outweighed by successes, too; but nobody would have looked at them. */
 function lasts(limit: CountedLimit, limits: Limits | undefined, number: number): boolean {
-  if (limit === 'maxConsecutiveFailures') return true;
+  if (limit === 'maxConsecutiveFailures' || limit === 'maxFailureRate') return true;
   const allowed = limits?.[limit];
   return allowed !== undefined && number >= allowed;
+}
+
+/** How the runs ended that a rate is of. */
+function outcomesOf({ outcomes = '' }: Ledger, limits: Limits | undefined): string {
+  const over = limits?.maxFailureRate?.over;
+  return over === undefined ? '' : outcomes.slice(-over);
+}
+
+function failuresIn(outcomes: string): number {
+  return outcomes.split('F').length - 1;
+}
+
+/** In whole numbers: no rounding decides. */
+function rateBreach(outcomes: string, limits: Limits | undefined, now: number): Breach[] {
+  const limit = limits?.maxFailureRate;
+  if (limit === undefined || outcomes.length < limit.minRuns) return [];
+  const failures = failuresIn(outcomes);
+  if (failures * 100 <= limit.percent * outcomes.length) return [];
+  return [
+    {
+      limit: 'maxFailureRate',
+      allowed: limit.percent,
+      counted: failures,
+      of: outcomes.length,
+      since: timestamp(now),
+    },
+  ];
 }
 
 /** The last acknowledgement; a new breach isn't acknowledged by it. */
@@ -178,6 +211,11 @@ function count(stored: Ledger | undefined, runs: readonly Run[], now: number): L
   return {
     ...stored,
     ...(perMinute !== undefined && { perMinute }),
+    outcomes: (
+      (stored?.outcomes ?? '') + inOrder.map(({ failed }) => (failed ? 'F' : 'S')).join('')
+    )
+      // Of a burst after which nobody has looked, what crossed the line is among these.
+      .slice(-maxOutcomes),
     consecutiveFailures: inOrder.reduce(
       (failures, { failed }) => (failed ? failures + 1 : 0),
       stored?.consecutiveFailures ?? 0,
