@@ -701,7 +701,7 @@ describe('a credential in a target', () => {
     cluster.run(workload({ secretHints, ...fields }));
     await cluster.reconcile();
     return [cluster.condition('SecretInSpec'), cluster.condition('Held')].map(
-      (condition) => condition && `${condition.status} ${condition.reason}`,
+      (found) => found && `${found.status} ${found.reason}`,
     );
   };
 
