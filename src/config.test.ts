@@ -52,7 +52,46 @@ describe('parseConfig', () => {
       evidenceRetentionMs: 7_776_000_000,
       evidenceRequireExport: false,
       evidenceKeyRotationMs: 7_776_000_000,
+      vault: undefined,
     });
+  });
+
+  it('knows a vault by its address, and has a default for all else of it', () => {
+    expect(configOf(['--vault-address=https://vault.example.com:8200']).vault).toEqual({
+      address: 'https://vault.example.com:8200',
+      caFile: undefined,
+      namespace: undefined,
+      mount: 'secret',
+      pathPrefix: 'automation-guardrails',
+      authMount: 'kubernetes',
+      roles: { identity: 'automation-guardrails-identity', operator: 'automation-guardrails' },
+      audience: 'vault',
+      tokenFile: '/var/run/secrets/automation-guardrails/vault/token',
+    });
+  });
+
+  it.each([
+    '--vault-address=vault.example.com',
+    '--vault-address=http://vault.example.com',
+    '--vault-address=file:///etc/passwd',
+    '--vault-address=https://user:word@vault.example.com',
+    '--vault-address=https://vault.example.com/v1/other',
+    '--vault-address=https://vault.example.com?x=y',
+    '--vault-mount=secret/../sys',
+    '--vault-mount=/secret',
+    '--vault-path-prefix=a//b',
+    '--vault-auth-mount=kubernetes?x',
+    '--vault-namespace=..',
+    '--vault-role=a/b',
+    '--vault-audience=two words',
+  ])('refuses %s', (flag) => {
+    const address = flag.startsWith('--vault-address') ? [] : ['--vault-address=https://v.example'];
+    expect(problemsOf([...address, flag])).toHaveLength(1);
+  });
+
+  it('sends credentials over plain HTTP only where that is said', () => {
+    const argv = ['--vault-address=http://127.0.0.1:8200', '--vault-allow-http'];
+    expect(configOf(argv).vault?.address).toBe('http://127.0.0.1:8200');
   });
 
   it.each([
@@ -189,7 +228,9 @@ describe('texts', () => {
     const reference = configurationReference();
 
     for (const key of Object.keys(configOf())) {
-      const flag = key.replace(/Ms$/, '').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      const flag = (key === 'vault' ? 'vaultAddress' : key)
+        .replace(/Ms$/, '')
+        .replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       expect(help).toContain(`--${flag}`);
       expect(reference).toContain(`| \`--${flag}\` | \`${prefix}`);
     }

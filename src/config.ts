@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { vaultConfigOf, vaultOptions, type VaultConfig } from './config-vault.ts';
 import { formatDuration, parseDuration } from './api/duration.ts';
 import type { Port } from './observability/health.ts';
 import { logLevels, type LogLevel } from './observability/logger.ts';
@@ -46,13 +47,15 @@ export interface Config {
   evidenceKeyRotationMs: number;
   /** Base URL of an OTLP/HTTP receiver. */
   evidenceOtlpEndpoint: string | undefined;
+  /** Where secrets with `store: Vault` are copied to. */
+  vault: VaultConfig | undefined;
 }
 
 /** What the command line asks for: to run, or to print a text and end. */
 export type Command = { kind: 'run'; config: Config } | { kind: 'help' } | { kind: 'version' };
 
 /** What the documentation says of an option, beside its name. */
-interface OptionDocs {
+export interface OptionDocs {
   description: string;
   /** What the value is, in one word. */
   value: string;
@@ -124,7 +127,7 @@ function option<S extends z.ZodType>(schema: S, docs: OptionDocs): S {
 }
 
 /** Every option once: its check, its default and its documentation. Flags and variables follow. */
-const schema = z.object({
+const ownSchema = z.object({
   kubeconfig: option(text.optional(), {
     value: 'FILE',
     description:
@@ -264,6 +267,8 @@ const schema = z.object({
   }),
 });
 
+const schema = ownSchema.extend(vaultOptions);
+
 type OptionName = keyof typeof schema.shape;
 
 const prefix = 'AUTOMATION_GUARDRAILS_';
@@ -307,9 +312,11 @@ export function parseConfig(
   }
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
-  const { evidenceRetention, evidenceKeyRotation, ...parts } = parsed.data;
+  const { evidenceRetention, evidenceKeyRotation, ...parts } = ownSchema.parse(given);
   const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parts;
   const { kubeconfig, context, catalogue, evidenceOtlpEndpoint } = rest;
+  const vault = vaultConfigOf(parsed.data);
+  if (typeof vault === 'string') throw new ConfigError([vault]);
   const config: Config = {
     ...rest,
     kubeconfig,
@@ -321,6 +328,7 @@ export function parseConfig(
     shutdownTimeoutMs: shutdownTimeout,
     evidenceRetentionMs: evidenceRetention,
     evidenceKeyRotationMs: evidenceKeyRotation,
+    vault,
   };
   if (config.metricsPort === config.healthPort && Number(config.metricsPort) > 0) {
     throw new ConfigError(['--metrics-port and --health-port must differ.']);

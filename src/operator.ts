@@ -83,6 +83,7 @@ import { mergeStores } from './runtime/merged-store.ts';
 import { OptionalWatch } from './runtime/optional-watch.ts';
 import { OperatorHost } from './runtime/operator-host.ts';
 import { StatusWriter } from './runtime/status-writer.ts';
+import { createSecretStore } from './guardrails/secret-store/create.ts';
 import { version } from './version.ts';
 
 export interface OperatorOptions {
@@ -192,6 +193,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     clock,
   });
   const revokedTokens = new RevokedTokens({ clock });
+  const secretStore = createSecretStore(config.vault, { client: leading, userAgent, clock });
   const mutation = new Mutation({
     client: killClient,
     logger,
@@ -222,6 +224,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         networkPolicies: caches.networkPolicies.store,
       },
       revokedTokens,
+      secretStore,
       workloads,
       pods: caches.pods.store,
       ...(evidence !== undefined && {
@@ -288,6 +291,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       clock,
       randomBytes,
       revokedTokens,
+      secretStore,
     }),
     ...behindKills,
   });

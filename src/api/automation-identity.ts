@@ -379,6 +379,10 @@ const secret = z
           message: `secretName must be the name of a Secret that somebody else keeps: lower-case letters, digits, '-' and '.', not beginning with '${secretPrefix}'`,
         }),
       }),
+    store: z.enum(['Kubernetes', 'Vault']).optional().meta({
+      description:
+        "Where the value is kept. `Kubernetes`, also if absent: in its Secret alone. `Vault`: besides, each version is copied to the key-value engine of the vault that the operator was told of, at `<prefix>/<namespace>/<identity>/<name>`. The Secret stays the record of the value. No new value comes by schedule or request while the vault doesn't take the one that stands. What is there is destroyed at a kill, and when this is taken away again.",
+    }),
     rotation: rotation.optional().meta({
       ...rotation.meta(),
       description:
@@ -397,6 +401,11 @@ const secret = z
         rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers) && !has(self.rotation.hook))",
         message:
           "the rotation of an Existing secret is somebody else's: of it, only every can be said, the age at which it is overdue",
+      },
+      {
+        rule: "!has(self.store) || self.store == 'Kubernetes' || self.type != 'Existing'",
+        message:
+          'an Existing secret is watched, and its value never read: it cannot be copied to a vault; remove store',
       },
       {
         rule: "has(self.username) == (self.type == 'BasicAuth')",
@@ -558,10 +567,17 @@ export function isGenerated(entry: SecretEntry): entry is SecretEntry & Generate
 /** How far a rotation has come, in their order. */
 const rotationStates = ['Minted', 'Set', 'Published', 'Converging', 'Retired'] as const;
 
+/** Those of the spec, and as many that have left it and can't be ended yet. */
+export const maxSecretStatuses = 64;
+
 const secretStatus = z
   .object({
     name: z.string().max(63).meta({ description: 'Name of the secret within the identity.' }),
     secretName: z.string().max(253).meta({ description: 'Name of the Secret object.' }),
+    store: z.enum(['Vault']).exactOptional().meta({
+      description:
+        'Where else the value is, or may be: it is said before the first copy is made, and until the last one is destroyed.',
+    }),
     state: z.enum(rotationStates).exactOptional().meta({
       description:
         'How far the last rotation has come. With a hook, `Minted`: the new value is in the Secret under `next.*`, and the step `set` of the hook is next or under way; `Set`: that is done, and the step `test` is. `Published`: the new value is in the Secret, and who reads it is being restarted. `Converging`: those restarts are done; the value before stays readable until the overlap is over and no running pod may hold it any more. `Retired`: there is no other value than the current one. Absent before the first rotation.',
@@ -637,7 +653,7 @@ export const automationIdentityStatusSchema = z
     }),
     secrets: z
       .array(secretStatus)
-      .max(32)
+      .max(maxSecretStatuses)
       .exactOptional()
       .meta({
         description: 'State of the credentials.',

@@ -456,7 +456,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Ready",
       "status": "False",
       "reason": "Provisioning",
-      "meaning": "A credential or a token is about to be created.",
+      "meaning": "A credential, its copy in a vault or a token is about to be created.",
       "action": "Nothing; it takes a moment."
     },
     {
@@ -464,7 +464,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Ready",
       "status": "False",
       "reason": "ForeignObject",
-      "meaning": "A ServiceAccount, Role, RoleBinding or Secret of the name that is needed exists already and isn't the operator's. It is left alone.",
+      "meaning": "A ServiceAccount, Role, RoleBinding or Secret of the name that is needed, or what is at the path in the vault, exists already and isn't the operator's, or was made for another identity. It is left alone.",
       "action": "Rename or delete it. The operator looks again once a minute."
     },
     {
@@ -530,6 +530,30 @@ export const conditionsPage: ConditionsPage = {
       "reason": "RotationHookUnusable",
       "meaning": "A rotation's hook can't run: its CronJob isn't there, isn't suspended or runs as somebody else, or the API server refuses its Job.",
       "action": "As the message says. It is tried again once a minute."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "SecretStoreUnavailable",
+      "meaning": "The vault is sealed, slow, or away. A credential with store: Vault isn't known to be there; what stands, stays, and isn't rotated until it is.",
+      "action": "Look at the vault. It is asked again ever less often, once a minute or two at least."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "SecretStoreRefused",
+      "meaning": "The vault refuses the login or a request, or the API server the token for it; the message says which.",
+      "action": "Compare the policies and roles with the guide. It is tried again once a minute."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "SecretStoreNotConfigured",
+      "meaning": "A credential has store: Vault, and the operator runs without --vault-address. Where there is a copy from before, it can't be destroyed.",
+      "action": "Tell the operator of the vault, or take store away before the vault."
     },
     {
       "kind": "AutomationIdentity",
@@ -1010,6 +1034,14 @@ export const conditionsPage: ConditionsPage = {
       "reason": "ForeignObject",
       "meaning": "A Secret has the name of a credential and isn't the operator's; it is left alone.",
       "action": "Delete it, if it holds a credential of the automation."
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "SecretsWithdrawn",
+      "status": "False",
+      "reason": "CopiesRemain",
+      "meaning": "Copies of credentials in the vault can't be destroyed yet; the message says why, status.remaining where they are. It is tried again every few seconds.",
+      "action": "Look at the vault, or destroy them there: vault kv metadata delete PATH."
     },
     {
       "kind": "KillSwitch",

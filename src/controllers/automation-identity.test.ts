@@ -4,6 +4,7 @@ import { annotation, grantableRole, label } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { IssuingClient } from '../guardrails/credentials/issuing-client.testing.ts';
+import { noSecretStore } from '../guardrails/secret-store/store.ts';
 import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -63,6 +64,7 @@ beforeEach(() => {
       countRotation: () => undefined,
       setOldestCredential: (name, rotatedAt) => setOrDelete(oldest, name, rotatedAt),
       countTokenIssue: () => undefined,
+      countSecretCopy: () => undefined,
       setSoonestTokenExpiry: (name, expiresAt) => setOrDelete(expiries, name, expiresAt),
       setHeld: (kind, name, reason) => setOrDelete(held, `${kind} ${name}`, reason),
       setExcess: (name, state) => setOrDelete(excess, name, state),
@@ -83,6 +85,7 @@ beforeEach(() => {
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
     revokedTokens: new RevokedTokens({ clock: () => now }),
+    secretStore: noSecretStore,
   });
   client.put(resources.namespaces, {
     metadata: { name: 'billing', labels: { [label.environment]: 'prod' } },

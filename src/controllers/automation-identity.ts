@@ -22,6 +22,7 @@ import { resources, subjectOf } from '../api/resources.ts';
 import type { Workload } from '../api/workload.ts';
 import type { RandomBytes } from '../guardrails/credentials/generate.ts';
 import { earliest } from '../guardrails/credentials/refusal.ts';
+import { CredentialCopies } from '../guardrails/credentials/copies.ts';
 import { CredentialKeeper, type CredentialsOutcome } from '../guardrails/credentials/keeper.ts';
 import type { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import {
@@ -62,6 +63,7 @@ import { clearNoted } from '../guardrails/holds/note.ts';
 import { acknowledgedNow, holdsOf } from '../guardrails/holds/plan.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import type { SecretStore } from '../guardrails/secret-store/store.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -82,6 +84,7 @@ export interface AutomationIdentityMetrics {
    */
   setOldestCredential(key: string, rotatedAt: number | undefined): void;
   countTokenIssue(result: 'success' | 'error'): void;
+  countSecretCopy(action: 'write' | 'destroy' | 'withdraw', result: 'success' | 'error'): void;
   /**
    * @param key `namespace/name` of the AutomationIdentity
    * @param expiresAt milliseconds since the epoch; `undefined` where it has no token
@@ -139,6 +142,8 @@ export interface AutomationIdentityControllerOptions {
   randomBytes: RandomBytes;
   /** Shared with the kill switch, which withdraws them too. */
   revokedTokens: RevokedTokens;
+  /** Where copies of credentials go; shared with the kill switch. */
+  secretStore: SecretStore;
 }
 
 /** Which keys (`namespace/name` of an AutomationIdentity) a change of another object concerns. */
@@ -233,6 +238,11 @@ export class AutomationIdentityController implements Reconciler {
       clock,
       randomBytes,
       revoked,
+      copies: new CredentialCopies({
+        store: options.secretStore,
+        countCopy: (action, result) => metrics.countSecretCopy(action, result),
+        clock,
+      }),
     });
     this.#tokens = new TokenKeeper({
       client,
@@ -401,8 +411,13 @@ export class AutomationIdentityController implements Reconciler {
   async #takeAwayUnread(observation: Observation, context: ReconcileContext): Promise<Problem[]> {
     if (!isRevoked(observation)) return [];
     const problems = await this.#takeAway(observation, context.signal);
-    await this.#credentials.withdraw(observation.identity, undefined, context);
-    return problems;
+    const request = this.#requestOf(observation, context);
+    const { problems: left } = await this.#credentials.withdraw(
+      observation.identity,
+      undefined,
+      request,
+    );
+    return [...problems, ...left];
   }
 
   async #takeAway(
@@ -451,7 +466,7 @@ export class AutomationIdentityController implements Reconciler {
   ): Promise<CredentialsOutcome> {
     const { identity, killSwitch } = observation;
     if (isTakenAway(observation)) {
-      return this.#credentials.withdraw(identity, spec, context);
+      return this.#credentials.withdraw(identity, spec, this.#requestOf(observation, context));
     }
     return this.#credentials.keep({
       ...this.#requestOf(observation, context),

@@ -5,6 +5,7 @@ import { annotation, label } from '../api/names.ts';
 import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
+import type { SecretStore } from '../guardrails/secret-store/store.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { Carriers } from '../guardrails/kill-switch/carriers.ts';
@@ -62,6 +63,8 @@ export interface KillSwitchControllerOptions {
   ladder: LadderStores;
   /** Shared with the identities, whose controller withdraws tokens too. */
   revokedTokens: RevokedTokens;
+  /** Where copies of credentials are. */
+  secretStore: Pick<SecretStore, 'withdraw'>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
@@ -110,8 +113,8 @@ export class KillSwitchController implements Reconciler {
     const report = new KillSwitchReport(options);
     this.#report = report;
     this.#carriers = new Carriers(options);
-    const { ladder: stores, revokedTokens: revoked } = options;
-    this.#ladder = new Ladder({ client, stores, revoked, clock });
+    const { ladder: stores, revokedTokens: revoked, secretStore } = options;
+    this.#ladder = new Ladder({ client, stores, revoked, secretStore, clock });
     this.#contests = new Contests({
       clock,
       onPausedAgain: (kind) => metrics.countContestedWrite(kind),

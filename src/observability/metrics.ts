@@ -146,6 +146,15 @@ const definitions = {
     help: 'Tokens for runners outside of pods that were asked for, renewals among them.',
     labels: { result: '`success`, `error`' },
   },
+  secretCopies: {
+    type: 'counter',
+    name: 'secret_store_operations_total',
+    help: 'What was done with copies of credentials in a vault, and what could not be.',
+    labels: {
+      action: '`write` (a version), `destroy` (versions before), `withdraw` (all of them)',
+      result: '`success`, `error`',
+    },
+  },
   soonestTokenExpiry: {
     type: 'gauge',
     name: 'soonest_token_expiry_seconds',
@@ -356,6 +365,7 @@ export class Metrics {
   readonly #contestedWrites = this.#counter(definitions.contestedWrites);
   readonly #rotations = this.#counter(definitions.rotations);
   readonly #tokenIssues = this.#counter(definitions.tokenIssues);
+  readonly #secretCopies = this.#counter(definitions.secretCopies);
   readonly #limitBreaches = this.#counter(definitions.limitBreaches);
   readonly #requests = this.#counter(definitions.requests);
   readonly #requestDuration = this.#histogram(definitions.requestDuration);
@@ -393,6 +403,9 @@ export class Metrics {
     for (const result of ['success', 'error']) {
       this.#rotations.inc({ result }, 0);
       this.#tokenIssues.inc({ result }, 0);
+      for (const action of ['write', 'destroy', 'withdraw']) {
+        this.#secretCopies.inc({ action, result }, 0);
+      }
     }
     for (const limit of countedLimits) this.#limitBreaches.inc({ limit }, 0);
     collectDefaultMetrics({ register: this.registry });
@@ -500,6 +513,11 @@ export class Metrics {
   /** A token for runners outside of pods was asked for. */
   countTokenIssue(result: 'success' | 'error'): void {
     this.#tokenIssues.inc({ result });
+  }
+
+  /** Something was done with a copy of a credential in a vault, or couldn't be. */
+  countSecretCopy(action: 'write' | 'destroy' | 'withdraw', result: 'success' | 'error'): void {
+    this.#secretCopies.inc({ action, result });
   }
 
   /**

@@ -11,6 +11,7 @@ import {
   keysFor,
 } from '../../src/controllers/automation-identity.ts';
 import { RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
+import { noSecretStore } from '../../src/guardrails/secret-store/store.ts';
 import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
 import { podSecretKeys, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
@@ -114,6 +115,7 @@ async function startOperator(): Promise<RunningOperator> {
       clock,
       randomBytes,
       revokedTokens: new RevokedTokens({ clock }),
+      secretStore: noSecretStore,
     }),
     workers: 4,
     metrics,

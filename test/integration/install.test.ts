@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { loadAll } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseConfig } from '../../src/config.ts';
 import { parseCatalogue } from '../../src/guardrails/kill-switch/catalogue.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -139,6 +140,7 @@ describe('the values of the chart', () => {
     ['that is misspelt', '--set=replicas=3', "'replicas' not allowed"],
     ['that is misspelt further down', '--set=image.tga=1', "'tga' not allowed"],
     ['out of its range', '--set=networkPolicy.egress.ports={0}', 'networkPolicy/egress/ports'],
+    ['that is no address of a vault', '--set=vault.address=http://vault', 'vault/address'],
     ['that is no URL', '--set=prometheusRule.runbookBaseUrl=wiki', 'runbookBaseUrl'],
     ['that lacks a part', '--set-json=catalogue=[{"group":"a.example"}]', "'plural'"],
   ])('are refused: one %s', async (_, flag, message) => {
@@ -158,6 +160,30 @@ describe('the values of the chart', () => {
     const { code, output } = await run(helm, args);
     expect(code, output).toBe(0);
     expect(objectsOf(output).length).toBeGreaterThan(50);
+  });
+
+  it('tell the operator of a vault, give it a token for that, and let it reach no other', async () => {
+    const { code, output } = await template(
+      '--set=networkPolicy.egress.enabled=true,networkPolicy.egress.cidrs={10.0.0.1/32}',
+      '--set=vault.address=https://vault.example.com:8200,vault.caConfigMap=vault-ca',
+      '--set-json=networkPolicy.egress.vaultTo=[{"namespaceSelector":{}}]',
+    );
+    expect(code, output).toBe(0);
+    const all = objectsOf(output);
+    expect(all.find(({ kind }) => kind === 'NetworkPolicy')?.['spec']).toMatchObject({
+      egress: [{}, {}, { ports: [{ port: 8200 }], to: [{ namespaceSelector: {} }] }],
+    });
+    const spec = JSON.stringify(all.find(({ kind }) => kind === 'Deployment')?.['spec']);
+    expect(spec).toContain(
+      '{"serviceAccountToken":{"path":"token","audience":"vault","expirationSeconds":600}}',
+    );
+    const env = [...spec.matchAll(/"name":"AUTOMATION_GUARDRAILS_(VAULT\w+)","value":"([^"]*)"/g)];
+    const flags = env.map(
+      ([, name = '', value]) => `--${name.toLowerCase().replaceAll('_', '-')}=${value}`,
+    );
+    expect(parseConfig(flags, {})).toMatchObject({
+      config: { vault: { caFile: '/var/run/secrets/automation-guardrails/vault/ca.crt' } },
+    });
   });
 
   it('do what they say', async () => {

@@ -10,3 +10,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 app.kubernetes.io/name: automation-guardrails
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
+{{/* Port of the vault: that of its address, or that of HTTPS. */}}
+{{- define "automation-guardrails.vaultPort" -}}
+{{- $port := regexFind ":[0-9]+$" .Values.vault.address | trimPrefix ":" -}}
+{{- default "443" $port -}}
+{{- end }}

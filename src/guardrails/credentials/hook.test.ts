@@ -13,6 +13,8 @@ import type { Logger } from '../../observability/logger.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
 import { keysOfType } from './generate.ts';
+import { noSecretStore } from '../secret-store/store.ts';
+import { CredentialCopies } from './copies.ts';
 import { CredentialKeeper, type CredentialsOutcome, type Notice } from './keeper.ts';
 import { seededBytes } from './random.testing.ts';
 import { RevokedTokens } from './revoked-tokens.ts';
@@ -64,6 +66,11 @@ class Bench {
       countRotation: (result) => this.counted.push(result),
       clock: () => this.now,
       revoked: new RevokedTokens({ clock: () => this.now }),
+      copies: new CredentialCopies({
+        store: noSecretStore,
+        countCopy: () => undefined,
+        clock: () => this.now,
+      }),
       randomBytes: seededBytes(),
     });
     for (const name of ['erp-set', 'erp-test']) this.putCronJob(name);
@@ -188,6 +195,7 @@ class Bench {
     const { secrets } = await this.#keeper.withdraw(identity, identity.spec, {
       signal,
       log: this.#log(),
+      notify: (notice) => this.notices.push(notice),
     });
     this.status = { ...this.status, secrets };
   }

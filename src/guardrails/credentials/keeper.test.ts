@@ -15,6 +15,8 @@ import { ApiError } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import { podSecretKeys, projectPod } from '../kill-switch/pods.ts';
 import { MemoryClient, type Write } from '../identity/memory-client.testing.ts';
+import { noSecretStore } from '../secret-store/store.ts';
+import { CredentialCopies } from './copies.ts';
 import { keysOfType } from './generate.ts';
 import { seededBytes } from './random.testing.ts';
 import { RevokedTokens } from './revoked-tokens.ts';
@@ -61,6 +63,11 @@ class Bench {
       countRotation: (result) => this.counted.push(result),
       clock: () => this.now,
       revoked: new RevokedTokens({ clock: () => this.now }),
+      copies: new CredentialCopies({
+        store: noSecretStore,
+        countCopy: () => undefined,
+        clock: () => this.now,
+      }),
       randomBytes: seededBytes(),
     });
   }
@@ -135,6 +142,7 @@ class Bench {
       {
         signal,
         log,
+        notify: (notice) => this.notices.push(notice),
       },
     );
     this.status = { ...this.status, secrets };

@@ -1,6 +1,7 @@
 import {
   defaultConcurrentRestarts,
   isGenerated,
+  maxSecretStatuses,
   type AutomationIdentity,
   type AutomationIdentitySpec,
   type GeneratedSecret,
@@ -21,6 +22,7 @@ import type { ReadStore } from '../../runtime/store.ts';
 import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
 import type { Problem } from '../requirements.ts';
 import { clip, some } from '../wording.ts';
+import type { CopyOutcome, CredentialCopies } from './copies.ts';
 import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
 import { existingSecret, type ExistingSecret } from './existing.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
@@ -74,6 +76,8 @@ export interface CredentialKeeperOptions {
   randomBytes: RandomBytes;
   /** Remembers the tokens that are withdrawn. */
   revoked: RevokedTokens;
+  /** Where copies of credentials are kept whose entry says so. */
+  copies: CredentialCopies;
 }
 
 export interface KeepCredentials {
@@ -111,6 +115,8 @@ const settleMs = 5_000;
 const restartsSlowMs = 30 * 60_000;
 /** Requests in flight at a time, for one identity. */
 const parallelism = 8;
+/** A copy that couldn't be withdrawn is tried again after this time. */
+const withdrawAgainMs = 10_000;
 /** Writes in a row to one Secret: a rotation, and what it makes due at once. */
 const maxSteps = 3;
 
@@ -143,8 +149,8 @@ export class CredentialKeeper {
     const deleted = await forEachBounded(abandoned, parallelism, (status) =>
       this.#delete(status, request),
     );
-    const kept = await forEachBounded(generated, parallelism, (credential) =>
-      this.#keepOne(credential, request),
+    const kept = await forEachBounded(generated, parallelism, async (credential) =>
+      this.#keepCopy(credential, await this.#keepOne(credential, request), request),
     );
     const seen = await forEachBounded(watched, parallelism, (entry) => this.#watch(entry, request));
     assertAllDone(deleted, 'delete credentials');
@@ -153,6 +159,7 @@ export class CredentialKeeper {
     const results = kept.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
     const hookJobs = new Set(results.flatMap((result) => result.hookJobs));
     await this.#hooks.tidy(identity, hookJobs, request.signal);
+    const left = deleted.flatMap((outcome) => ('result' in outcome ? (outcome.result ?? []) : []));
     const existing = seen.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
     const restarts = await this.#restartConsumers(results, request);
 
@@ -161,21 +168,25 @@ export class CredentialKeeper {
       results.every(({ isHandled }) => isHandled[what]) ? asked[what] : undefined;
     return {
       problems: [
-        ...[...results, ...existing].flatMap(({ problem }) => problem ?? []),
+        ...[...results, ...existing, ...left].flatMap(({ problem }) => problem ?? []),
         ...restarts.problems,
       ],
       overdue: [
         ...results.flatMap(({ status, holdouts }) => overdueOf(status, holdouts)),
         ...existing.flatMap(({ overdue }) => overdue ?? []),
       ],
-      secrets: credentials.flatMap(
-        ({ name }) =>
-          [...results, ...existing].find(({ status }) => status.name === name)?.status ?? [],
-      ),
+      secrets: [
+        // First: what is cut off here isn't made before there is room for it.
+        ...left.map(({ status }) => status),
+        ...credentials.flatMap(
+          ({ name }) =>
+            [...results, ...existing].find(({ status }) => status.name === name)?.status ?? [],
+        ),
+      ].slice(0, maxSecretStatuses),
       lastHandledRotation: handled('rotate') ?? identity.status?.lastHandledRotation,
       lastHandledEmergencyRotation:
         handled('emergency') ?? identity.status?.lastHandledEmergencyRotation,
-      dueAt: earliest([...results, ...existing, restarts].map(({ dueAt }) => dueAt)),
+      dueAt: earliest([...results, ...existing, ...left, restarts].map(({ dueAt }) => dueAt)),
       oldestRotatedAt: earliest(results.map(({ rotatedAt }) => rotatedAt)),
     };
   }
@@ -191,26 +202,32 @@ export class CredentialKeeper {
   async withdraw(
     identity: AutomationIdentity,
     spec: AutomationIdentitySpec | undefined,
-    { signal, log }: Pick<KeepCredentials, 'signal' | 'log'>,
+    { signal, log, notify }: Pick<KeepCredentials, 'signal' | 'log' | 'notify'>,
   ): Promise<CredentialsOutcome> {
-    const { client, revoked } = this.#options;
+    const { client, revoked, copies, clock } = this.#options;
     const names = credentialSecretsOf(identity, spec);
     // What they were to set is no value any more.
     await this.#hooks.tidy(identity, new Set(), signal);
     const { withdrawn } = await withdrawSecrets(identity, names, { client, revoked, signal });
     if (withdrawn.length > 0) log.info('Credentials withdrawn', { secrets: withdrawn });
+    const left = await copies.withdraw(identity, { signal, log, notify });
     return {
-      problems: [],
+      problems: left.map(({ problem }) => problem),
       overdue: [],
       secrets: (identity.status?.secrets ?? []).map((status) => {
         const { name, secretName, lastRotationTime } = status;
         // What is only watched stays as it is.
         if (!secretName.startsWith(secretPrefix)) return status;
-        return { name, secretName, ...(lastRotationTime !== undefined && { lastRotationTime }) };
+        return {
+          name,
+          secretName,
+          ...(left.some((copy) => copy.name === name) && { store: 'Vault' as const }),
+          ...(lastRotationTime !== undefined && { lastRotationTime }),
+        };
       }),
       lastHandledRotation: identity.status?.lastHandledRotation,
       lastHandledEmergencyRotation: identity.status?.lastHandledEmergencyRotation,
-      dueAt: undefined,
+      dueAt: left.length > 0 ? clock() + withdrawAgainMs : undefined,
       oldestRotatedAt: undefined,
     };
   }
@@ -227,7 +244,7 @@ export class CredentialKeeper {
 
   async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
     const { identity, isWithheld, isKilled, signal } = request;
-    const { client, clock, pods } = this.#options;
+    const { client, clock, pods, copies } = this.#options;
     const { namespace = '', name: identityName } = identity.metadata;
     const key = { namespace, name: secretNameOf(identityName, credential.name) };
     const recorded = identity.status?.secrets?.find(({ secretName }) => secretName === key.name);
@@ -265,6 +282,8 @@ export class CredentialKeeper {
       if (step.action === 'Create' && recorded === undefined) {
         return toBeRecorded(credential, plan, clock());
       }
+      const blocker = await copies.blockerOf(step, credential, recorded, request);
+      if (blocker !== undefined) return blockedBy(blocker, keptAs(credential, plan, live));
       try {
         if (step.action === 'RunHook') {
           started.add(step.job);
@@ -292,6 +311,21 @@ export class CredentialKeeper {
     const problem = await this.#hooks.start(request);
     if (problem === undefined) log.info('Hook of a rotation started', { job, step });
     return problem;
+  }
+
+  /** What stands is copied, where the entry says so, and only then is all as it should be. */
+  async #keepCopy(
+    credential: GeneratedSecret,
+    kept: KeptCredential,
+    request: KeepCredentials,
+  ): Promise<KeptCredential> {
+    // It was asked just now, and didn't take it.
+    if (kept.isBlocked) return kept;
+    const recorded = request.identity.status?.secrets?.find(
+      ({ secretName }) => secretName === kept.status.secretName,
+    );
+    const copy = await this.#options.copies.keep(credential, kept.live, recorded, request);
+    return withCopy(copy, kept);
   }
 
   async #take(
@@ -449,23 +483,33 @@ export class CredentialKeeper {
     };
   }
 
+  /** @returns what is left of it, where its copy couldn't be withdrawn */
   async #delete(
-    { secretName }: SecretStatus,
+    { name, secretName }: SecretStatus,
     { identity, notify, signal, log }: KeepCredentials,
-  ): Promise<void> {
-    const { client, revoked } = this.#options;
+  ): Promise<LeftCopy | undefined> {
+    const { client, clock, revoked, copies } = this.#options;
     const { withdrawn } = await withdrawSecrets(identity, [secretName], {
       client,
       revoked,
       signal,
     });
-    if (withdrawn.length === 0) return;
-    log.info('Credential deleted', { secret: secretName });
-    notify({
-      type: 'normal',
-      reason: 'SecretDeleted',
-      message: `Secret ${secretName} was deleted: it is no longer in spec.secrets.`,
-    });
+    if (withdrawn.length > 0) {
+      log.info('Credential deleted', { secret: secretName });
+      notify({
+        type: 'normal',
+        reason: 'SecretDeleted',
+        message: `Secret ${secretName} was deleted: it is no longer in spec.secrets.`,
+      });
+    }
+    const [left] = await copies.withdraw(identity, { signal, log, notify }, [name]);
+    return left === undefined
+      ? undefined
+      : {
+          status: { name, secretName, store: 'Vault' },
+          problem: left.problem,
+          dueAt: clock() + refusedMs,
+        };
   }
 
   /**
@@ -583,6 +627,30 @@ interface KeptCredential {
   isHandled: CredentialPlan['isHandled'];
   /** Names of Jobs of its hook that stay. */
   hookJobs: readonly string[];
+  /** Something is due that waits until its copy is there. */
+  isBlocked: boolean;
+}
+
+/** A copy of a credential that has left the spec. */
+interface LeftCopy {
+  status: SecretStatus;
+  problem: Problem;
+  dueAt: number;
+}
+
+/** A step that isn't taken as long as the copy isn't there. */
+function blockedBy(blocker: CopyOutcome, kept: KeptCredential): KeptCredential {
+  // What is due by the clock is past, and waits for the store alone.
+  return { ...withCopy(blocker, kept), dueAt: blocker.dueAt, isBlocked: true };
+}
+
+function withCopy({ store, problem, dueAt }: CopyOutcome, kept: KeptCredential): KeptCredential {
+  return {
+    ...kept,
+    status: { ...kept.status, ...store },
+    problem: kept.problem ?? problem,
+    dueAt: problem === undefined ? kept.dueAt : earliest([kept.dueAt, dueAt]),
+  };
 }
 
 const causeSentences: Record<Pending['cause'], string> = {
@@ -625,6 +693,7 @@ function keptAs(
     dueAt,
     isHandled,
     hookJobs,
+    isBlocked: false,
   };
 }
 
@@ -701,6 +770,7 @@ function foreign(
     dueAt: now + refusedMs,
     isHandled: { rotate: true, emergency: true },
     hookJobs: [],
+    isBlocked: false,
   };
 }
 

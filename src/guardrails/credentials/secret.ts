@@ -126,14 +126,13 @@ export function readState(
 ): CredentialState {
   const { metadata, data = {} } = secret;
   const annotations = metadata.annotations ?? {};
-  const keys = keysOfType[type];
   const rotation = annotations[annotation.rotation] ?? '';
   const stamped = parseTime(annotations[annotation.rotatedAt]);
   const created = parseTime(metadata.creationTimestamp) ?? 0;
   return {
-    hasValue: keys.every((key) => isFilled(data[key])),
+    hasValue: valueIn(secret, type) !== undefined,
     isAsSpecified: username === undefined || data['username'] === base64(username),
-    hasPrevious: keys.some((key) => data[previousOf(key)] !== undefined),
+    hasPrevious: hasPreviousIn(secret, type),
     rotation: /^\d{1,15}$/.test(rotation) ? Number(rotation) : 0,
     rotatedAt:
       stamped !== undefined && stamped <= now + clockErrorMs ? stamped : Math.min(created, now),
@@ -150,6 +149,25 @@ export function parseTime(text: string | undefined): number | undefined {
   }
   const time = Date.parse(text);
   return Number.isNaN(time) ? undefined : time;
+}
+
+/** The value that stands; `undefined` unless it is there under every key of its type. */
+export function valueIn(
+  { data = {} }: Secret,
+  type: GeneratedSecret['type'],
+): CredentialValue | undefined {
+  const found = keysOfType[type].flatMap((key) => {
+    const encodedValue = data[key];
+    return isFilled(encodedValue)
+      ? [[key, Buffer.from(encodedValue, 'base64').toString()] as const]
+      : [];
+  });
+  return found.length === keysOfType[type].length ? Object.fromEntries(found) : undefined;
+}
+
+/** Whether the value before stays readable. */
+export function hasPreviousIn({ data = {} }: Secret, type: GeneratedSecret['type']): boolean {
+  return keysOfType[type].some((key) => data[previousOf(key)] !== undefined);
 }
 
 /** What is written together with a new value. */

@@ -10,6 +10,7 @@ import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../
 import { RevokedTokens } from '../credentials/revoked-tokens.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
+import { SecretStoreError } from '../secret-store/store.ts';
 import { Ladder, type Climb } from './ladder.ts';
 import type { FenceAnswer } from './fence.ts';
 import { tokensDieMs } from './rungs.ts';
@@ -60,6 +61,9 @@ let client: ReviewingClient;
 let now: number;
 let ladder: Ladder;
 let revoked: RevokedTokens;
+/** Copies that were to be withdrawn. */
+let withdrawals: string[];
+let isVaultAway: boolean;
 
 function child(kind: string, owner: string, uid: string, name = owner): ObjectMeta {
   const mark = kind === 'Workflow' ? label.workflow : label.identity;
@@ -122,10 +126,30 @@ beforeEach(() => {
   client = new ReviewingClient(() => now);
   const byNamespace = { namespace: ({ metadata }: KubeObject) => [metadata.namespace ?? ''] };
   revoked = new RevokedTokens({ clock: () => now });
+  withdrawals = [];
+  isVaultAway = false;
   ladder = new Ladder({
     client,
     clock: () => now,
     revoked,
+    secretStore: {
+      withdraw: (keys) => {
+        const asked = keys.map(({ identity, name }) => `${identity}/${name}`);
+        withdrawals.push(...asked);
+        return Promise.resolve(
+          isVaultAway
+            ? {
+                withdrawn: [],
+                remaining: keys.map(({ name }) => ({
+                  name,
+                  what: `Copy of ${name}`,
+                  error: new SecretStoreError('Unavailable', 'the vault is away'),
+                })),
+              }
+            : { withdrawn: keys.map(({ name }) => name), remaining: [] },
+        );
+      },
+    },
     stores: {
       workflows: client.storeOf(resources.workflows, byNamespace),
       identities: client.storeOf(resources.automationIdentities, byNamespace),
@@ -359,6 +383,33 @@ describe('what is not ours', () => {
     now += 10_000;
     client.allowed.clear();
     expect(stateOf(await climb())[0]).toBe('PermissionsRevoked True Revoked');
+  });
+});
+
+describe('copies in a vault', () => {
+  beforeEach(() => {
+    const identity = client.find(resources.automationIdentities, { namespace, name: 'poster' });
+    if (identity === undefined) throw new Error('no identity');
+    const secrets = [{ name: 'erp', secretName, store: 'Vault' as const }];
+    client.put(resources.automationIdentities, { ...identity, status: { secrets } });
+  });
+
+  it('go with the Secrets', async () => {
+    const look = await climb();
+    expect(withdrawals).toEqual(['poster/erp']);
+    expect(stateOf(look)).toContain('SecretsWithdrawn True Withdrawn');
+  });
+
+  it('hold up no other rung while the vault is away, are told of, and tried again', async () => {
+    isVaultAway = true;
+    await climb();
+    now += tokensDieMs;
+    const look = await climb();
+    expect(stateOf(look)).toEqual(reached.with(1, 'SecretsWithdrawn False CopiesRemain'));
+    expect(look.remaining).toEqual([{ what: 'Copy of erp' }]);
+    expect(look.dueMs).toBeGreaterThan(0);
+    isVaultAway = false;
+    expect(stateOf(await climb())).toEqual(reached);
   });
 });
 

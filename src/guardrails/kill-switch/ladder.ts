@@ -23,6 +23,7 @@ import { closeEgress, isClosed } from '../egress/close.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
 import { readSpec } from '../identity/plan.ts';
 import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
+import { copiesOf, type SecretStore } from '../secret-store/store.ts';
 import type { FenceAnswer } from './fence.ts';
 import { coveredIn } from './plan.ts';
 import {
@@ -54,6 +55,8 @@ export interface LadderOptions {
   stores: LadderStores;
   /** Tokens that were withdrawn, of which it has to be proven that they are dead. */
   revoked: RevokedTokens;
+  /** Where copies of credentials are. */
+  secretStore: Pick<SecretStore, 'withdraw'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -79,6 +82,8 @@ export interface Climb {
 const parallelism = 8;
 /** What others grant is asked for again after this time at the earliest. */
 const reviewAgainMs = 10_000;
+/** Copies that couldn't be withdrawn are tried again after this time. */
+const copiesAgainMs = 5_000;
 /** Kills whose last review is remembered. */
 const maxReviewed = 1_000;
 
@@ -196,7 +201,36 @@ export class Ladder {
     look.done.push(
       ...results.flatMap(({ withdrawn }) => withdrawn.map((name) => `Secret ${name}`)),
     );
-    return secretsRung(results.flatMap(({ foreign }) => foreign));
+    return secretsRung(
+      results.flatMap(({ foreign }) => foreign),
+      await this.#withdrawCopies(look, identities),
+    );
+  }
+
+  /** @returns what is left of them, and why */
+  async #withdrawCopies(
+    look: Look,
+    identities: readonly AutomationIdentity[],
+  ): Promise<{ what: string; why: string }[]> {
+    const { secretStore } = this.#options;
+    const copied = identities.filter((identity) => copiesOf(identity).length > 0);
+    const outcomes = await forEachBounded(copied, parallelism, (identity) =>
+      secretStore.withdraw(copiesOf(identity), look.signal),
+    );
+    assertAllDone(outcomes, 'withdraw copies of credentials');
+    const results = outcomes.flatMap((outcome) =>
+      'result' in outcome ? [{ identity: outcome.item, ...outcome.result }] : [],
+    );
+    look.done.push(
+      ...results.flatMap(({ identity, withdrawn }) =>
+        withdrawn.map((name) => `copy of ${name} of ${identity.metadata.name}`),
+      ),
+    );
+    const left = results.flatMap(({ remaining }) =>
+      remaining.map(({ what, error }) => ({ what, why: error.message })),
+    );
+    if (left.length > 0) look.dueAfter(copiesAgainMs);
+    return left;
   }
 
   async #revokeAccounts(

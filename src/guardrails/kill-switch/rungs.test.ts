@@ -210,9 +210,21 @@ describe('effectiveFindings', () => {
 });
 
 it('Secrets of others are named', () => {
-  expect(secretsRung([]).finding.status).toBe('True');
-  expect(secretsRung(['erp'])).toMatchObject({
+  expect(secretsRung([], []).finding.status).toBe('True');
+  expect(secretsRung(['erp'], [])).toMatchObject({
     finding: { status: 'False', reason: 'ForeignObject' },
     remaining: [{ what: 'Secret erp, made by somebody else' }],
+  });
+});
+
+it('copies that are still readable are named, before Secrets of others', () => {
+  const copy = { what: 'Copy in vault secret/a/b/c', why: 'the vault answers 503' };
+  expect(secretsRung(['erp'], [copy])).toMatchObject({
+    finding: {
+      status: 'False',
+      reason: 'CopiesRemain',
+      message: expect.stringContaining('secret/a/b/c: the vault answers 503') as unknown,
+    },
+    remaining: [{ what: 'Secret erp, made by somebody else' }, { what: copy.what }],
   });
 });

@@ -80,22 +80,39 @@ export function permissionsRung(
   };
 }
 
-/** @param foreign names of Secrets that have the name of a credential and aren't ours */
-export function secretsRung(foreign: readonly string[]): Rung {
+/**
+ * @param foreign names of Secrets that have the name of a credential and aren't ours
+ * @param copies what is left in a store beside Kubernetes, and why
+ */
+export function secretsRung(
+  foreign: readonly string[],
+  copies: readonly { what: string; why: string }[],
+): Rung {
   const type = 'SecretsWithdrawn';
-  if (foreign.length === 0) {
-    const message = 'No Secret with its credentials is left; the release makes new ones.';
-    return { finding: { type, status: 'True', reason: 'Withdrawn', message }, remaining: [] };
+  const remaining = [
+    ...foreign.map((name) => ({ what: clip(`Secret ${name}, made by somebody else`) })),
+    ...copies.map(({ what }) => ({ what: clip(what) })),
+  ];
+  const open = (found: Pick<Finding, 'reason' | 'message'>): Rung => ({
+    finding: { type, status: 'False', ...found },
+    remaining,
+  });
+  const [copy] = copies;
+  if (copy !== undefined) {
+    const left = some(copies.map(({ what }) => what));
+    return open({
+      reason: 'CopiesRemain',
+      message: `Readable still, until it is destroyed: ${left}: ${copy.why}. It is tried again every few seconds.`,
+    });
   }
-  return {
-    finding: {
-      type,
-      status: 'False',
+  if (foreign.length > 0) {
+    return open({
       reason: 'ForeignObject',
       message: `Secrets that the operator didn't make are left alone: ${some(foreign)}. Delete them, if they hold credentials of the automation.`,
-    },
-    remaining: foreign.map((name) => ({ what: clip(`Secret ${name}, made by somebody else`) })),
-  };
+    });
+  }
+  const message = 'No Secret with its credentials is left; the release makes new ones.';
+  return { finding: { type, status: 'True', reason: 'Withdrawn', message }, remaining };
 }
 
 /** What became of the ServiceAccounts, by name. */

@@ -1,0 +1,511 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { FakeVault } from '../../../test/fault/fake-vault.ts';
+import { setUpVault } from '../../../test/operator/vault-setup.ts';
+import type {
+  AutomationIdentity,
+  AutomationIdentityStatus,
+  SecretEntry,
+} from '../../api/automation-identity.ts';
+import { annotation } from '../../api/names.ts';
+import { resources } from '../../api/resources.ts';
+import type { Workload } from '../../api/workload.ts';
+import { silentLogger } from '../../observability/logger.ts';
+import { IdentityTokens } from '../secret-store/identity-token.ts';
+import type { SecretStore } from '../secret-store/store.ts';
+import { VaultClient } from '../secret-store/vault-client.ts';
+import { VaultStore } from '../secret-store/vault.ts';
+import { CredentialCopies } from './copies.ts';
+import { IssuingClient } from './issuing-client.testing.ts';
+import { CredentialKeeper, type CredentialsOutcome, type Notice } from './keeper.ts';
+import { seededBytes } from './random.testing.ts';
+import { RevokedTokens } from './revoked-tokens.ts';
+import { readClaims } from './token.ts';
+
+const second = 1000;
+const minute = 60 * second;
+const hour = 60 * minute;
+const start = Date.parse('2026-05-01T00:00:00Z');
+const secretKey = { namespace: 'finance', name: 'aid.poster.erp' };
+const path = 'automation-guardrails/finance/poster/erp';
+const places = {
+  mount: 'secret',
+  authMount: 'kubernetes',
+  pathPrefix: 'automation-guardrails',
+} as const;
+
+class Crash extends Error {}
+
+/** One identity with a credential in a vault, its keeper, and what each store has. */
+class Bench {
+  now = start;
+  credentials: SecretEntry[] = [
+    { name: 'erp', type: 'Password', store: 'Vault', rotation: { every: '24h', overlap: '2h' } },
+  ];
+  isWithheld = false;
+  annotations: Record<string, string> = {};
+  status: AutomationIdentityStatus = {};
+  /** Requests that change something, in either place, in their order. */
+  writes = 0;
+  /** Called before such a request takes effect, and after. */
+  atWrite: (when: 'before' | 'after', write: number) => void = () => undefined;
+  readonly client = new IssuingClient(() => this.now);
+  readonly vault: FakeVault;
+  readonly notices: Notice[] = [];
+  readonly said: string[] = [];
+  readonly secrets = new Set<string>();
+  readonly #randomBytes = seededBytes();
+  #crashed = false;
+  #vaultClient: VaultClient | undefined;
+  #keeper: CredentialKeeper | undefined;
+
+  constructor() {
+    this.vault = new FakeVault({
+      clock: () => this.now,
+      review: (jwt, audience) => {
+        const claims = readClaims(jwt);
+        const account = this.client
+          .all(resources.serviceAccounts)
+          .find(({ metadata }) => metadata.uid === claims?.accountUid);
+        const { namespace = '', name = '', uid = '' } = account?.metadata ?? {};
+        return Promise.resolve(
+          this.client.accepts(jwt, [audience]) ? { namespace, name, uid } : undefined,
+        );
+      },
+    });
+    this.vault.onSecret = (text) => this.secrets.add(text);
+    this.client.beforeWrite = ({ kind }) => this.#write('before', kind);
+    this.client.afterWrite = ({ kind }) => this.#write('after', kind);
+    this.vault.fault = ({ method }) => {
+      if (this.#crashed) return { kind: 'reset' };
+      if (method === 'GET') return undefined;
+      this.writes++;
+      return this.#isCrash('before')
+        ? { kind: 'status', status: 500 }
+        : this.#isCrash('after')
+          ? { kind: 'reset' }
+          : undefined;
+    };
+  }
+
+  async start(): Promise<void> {
+    const address = await this.vault.start();
+    await setUpVault({ address, rootToken: this.vault.rootToken }, places, {
+      namespaces: ['finance'],
+    });
+    this.writes = 0;
+    this.restart();
+    this.client.put(resources.serviceAccounts, {
+      metadata: { name: 'poster', namespace: 'finance', ownerReferences: [this.#owner] },
+    });
+    this.client.put(resources.serviceAccounts, {
+      metadata: { name: 'automation-guardrails', namespace: 'automation-guardrails' },
+    });
+  }
+
+  async stop(): Promise<void> {
+    await this.#vaultClient?.close();
+    await this.vault.stop();
+  }
+
+  /** Another process, which remembers nothing. */
+  restart(): void {
+    this.#crashed = false;
+    void this.#vaultClient?.close();
+    const clock = (): number => this.now;
+    const client = this.client;
+    this.#vaultClient = new VaultClient({
+      address: this.vault.address,
+      ca: undefined,
+      namespace: undefined,
+      mount: places.mount,
+      authMount: places.authMount,
+      userAgent: 'test',
+      timeoutMs: 2_000,
+    });
+    const store: SecretStore = new VaultStore({
+      client: this.#vaultClient,
+      tokens: new IdentityTokens({ client, audience: 'vault', clock }),
+      readOwnToken: () => this.#ownToken(),
+      roles: { identity: 'automation-guardrails-identity', operator: 'automation-guardrails' },
+      mount: places.mount,
+      pathPrefix: places.pathPrefix,
+      clock,
+      random: () => 0,
+    });
+    this.#keeper = new CredentialKeeper({
+      client,
+      workloads: noWorkloads,
+      pods: { byIndex: () => [] },
+      countRotation: () => undefined,
+      clock,
+      revoked: new RevokedTokens({ clock }),
+      copies: new CredentialCopies({ store, countCopy: () => undefined, clock }),
+      randomBytes: this.#randomBytes,
+    });
+  }
+
+  get identity(): AutomationIdentity {
+    return {
+      metadata: {
+        name: 'poster',
+        namespace: 'finance',
+        uid: 'uid-of-poster',
+        annotations: this.annotations,
+      },
+      spec: {
+        owner: { team: 'finance', contact: 'a@example.com' },
+        secrets: this.credentials,
+      },
+      status: this.status,
+    };
+  }
+
+  async keep(): Promise<CredentialsOutcome> {
+    const outcome = await this.#current.keep({
+      identity: this.identity,
+      credentials: this.credentials,
+      childMetadata: (name) => ({ name, namespace: 'finance', ownerReferences: [this.#owner] }),
+      isWithheld: this.isWithheld,
+      isKilled: false,
+      ...this.#context,
+    });
+    if (this.#crashed) throw new Crash();
+    this.said.push(JSON.stringify(outcome));
+    this.#report(outcome);
+    return outcome;
+  }
+
+  async withdraw(): Promise<CredentialsOutcome> {
+    const spec = { secrets: this.credentials };
+    const outcome = await this.#current.withdraw(this.identity, spec, this.#context);
+    this.said.push(JSON.stringify(outcome));
+    this.#report(outcome);
+    return outcome;
+  }
+
+  /** Looks as long as the outcome says that it is to be looked again soon. */
+  async settle(): Promise<CredentialsOutcome> {
+    for (let looks = 0; looks < 30; looks++) {
+      const outcome = await this.keep();
+      const { dueAt } = outcome;
+      if (dueAt === undefined || dueAt > this.now + 3 * minute) return outcome;
+      this.now = Math.max(this.now + second, dueAt);
+    }
+    throw new Error('it does not settle');
+  }
+
+  /** Values that Kubernetes holds to be valid: the current one, and the one before. */
+  valid(): string[] {
+    const { data = {} } = this.client.find(resources.secrets, secretKey) ?? {};
+    return [data['password'], data['previous.password']].flatMap((value) =>
+      value === undefined ? [] : [Buffer.from(value, 'base64').toString()],
+    );
+  }
+
+  /** Values that can be read in the vault, the current one last. */
+  readable(): unknown[] {
+    return [...this.vault.readable(places.mount, path).values()].map(({ password }) => password);
+  }
+
+  get version(): number | undefined {
+    return this.vault.currentVersion(places.mount, path);
+  }
+
+  get #current(): CredentialKeeper {
+    if (this.#keeper === undefined) throw new Error('not started');
+    return this.#keeper;
+  }
+
+  readonly #owner = {
+    apiVersion: 'v1',
+    kind: 'K',
+    name: 'poster',
+    uid: 'uid-of-poster',
+    controller: true,
+  };
+
+  readonly #context = {
+    notify: (notice: Notice): void => void this.notices.push(notice),
+    signal: new AbortController().signal,
+    log: silentLogger(),
+  };
+
+  #report(outcome: CredentialsOutcome): void {
+    const { secrets, lastHandledRotation, lastHandledEmergencyRotation } = outcome;
+    this.status = {
+      secrets,
+      ...(lastHandledRotation !== undefined && { lastHandledRotation }),
+      ...(lastHandledEmergencyRotation !== undefined && { lastHandledEmergencyRotation }),
+    };
+  }
+
+  /** From a crash on, nothing of that process happens any more. */
+  #isCrash(when: 'before' | 'after'): boolean {
+    try {
+      this.atWrite(when, this.writes);
+      return false;
+    } catch (error) {
+      if (!(error instanceof Crash)) throw error;
+      this.#crashed = true;
+      return true;
+    }
+  }
+
+  #write(when: 'before' | 'after', kind: string): void {
+    if (this.#crashed) throw new Crash();
+    if (kind === 'TokenRequest') return;
+    if (when === 'before') this.writes++;
+    if (this.#isCrash(when)) throw new Crash();
+  }
+
+  async #ownToken(): Promise<string> {
+    const key = { namespace: 'automation-guardrails', name: 'automation-guardrails' };
+    const account = this.client.find(resources.serviceAccounts, key);
+    const pod = this.client.put(resources.secrets, { metadata: { ...key, name: 'pod' } });
+    const { status } = await this.client.create(
+      resources.tokenRequests,
+      {
+        metadata: { ...key, uid: account?.metadata.uid ?? '' },
+        spec: {
+          audiences: ['vault'],
+          expirationSeconds: 600,
+          boundObjectRef: {
+            apiVersion: 'v1',
+            kind: 'Secret',
+            name: 'pod',
+            uid: pod.metadata.uid ?? '',
+          },
+        },
+      },
+      { subresource: 'token' },
+    );
+    return status?.token ?? '';
+  }
+}
+
+const noWorkloads = {
+  get: () => undefined,
+  list: () => [],
+  byIndex: (): Workload[] => [],
+  size: 0,
+};
+
+let bench: Bench;
+
+beforeEach(async () => {
+  bench = new Bench();
+  await bench.start();
+  return () => bench.stop();
+});
+
+const reasons = ({ problems }: CredentialsOutcome): string[] =>
+  problems.map(({ reason }) => reason);
+
+describe('a credential with store: Vault', () => {
+  it('is in both places, through a rotation and the end of its overlap', async () => {
+    await bench.settle();
+    expect(bench.readable()).toEqual(bench.valid());
+    expect(bench.status.secrets).toMatchObject([{ name: 'erp', store: 'Vault' }]);
+
+    bench.now += 24 * hour;
+    await bench.settle();
+    expect(bench.valid()).toHaveLength(2);
+    expect(bench.readable()).toEqual(bench.valid().toReversed());
+
+    bench.now += 2 * hour + 3 * minute;
+    await bench.settle();
+    expect(bench.valid()).toHaveLength(1);
+    expect(bench.readable()).toEqual(bench.valid());
+    expect(bench.version).toBe(2);
+  });
+
+  it('stands in status before its copy is made, and until that is gone', async () => {
+    bench.vault.fault = () => {
+      expect(bench.status.secrets).toMatchObject([{ store: 'Vault' }]);
+      return undefined;
+    };
+    await bench.settle();
+    bench.credentials = [{ name: 'erp', type: 'Password' }];
+    bench.vault.isSealed = true;
+    expect(reasons(await bench.keep())).toEqual(['SecretStoreUnavailable']);
+    expect(bench.status.secrets).toMatchObject([{ store: 'Vault' }]);
+    bench.vault.isSealed = false;
+    bench.now += minute;
+    await bench.settle();
+    expect(bench.vault.keys(places.mount)).toEqual([]);
+    expect(bench.status.secrets?.[0]).not.toHaveProperty('store');
+    expect(bench.valid()).toHaveLength(1);
+  });
+
+  it('is withdrawn where its entry has left the spec, however long the vault is away', async () => {
+    await bench.settle();
+    bench.credentials = [];
+    bench.vault.isSealed = true;
+    expect(reasons(await bench.keep())).toEqual(['SecretStoreUnavailable']);
+    expect(bench.valid()).toEqual([]);
+    expect(bench.status.secrets).toEqual([
+      { name: 'erp', secretName: 'aid.poster.erp', store: 'Vault' },
+    ]);
+    bench.vault.isSealed = false;
+    bench.now += minute;
+    await bench.settle();
+    expect(bench.vault.keys(places.mount)).toEqual([]);
+    expect(bench.status.secrets).toEqual([]);
+  });
+
+  it('is withdrawn at a kill, and has another value after it', async () => {
+    await bench.settle();
+    const before = bench.valid();
+    bench.vault.isSealed = true;
+    expect(reasons(await bench.withdraw())).toEqual(['SecretStoreUnavailable']);
+    expect(bench.status.secrets).toMatchObject([{ store: 'Vault' }]);
+    bench.vault.isSealed = false;
+    await bench.withdraw();
+    expect(bench.vault.keys(places.mount)).toEqual([]);
+    expect(bench.status.secrets?.[0]).not.toHaveProperty('store');
+    await bench.settle();
+    expect(bench.readable()).toEqual(bench.valid());
+    expect(bench.valid()).not.toEqual(before);
+  });
+
+  it('is not copied for the first time while nothing is granted', async () => {
+    bench.credentials = [{ name: 'erp', type: 'Password' }];
+    await bench.settle();
+    bench.credentials = [{ name: 'erp', type: 'Password', store: 'Vault' }];
+    bench.isWithheld = true;
+    expect(reasons(await bench.settle())).toEqual([]);
+    expect(bench.vault.keys(places.mount)).toEqual([]);
+    expect(bench.status.secrets?.[0]).not.toHaveProperty('store');
+    bench.isWithheld = false;
+    await bench.settle();
+    expect(bench.readable()).toEqual(bench.valid());
+  });
+});
+
+describe('a vault that is away', () => {
+  it('keeps the value from being rotated, by schedule and by request, and tells so once', async () => {
+    await bench.settle();
+    const standing = bench.valid();
+    bench.vault.isSealed = true;
+    bench.annotations = { [annotation.rotate]: '1' };
+    const messages = new Set<string>();
+    for (const end = bench.now + 48 * hour; bench.now < end;) {
+      const outcome = await bench.keep();
+      expect(reasons(outcome)).toEqual(['SecretStoreUnavailable']);
+      messages.add(outcome.problems.map(({ message }) => message).join());
+      expect(outcome.dueAt).toBeGreaterThan(bench.now);
+      expect(outcome.lastHandledRotation).toBeUndefined();
+      bench.now = outcome.dueAt ?? end;
+      if (bench.said.length > 60) bench.now += hour;
+    }
+    expect(messages.size).toBe(1);
+    expect(bench.valid()).toEqual(standing);
+    bench.vault.isSealed = false;
+    const { lastHandledRotation } = await bench.settle();
+    expect(lastHandledRotation).toBe('1');
+    expect(bench.valid()).toHaveLength(2);
+    expect(bench.readable()).toEqual(bench.valid().toReversed());
+  });
+
+  it('does not hold up an emergency', async () => {
+    await bench.settle();
+    const [leaked] = bench.valid();
+    bench.vault.isSealed = true;
+    bench.annotations = { [annotation.rotateEmergency]: '1' };
+    await bench.keep();
+    expect(bench.valid()).toHaveLength(1);
+    expect(bench.valid()).not.toContain(leaked);
+    bench.vault.isSealed = false;
+    bench.now += 3 * minute;
+    await bench.settle();
+    expect(bench.readable()).toEqual(bench.valid());
+  });
+
+  it('keeps the value before from being withdrawn', async () => {
+    await bench.settle();
+    bench.now += 24 * hour;
+    await bench.settle();
+    bench.vault.isSealed = true;
+    bench.now += 5 * hour;
+    await bench.keep();
+    expect(bench.valid()).toHaveLength(2);
+  });
+});
+
+it('an operator that is not told of a vault says so, and goes on with the others', async () => {
+  const { noSecretStore } = await import('../secret-store/store.ts');
+  const clock = (): number => bench.now;
+  const copies = new CredentialCopies({ store: noSecretStore, countCopy: () => undefined, clock });
+  await bench.settle();
+  const left = await copies.withdraw(bench.identity, {
+    notify: () => undefined,
+    signal: new AbortController().signal,
+    log: silentLogger(),
+  });
+  expect(left.map(({ problem }) => problem.reason)).toEqual(['SecretStoreNotConfigured']);
+});
+
+it('cut off at any write, in either place, neither is ever without a valid version, and none is there twice', async () => {
+  const story = async (): Promise<void> => {
+    await bench.settle();
+    bench.now = start + 24 * hour;
+    await bench.settle();
+    bench.now = start + 27 * hour;
+    await bench.settle();
+  };
+  await story();
+  const total = bench.writes;
+  expect(total).toBeGreaterThan(8);
+  await bench.stop();
+
+  for (const when of ['before', 'after'] as const) {
+    for (let at = 1; at <= total; at++) {
+      bench = new Bench();
+      await bench.start();
+      let wasCopied = false;
+      bench.atWrite = (now, write) => {
+        const current = bench.readable().at(-1);
+        wasCopied ||= current !== undefined;
+        // What the vault gives is what Kubernetes holds to be valid.
+        if (wasCopied) expect(bench.valid(), `${when} ${at}`).toContain(current);
+        if (now === when && write === at) throw new Crash();
+      };
+      for (let restarts = 0; ; restarts++) {
+        try {
+          await story();
+          break;
+        } catch (error) {
+          if (
+            !(error instanceof Crash) &&
+            !(error instanceof Error && error.cause instanceof Crash)
+          ) {
+            throw error;
+          }
+          expect(restarts).toBeLessThan(3);
+          bench.atWrite = () => undefined;
+          bench.restart();
+          bench.now += 2 * minute;
+        }
+      }
+      expect(bench.readable(), `${when} ${at}`).toEqual(bench.valid());
+      expect(bench.version, `${when} ${at}`).toBe(2);
+      await bench.stop();
+    }
+  }
+});
+
+it('no value and no token is in what is said', async () => {
+  await bench.settle();
+  bench.now += 24 * hour;
+  bench.vault.fault = ({ path: asked }) =>
+    asked.includes('/data/') ? { kind: 'commit', status: 500 } : undefined;
+  await bench.keep();
+  bench.vault.fault = () => undefined;
+  bench.now += 5 * minute;
+  await bench.settle();
+  await bench.withdraw();
+  const told = [...bench.said, JSON.stringify(bench.notices)].join('\n');
+  const canaries = [...bench.secrets, ...bench.client.issued];
+  expect(canaries.length).toBeGreaterThan(5);
+  for (const canary of canaries) expect(told).not.toContain(canary);
+});

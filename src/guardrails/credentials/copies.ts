@@ -1,0 +1,221 @@
+import type {
+  AutomationIdentity,
+  GeneratedSecret,
+  SecretStatus,
+} from '../../api/automation-identity.ts';
+import type { Secret } from '../../api/objects.ts';
+import type { Logger } from '../../observability/logger.ts';
+import type { Problem } from '../requirements.ts';
+import { copiesOf, copyKeyOf, SecretStoreError, type SecretStore } from '../secret-store/store.ts';
+import type { CredentialStep } from './plan.ts';
+import { refusedMs } from './refusal.ts';
+import { hasPreviousIn, valueIn } from './secret.ts';
+
+export interface CredentialCopiesOptions {
+  /** Where copies go. */
+  store: SecretStore;
+  /** Counts each copy that was written, withdrawn, or couldn't be. */
+  countCopy: (action: 'write' | 'destroy' | 'withdraw', result: 'success' | 'error') => void;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
+}
+
+/** What a look at a copy is about. */
+export interface CopyRequest {
+  identity: AutomationIdentity;
+  /** Nothing is granted now that doesn't stand yet. */
+  isWithheld: boolean;
+  notify: (notice: { type: 'normal' | 'warning'; reason: string; message: string }) => void;
+  signal: AbortSignal;
+  log: Logger;
+}
+
+/** What a look at a copy has found. */
+export interface CopyOutcome {
+  /** For the status of the credential. */
+  store: { store?: 'Vault' };
+  problem: Problem | undefined;
+  /** Milliseconds since the epoch at which to look again. */
+  dueAt: number | undefined;
+}
+
+/**
+ * Keeps the copies of credentials in a store beside Kubernetes. A rotation is published in its
+ * Secret first, and copied then; the value before goes from neither until the copy is there, and no
+ * further rotation begins before it. So each place has a value that is valid, wherever the work is
+ * cut off. An emergency is the exception: it ends the value before at once, and whoever reads the
+ * copy has nothing valid until it is written.
+ */
+export class CredentialCopies {
+  readonly #options: CredentialCopiesOptions;
+
+  constructor(options: CredentialCopiesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * What keeps a step from being taken: the store doesn't hold what stands.
+   *
+   * @param recorded what status last said of the credential
+   */
+  async blockerOf(
+    step: CredentialStep,
+    credential: GeneratedSecret,
+    recorded: SecretStatus | undefined,
+    request: CopyRequest,
+  ): Promise<CopyOutcome | undefined> {
+    if (!isPatient(step) || credential.store !== 'Vault' || recorded?.store !== 'Vault') {
+      return undefined;
+    }
+    const { problem, ...outcome } = await this.#copy(credential, step.live, request, true);
+    return problem === undefined ? undefined : { ...outcome, problem };
+  }
+
+  /**
+   * Brings the copy of a credential to what its Secret says, or ends it where none is asked for.
+   * That there may be one goes into status before it is made.
+   *
+   * @param live its Secret, as it stands now
+   */
+  async keep(
+    credential: GeneratedSecret,
+    live: Secret | undefined,
+    recorded: SecretStatus | undefined,
+    request: CopyRequest,
+  ): Promise<CopyOutcome> {
+    const isRecorded = recorded?.store === 'Vault';
+    if (credential.store !== 'Vault') {
+      return isRecorded ? await this.#end(credential.name, request) : nothing;
+    }
+    if (!isRecorded) {
+      if (request.isWithheld) return nothing;
+      const { store } = this.#options;
+      const location = store.locationOf(copyKeyOf(request.identity, credential.name));
+      return {
+        ...inVault,
+        problem: {
+          reason: 'Provisioning',
+          message: `Credential ${credential.name} is about to be copied to ${location}.`,
+        },
+        dueAt: this.#options.clock(),
+      };
+    }
+    if (live === undefined) return inVault;
+    return await this.#copy(credential, live, request, false);
+  }
+
+  /**
+   * Ends the copies of an identity, all or those of some credentials.
+   *
+   * @returns what is left of them
+   */
+  async withdraw(
+    identity: AutomationIdentity,
+    { signal, log, notify }: Pick<CopyRequest, 'signal' | 'log' | 'notify'>,
+    names?: readonly string[],
+  ): Promise<{ name: string; problem: Problem }[]> {
+    const { store, countCopy } = this.#options;
+    const keys = copiesOf(identity).filter(({ name }) => names?.includes(name) ?? true);
+    const { withdrawn, remaining } = await store.withdraw(keys, signal);
+    for (const name of withdrawn) {
+      countCopy('withdraw', 'success');
+      log.info('Copy of a credential withdrawn', { credential: name });
+      notify({
+        type: 'normal',
+        reason: 'CopyWithdrawn',
+        message: `All versions of credential ${name} in ${store.locationOf(copyKeyOf(identity, name))} were destroyed.`,
+      });
+    }
+    return remaining.map(({ name, what, error }) => {
+      countCopy('withdraw', 'error');
+      log.warn('Copy of a credential could not be withdrawn', { credential: name, error });
+      return {
+        name,
+        problem: {
+          ...reasons[error.failure],
+          message: `${what} could not be destroyed: ${error.message}.`,
+        },
+      };
+    });
+  }
+
+  async #end(name: string, request: CopyRequest): Promise<CopyOutcome> {
+    const [left] = await this.withdraw(request.identity, request, [name]);
+    return left === undefined
+      ? nothing
+      : { ...inVault, problem: left.problem, dueAt: this.#options.clock() + refusedMs };
+  }
+
+  async #copy(
+    credential: GeneratedSecret,
+    live: Secret,
+    { identity, notify, signal, log }: CopyRequest,
+    isFresh: boolean,
+  ): Promise<CopyOutcome> {
+    const { store, countCopy, clock } = this.#options;
+    const { name: secretName, uid = '', resourceVersion = '' } = live.metadata;
+    const value = valueIn(live, credential.type);
+    // Somebody emptied it, and nothing is granted now.
+    if (value === undefined) return inVault;
+    const key = copyKeyOf(identity, credential.name);
+    const keepsPrevious = hasPreviousIn(live, credential.type);
+    const copy = { key, secret: { name: secretName, uid, resourceVersion }, value, keepsPrevious };
+    try {
+      const { isWritten, destroyed } = await store.keep(copy, { isFresh, signal });
+      if (isWritten) {
+        countCopy('write', 'success');
+        log.info('Credential copied', { credential: credential.name });
+        notify({
+          type: 'normal',
+          reason: 'Copied',
+          message: `The value of Secret ${secretName} was copied to ${store.locationOf(key)}.`,
+        });
+      }
+      if (destroyed > 0) {
+        countCopy('destroy', 'success');
+        log.info('Versions of a copied credential destroyed', {
+          credential: credential.name,
+          count: destroyed,
+        });
+      }
+      return inVault;
+    } catch (error) {
+      if (!(error instanceof SecretStoreError)) throw error;
+      countCopy('write', 'error');
+      const { failure, status } = error;
+      log.warn('Credential not copied', { credential: credential.name, failure, status });
+      return {
+        ...inVault,
+        problem: {
+          ...reasons[failure],
+          message: `Credential ${credential.name} is not known to be in ${store.locationOf(key)}, and is not rotated until it is: ${error.message}.`,
+        },
+        dueAt: clock() + (error.retryMs ?? refusedMs),
+      };
+    }
+  }
+}
+
+/** What a value before ends by, or begins to. */
+function isPatient(
+  step: CredentialStep,
+): step is Extract<CredentialStep, { action: 'Retire' | 'Mint' | 'Rotate' }> {
+  if (step.action === 'Retire') return true;
+  if (step.action === 'Mint') return !urgent.has(step.pending.cause);
+  // Of a value that its hook has set, the other system knows already: it is published.
+  return step.action === 'Rotate' && !step.isNext && !urgent.has(step.cause);
+}
+
+/** Of these, no value is left to wait for. */
+const urgent: ReadonlySet<string> = new Set(['ValueLost', 'SpecChanged', 'Emergency']);
+
+const nothing: CopyOutcome = { store: {}, problem: undefined, dueAt: undefined };
+const inVault: CopyOutcome = { ...nothing, store: { store: 'Vault' } };
+
+const reasons: Record<SecretStoreError['failure'], Pick<Problem, 'reason'>> = {
+  Unavailable: { reason: 'SecretStoreUnavailable' },
+  Refused: { reason: 'SecretStoreRefused' },
+  Foreign: { reason: 'ForeignObject' },
+  Waiting: { reason: 'Provisioning' },
+  NotConfigured: { reason: 'SecretStoreNotConfigured' },
+};
