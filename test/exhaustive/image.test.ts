@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -41,6 +42,20 @@ it('has what the steps of the Dockerfile build, and it starts', async () => {
         expect(code, `${rest}\n${output}`).toBe(0);
       }
     }
+    const bom = JSON.parse(await readFile(path.join(folder, 'sbom.cdx.json'), 'utf8')) as {
+      bomFormat: string;
+      components: { name: string; version: string }[];
+    };
+    expect(bom.bomFormat).toBe('CycloneDX');
+    const listed = bom.components.map(({ name }) => name).toSorted();
+    expect(listed).toContain('@kubernetes/client-node');
+    // What is installed is listed, and nothing else is.
+    for (const name of listed) {
+      const installed = path.join(folder, 'node_modules', name, 'package.json');
+      expect(existsSync(installed), name).toBe(true);
+    }
+    expect(listed).not.toContain('vitest');
+
     const { code, output } = await runProgram(
       process.execPath,
       controlPlane,
