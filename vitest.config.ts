@@ -15,14 +15,14 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['src/**/*.test.ts', 'test/fault/**/*.test.ts'],
+          include: ['src/**/*.test.ts', 'test/fault/**/*.test.ts', 'test/operator/**/*.test.ts'],
           testTimeout: 30_000,
         },
       },
       {
         test: {
           name: 'integration',
-          include: ['test/integration/**/*.test.ts', 'test/control-plane/**/*.test.ts'],
+          include: ['test/{integration,control-plane,e2e}/**/*.test.ts'],
           maxWorkers: 2,
           testTimeout: 120_000,
           hookTimeout: 180_000,

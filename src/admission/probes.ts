@@ -125,7 +125,11 @@ function workload(kind: WorkloadKind, serviceAccountName: string = canary.killSw
 const { killSwitches, workflows, automationIdentities, namespaces } = resources;
 const { accessReviews, pods, roleBindings, secrets, serviceAccounts } = resources;
 
-const unengaged = { [annotation.killSwitch]: null };
+/** With its marks, which nobody else takes away before Kubernetes 1.36. */
+const unengaged = {
+  labels: { [label.engaged]: null, [label.latched]: null },
+  annotations: { [annotation.killSwitch]: null, [annotation.killSwitchEngagedBy]: null },
+};
 const workflowSpec = { targets: [{ group: 'apps', kind: 'Deployment', name: 'probe' }] };
 const byAnnotation =
   'The operator may not ask for a release, so kill-switch-release answers first.';
@@ -214,8 +218,8 @@ const ofAnnotation: Record<string, PolicyProbe> = {
   'engaging-unlatched': {
     kind: 'Denial',
     requests: [
-      annotate(workflows, canary.workflow, unengaged),
-      annotate(automationIdentities, canary.identity, unengaged),
+      patchMetadata(workflows, canary.workflow, unengaged),
+      patchMetadata(automationIdentities, canary.identity, unengaged),
     ],
     says: 'no KillSwitch stands for it yet',
   },
@@ -593,7 +597,15 @@ function annotate(
   name: string,
   annotations: Record<string, string | null>,
 ): ProbeRequest {
-  return { verb: 'patch', resource, name, patch: { metadata: { annotations } } };
+  return patchMetadata(resource, name, { annotations });
+}
+
+function patchMetadata(
+  resource: Resource,
+  name: string,
+  metadata: { labels?: object; annotations: object },
+): ProbeRequest {
+  return { verb: 'patch', resource, name, patch: { metadata } };
 }
 
 function compared(reason: string): Comparison {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
@@ -17,13 +17,14 @@ const everything =
 let helm: string;
 let kubectl: string;
 let kubeconform: string;
+let actionlint: string;
 let folder: string;
 
 beforeAll(async () => {
   const log = (line: string): void => console.log(line);
   helm = await findHelm(log);
   ({ kubectl } = await findBinaries({ log }));
-  ({ kubeconform } = await findTools(log));
+  ({ kubeconform, actionlint } = await findTools(log));
   folder = await mkdtemp(path.join(os.tmpdir(), 'automation-guardrails-schemas-'));
 }, 600_000);
 
@@ -117,5 +118,21 @@ describe('the kustomizations', () => {
   ] as const)('config/%s is what Kubernetes %s knows', async (name, minor) => {
     const manifests = await render(kubectl, ['kustomize', path.join('config', name)]);
     expect(await faults(minor, manifests)).toEqual([]);
+  });
+});
+
+describe('the GitHub workflows', () => {
+  it('have no fault that can be found, and only actions that nobody can exchange', async () => {
+    const linted = await run(actionlint, ['-no-color', '-shellcheck=', '-pyflakes=']);
+    expect(linted.code, linted.output).toBe(0);
+    const workflows = path.join(root, '.github/workflows');
+    const files = await readdir(workflows);
+    expect(files.length).toBeGreaterThan(1);
+    for (const file of files) {
+      const text = await readFile(path.join(workflows, file), 'utf8');
+      const actions = [...text.matchAll(/uses: (.+)/g)].map(([, action]) => action);
+      expect(actions.length).toBeGreaterThan(0);
+      for (const action of actions) expect(action).toMatch(/^[\w/-]+@[0-9a-f]{40} # v\d/);
+    }
   });
 });
