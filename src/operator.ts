@@ -33,6 +33,7 @@ import {
   keysFor as workflowKeysFor,
   WorkflowController,
 } from './controllers/workflow.ts';
+import { countRuns } from './controllers/run-counts.ts';
 import { WorkflowApprovals, workflowOfApproval } from './controllers/workflow-approval.ts';
 import { quorumOf } from './guardrails/approval/plan.ts';
 import {
@@ -67,6 +68,7 @@ import { fieldOf } from './guardrails/requirements.ts';
 import { EventRecorder } from './observability/events.ts';
 import { HealthServer } from './observability/health.ts';
 import type { Logger } from './observability/logger.ts';
+import { RunTally } from './observability/run-tally.ts';
 import { Metrics, type KillSwitchState } from './observability/metrics.ts';
 import { Applier } from './runtime/applier.ts';
 import { ApiServerClient } from './runtime/client.ts';
@@ -366,6 +368,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   wireKillSwitch(caches, killSwitch);
   wireClusterKillSwitch(caches, clusterKillSwitch);
   wireGoneRuns(caches, goneRuns);
+  const runs = new RunTally();
+  countRuns(caches, runs);
   const led = wireLed(caches, {
     identity,
     workflow,
@@ -386,6 +390,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         identities: () => caches.identities.store.list(),
         killSwitches: () => caches.killSwitches.store.list(),
       }),
+    runs: () => runs.list(),
   });
 
   const health = new HealthServer({

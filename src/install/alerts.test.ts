@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { metricsReference } from '../observability/metrics.ts';
-import { alertGroups } from './alerts.ts';
+import { alertGroups, ruleGroups } from './alerts.ts';
 import { dashboard, dashboardRows } from './dashboard.ts';
 
 const root = path.dirname(path.dirname(import.meta.dirname));
@@ -10,8 +10,10 @@ const rules = alertGroups.flatMap((group) => group.rules);
 const panels = dashboardRows.flatMap((row) => row.panels);
 
 function expectMetrics(expr: string): void {
-  const metrics = expr.match(/automation_guardrails_\w+/g) ?? [];
-  expect(metrics.length).toBeGreaterThan(0);
+  // What a rule records has colons in its name, and rests on metrics itself.
+  const names = expr.match(/[\w:]*automation_guardrails_[\w:]+/g) ?? [];
+  expect(names.length).toBeGreaterThan(0);
+  const metrics = names.filter((name) => !name.includes(':'));
   for (const metric of metrics) {
     // A histogram is served under three names.
     const name = metric.replace(/_(bucket|sum|count)$/, '');
@@ -21,6 +23,17 @@ function expectMetrics(expr: string): void {
 
 describe('the alerts', () => {
   it.each(rules)('speak of metrics that there are: $alert', ({ expr }) => expectMetrics(expr));
+
+  it('rest on what is recorded before it is read', () => {
+    const recorded = new Set<string>();
+    for (const rule of ruleGroups.flatMap((group) => group.rules)) {
+      for (const [name] of rule.expr.matchAll(/automation:automation_guardrails_[\w:]+/g)) {
+        expect(recorded).toContain(name);
+      }
+      if ('record' in rule) recorded.add(rule.record);
+    }
+    expect(recorded.size).toBeGreaterThan(5);
+  });
 
   it.each(rules)(
     'lead to a runbook that speaks of them: $alert',

@@ -1,4 +1,5 @@
 import { GROUP } from '../api/names.ts';
+import { baselineAlerts, baselineRules, type RecordingRule } from './baseline.ts';
 
 /** A rule of Prometheus that alerts. */
 export interface AlertRule {
@@ -10,9 +11,9 @@ export interface AlertRule {
   annotations: { summary: string; description: string; runbook: string };
 }
 
-interface RuleGroup {
+interface RuleGroup<Rule = AlertRule> {
   name: string;
-  rules: AlertRule[];
+  rules: readonly Rule[];
 }
 
 const fenceRunbook = 'docs/runbooks/fence-not-in-force.md';
@@ -458,6 +459,13 @@ export const alertGroups: readonly RuleGroup[] = [
       },
     ],
   },
+  { name: `${GROUP}/runs`, rules: baselineAlerts },
+];
+
+/** Every rule, in its order: what alerts rest on comes first. */
+export const ruleGroups: readonly RuleGroup<AlertRule | RecordingRule>[] = [
+  { name: `${GROUP}/usual`, rules: baselineRules },
+  ...alertGroups,
 ];
 
 /** The same for the Prometheus operator. */
@@ -470,6 +478,6 @@ export function prometheusRule(): object {
       namespace: 'automation-guardrails',
       labels: { 'app.kubernetes.io/name': 'automation-guardrails' },
     },
-    spec: { groups: alertGroups },
+    spec: { groups: ruleGroups },
   };
 }

@@ -170,6 +170,33 @@ export const dashboardRows: readonly Row[] = [
     ],
   },
   {
+    title: 'Runs',
+    panels: [
+      {
+        title: 'Runs started, per hour',
+        description: 'The ten Workflows that run most.',
+        kind: 'timeseries',
+        queries: [
+          {
+            expr: 'topk(10, max by (automation) (increase(automation_guardrails_runs_started_total[1h])))',
+            legend: '{{automation}}',
+          },
+        ],
+      },
+      {
+        title: 'Runs that failed, per hour',
+        description: 'The ten Workflows that fail most.',
+        kind: 'timeseries',
+        queries: [
+          {
+            expr: 'topk(10, max by (automation) (increase(automation_guardrails_runs_ended_total{result="failed"}[1h])))',
+            legend: '{{automation}}',
+          },
+        ],
+      },
+    ],
+  },
+  {
     title: 'Credentials',
     panels: [
       {

@@ -95,6 +95,7 @@ describe('Metrics', () => {
       isLeader: () => true,
       killSwitchStates: () => [],
       attention: () => attention,
+      runs: () => [],
       clock: () => 100_000,
     });
     const all = await samples(metrics);
@@ -136,6 +137,7 @@ describe('Metrics', () => {
       isLeader: () => isLeader,
       killSwitchStates: () => states,
       attention: () => [],
+      runs: () => [],
     });
 
     isLeader = true;
@@ -158,6 +160,7 @@ describe('Metrics', () => {
       isLeader: () => true,
       killSwitchStates: () => [],
       attention: () => [],
+      runs: () => [],
       clock: () => 100_000,
     });
     const age = async (): Promise<string | undefined> =>

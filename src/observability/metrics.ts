@@ -1,6 +1,7 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { countedLimits, type CountedLimit } from '../api/limits.ts';
 import type { Attention } from './attention.ts';
+import { maxAutomations, type RunCounts } from './run-tally.ts';
 
 /** What a metric is: prom-client's configuration and the reference page both come from here. */
 interface MetricDefinition {
@@ -18,6 +19,12 @@ const prefix = 'automation_guardrails_';
 
 const controllers = '`workflow`, `automation-identity`, `kill-switch`, `fence-in-force`';
 const kinds = 'kind of the watched objects';
+
+const runLabels = {
+  automation: `\`namespace/name\` of the first ${maxAutomations} Workflows; \`other\` for the rest`,
+  team: '`spec.owner.team`',
+  escalation: '`spec.owner.escalation`',
+};
 
 const definitions = {
   reconciles: {
@@ -194,6 +201,18 @@ const definitions = {
     help: 'Limits of Workflows that were breached.',
     labels: { limit: countedLimits.map((limit) => `\`${limit}\``).join(', ') },
   },
+  runsStarted: {
+    type: 'counter',
+    name: 'runs_started_total',
+    help: 'Jobs of Workflows that were started while this replica looked. Every replica reports them.',
+    labels: runLabels,
+  },
+  runsEnded: {
+    type: 'counter',
+    name: 'runs_ended_total',
+    help: 'Jobs of Workflows that ended while this replica looked. Every replica reports them.',
+    labels: { ...runLabels, result: '`succeeded`, `failed`' },
+  },
   excessPermissions: {
     type: 'gauge',
     name: 'excess_permissions',
@@ -306,6 +325,8 @@ export interface MetricsSources {
   killSwitchStates: () => Iterable<KillSwitchState>;
   /** What somebody should look at, those that have waited longest first. */
   attention: () => readonly Attention[];
+  /** Runs of each automation since this process began. */
+  runs: () => Iterable<RunCounts>;
   /** Milliseconds since the epoch. */
   clock?: () => number;
 }
@@ -330,8 +351,8 @@ const maxLabelValues = 64;
 
 /**
  * All metrics of the operator, in a registry of their own. The parts of the operator see it through
- * narrow interfaces of theirs. Only `attention_seconds` has labels with names of objects; the number
- * of series of each metric is bounded.
+ * narrow interfaces of theirs. Only `attention_seconds` and the counts of runs have labels with names
+ * of objects; the number of series of each metric is bounded.
  */
 export class Metrics {
   readonly registry = new Registry();
@@ -385,6 +406,16 @@ export class Metrics {
     this.#gauge(definitions.attention, (gauge) => this.#collectAttention(gauge));
     this.#gauge(definitions.attentionLeftOut, (gauge) => {
       gauge.set(Math.max(0, (this.#sources?.attention() ?? []).length - maxAttention));
+    });
+    this.#counter(definitions.runsStarted, (counter) => {
+      for (const { counts, ...labels } of this.#runs()) counter.inc(labels, counts.started);
+    });
+    this.#counter(definitions.runsEnded, (counter) => {
+      for (const { counts, ...labels } of this.#runs()) {
+        for (const result of ['succeeded', 'failed'] as const) {
+          counter.inc({ ...labels, result }, counts[result]);
+        }
+      }
     });
     this.#gauge(definitions.heldObjects, (gauge) => this.#collectHeldObjects(gauge));
     this.#gauge(definitions.excessPermissions, (gauge) => this.#collectExcess(gauge));
@@ -713,8 +744,21 @@ export class Metrics {
     return value;
   }
 
-  #counter(definition: MetricDefinition): Counter {
-    return new Counter(this.#configuration(definition));
+  #runs(): Iterable<RunCounts> {
+    return this.#sources?.runs() ?? [];
+  }
+
+  /** @param collect counts all of it when metrics are collected */
+  #counter(definition: MetricDefinition, collect?: (counter: Counter) => void): Counter {
+    return new Counter({
+      ...this.#configuration(definition),
+      ...(collect !== undefined && {
+        collect(this: Counter): void {
+          this.reset();
+          collect(this);
+        },
+      }),
+    });
   }
 
   /** @param collect sets the value when metrics are collected */
@@ -771,7 +815,7 @@ export function metricsReference(): string {
 
 # Metrics
 
-Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\` alone, which has ${maxAttention} series at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
+Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\`, which has ${maxAttention} series at most, and of the counts of runs, of ${maxAutomations} Workflows at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
 Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { alertGroups, type AlertRule } from '../../src/install/alerts.ts';
+import { alertGroups, ruleGroups, type AlertRule } from '../../src/install/alerts.ts';
 import { dashboardRows } from '../../src/install/dashboard.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { SupervisedProcess } from '../control-plane/process.ts';
@@ -33,7 +33,7 @@ beforeAll(async () => {
   operator = await startOperator({ kubeconfigPath: await installGuardrails(controlPlane) });
   const port = await freePort();
   url = `http://127.0.0.1:${port}`;
-  const rules = await write('rules.json', JSON.stringify({ groups: alertGroups }));
+  const rules = await write('rules.json', JSON.stringify({ groups: ruleGroups }));
   const config = await write(
     'prometheus.yaml',
     dump({
@@ -93,6 +93,8 @@ interface Case {
   /** Of the alert, beside its severity. */
   labels?: Record<string, string>;
   at?: string;
+  /** Samples are a quarter of an hour apart: it compares with weeks ago. */
+  isSeasonal?: boolean;
 }
 
 const prefix = 'automation_guardrails_';
@@ -131,6 +133,34 @@ const done = (result: string): string =>
   `${prefix}reconcile_total{controller="workflow",result="${result}"}`;
 const requests = (code: string): string =>
   `${prefix}kube_api_requests_total{verb="get",code="${code}"}`;
+
+const quartersAWeek = 7 * 24 * 4;
+
+/**
+ * A counter over five weeks that rises by `busy` in each quarter of the first four hours of a week,
+ * and by `usual` in the others; in those four hours of the last week by `now`.
+ */
+function weekly({ busy, usual, now }: Record<'busy' | 'usual' | 'now', number>): string {
+  let count = 0;
+  const run = (step: number, length: number): string => {
+    const from = count;
+    count += step * length;
+    return `${from}+${step}x${length - 1}`;
+  };
+  const week = (step: number): string => `${run(step, 16)} ${run(usual, quartersAWeek - 16)}`;
+  return [busy, busy, busy, busy, now].map(week).join(' ');
+}
+
+const runsStarted = (automation: string, pod = 'a'): string =>
+  `${prefix}runs_started_total{automation="${automation}",team="finance",escalation="pager",pod="${pod}"}`;
+const runsEnded = (result: string): string =>
+  `${prefix}runs_ended_total{automation="finance/invoice",team="finance",escalation="pager",result="${result}",pod="a"}`;
+/** An hour and a half within the first hours of the fifth week. */
+const seasonal = {
+  isSeasonal: true,
+  at: '674h',
+  labels: { automation: 'finance/invoice', ...owner },
+} as const;
 
 /** When each alert fires, and when it doesn't. */
 const cases: Record<string, Case> = {
@@ -249,6 +279,34 @@ const cases: Record<string, Case> = {
     quiet: { [done('error')]: '0+1x20' },
     labels: controller,
   },
+  AutomationGuardrailsRunVolumeSpike: {
+    fires: {
+      [runsStarted('finance/invoice')]: weekly({ busy: 1.5, usual: 1.5, now: 10 }),
+      [runsStarted('finance/invoice', 'b')]: weekly({ busy: 1.5, usual: 1.5, now: 9 }),
+    },
+    quiet: {
+      // The same number, at an hour at which it is usual.
+      [runsStarted('finance/invoice')]: weekly({ busy: 10, usual: 1, now: 12 }),
+      // Ten times as many, and still few.
+      [runsStarted('finance/small')]: weekly({ busy: 0.2, usual: 0.2, now: 2 }),
+      // Nothing is usual for one that is new.
+      [runsStarted('finance/new')]: `_x${4 * quartersAWeek - 1} 0+10x16`,
+      [runsStarted('other')]: weekly({ busy: 1.5, usual: 1.5, now: 90 }),
+    },
+    ...seasonal,
+  },
+  AutomationGuardrailsFailureRateSpike: {
+    fires: {
+      [runsEnded('succeeded')]: weekly({ busy: 3.6, usual: 4, now: 2 }),
+      [runsEnded('failed')]: weekly({ busy: 0.4, usual: 0, now: 2 }),
+    },
+    quiet: {
+      // As many fail each week at this hour.
+      [runsEnded('succeeded')]: weekly({ busy: 2, usual: 4, now: 2 }),
+      [runsEnded('failed')]: weekly({ busy: 2, usual: 0, now: 2 }),
+    },
+    ...seasonal,
+  },
   AutomationGuardrailsApiServerErrors: {
     fires: { [requests('200')]: '0+60x20', [requests('500')]: '0+30x20' },
     quiet: { [requests('200')]: '0+60x20', [requests('404')]: '0+60x20' },
@@ -257,12 +315,12 @@ const cases: Record<string, Case> = {
 
 /** For promtool: at that time the alert fires, or nothing of that name does. */
 function ruleTest(rule: AlertRule, series: Record<string, string>, fires: boolean): object {
-  const { labels = {}, at = '18m' } = cases[rule.alert] ?? {};
+  const { labels = {}, at = '18m', isSeasonal = false } = cases[rule.alert] ?? {};
   return {
-    interval: '1m',
+    interval: isSeasonal ? '15m' : '1m',
     input_series: Object.entries(series).map(([name, values]) => ({
       series: name,
-      values: values.replaceAll(/(?<![+\d.])(-?\d+)x/g, '$1+0x'),
+      values: values.replaceAll(/(?<![+\d._])(-?\d+)x/g, '$1+0x'),
     })),
     alert_rule_test: [
       {
@@ -283,34 +341,45 @@ describe('the alerts, as promtool sees them', () => {
       file,
     ]);
     expect(code, output).toBe(0);
-    expect(output).toContain(`${rules.length} rules found`);
+    const count = ruleGroups.flatMap((group) => group.rules).length;
+    expect(output).toContain(`${count} rules found`);
   });
 
   it('fire when they have to, once for all replicas and with the owner, and not before', async () => {
     expect(Object.keys(cases).toSorted()).toEqual(rules.map(({ alert }) => alert).toSorted());
     // promtool compares annotations word by word; they are checked above.
-    const groups = alertGroups.map((group) => ({
-      ...group,
-      rules: group.rules.map(({ annotations, ...rule }) => {
+    const groups = ruleGroups.map(({ name, rules: all }) => ({
+      name,
+      rules: all.map((rule) => {
+        if (!('alert' in rule)) return rule;
+        const { annotations, ...bare } = rule;
         expect(annotations.summary).not.toBe('');
-        return rule;
+        return bare;
       }),
     }));
     await write('bare-rules.json', JSON.stringify({ groups }));
-    const tests = rules.flatMap((rule) => {
-      const { fires = {}, quiet = {} } = cases[rule.alert] ?? {};
-      return [ruleTest(rule, fires, true), ruleTest(rule, quiet, false)];
-    });
-    const file = await write(
-      'tests.json',
-      JSON.stringify({ rule_files: ['bare-rules.json'], evaluation_interval: '1m', tests }),
-    );
-    const { code, output } = await runProgram(programs.promtool, controlPlane, [
-      'test',
-      'rules',
-      file,
-    ]);
-    expect(code, output).toBe(0);
+    for (const isSeasonal of [false, true]) {
+      const tested = rules.filter(
+        ({ alert }) => (cases[alert]?.isSeasonal ?? false) === isSeasonal,
+      );
+      const tests = tested.flatMap((rule) => {
+        const { fires = {}, quiet = {} } = cases[rule.alert] ?? {};
+        return [ruleTest(rule, fires, true), ruleTest(rule, quiet, false)];
+      });
+      expect(tests.length).toBeGreaterThan(2);
+      const suite = {
+        rule_files: ['bare-rules.json'],
+        evaluation_interval: isSeasonal ? '15m' : '1m',
+        tests,
+      };
+      const file = await write('tests.json', JSON.stringify(suite));
+      const { code, output } = await runProgram(programs.promtool, controlPlane, [
+        'test',
+        'rules',
+        file,
+      ]);
+      expect(code, output).toBe(0);
+    }
   });
 });
 
@@ -431,7 +500,10 @@ describe('a real Prometheus that scrapes a running operator', () => {
     }>('rules');
     const evaluated = groups.flatMap((group) => group.rules);
     expect(evaluated.map(({ name }) => name).toSorted()).toEqual(
-      rules.map(({ alert }) => alert).toSorted(),
+      ruleGroups
+        .flatMap((group) => group.rules)
+        .map((rule) => ('alert' in rule ? rule.alert : rule.record))
+        .toSorted(),
     );
     const unwell = evaluated.filter(({ health }) => health !== 'ok');
     expect(unwell).toEqual([]);
@@ -440,7 +512,7 @@ describe('a real Prometheus that scrapes a running operator', () => {
     expect(firing).toEqual([]);
 
     const metrics = new Set(
-      rules.flatMap(({ expr }) => expr.match(/automation_guardrails_\w+/g) ?? []),
+      rules.flatMap(({ expr }) => expr.match(/(?<![:\w])automation_guardrails_\w+/g) ?? []),
     );
     for (const metric of metrics) expect(await query(`count(${metric})`), metric).toHaveLength(1);
   });
