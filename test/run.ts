@@ -52,13 +52,13 @@ const checks: Check[] = [
   { name: 'generated files', command: ['node', 'src/generate.ts', '--check'] },
 ];
 
-function run(command: string[]): Promise<number> {
+function run(command: string[], env: NodeJS.ProcessEnv = {}): Promise<number> {
   const [program = '', ...args] = command;
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       cwd: root,
       stdio: 'inherit',
-      env: { ...process.env, PATH: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` },
+      env: { ...process.env, ...env, PATH: `${bin}${path.delimiter}${process.env['PATH'] ?? ''}` },
     });
     child.once('error', reject);
     child.once('exit', (code) => resolve(code ?? 1));
@@ -125,19 +125,35 @@ async function buildPrograms(projects: readonly string[]): Promise<Totals> {
   }
 }
 
-async function runProject(project: string): Promise<Totals> {
+/** The integration tests, and whether the operator used in them what it may do. */
+async function runIntegration(): Promise<Totals[]> {
+  const recordings = await mkdtemp(path.join(tmpdir(), 'automation-guardrails-recordings-'));
+  try {
+    const tests = await runProject('integration', recordings);
+    const command = ['node', 'test/operator/rights-check.ts', recordings];
+    return [tests, await runCheck({ name: 'rights of the operator', command })];
+  } finally {
+    await rm(recordings, { recursive: true, force: true });
+  }
+}
+
+/** @param recordings folder for the audit logs of what the operator did; none by default */
+async function runProject(project: string, recordings?: string): Promise<Totals> {
   console.log(`\n── tests: ${project}`);
   const folder = await mkdtemp(path.join(tmpdir(), 'automation-guardrails-test-'));
   const report = path.join(folder, 'report.json');
   try {
-    const code = await run([
-      'vitest',
-      'run',
-      `--project=${project}`,
-      '--reporter=default',
-      '--reporter=json',
-      `--outputFile.json=${report}`,
-    ]);
+    const code = await run(
+      [
+        'vitest',
+        'run',
+        `--project=${project}`,
+        '--reporter=default',
+        '--reporter=json',
+        `--outputFile.json=${report}`,
+      ],
+      recordings === undefined ? {} : { TEST_RECORDINGS: recordings },
+    );
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- written by the program above
     const result = JSON.parse(await readFile(report, 'utf8')) as Report;
     const failures = failuresOf(result, root);
@@ -160,7 +176,10 @@ if (values.project === undefined) {
 }
 const projects = values.project ?? ['unit', 'integration'];
 if (projects.some((project) => project !== 'unit')) results.push(await buildPrograms(projects));
-for (const project of projects) results.push(await runProject(project));
+for (const project of projects) {
+  if (project === 'integration') results.push(...(await runIntegration()));
+  else results.push(await runProject(project));
+}
 
 const sum = (of: 'passed' | 'failed'): number =>
   results.reduce((total, result) => total + result[of], 0);

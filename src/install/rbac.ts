@@ -61,9 +61,10 @@ export const operatorRole: RoleDefinition = {
   name: 'operator',
   description: 'What the operator does by itself.',
   rules: [
-    rule(read, ...kinds, resources.accessReviews),
+    rule(read, workflows, automationIdentities, killSwitches, clusterKillSwitches),
+    rule(['list', 'watch'], approvals, resources.accessReviews),
     // The label that says that a KillSwitch stands for the annotation.
-    rule(['patch'], workflows, automationIdentities, resources.namespaces),
+    ...rulesByGroup(['patch'], [workflows, automationIdentities, resources.namespaces]),
     // The marks of a breached limit.
     rule(['hold'], workflows),
     rule(
@@ -155,8 +156,9 @@ export const probeRole: RoleDefinition = {
   description: 'Asks the admission policies, by dry runs, in a namespace in which nothing can run.',
   namespaced: true,
   rules: [
-    rule(['create'], resources.pods, resources.secrets),
-    rule(['create'], ...Object.values(workloadResources)),
+    // Secrets are created by the right that the operator has everywhere.
+    rule(['create'], resources.pods),
+    ...rulesByGroup(['create'], Object.values(workloadResources)),
     rule(['create', 'delete'], workflows, automationIdentities),
     rule(['create'], approvals),
     rule(['create'], resources.accessReviews),

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { generateKeyPairSync, randomBytes, randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { createServer } from 'node:net';
 import os from 'node:os';
@@ -208,6 +208,13 @@ class LocalControlPlane implements ControlPlane {
     return this.#file('audit.log');
   }
 
+  #auditLogFile(): string | undefined {
+    const { audit = false } = this.#options;
+    if (audit !== false) return this.auditLogPath;
+    if (recordings === undefined) return undefined;
+    return path.join(recordings, `${path.basename(this.dataDir)}.log`);
+  }
+
   async start(): Promise<void> {
     const started = performance.now();
     await this.#writeFiles();
@@ -290,6 +297,9 @@ class LocalControlPlane implements ControlPlane {
     // last, so that none of them logs the loss of what it depends on.
     for (const component of components.toReversed()) await this.stopComponent(component, 'SIGKILL');
     await this.#janitor?.dismiss();
+    if (recordings !== undefined && this.#auditLogFile() === this.auditLogPath) {
+      await copyFile(this.auditLogPath, path.join(recordings, path.basename(this.dataDir)));
+    }
     if (this.#options.keep !== true) await rm(this.dataDir, { recursive: true, force: true });
     endedBefore(this);
   }
@@ -390,10 +400,10 @@ class LocalControlPlane implements ControlPlane {
           '--profiling=false',
           // Without it, open watches hold up the end until SIGKILL.
           '--shutdown-watch-termination-grace-period=1s',
-          ...(auditLevelOf(this.#options) === undefined
+          ...(this.#auditLogFile() === undefined
             ? []
             : [
-                `--audit-log-path=${this.auditLogPath}`,
+                `--audit-log-path=${this.#auditLogFile()}`,
                 '--audit-policy-file=audit-policy.json',
                 '--audit-log-maxsize=1000',
               ]),
@@ -519,7 +529,7 @@ class LocalControlPlane implements ControlPlane {
           apiVersion: 'audit.k8s.io/v1',
           kind: 'Policy',
           omitStages: ['RequestReceived'],
-          rules: [{ level: auditLevelOf(this.#options) ?? 'None' }],
+          rules: auditRules(this.#options),
         }),
       ),
     ]);
@@ -601,9 +611,14 @@ class LocalControlPlane implements ControlPlane {
 /** Seconds, as a kubelet's. A node whose lease runs out becomes unreachable. */
 const NODE_LEASE_SECONDS = 40;
 
-function auditLevelOf({ audit = false }: ControlPlaneOptions): AuditLevel | undefined {
-  if (audit === false) return undefined;
-  return audit === true ? 'Metadata' : audit;
+/** Where a whole test run records what the operator asked for: see test/operator/rights.ts. */
+const recordings = process.env['TEST_RECORDINGS'];
+const recordedGroup = 'system:serviceaccounts:automation-guardrails';
+
+/** Rules of audit.k8s.io/v1; the first that matches counts. */
+function auditRules({ audit = false }: ControlPlaneOptions): object[] {
+  if (audit !== false) return [{ level: audit === true ? 'Metadata' : audit }];
+  return [{ level: 'Metadata', userGroups: [recordedGroup] }, { level: 'None' }];
 }
 
 function newToken(): string {

@@ -1,0 +1,80 @@
+/**
+ * Usage: node test/operator/rights-check.ts FOLDER
+ *
+ * FOLDER holds the audit logs of a whole run of the integration tests. Ends with 1, and names each,
+ * where the operator may do what it didn't do, or has no reason to.
+ */
+import { admissionParts } from '../../src/admission/index.ts';
+import {
+  anchorsRole,
+  leaderElectionRole,
+  operatorRole,
+  probeRole,
+} from '../../src/install/rbac.ts';
+import { foreignKinds } from '../../src/guardrails/kill-switch/foreign-kinds.ts';
+import { pokedKinds } from '../../src/guardrails/kill-switch/pokes.ts';
+import { recordedRights, rightsOf } from './rights.ts';
+
+/** What a run may well not use, with the reason for which it is granted. */
+const rare: readonly { right: RegExp; reason: string }[] = [
+  {
+    right: /^operator: get (roles|rolebindings|networkpolicies)\./,
+    reason: 'a write that met a conflict, or what was there before: read afresh',
+  },
+  {
+    right: /^operator: get (deployments|statefulsets|daemonsets|replicasets|jobs|cronjobs)\./,
+    reason: 'a pause or a restore whose cache is behind: read afresh',
+  },
+  {
+    right: /^operator: delete approvals\./,
+    reason: 'decisions that count no more, beyond the last twenty of a Workflow',
+  },
+  {
+    right: /^evidence: (get|list) configmaps$/,
+    reason: 'what may be granted to identities holds it too, until an administrator narrows that',
+  },
+  {
+    right: /^evidence: delete configmaps$/,
+    reason: 'anchors that are older than the evidence that is kept',
+  },
+];
+
+/** Kinds of other projects: a run has the simplest ones of some. */
+const foreign = new Set(
+  [...foreignKinds.map(({ resource }) => resource), ...Object.values(pokedKinds)].map(
+    ({ plural, group }) => `${plural}.${group}`,
+  ),
+);
+
+/** Verbs that no request has: admission policies ask for them. */
+const askedByAdmission = new Set(
+  [...JSON.stringify(admissionParts()).matchAll(/\.check\('([a-z-]+)'\)/g)].map(([, verb]) => verb),
+);
+
+function isExplained(right: string): boolean {
+  const [, verb, resource = ''] = /^[a-z-]+: (\S+) (\S+)$/.exec(right) ?? [];
+  return (
+    askedByAdmission.has(verb) ||
+    foreign.has(resource) ||
+    rare.some((known) => known.right.test(right))
+  );
+}
+
+const [folder] = process.argv.slice(2);
+if (folder === undefined) {
+  console.error('Usage: node test/operator/rights-check.ts FOLDER');
+  process.exitCode = 2;
+} else {
+  const granted = rightsOf([operatorRole, leaderElectionRole, anchorsRole, probeRole]);
+  const used = await recordedRights(folder);
+  const surplus = [...granted].filter((right) => !used.has(right) && !isExplained(right));
+  for (const right of surplus) console.log(`granted, and never used: ${right}`);
+  for (const { right } of rare) {
+    if ([...granted].some((one) => right.test(one))) continue;
+    console.log(`explained, and not granted: ${right.source}`);
+    process.exitCode = 1;
+  }
+  const count = [...granted].filter((right) => used.has(right)).length;
+  console.log(`${granted.size} permissions, of which the run used ${count}`);
+  if (surplus.length > 0) process.exitCode = 1;
+}
