@@ -30,7 +30,7 @@ interface Place {
   gridPos: { x: number; y: number; w: number; h: number };
 }
 
-const UNIT = { width: 50, height: 26, gap: 8 };
+const UNIT = { width: 50, height: 25, gap: 8 };
 const HOURS = 6;
 const colors = [
   '#7eb26d',
@@ -80,7 +80,7 @@ main{position:relative;height:${bottom}px}section,h2{position:absolute;box-sizin
 h2{font-size:15px;line-height:${UNIT.height}px;color:#fff}section{background:#181b20;border:1px solid #26292f;border-radius:3px;padding:8px 10px;overflow:hidden}
 h3{margin:0;font-size:12px;font-weight:600;color:#c3c7d0;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .stat{font-size:40px;font-weight:600;text-align:center;line-height:84px}table{border-collapse:collapse;width:100%;margin-top:6px}
-td,th{text-align:left;padding:4px 8px;border-bottom:1px solid #26292f}th{color:#8ab4f8;font-weight:600}svg text{fill:#9a9ea8;font-size:11px}
+td,th{text-align:left;padding:4px 8px;border-bottom:1px solid #26292f}th{color:#8ab4f8;font-weight:600}svg text{fill:#9a9ea8;font-size:11px}polyline,line{shape-rendering:crispEdges}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:11px;max-height:32px;overflow:hidden}.legend i{display:inline-block;width:10px;height:3px;margin:0 5px 3px 0}
 </style><header><b>Automation Guardrails</b><span>Last 6 hours. The panels of config/grafana/dashboard.json, answered by Prometheus from made-up data; a rendering, not Grafana.</span></header><main>${boxes.join('')}</main>`;
 }

@@ -357,7 +357,6 @@ describe('the alerts, as promtool sees them', () => {
         return bare;
       }),
     }));
-    await write('bare-rules.json', JSON.stringify({ groups }));
     for (const isSeasonal of [false, true]) {
       const tested = rules.filter(
         ({ alert }) => (cases[alert]?.isSeasonal ?? false) === isSeasonal,
@@ -367,9 +366,13 @@ describe('the alerts, as promtool sees them', () => {
         return [ruleTest(rule, fires, true), ruleTest(rule, quiet, false)];
       });
       expect(tests.length).toBeGreaterThan(2);
+      // What is seasonal is evaluated for four weeks: those rules alone, and by the hour.
+      const isUsual = ({ name }: { name: string }): boolean => /\/(usual|runs)$/.test(name);
+      const evaluated = groups.filter((group) => isUsual(group) === isSeasonal);
+      await write('bare-rules.json', JSON.stringify({ groups: evaluated }));
       const suite = {
         rule_files: ['bare-rules.json'],
-        evaluation_interval: isSeasonal ? '15m' : '1m',
+        evaluation_interval: isSeasonal ? '1h' : '1m',
         tests,
       };
       const file = await write('tests.json', JSON.stringify(suite));
