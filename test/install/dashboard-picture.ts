@@ -147,8 +147,8 @@ function chart({ unit }: Panel, answers: (Answer & { name: string })[], width: n
     return `<text x="${x(at)}" y="${height - 4}" text-anchor="${anchor}">${index === HOURS ? 'now' : `-${HOURS - index} h`}</text>`;
   });
   const lines = points.map((line, index) => {
-    const path = line.map(({ at, value }) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
-    return `<polyline points="${path.join(' ')}" fill="none" stroke="${colors[index % colors.length]}" stroke-width="1.6"/>`;
+    const vertices = line.map(({ at, value }) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
+    return `<polyline points="${vertices.join(' ')}" fill="none" stroke="${colors[index % colors.length]}" stroke-width="1.6"/>`;
   });
   const legend = answers.map(
     ({ name }, index) =>

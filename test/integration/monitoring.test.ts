@@ -151,8 +151,8 @@ function weekly({ busy, usual, now }: Record<'busy' | 'usual' | 'now', number>):
   return [busy, busy, busy, busy, now].map(week).join(' ');
 }
 
-const runsStarted = (automation: string, pod = 'a'): string =>
-  `${prefix}runs_started_total{automation="${automation}",team="finance",escalation="pager",pod="${pod}"}`;
+const runsStarted = (name: string, pod = 'a'): string =>
+  `${prefix}runs_started_total{automation="${name}",team="finance",escalation="pager",pod="${pod}"}`;
 const runsEnded = (result: string): string =>
   `${prefix}runs_ended_total{automation="finance/invoice",team="finance",escalation="pager",result="${result}",pod="a"}`;
 /** An hour and a half within the first hours of the fifth week. */
