@@ -34,6 +34,7 @@ import {
   WorkflowController,
 } from './controllers/workflow.ts';
 import { countRuns } from './controllers/run-counts.ts';
+import { Departures } from './controllers/offboarding.ts';
 import { WorkflowApprovals, workflowOfApproval } from './controllers/workflow-approval.ts';
 import { quorumOf } from './guardrails/approval/plan.ts';
 import {
@@ -194,6 +195,10 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     logger,
     clock,
   });
+  const departures = new Departures();
+  caches.identities.onChange(({ type, object }) => {
+    if (type === 'deleted') departures.add(object);
+  });
   const revokedTokens = new RevokedTokens({ clock });
   const secretStore = createSecretStore(config.vault, { client: leading, userAgent, clock });
   const mutation = new Mutation({
@@ -294,6 +299,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       randomBytes,
       revokedTokens,
       secretStore,
+      departures,
     }),
     ...behindKills,
   });

@@ -8,6 +8,7 @@ import { noSecretStore } from '../guardrails/secret-store/store.ts';
 import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
 import type { Logger } from '../observability/logger.ts';
+import { Departures } from './offboarding.ts';
 import { Applier } from '../runtime/applier.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
 import { ApiError } from '../runtime/errors.ts';
@@ -33,6 +34,7 @@ const complete: AutomationIdentitySpec = {
 let now: number;
 let client: IssuingClient;
 let controller: AutomationIdentityController;
+let departures: Departures;
 let events: string[];
 let held: Map<string, string>;
 let oldest: Map<string, number>;
@@ -46,6 +48,7 @@ beforeEach(() => {
   now = Date.parse('2026-05-01T00:00:00Z');
   client = new IssuingClient(() => now);
   events = [];
+  departures = new Departures();
   held = new Map();
   oldest = new Map();
   excess = new Map();
@@ -86,6 +89,7 @@ beforeEach(() => {
     randomBytes: (size) => new Uint8Array(size).fill(7),
     revokedTokens: new RevokedTokens({ clock: () => now }),
     secretStore: noSecretStore,
+    departures,
   });
   client.put(resources.namespaces, {
     metadata: { name: 'billing', labels: { [label.environment]: 'prod' } },
@@ -552,6 +556,56 @@ describe('AutomationIdentityController', () => {
     expect(held.size).toBe(0);
     client.remove(resources.automationIdentities, key);
     expect(await reconcile()).toEqual({});
+    expect(standing()).toEqual([]);
+  });
+});
+
+describe('an identity that was deleted', () => {
+  const deleted = (): AutomationIdentity => client.find(resources.automationIdentities, key)!;
+
+  beforeEach(async () => {
+    declare(complete);
+    await settle();
+  });
+
+  it('takes all that it had with it', async () => {
+    departures.add(deleted());
+    client.remove(resources.automationIdentities, key);
+    await reconcile();
+    expect(standing()).toEqual([]);
+    expect(client.all(resources.roleBindings)).toEqual([]);
+    expect(events).toContain('normal Offboarded');
+    expect(departures.get('billing/poster')).toBeUndefined();
+  });
+
+  it('does so as soon as it is on its way, whoever holds it up', async () => {
+    client.put(resources.automationIdentities, {
+      ...deleted(),
+      metadata: { ...deleted().metadata, deletionTimestamp: '2026-05-01T00:00:00Z' },
+    });
+    await reconcile();
+    expect(standing()).toEqual([]);
+  });
+
+  it('leaves a successor of its name with children of its own', async () => {
+    const before = client.find(resources.serviceAccounts, key)?.metadata.uid;
+    departures.add(deleted());
+    client.remove(resources.automationIdentities, key);
+    declare(complete);
+    await settle();
+    expect(standing()).toEqual(everything);
+    expect(client.find(resources.serviceAccounts, key)?.metadata.uid).not.toBe(before);
+  });
+
+  it('is tried again where a request fails', async () => {
+    departures.add(deleted());
+    client.remove(resources.automationIdentities, key);
+    client.beforeWrite = () => {
+      throw new ApiError('down', { status: 503 });
+    };
+    await expect(reconcile()).rejects.toThrow('down');
+    client.beforeWrite = () => undefined;
+    await reconcile();
     expect(standing()).toEqual([]);
   });
 });

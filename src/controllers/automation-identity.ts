@@ -73,6 +73,7 @@ import type { Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
+import { offboard, type Departures } from './offboarding.ts';
 import type { WorkflowApprovals } from './workflow-approval.ts';
 
 /** What this controller reports to the metrics. */
@@ -144,6 +145,8 @@ export interface AutomationIdentityControllerOptions {
   revokedTokens: RevokedTokens;
   /** Where copies of credentials go; shared with the kill switch. */
   secretStore: SecretStore;
+  /** Of which what they had is taken away. */
+  departures: Departures;
 }
 
 /** Which keys (`namespace/name` of an AutomationIdentity) a change of another object concerns. */
@@ -253,6 +256,7 @@ export class AutomationIdentityController implements Reconciler {
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
+    await this.#offboard(key, context.signal);
     const observation = await this.#observe(key, context.signal);
     if (observation === undefined) {
       this.#forget(key);
@@ -290,6 +294,21 @@ export class AutomationIdentityController implements Reconciler {
       (spec.secrets ?? secrets ?? []).length > 0 || (spec.tokens ?? recorded ?? []).length > 0;
     const dueAt = [credentials.result?.dueAt, tokens.result?.dueAt, observation.review.dueAt];
     return this.#nextLook(problems, hasSecrets, earliest(dueAt));
+  }
+
+  /** What goes with a deleted one; its successor by that name, if there is one, comes after that. */
+  async #offboard(key: string, signal: AbortSignal): Promise<void> {
+    const { departures, identities, namespaces, revokedTokens: revoked } = this.#options;
+    const standing = identities.get(key);
+    const isLeaving = standing?.metadata.deletionTimestamp !== undefined;
+    const leaving = departures.get(key) ?? (isLeaving ? standing : undefined);
+    if (leaving === undefined) return;
+    const namespace = namespaces.get(splitKey(key).namespace ?? '');
+    if (namespace !== undefined && namespace.metadata.deletionTimestamp === undefined) {
+      const { client, events, workloads } = this.#options;
+      await offboard(leaving, { client, events, workloads, revoked, signal });
+    }
+    departures.delete(leaving);
   }
 
   async #observe(key: string, signal: AbortSignal): Promise<Observation | undefined> {

@@ -10,6 +10,7 @@ import {
   AutomationIdentityController,
   keysFor,
 } from '../../src/controllers/automation-identity.ts';
+import { Departures } from '../../src/controllers/offboarding.ts';
 import { RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
 import { noSecretStore } from '../../src/guardrails/secret-store/store.ts';
 import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
@@ -93,6 +94,10 @@ async function startOperator(): Promise<RunningOperator> {
   });
   const workloads = watch<Workload>(workloadResource, workloadCache('Deployment'));
 
+  const departures = new Departures();
+  identities.onChange(({ type, object }) => {
+    if (type === 'deleted') departures.add(object);
+  });
   const controller = new Controller({
     reconciler: new AutomationIdentityController({
       client,
@@ -114,6 +119,7 @@ async function startOperator(): Promise<RunningOperator> {
       approvals: { of: () => undefined },
       clock,
       randomBytes,
+      departures,
       revokedTokens: new RevokedTokens({ clock }),
       secretStore: noSecretStore,
     }),

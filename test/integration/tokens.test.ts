@@ -4,10 +4,12 @@ import type {
   OutsideToken,
   TokenStatus,
 } from '../../src/api/automation-identity.ts';
+import { conditionOf } from '../../src/api/conditions.ts';
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
 import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../src/api/names.ts';
 import type { KubeObject, Secret, TokenReview } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
+import type { Workflow } from '../../src/api/workflow.ts';
 import { isAccepted, RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
 import { readClaims, tokenOf } from '../../src/guardrails/credentials/token.ts';
 import { TokenKeeper, type TokensOutcome } from '../../src/guardrails/credentials/token-keeper.ts';
@@ -437,7 +439,31 @@ describe('the operator', () => {
   it('leaves nothing that works of an identity that is deleted', async () => {
     const token = await tokenIn(killed.namespace);
     expect(await accepts(token, vault)).toBe(true);
+    await controlPlane.apply([
+      {
+        apiVersion: API_VERSION,
+        kind: 'Workflow',
+        metadata: killed,
+        spec: {
+          owner: { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' },
+          targets: [{ group: 'apps', kind: 'Deployment', name }],
+        },
+      },
+    ]);
     await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${killed.namespace}`]);
+    await waitFor('the operator to say that it has taken all away', async () => {
+      const events = await listObjects<{ reason: string }>(
+        controlPlane,
+        'events',
+        killed.namespace,
+      );
+      return events.some(({ reason }) => reason === 'Offboarded');
+    });
+    await waitFor('its Workflow to be held', async () => {
+      const workflow = await getObject<Workflow>(controlPlane, 'awf', name, killed.namespace);
+      const held = conditionOf(workflow?.status?.conditions, 'Held');
+      return held?.status === 'True' && held.message.includes('AutomationIdentity');
+    });
     const ours = `${label.managedBy}=${MANAGED_BY}`;
     await waitFor(
       'everything to be gone',
