@@ -48,6 +48,7 @@ describe('parseConfig', () => {
       watchStaleAfterMs: 300_000,
       shutdownTimeoutMs: 5_000,
       evidence: true,
+      revisionHistoryLimit: 10,
       evidenceSegments: 8,
       evidenceRetentionMs: 7_776_000_000,
       evidenceRequireExport: false,

@@ -40,6 +40,8 @@ export interface Config {
   clusterDns: { namespace: string; name: string };
   watchStaleAfterMs: number;
   shutdownTimeoutMs: number;
+  /** Revisions of each Workflow that are kept. */
+  revisionHistoryLimit: number;
   evidence: boolean;
   evidenceSegments: number;
   evidenceRetentionMs: number;
@@ -231,6 +233,12 @@ const ownSchema = z.object({
     default: '5s',
     description:
       'Time that work in flight gets at SIGTERM. Keep it well below the pod’s `terminationGracePeriodSeconds`.',
+  }),
+  revisionHistoryLimit: option(count(2, 100), {
+    value: 'NUMBER',
+    default: '10',
+    description:
+      'Revisions of each Workflow that are kept. What is in force, what was approved last and what waits for approval stay beyond that.',
   }),
   evidence: option(boolean, {
     value: 'BOOLEAN',

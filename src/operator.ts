@@ -35,7 +35,12 @@ import {
 } from './controllers/workflow.ts';
 import { countRuns } from './controllers/run-counts.ts';
 import { Departures } from './controllers/offboarding.ts';
-import { WorkflowApprovals, workflowOfApproval } from './controllers/workflow-approval.ts';
+import { RevisionController } from './controllers/revisions.ts';
+import {
+  WorkflowApprovals,
+  workflowOfApproval,
+  workflowOfRevision,
+} from './controllers/workflow-approval.ts';
 import { quorumOf } from './guardrails/approval/plan.ts';
 import {
   hostsToResolve,
@@ -64,6 +69,7 @@ import {
 import { isEngaging, isReleasing } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
 import { GoneRuns } from './guardrails/limits/gone-runs.ts';
+import { projectRevision } from './guardrails/revisions/plan.ts';
 import { attentionOf } from './observability/attention.ts';
 import { fieldOf } from './guardrails/requirements.ts';
 import { EventRecorder } from './observability/events.ts';
@@ -149,6 +155,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     workflows: caches.workflows.store,
     identities: caches.identities.store,
     approvals: caches.approvals.store,
+    revisions: caches.revisions.store,
     workloads,
     clock,
   });
@@ -344,6 +351,24 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     ...behindKills,
   });
 
+  const revisions = new Controller({
+    reconciler: new RevisionController({
+      client: leading,
+      statusWriter,
+      events,
+      state: approvals,
+      workflows: caches.workflows.store,
+      identities: caches.identities.store,
+      namespaces: caches.namespaces.store,
+      revisions: caches.revisions.store,
+      approvals: caches.approvals.store,
+      workloads,
+      limit: config.revisionHistoryLimit,
+      clock,
+    }),
+    ...behindKills,
+  });
+
   const fenceReconciler = new FenceInForceController({
     client: leading,
     statusWriter,
@@ -380,6 +405,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     identity,
     workflow,
     approval,
+    revisions,
     fence,
     metrics,
     mutation,
@@ -524,6 +550,10 @@ function createCaches(
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
     approvals: watch(resources.approvals, { indexes: { workflow: workflowOfApproval } }),
+    revisions: watch(resources.workflowRevisions, {
+      project: projectRevision,
+      indexes: { workflow: workflowOfRevision },
+    }),
     accessReviews: watch(resources.accessReviews, {
       indexes: { identity: identityKeysFor.accessReview },
     }),
@@ -584,7 +614,7 @@ function createCaches(
       timings: {},
     }),
   };
-  const { workloads, approvals, accessReviews, clusterKillSwitches, ...needed } = caches;
+  const { workloads, approvals, revisions, accessReviews, clusterKillSwitches, ...needed } = caches;
   const forKills: Cache[] = [...Object.values(needed), ...workloads];
   const plugIn = plugInKinds.map(
     ({ resource }) =>
@@ -602,7 +632,7 @@ function createCaches(
     plugIn,
     /** What a kill needs. It waits for nothing else, such as a kind that isn't installed yet. */
     forKills,
-    all: [...forKills, approvals, accessReviews, clusterKillSwitches],
+    all: [...forKills, approvals, revisions, accessReviews, clusterKillSwitches],
     optional: [...Object.values(cluster), ...Object.values(peers)] satisfies Cache[] as Cache[],
   };
 }
@@ -732,6 +762,7 @@ function wireLed(
     identity,
     workflow,
     approval,
+    revisions,
     fence,
     metrics,
     mutation,
@@ -741,6 +772,7 @@ function wireLed(
     identity: Controller;
     workflow: Controller;
     approval: Controller;
+    revisions: Controller;
     fence: Controller;
     metrics: Metrics;
     mutation: Mutation;
@@ -755,6 +787,7 @@ function wireLed(
   /** What has to be approved concerns all three. */
   const enqueueApproved = (keys: readonly string[]): void => {
     enqueueAll(workflow, keys);
+    enqueueAll(revisions, keys);
     const ofApproval = keys.filter((key) => {
       const known = workflows.store.get(key);
       return known === undefined || quorumOf(known) > 0;
@@ -766,15 +799,19 @@ function wireLed(
     const keys = workflowKeysFor.workflow(object);
     enqueueAll(workflow, keys);
     enqueueAll(approval, keys);
+    enqueueAll(revisions, keys);
     // Its need may have gone, or come.
     if (object.metadata.generation !== previous?.metadata.generation) enqueueAll(identity, keys);
   });
   caches.approvals.onChange(({ object }) => enqueueApproved(workflowOfApproval(object)));
+  // Who changed it before says who may approve it.
+  caches.revisions.onChange(({ object }) => enqueueApproved(workflowOfRevision(object)));
   pods.onChange(({ object }) => enqueueAll(approval, keysForPod(object)));
   identities.onChange(({ object }) => {
     enqueueAll(approval, identityKeysFor.identity(object));
     enqueueAll(identity, identityKeysFor.identity(object));
     enqueueAll(workflow, workflowKeysFor.identity(object));
+    enqueueAll(revisions, workflowKeysFor.identity(object));
   });
   killSwitches.onChange(({ object }) => {
     enqueueAll(identity, identityKeysFor.killSwitch(object, identities.store));
@@ -784,6 +821,7 @@ function wireLed(
   namespaces.onChange(({ object }) => {
     enqueueAll(identity, identityKeysFor.namespace(object, identities.store));
     enqueueAll(workflow, workflowKeysFor.namespace(object, workflows.store));
+    enqueueAll(revisions, workflowKeysFor.namespace(object, workflows.store));
   });
   caches.accessReviews.onChange(({ object }) =>
     enqueueAll(identity, identityKeysFor.accessReview(object)),
@@ -864,6 +902,7 @@ function wireLed(
         workflow.run(signal, [...workflows.store.list()].map(keyOf)),
       ),
       approval.run(signal, approvalKeys(caches)),
+      revisions.run(signal, [...workflows.store.list()].map(keyOf)),
       fence.run(signal, [fenceInForceKey]),
       evidence?.lead(signal),
     ]);

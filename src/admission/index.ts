@@ -13,6 +13,7 @@ import { limitPolicies } from './limits.ts';
 import { operatorReachPolicies } from './operator-reach.ts';
 import { podPolicies } from './pods.ts';
 import type { AdmissionObject } from './policies.ts';
+import { revisionPolicies } from './revisions.ts';
 import { roleBindingPolicies } from './role-bindings.ts';
 import { secretInSpecPolicies } from './secrets-in-specs.ts';
 import { resources } from '../api/resources.ts';
@@ -58,6 +59,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...roleBindingPolicies(),
     ...changedByPolicies([resources.workflows, resources.automationIdentities]),
     ...approvalPolicies(),
+    ...revisionPolicies(),
     ...accessReviewPolicies(),
     ...evidencePolicies(),
     ...limitPolicies(),

@@ -114,7 +114,7 @@ describe('the admission policies', () => {
     );
     // Rewriting it would delete volumes; refusing does not. A pod's status carries its labels.
     const isOther =
-      / (namespaces|killswitches|clusterkillswitches|automationidentities|automationworkflows)\//;
+      / (namespaces|killswitches|clusterkillswitches|workflowrevisions|automationidentities|automationworkflows)\//;
     const ofWorkloads = matched.filter((match) => !isOther.test(match));
     expect(ofWorkloads.filter((match) => /\/(status|scale)$/.test(match))).toEqual([
       'ValidatingAdmissionPolicy statefulsets/scale',

@@ -410,6 +410,7 @@ const ofApprovals: Record<string, PolicyProbe> = {
   'approval-own-identity': compared('The operator is no person, so approval-create answers first.'),
   'approval-bare': compared('The operator is no person, so approval-create answers first.'),
   'approval-delete': compared(mayDoSo),
+  revisions: compared(mayDoSo),
   'approval-gate': compared('The quota of that namespace leaves no pod to look at.'),
   'approval-gated': compared('It takes a Workflow that needs approval.'),
 };

@@ -78,6 +78,10 @@ describe('customResourceDefinitions', () => {
       ['automationguardrails.dev_approvals.yaml', 'approvals.automationguardrails.dev'],
       ['automationguardrails.dev_accessreviews.yaml', 'accessreviews.automationguardrails.dev'],
       [
+        'automationguardrails.dev_workflowrevisions.yaml',
+        'workflowrevisions.automationguardrails.dev',
+      ],
+      [
         'automationguardrails.dev_evidencesegments.yaml',
         'evidencesegments.automationguardrails.dev',
       ],

@@ -130,6 +130,11 @@ export function labelSelector(description: string) {
     .meta({ description, 'x-kubernetes-map-type': 'atomic' });
 }
 
+/** Hexadecimal SHA-256. */
+export function sha256(description: string): z.ZodString {
+  return z.string().max(64).meta({ description });
+}
+
 /** RFC 3339, as the API server writes `metav1.Time`. */
 export function time(description: string): z.ZodString {
   return z.string().meta({ description, format: 'date-time' });

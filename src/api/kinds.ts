@@ -14,6 +14,11 @@ import {
 } from './cluster-kill-switch.ts';
 import { killSwitchSpecSchema, killSwitchStatusSchema } from './kill-switch.ts';
 import { resources, type Resource } from './resources.ts';
+import {
+  workflowRevisionRules,
+  workflowRevisionSpecSchema,
+  workflowRevisionStatusSchema,
+} from './workflow-revision.ts';
 import { workflowSpecSchema, workflowStatusSchema } from './workflow.ts';
 
 /** A column of `kubectl get`. */
@@ -260,6 +265,54 @@ export const kinds: readonly KindDefinition[] = [
       },
       { name: 'Reviewer', type: 'string', jsonPath: '.spec.reviewer', description: 'By whom.' },
       { name: 'Reason', type: 'string', jsonPath: '.spec.reason', description: 'Why.' },
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.workflowRevisions,
+    shortName: 'awr',
+    description:
+      'A WorkflowRevision is what ran of a Workflow from one change to the next: its spec, that of its AutomationIdentity, and the pod templates of its targets, with who changed it and why. The operator records it, and nobody changes it. Read it with `kubectl guardrails history`.',
+    spec: workflowRevisionSpecSchema,
+    status: workflowRevisionStatusSchema,
+    rules: workflowRevisionRules,
+    columns: [
+      {
+        name: 'Workflow',
+        type: 'string',
+        jsonPath: '.spec.workflow',
+        description: 'What it is a revision of.',
+      },
+      {
+        name: 'Revision',
+        type: 'integer',
+        jsonPath: '.spec.revision',
+        description: 'Its number.',
+      },
+      {
+        name: 'Active',
+        type: 'string',
+        jsonPath: '.status.active',
+        description: 'It is in force.',
+      },
+      {
+        name: 'Approved',
+        type: 'string',
+        jsonPath: '.status.approved.by',
+        description: 'Who approved it.',
+      },
+      {
+        name: 'Changed-By',
+        type: 'string',
+        jsonPath: '.spec.authenticated',
+        description: 'Who was authenticated when it was changed.',
+      },
+      {
+        name: 'Reason',
+        type: 'string',
+        jsonPath: '.spec.asserted.reason',
+        description: 'Why, as asserted.',
+      },
       ageColumn,
     ],
   },

@@ -83,6 +83,8 @@ export const annotation = {
    * by admission.
    */
   changedBy: `${GROUP}/changed-by`,
+  /** On a Workflow or AutomationIdentity: the namespace that it was promoted from; asserted. */
+  promotedFrom: `${GROUP}/promoted-from`,
   /** On a Workflow, AutomationIdentity or Namespace: engages; the value is the reason. */
   killSwitch: `${GROUP}/kill-switch`,
   /** The authenticated user who engaged, stamped by admission together with the annotation. */

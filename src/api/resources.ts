@@ -25,6 +25,7 @@ import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
 import type { EvidenceSegment } from './evidence-segment.ts';
 import type { KillSwitch } from './kill-switch.ts';
 import type { Workflow } from './workflow.ts';
+import type { WorkflowRevision } from './workflow-revision.ts';
 import { GROUP, VERSION } from './names.ts';
 
 /** Where a kind is served: what a request's path is made of. `T` is the object's type. */
@@ -77,6 +78,12 @@ export const resources = {
     VERSION,
     'EvidenceSegment',
     'evidencesegments',
+  ),
+  workflowRevisions: defineResource<WorkflowRevision>(
+    GROUP,
+    VERSION,
+    'WorkflowRevision',
+    'workflowrevisions',
   ),
   configMaps: defineResource<ConfigMap>('', 'v1', 'ConfigMap', 'configmaps'),
   namespaces: defineResource<Namespace>('', 'v1', 'Namespace', 'namespaces', false),

@@ -9,6 +9,7 @@ import {
   labelSelector,
   rules,
   sentence,
+  sha256,
   time,
   type ValidationRule,
 } from './fields.ts';
@@ -222,6 +223,9 @@ const change = z
         'Who asked for it. Asserted by whoever writes it, not authenticated: who that was, admission stamps in the annotation `automationguardrails.dev/changed-by`. Who is named here approves nothing of it.',
     }),
     ticket: z.string().max(256).optional().meta({ description: 'Where it was discussed.' }),
+    commit: z.string().max(128).optional().meta({
+      description: 'The commit in Git that it comes from. Asserted, as the rest of this.',
+    }),
   })
   .meta({ description: 'What is told to those who approve this version.' });
 
@@ -305,11 +309,6 @@ export type EgressProbe = z.infer<typeof egressProbeSchema>;
 
 /** Parts of a revision that its status names: two specs, and as many workloads as targets. */
 export const maxParts = 258;
-
-/** Hexadecimal SHA-256. */
-function sha256(description: string): z.ZodString {
-  return z.string().max(64).meta({ description });
-}
 
 export const workflowStatusSchema = z
   .object({

@@ -121,6 +121,11 @@ interface RawSpec {
   volumeClaimTemplates?: { metadata?: { name?: string } }[];
 }
 
+/** The template of the pods that a workload makes, as it stands there. */
+export function podTemplateOf({ spec = {} }: RawWorkload): PodTemplate | undefined {
+  return spec.jobTemplate?.spec?.template ?? spec.template;
+}
+
 /** Keeps of a workload what {@link Workload} names; total, whatever the object looks like. */
 export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workload {
   const { metadata, spec = {}, status } = object as RawWorkload;

@@ -13,9 +13,12 @@ import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
 import { egressCommand } from './commands/egress.ts';
 import { evidenceCommand } from './commands/evidence.ts';
+import { diffCommand, historyCommand } from './commands/history.ts';
 import { killCommand } from './commands/kill.ts';
 import { probeCommand } from './commands/probe.ts';
 import { releaseCommand } from './commands/release.ts';
+import { promoteCommand } from './commands/promote.ts';
+import { rollbackCommand } from './commands/rollback.ts';
 import { rotateCommand } from './commands/rotate.ts';
 import { pruneCommand, uninstallCommand } from './commands/retirement.ts';
 import { reviewCommand } from './commands/review.ts';
@@ -49,6 +52,10 @@ const commands: readonly Command[] = [
   rejectCommand,
   approvalsCommand,
   acknowledgeCommand,
+  historyCommand,
+  diffCommand,
+  rollbackCommand,
+  promoteCommand,
   reviewCommand,
   egressCommand,
   probeCommand,
@@ -82,7 +89,7 @@ const optionTexts = [
   ['    --wait=false', "don't wait until it is done"],
   [
     '    --force',
-    'kill: also where there is no Workflow of that name; uninstall: also while a kill switch is engaged, which opens it',
+    'kill: also where there is no Workflow of that name; uninstall: also while a kill switch is engaged, which opens it; rollback and promote: also what is applied from Git',
   ],
   [
     '    --whole-namespace',
@@ -97,6 +104,10 @@ const optionTexts = [
   [
     '    --denied ADDRESS:PORT  --allowed ADDRESS:PORT',
     "probe: destinations to try; default: the API server's Service, and the cluster's DNS",
+  ],
+  [
+    '    --from N  --to N',
+    'diff: revisions; default: what was approved last, and the newest; rollback: --to alone; promote: namespaces',
   ],
   ['    --timeout 60', 'seconds to wait'],
   ['-o, --output FORMAT', 'table, wide, json or yaml; evidence export: the file'],

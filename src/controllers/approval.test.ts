@@ -14,7 +14,7 @@ import type { JsonPatchOperation, ObjectKey } from '../runtime/client.ts';
 import { ApiError } from '../runtime/errors.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
 import { ApprovalController } from './approval.ts';
-import { WorkflowApprovals, workflowOfApproval } from './workflow-approval.ts';
+import { WorkflowApprovals, workflowOfApproval, workflowOfRevision } from './workflow-approval.ts';
 
 const namespace = 'finance';
 const name = 'poster';
@@ -75,6 +75,7 @@ beforeEach(() => {
     workflows: client.storeOf(workflows),
     identities: client.storeOf(automationIdentities),
     approvals: byWorkflow,
+    revisions: client.storeOf(resources.workflowRevisions, { workflow: workflowOfRevision }),
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as much as is looked at
     workloads: { list: () => [], byIndex: () => [target as Workload] },
     clock: () => now,

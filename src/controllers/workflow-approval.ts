@@ -3,6 +3,7 @@ import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { Finding } from '../api/conditions.ts';
 import { keyOf, splitKey } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
+import type { WorkflowRevision } from '../api/workflow-revision.ts';
 import type { Workload } from '../api/workload.ts';
 import {
   approvedFinding,
@@ -13,6 +14,7 @@ import {
   type Decision,
   type Revision,
 } from '../guardrails/approval/plan.ts';
+import { barredFrom } from '../guardrails/revisions/plan.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { ReadStore } from '../runtime/store.ts';
 import { readSpec, resolveTargets } from './workflow-targets.ts';
@@ -27,6 +29,8 @@ export interface ApprovalState {
   changesAt: number | undefined;
   /** What may start; `everything` where nothing has to be approved. */
   mayStart: ReadonlySet<string> | 'everything';
+  /** Of what is in force, and has to be approved; `undefined` where nothing is. */
+  inForce: { digest: string; approvedBy: readonly string[] } | undefined;
 }
 
 export interface WorkflowApprovalsOptions {
@@ -34,6 +38,8 @@ export interface WorkflowApprovalsOptions {
   identities: Pick<ReadStore<AutomationIdentity>, 'get'>;
   /** Indexed by `workflow` (`namespace/name`). */
   approvals: Pick<ReadStore<Approval>, 'byIndex'>;
+  /** Indexed by `workflow` (`namespace/name`). */
+  revisions: Pick<ReadStore<WorkflowRevision>, 'byIndex'>;
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
   /** Milliseconds since the epoch. */
@@ -53,7 +59,7 @@ export class WorkflowApprovals {
    * @returns `undefined` where there is no such Workflow
    */
   of(key: string): ApprovalState | undefined {
-    const { workflows, identities, approvals, workloads, clock } = this.#options;
+    const { workflows, identities, approvals, revisions, workloads, clock } = this.#options;
     const workflow = workflows.get(key);
     if (workflow === undefined) return undefined;
     if (quorumOf(workflow) === 0) return notRequired;
@@ -64,9 +70,15 @@ export class WorkflowApprovals {
     const neighbours = workloads.byIndex('namespace', namespace);
     const targets = resolveTargets(workflow, read.spec.targets, neighbours);
     const revision = revisionOf(workflow, identity, targets.workloads);
-    const ask = (digest: string, wasApproved: boolean): Decision =>
-      decide({
-        wasApproved,
+    const recorded = revisions.byIndex('workflow', key);
+    const former = workflow.status?.revision?.approved;
+    const ask = (digest: string, isFormer: boolean): Decision => {
+      const { barred, isBack, isCrowded } = barredFrom(recorded, digest, former?.digest);
+      return decide({
+        wasApproved: isFormer || isBack,
+        // What was approved before revisions were recorded: nobody knows.
+        barred: isFormer && !isBack ? [] : barred,
+        isCrowded,
         workflow,
         identity,
         targets: targets.workloads,
@@ -74,20 +86,27 @@ export class WorkflowApprovals {
         approvals: approvals.byIndex('workflow', key),
         now: clock(),
       });
+    };
     const decision = ask(revision.digest, false);
-    const former = workflow.status?.revision?.approved;
-    const isFormerApproved =
-      former !== undefined &&
-      former.digest !== revision.digest &&
-      ask(former.digest, true).outcome === 'Approved';
+    const ofFormer =
+      former === undefined || former.digest === revision.digest
+        ? undefined
+        : ask(former.digest, true);
+    const isApproved = decision.outcome === 'Approved';
+    const isFormerApproved = ofFormer?.outcome === 'Approved';
     return {
       finding: approvedFinding(workflow, decision),
       revision,
       changesAt: decision.changesAt,
       mayStart: new Set([
-        ...(decision.outcome === 'Approved' ? codeOf(revision.parts) : []),
-        ...(isFormerApproved ? codeOf(former.parts) : []),
+        ...(isApproved ? codeOf(revision.parts) : []),
+        ...(isFormerApproved ? codeOf(former?.parts ?? []) : []),
       ]),
+      inForce: isApproved
+        ? { digest: revision.digest, approvedBy: decision.people }
+        : former !== undefined && isFormerApproved
+          ? { digest: former.digest, approvedBy: ofFormer.people }
+          : undefined,
     };
   }
 }
@@ -103,6 +122,7 @@ export const notRequired: ApprovalState = {
   revision: undefined,
   changesAt: undefined,
   mayStart: 'everything',
+  inForce: undefined,
 };
 
 const unreadable: ApprovalState = {
@@ -115,7 +135,13 @@ const unreadable: ApprovalState = {
   revision: undefined,
   changesAt: undefined,
   mayStart: new Set(),
+  inForce: undefined,
 };
+
+/** Index of revisions: the key of the Workflow that they are of. */
+export function workflowOfRevision({ metadata, spec }: WorkflowRevision): string[] {
+  return [keyOf({ metadata: { namespace: metadata.namespace ?? '', name: spec.workflow } })];
+}
 
 /** Index of approvals: the key of the Workflow that they decide on. */
 export function workflowOfApproval({ metadata, spec }: Approval): string[] {

@@ -5,6 +5,7 @@ import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import type { Condition, Pod } from '../api/objects.ts';
+import type { WorkflowRevision } from '../api/workflow-revision.ts';
 import { projectWorkload } from '../api/workload.ts';
 import { projectPod } from '../guardrails/kill-switch/pods.ts';
 import {
@@ -17,6 +18,7 @@ import {
 } from './facts.ts';
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { permissionFacts } from './right-facts.ts';
+import { revisionFacts } from './revision-facts.ts';
 import { runFact } from './run-facts.ts';
 import { toldFact } from './operator-facts.ts';
 import { resources } from '../api/resources.ts';
@@ -378,5 +380,39 @@ describe('an event', () => {
     const state: ChainState = new Map();
     const all = [...told('NotRestored'), ...told('NotRestored'), ...told('Fenced')];
     expect(await actionsOf(state, ...all)).toEqual(['NotRestored']);
+  });
+});
+
+describe('the revision that is in force', () => {
+  const revision = (number: number, active: boolean, sameAs?: number): WorkflowRevision => ({
+    metadata: { name: `invoice.${number}`, namespace: 'finance' },
+    spec: {
+      workflow: 'invoice',
+      revision: number,
+      digest: 'd'.repeat(64),
+      authenticated: number === 1 ? [] : ['alice', 'bob'],
+      changers: [],
+      ...(sameAs !== undefined && { sameAs }),
+      parts: [],
+    },
+    status: { active, ...(active && { activated: '2026-01-01T00:00:01Z' }) },
+  });
+
+  it('is told when another one comes into force, and when it is one of before', async () => {
+    const state: ChainState = new Map();
+    const told = (...revisions: WorkflowRevision[]): Promise<{ action: string; by: string }[]> =>
+      recordsOf(state, revisionFacts(revisions, {}));
+    expect(await told(revision(1, false))).toEqual([]);
+    expect(await told(revision(1, true))).toEqual([
+      { action: 'RevisionActivated', by: 'unknown unknown' },
+    ]);
+    // The new one is marked before the old one is not any more.
+    expect(await told(revision(1, true), revision(2, true))).toEqual([
+      { action: 'RevisionActivated', by: 'alice, bob authenticated' },
+    ]);
+    expect(await told(revision(1, false), revision(2, true))).toEqual([]);
+    expect(await told(revision(2, false), revision(3, true, 1))).toEqual([
+      { action: 'RevisionRolledBack', by: 'alice, bob authenticated' },
+    ]);
   });
 });

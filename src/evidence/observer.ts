@@ -20,6 +20,7 @@ import {
 import type { Hold } from '../api/holds.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
+import type { WorkflowRevision } from '../api/workflow-revision.ts';
 import type { Workload } from '../api/workload.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { Drift } from '../runtime/drift.ts';
@@ -46,6 +47,7 @@ import {
 import { egressFact, egressFacts, permissionFacts } from './right-facts.ts';
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { placeOf, type Place } from './drafts.ts';
+import { revisionFacts } from './revision-facts.ts';
 import { runFact, runFacts, runGone } from './run-facts.ts';
 import type { EvidenceLog } from './log.ts';
 import type { Fact, Observation } from './observation.ts';
@@ -60,6 +62,8 @@ export interface EvidenceCaches {
   clusterKillSwitches: Cache<ClusterKillSwitch>;
   /** Indexed by `workflow`. */
   approvals: Cache<Approval>;
+  /** Indexed by `workflow`. */
+  revisions: Cache<WorkflowRevision>;
   /** Indexed by `identity`. */
   accessReviews: Cache<AccessReview>;
   namespaces: Cache<Namespace>;
@@ -208,6 +212,11 @@ export class EvidenceObserver {
       const key = `${object.metadata.namespace ?? ''}/${object.spec.workflow}`;
       this.#decision(key, type, approvalFact(object, this.#placeOf(key)));
     });
+    this.#on(caches.revisions, ({ type, object }) => {
+      if (type === 'deleted') return;
+      const key = `${object.metadata.namespace ?? ''}/${object.spec.workflow}`;
+      this.#tell(key, revisionFacts([object], this.#placeOf(key)));
+    });
     this.#on(caches.accessReviews, ({ type, object }) => {
       const key = `${object.metadata.namespace ?? ''}/${object.spec.identity}`;
       this.#decision(key, type, reviewFact(object, this.#placeOf(key)));
@@ -294,6 +303,7 @@ export class EvidenceObserver {
       ...caches.accessReviews.store.byIndex('identity', key).map((one) => reviewFact(one, place)),
     ];
     this.#tell(key, decisionFacts(decisions, place));
+    this.#tell(key, revisionFacts(caches.revisions.store.byIndex('workflow', key), place));
     const policies = caches.networkPolicies.store.byIndex('workflow', key).filter(isOurs);
     this.#tell(key, egressFacts(policies, place));
     const standing = caches.killSwitches.store.get(key);

@@ -54,7 +54,12 @@ const kinds = [
   clusterKillSwitches,
   approvals,
 ] as const;
-const seen = [...kinds, resources.accessReviews, resources.evidenceSegments] as const;
+const seen = [
+  ...kinds,
+  resources.workflowRevisions,
+  resources.accessReviews,
+  resources.evidenceSegments,
+] as const;
 
 /** What the operator itself may do: exactly what it uses. No escalate, no bind, no impersonate. */
 export const operatorRole: RoleDefinition = {
@@ -80,6 +85,8 @@ export const operatorRole: RoleDefinition = {
     rule(['lift-gate'], workflows),
     rule(['delete'], approvals),
     rule(['list', 'create', 'patch', 'delete', 'record'], resources.evidenceSegments),
+    rule([...read, 'create', 'delete', 'record'], resources.workflowRevisions),
+    rule(['patch'], [resources.workflowRevisions, 'status']),
     // `represent` only to be able to grant it.
     rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),
     rule(read, resources.namespaces),
@@ -223,7 +230,7 @@ export const userRoles: readonly RoleDefinition[] = [
     description: 'Write Workflows and AutomationIdentities.',
     rules: [
       rule([...read, 'create', 'update', 'patch', 'delete'], workflows, automationIdentities),
-      rule(read, killSwitches, approvals, resources.accessReviews),
+      rule(read, killSwitches, approvals, resources.workflowRevisions, resources.accessReviews),
     ],
   },
   {
@@ -298,7 +305,7 @@ export const userRoles: readonly RoleDefinition[] = [
     name: 'approver',
     description: 'Decide on what Workflows of some risk run. Not on what one changed oneself.',
     rules: [
-      rule(read, ...kinds),
+      rule(read, ...kinds, resources.workflowRevisions),
       rule(['create', 'delete'], approvals),
       { apiGroups: [GROUP], resources: [workflows.plural], verbs: ['approve'] },
       // To see what is approved.

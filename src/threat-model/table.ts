@@ -573,6 +573,17 @@ export const threats = [
     why: 'An approval lets a pod start that waits at its gate; the fence refuses to lift that, too.',
   },
   {
+    id: 'revision',
+    what: 'Forge a revision, change one or its status, or delete it',
+    paths: [
+      path(GROUP, ['workflowrevisions'], all),
+      path(GROUP, ['workflowrevisions/status'], change),
+    ],
+    reach: ['gitops', 'admin'],
+    outcome: 'StartsNothing',
+    why: 'A revision says what ran, and starts nothing. It is written by who holds the verb record alone, and never changed.',
+  },
+  {
     id: 'access-review',
     what: 'Record an access review, change one, or delete it',
     paths: [path(GROUP, ['accessreviews'], all)],

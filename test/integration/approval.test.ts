@@ -3,6 +3,7 @@ import { annotation, approvalGate, label } from '../../src/api/names.ts';
 import type { Condition, KubeObject } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Workflow } from '../../src/api/workflow.ts';
+import type { WorkflowRevision } from '../../src/api/workflow-revision.ts';
 import { run as guardrails } from '../../src/cli/run.ts';
 import {
   actions,
@@ -66,7 +67,20 @@ beforeAll(async () => {
     ...Object.entries(roles).map(([role, users]) =>
       binding(`automation-guardrails-${role}`, users),
     ),
-    binding('edit', ['alice', 'erin']),
+    binding('edit', ['alice', 'erin', 'carol']),
+    {
+      apiVersion: 'rbac.authorization.k8s.io/v1',
+      kind: 'ClusterRole',
+      metadata: { name: 'forger' },
+      rules: [
+        {
+          apiGroups: ['automationguardrails.dev'],
+          resources: ['workflowrevisions', 'workflowrevisions/status'],
+          verbs: ['create', 'update', 'patch', 'delete'],
+        },
+      ],
+    },
+    { ...binding('forger', ['frank']), metadata: { name: 'forger' } },
   ]);
   operator = await startOperator({ kubeconfigPath, args });
 });
@@ -105,11 +119,11 @@ function deployment(image: string): KubeObject & { spec: object } {
   };
 }
 
-async function setImage(image: string): Promise<void> {
+async function setImage(image: string, by = alice): Promise<void> {
   const patch = {
     spec: { template: { spec: { containers: [{ name: 'main', image, command: ['post'] }] } } },
   };
-  expect((await alice.merge(deployments, key, patch)).message).toBe('');
+  expect((await by.merge(deployments, key, patch)).message).toBe('');
 }
 
 interface PodView {
@@ -171,6 +185,14 @@ async function cli(as: string, ...argv: string[]): Promise<Outcome> {
   const access = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `--as=${as}`, '-n', namespace];
   const code = await guardrails({ argv: [...access, ...argv], stdout: print, stderr: print });
   return { code, text: lines.join('\n') };
+}
+
+/** The newest first. */
+async function revisions(): Promise<WorkflowRevision[]> {
+  const list = await listObjects<WorkflowRevision>(controlPlane, 'awr', namespace);
+  return list
+    .filter((revision) => revision.spec.workflow === name)
+    .toSorted((a, b) => b.spec.revision - a.spec.revision);
 }
 
 async function digest(): Promise<string> {
@@ -300,6 +322,141 @@ describe('a Workflow of high risk', () => {
       .as('carol')
       .delete(approvals, { namespace, name: rejection?.metadata.name ?? '' });
     expect(gone.message).toContain('a rejection by who made it, bob');
+    await setImage('v1');
+    await untilApprovedIs('Approved');
+    await untilPods('v1 Running');
+  });
+
+  it('records each change: who was authenticated, who is asserted, and what is in force', async () => {
+    const recorded = await waitFor('the revision of now to be in force', async () => {
+      const list = await revisions();
+      const [newest] = list;
+      return newest?.spec.digest === (await digest()) && newest.status?.active === true
+        ? list
+        : undefined;
+    });
+    const [newest, rejected] = recorded;
+    expect(newest?.spec).toMatchObject({
+      authenticated: ['alice'],
+      asserted: { requestedBy: 'frank', reason: 'first', version: '1.0' },
+      changers: ['alice', 'erin', 'frank'],
+    });
+    expect(newest?.status?.approved?.by).toEqual(['bob', 'carol']);
+    expect(recorded.filter(({ status }) => status?.active)).toHaveLength(1);
+    expect(rejected?.status).toEqual({ active: false });
+    const content = (of: WorkflowRevision | undefined): string | undefined =>
+      of?.spec.parts.find((part) => part.name === 'Deployment poster')?.content;
+    expect(content(newest)).toContain('"image":"v1"');
+    expect(content(rejected)).toContain('"image":"v3"');
+    const same = recorded.find(({ spec: of }) => of.revision === newest?.spec.sameAs);
+    expect(same?.spec.digest).toBe(newest?.spec.digest);
+  });
+
+  it('has a history that nobody but the operator writes', async () => {
+    const { workflowRevisions } = resources;
+    const [newest, before] = await revisions();
+    const frank = admin.as('frank');
+    const at = { namespace, name: newest?.metadata.name ?? '' };
+    const forged = {
+      metadata: { namespace, name: `${name}.999` },
+      spec: { ...newest?.spec, revision: 999 },
+    };
+    const byOperator = 'recorded by the operator alone';
+    expect((await frank.create(workflowRevisions, forged as KubeObject)).message).toContain(
+      byOperator,
+    );
+    expect((await frank.delete(workflowRevisions, at)).message).toContain(byOperator);
+    expect((await frank.annotate(workflowRevisions, at, { x: 'y' })).message).toContain(byOperator);
+    const approved = { status: { approved: { time: '2030-01-01T00:00:00Z', by: ['bob'] } } };
+    const said = await frank.merge(
+      workflowRevisions,
+      { namespace, name: before?.metadata.name ?? '' },
+      approved,
+      { subresource: 'status' },
+    );
+    expect(said.message).toContain(byOperator);
+    const edited = await admin.merge(workflowRevisions, at, { spec: { changers: [] } });
+    expect(edited.message).toContain("a revision can't be changed");
+  });
+
+  it('is not approved by who changed it before somebody else did', async () => {
+    await setImage('v6', admin.as('carol'));
+    await waitFor('the revision of carol', async () => {
+      const [newest] = await revisions();
+      return newest?.spec.authenticated.join() === 'carol';
+    });
+    await setImage('v7', admin.as('erin'));
+    await cli('bob', 'approve', name, '--reason', 'fine');
+    const { text } = await cli('carol', 'approve', name, '--reason', 'fine');
+    expect(text).toContain('1 of 2 approvals missing');
+    expect(text).toContain("carol changed it, and so can't approve it");
+    await untilApprovedIs('NotApproved');
+    expect(await podStates()).toEqual(['v1 Running', 'v7 waits']);
+  });
+
+  it('is put back by revision, unless Git would write its own again', async () => {
+    const listed = await cli('bob', 'history', `awf/${name}`);
+    expect(listed.text).toMatch(/CHANGED BY +ASKED BY \(ASSERTED\)/);
+    const [newest] = await revisions();
+    const active = (await revisions()).find(({ status }) => status?.active);
+    const changed = await cli('bob', 'diff', name);
+    expect(changed.text.split('\n')).toEqual([
+      `From revision ${active?.spec.revision} (approved by bob, carol) to revision ${newest?.spec.revision}, changed by erin:`,
+      'Deployment poster',
+      '  ~ spec.containers[main].image: "v1" → "v7"',
+    ]);
+    const to = String(active?.spec.revision);
+    const tracking = 'argocd.argoproj.io/tracking-id';
+    await admin.annotate(deployments, key, { [tracking]: 'billing:apps/Deployment:x/y' });
+    const managed = await cli('carol', 'rollback', name, '--to', to);
+    expect(managed).toMatchObject({ code: 1 });
+    expect(managed.text).toContain('applied from Git by Argo CD application billing');
+    expect(managed.text).toContain('Revert the commits since');
+    await admin.annotate(deployments, key, { [tracking]: null });
+    expect((await cli('carol', 'rollback', name, '--to', '999')).text).toContain("isn't kept");
+    expect(await podStates()).toEqual(['v1 Running', 'v7 waits']);
+
+    const back = await cli('carol', 'rollback', name, '--to', to);
+    expect(back.text).toContain('Deployment poster written back');
+    // Carol's approval of then counts: it is what was approved.
+    expect(back.text).toContain('is approved by bob, carol');
+    expect(back.code).toBe(0);
+    await untilApprovedIs('Approved');
+    await untilPods('v1 Running');
+    expect((await revisions())[0]?.spec).toMatchObject({
+      authenticated: ['carol'],
+      sameAs: active?.spec.revision,
+    });
+  });
+
+  it('is promoted with its digest, and needs the approvals of where it comes', async () => {
+    const next = 'finance-test';
+    const promotion = ['promote', name, '--from', namespace, '--to', next];
+    expect((await cli('alice', ...promotion)).text).toContain("isn't guarded");
+    const environment = { name: next, labels: { [label.environment]: 'test' } };
+    await admin.create(namespaces, { metadata: environment });
+    const promoted = await cli('alice', ...promotion);
+    expect(promoted.code).toBe(0);
+    expect(promoted.text).toContain(`Workflow ${next}/${name} written`);
+    expect(promoted.text).toContain('Deployment poster is missing');
+    const there = { namespace: next, name };
+    await admin.create(deployments, { ...deployment('v1'), metadata: there });
+    const arrived = await waitFor('the same digest', async () => {
+      const [newest] = (await listObjects<WorkflowRevision>(controlPlane, 'awr', next)).toSorted(
+        (a, b) => b.spec.revision - a.spec.revision,
+      );
+      return newest?.spec.digest === (await digest()) ? newest : undefined;
+    });
+    expect(arrived.spec.promotedFrom).toEqual({
+      namespace,
+      revision: (await revisions())[0]?.spec.revision,
+    });
+    expect(arrived.status?.approved).toBeUndefined();
+    expect((await cli('alice', ...promotion)).text).toContain(`The same as in ${namespace}`);
+    const { object } = await admin.get(workflows, there);
+    expect(object.metadata.annotations?.[annotation.changedBy]).toBe('alice');
+    await setImage('v8');
+    expect((await cli('alice', ...promotion)).text).toContain("isn't in force there");
     await setImage('v1');
     await untilApprovedIs('Approved');
     await untilPods('v1 Running');

@@ -213,6 +213,7 @@ it('is nothing that a kill of one Workflow waits for, nor is any kind that it do
     'crd',
     'approvals.automationguardrails.dev',
     'accessreviews.automationguardrails.dev',
+    'workflowrevisions.automationguardrails.dev',
   ]);
   operators = [await startOperator({ kubeconfigPath, waitUntilReady: false })];
   const { code } = await cli('kill', 'invoice', '-n=other', '--reason=runaway', '--wait=false');

@@ -1314,6 +1314,7 @@ describe('kubectl', () => {
       'clusterkillswitches cksw',
       'evidencesegments evs',
       'killswitches ksw',
+      'workflowrevisions awr',
     ]);
     for (const name of [
       'accessreview',
@@ -1322,6 +1323,7 @@ describe('kubectl', () => {
       'clusterkillswitch',
       'evidencesegment',
       'killswitch',
+      'workflowrevision',
     ]) {
       await kubectl(['get', name, `--namespace=${namespace}`]);
     }

@@ -38,6 +38,7 @@ export async function installGuardrails(
     'crd/clusterkillswitches.automationguardrails.dev',
     'crd/approvals.automationguardrails.dev',
     'crd/accessreviews.automationguardrails.dev',
+    'crd/workflowrevisions.automationguardrails.dev',
     'crd/evidencesegments.automationguardrails.dev',
   ]);
   await apply('-k', file(mutation ? 'admission' : 'admission/validating'));

@@ -942,6 +942,28 @@ const attempts: Record<ThreatId, Course> = {
     ];
   },
 
+  revision: (arena, attacker) => {
+    const { workflowRevisions } = resources;
+    const revision = {
+      metadata: { namespace: arena.namespace, name: `${name}.1` },
+      spec: {
+        workflow: name,
+        revision: 1,
+        digest: '0'.repeat(64),
+        authenticated: [attacker],
+        changers: [],
+        parts: [{ name: 'Workflow', digest: '0'.repeat(64) }],
+      },
+    } as KubeObject;
+    const url = arena.path(workflowRevisions, revision.metadata.name);
+    return [
+      post(workflowRevisions, arena.path(workflowRevisions), revision),
+      patch(url, { metadata: { labels: { x: 'y' } } }),
+      patch(`${url}/status`, { status: { active: true } }),
+      del(url, 1),
+    ];
+  },
+
   namespace: (arena) => {
     const url = path(namespaces, { name: arena.namespace });
     const unguard = { metadata: { labels: { [label.environment]: null } } };

@@ -2,31 +2,21 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { approvalCreationPolicyName } from '../../admission/index.ts';
 import type { Approval } from '../../api/approval.ts';
-import type { AutomationIdentity } from '../../api/automation-identity.ts';
 import { timestamp } from '../../api/conditions.ts';
 import { parseDuration } from '../../api/duration.ts';
 import { annotation } from '../../api/names.ts';
-import type { KubeObject, PodTemplate } from '../../api/objects.ts';
+import type { KubeObject } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { RevisionPart, Workflow } from '../../api/workflow.ts';
-import {
-  isFollower,
-  projectWorkload,
-  workloadKinds,
-  workloadResources,
-  type Workload,
-} from '../../api/workload.ts';
-import { readSpec, resolveTargets } from '../../controllers/workflow-targets.ts';
-import {
-  approvedFinding,
-  decide,
-  quorumOf,
-  revisionOf,
-  type Revision,
-} from '../../guardrails/approval/plan.ts';
-import type { KubeClient } from '../../runtime/client.ts';
+import type { WorkflowRevision } from '../../api/workflow-revision.ts';
+import { podTemplateOf } from '../../api/workload.ts';
+import { approvedFinding, decide, quorumOf } from '../../guardrails/approval/plan.ts';
+import { approvedDigestOf, barredFrom, sourceOf } from '../../guardrails/revisions/plan.ts';
 import { exit, reasonOf, required, UsageError, type Command, type Session } from '../command.ts';
+import { plain } from '../plain.ts';
+import { revisionsOf } from '../revisions.ts';
 import { stamped } from '../stamped.ts';
+import { whatRuns, type WhatRuns } from '../what-runs.ts';
 
 const options = {
   reason: { type: 'string' },
@@ -66,7 +56,8 @@ async function decideOn(
   }
   const { workflow, identity, targets, revision } = seen;
   // What others wrote mustn't look like ours.
-  for (const line of shown(seen)) stdout(line.replaceAll(/[\p{Cc}\p{Cf}]/gu, ' '));
+  const recorded = await revisionsOf(client, namespace, name);
+  for (const line of shown(seen, recorded)) stdout(plain(line));
   const ticket = session.option('ticket');
   await stamped(client, approvalCreationPolicyName, (approver) =>
     client.create(resources.approvals, {
@@ -85,7 +76,18 @@ async function decideOn(
   );
   const approvals = await client.list(resources.approvals, { namespace });
   const { digest } = revision;
-  const outcome = decide({ workflow, identity, targets, digest, approvals, now: Date.now() });
+  const { barred, isBack, isCrowded } = barredFrom(recorded, digest, approvedDigestOf(workflow));
+  const outcome = decide({
+    workflow,
+    identity,
+    targets,
+    digest,
+    approvals,
+    now: Date.now(),
+    wasApproved: isBack,
+    barred,
+    isCrowded,
+  });
   stdout(approvedFinding(workflow, outcome).message);
   return exit.ok;
 }
@@ -104,12 +106,7 @@ function durationOf(session: Session): number | undefined {
   return milliseconds;
 }
 
-/** What runs of a Workflow, as it stands in the API. */
-interface Seen {
-  workflow: Workflow;
-  identity: AutomationIdentity | undefined;
-  targets: readonly Workload[];
-  revision: Revision;
+interface Seen extends WhatRuns {
   /** Of each target: kind and name, and the images of its containers. */
   images: readonly { target: string; images: readonly string[] }[];
 }
@@ -123,7 +120,7 @@ async function whatOperatorSees(session: Session, name: string): Promise<Seen | 
   const { namespace, timeoutMs } = session;
   const deadline = performance.now() + Math.min(timeoutMs, 15_000);
   for (;;) {
-    const seen = await look(session.client, namespace, name);
+    const seen = await look(session, name);
     if (typeof seen === 'string') return seen;
     if (seen.workflow.status?.revision?.digest === seen.revision.digest) return seen;
     if (performance.now() > deadline) {
@@ -133,51 +130,23 @@ async function whatOperatorSees(session: Session, name: string): Promise<Seen | 
   }
 }
 
-async function look(client: KubeClient, namespace: string, name: string): Promise<Seen | string> {
-  const workflow = await client.get(resources.workflows, { namespace, name });
-  if (workflow === undefined) return `there is no Workflow ${name} in namespace ${namespace}.`;
-  if (quorumOf(workflow) === 0) {
-    return `Workflow ${namespace}/${name} needs no approval: its risk is Low.`;
+async function look(session: Session, name: string): Promise<Seen | string> {
+  const seen = await whatRuns(session, name);
+  if (typeof seen === 'string') return seen;
+  if (quorumOf(seen.workflow) === 0) {
+    return `Workflow ${session.namespace}/${name} needs no approval: its risk is Low.`;
   }
-  const read = readSpec(workflow);
-  if (!('spec' in read)) return `its spec can't be read: ${read.malformed.join(', ')}.`;
-  const kinds = workloadKinds.filter((kind) =>
-    read.spec.targets.some((target) => target.kind === kind),
-  );
-  const identity = await client.get(resources.automationIdentities, { namespace, name });
-  const listed = await Promise.all(
-    kinds.map(async (kind) =>
-      (await client.list(workloadResources[kind], { namespace })).map((object) => ({
-        object,
-        workload: projectWorkload(kind, object),
-      })),
-    ),
-  );
-  const all = listed.flat().filter(({ workload }) => !isFollower(workload));
-  const targets = resolveTargets(
-    workflow,
-    read.spec.targets,
-    all.map(({ workload }) => workload),
-  ).workloads;
-  const objects = new Map<Workload, KubeObject>(all.map((one) => [one.workload, one.object]));
   return {
-    workflow,
-    identity,
-    targets,
-    revision: revisionOf(workflow, identity, targets),
-    images: targets.map((target) => ({
+    ...seen,
+    images: seen.targets.map((target) => ({
       target: `${target.kind} ${target.metadata.name} (changed by: ${changerOf(target)})`,
-      images: imagesOf(objects.get(target)),
+      images: imagesOf(seen.objects.get(target)),
     })),
   };
 }
 
-interface RawTemplates extends KubeObject {
-  spec?: { template?: PodTemplate; jobTemplate?: { spec?: { template?: PodTemplate } } };
-}
-
-function imagesOf(object: RawTemplates | undefined): string[] {
-  const template = object?.spec?.jobTemplate?.spec?.template ?? object?.spec?.template;
+function imagesOf(object: KubeObject | undefined): string[] {
+  const template = object && podTemplateOf(object);
   return ['initContainers', 'containers'].flatMap((field) => {
     const containers: unknown = template?.spec?.[field];
     if (!Array.isArray(containers)) return [];
@@ -192,7 +161,10 @@ function changerOf({ metadata }: KubeObject): string {
 }
 
 /** For who decides: what it is, who changed it, and what differs from what was approved last. */
-function shown({ workflow, identity, revision, images }: Seen): string[] {
+function shown(
+  { workflow, identity, revision, images }: Seen,
+  recorded: readonly WorkflowRevision[],
+): string[] {
   const { namespace = '', name } = workflow.metadata;
   const { change = {}, risk = 'Low' } = workflow.spec;
   const before = workflow.status?.revision?.approved;
@@ -205,10 +177,14 @@ function shown({ workflow, identity, revision, images }: Seen): string[] {
   return [
     `Workflow ${namespace}/${name}, risk ${risk}, digest ${revision.digest}`,
     ...told,
+    ...promotion(workflow, recorded[0]),
     `  changed by: ${changerOf(workflow)} (Workflow), ${identity === undefined ? 'nobody' : changerOf(identity)} (AutomationIdentity)`,
     before === undefined
       ? '  nothing of it was approved before'
       : `  differs from what was approved last: ${differences(before.parts, revision.parts).join(', ') || 'nothing'}`,
+    ...(before === undefined
+      ? []
+      : [`  each field: kubectl guardrails diff ${name} -n ${namespace}`]),
     ...images.flatMap(({ target, images: list }) =>
       list.map(
         (image) =>
@@ -216,6 +192,16 @@ function shown({ workflow, identity, revision, images }: Seen): string[] {
       ),
     ),
   ];
+}
+
+/** Where the Workflow says that it comes from, and whether the operator found the same there. */
+function promotion(workflow: Workflow, newest: WorkflowRevision | undefined): string[] {
+  const from = sourceOf(workflow);
+  if (from === undefined) return [];
+  const found = newest?.spec.promotedFrom;
+  return found?.namespace === from
+    ? [`  promoted from: ${from}, where the same is revision ${found.revision}`]
+    : [`  promoted from: ${from}, as it says; the same was never in force there`];
 }
 
 function differences(before: readonly RevisionPart[], after: readonly RevisionPart[]): string[] {

@@ -234,6 +234,14 @@ describe('a revision', () => {
     expect(new Set([of, ...others].map(({ digest }) => digest)).size).toBe(6);
     expect([...codeOf(of.parts)].toSorted()).toEqual(['a', 'b']);
   });
+
+  it('is the same in another namespace', () => {
+    const there = { ...target('a'), metadata: { name: 'poster', namespace: 'test', uid: '2' } };
+    const promoted = { ...workflow(), metadata: { name: 'poster', namespace: 'test' } };
+    expect(revisionOf(promoted, identity, [there])).toEqual(
+      revisionOf(workflow(), identity, [target('a')]),
+    );
+  });
 });
 
 describe('decisions that count no more', () => {

@@ -84,6 +84,10 @@ export interface Question {
    * doesn't matter.
    */
   wasApproved?: boolean;
+  /** Who else can't approve it: those who changed it before. */
+  barred?: readonly string[];
+  /** More people changed it than are known. */
+  isCrowded?: boolean;
 }
 
 /** What the approvals of a digest come to. */
@@ -104,7 +108,7 @@ export interface Decision {
  * is approved counts for nothing, whenever it was given.
  */
 export function decide(question: Question): Decision {
-  const { workflow, now, wasApproved = false } = question;
+  const { workflow, now, wasApproved = false, barred = [], isCrowded = false } = question;
   const required = quorumOf(workflow);
   const latest = latestByPerson(question);
   const rejecting = latest.filter(({ spec }) => spec.decision === 'Reject');
@@ -116,11 +120,16 @@ export function decide(question: Question): Decision {
       people: rejecting.map(personOf).toSorted(),
     };
   }
-  const unknown = wasApproved ? undefined : unknownChangers(question);
+  const unknown = wasApproved
+    ? undefined
+    : (unknownChangers(question) ?? (isCrowded ? crowded : undefined));
   if (unknown !== undefined) {
     return { ...nothing, outcome: 'NotApproved', required, notes: [unknown] };
   }
-  const changers = wasApproved ? new Set<string>() : changersOf(question);
+  const changers = new Set([
+    ...(wasApproved ? [] : changersOf(question)),
+    ...barred.map((name) => name.toLowerCase()),
+  ]);
   const own = latest.filter((approval) => changers.has(personOf(approval).toLowerCase()));
   const counted = latest.filter((approval) => !own.includes(approval));
   const valid = counted.filter((approval) => expiryOf(approval) > now);
@@ -147,6 +156,9 @@ export function decide(question: Question): Decision {
 }
 
 const nothing = { people: [], changesAt: undefined, notes: [] };
+
+const crowded =
+  'More people changed it since the last approval than are kept, so that nobody can be told from them: roll back to what was approved, and make the change anew.';
 
 /** The decision of each person on the digest that was made last; of one second, a rejection. */
 function latestByPerson({ workflow, digest, approvals }: Question): Approval[] {

@@ -1,0 +1,23 @@
+import { label } from '../api/names.ts';
+import { resources } from '../api/resources.ts';
+import type { WorkflowRevision } from '../api/workflow-revision.ts';
+import { newestFirst } from '../guardrails/revisions/plan.ts';
+import type { KubeClient } from '../runtime/client.ts';
+
+/** What is recorded of a Workflow, the newest first. */
+export async function revisionsOf(
+  client: Pick<KubeClient, 'list'>,
+  namespace: string,
+  workflow: string,
+): Promise<WorkflowRevision[]> {
+  const list = await client.list(resources.workflowRevisions, {
+    namespace,
+    labelSelector: `${label.workflow}=${workflow}`,
+  });
+  return newestFirst(list);
+}
+
+/** A Workflow may be named as kubectl names objects, too: `awf/NAME`. */
+export function nameIn(argument: string): string {
+  return argument.replace(/^(awf|automationworkflows?)\//, '');
+}

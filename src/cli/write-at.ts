@@ -1,0 +1,52 @@
+import { annotation } from '../api/names.ts';
+import type { KubeObject } from '../api/objects.ts';
+import { resources, type Resource } from '../api/resources.ts';
+import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
+import { pointer } from '../runtime/json-patch.ts';
+
+/** A part of an object that is replaced as a whole. */
+export interface Place {
+  /** As it was looked at. */
+  object: KubeObject;
+  resource: Resource;
+  /** Fields down to what is replaced. */
+  path: readonly string[];
+  /** Whether admission asks for the name of who changes it. */
+  isStamped: boolean;
+}
+
+/** By which the API server knows the user. */
+export async function nameOfUser(client: Pick<KubeClient, 'create'>): Promise<string> {
+  const review = await client.create(resources.selfSubjectReviews, { metadata: { name: '' } });
+  return review.status?.userInfo?.username ?? '';
+}
+
+/**
+ * Replaces what stands in a place, on exactly the version that was looked at. Where admission writes
+ * nothing, who changes something writes his own name.
+ *
+ * @param more annotations to write with it
+ * @throws ApiError where somebody changed it meanwhile, or the user may not
+ */
+export async function writeAt(
+  client: Pick<KubeClient, 'jsonPatch'>,
+  { object, resource, path, isStamped }: Place,
+  value: object,
+  userName: string,
+  more: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const { namespace = '', name, uid, resourceVersion, annotations } = object.metadata;
+  const added = { ...(isStamped && { [annotation.changedBy]: userName }), ...more };
+  const whole: JsonPatchOperation[] = [{ op: 'add', path: '/metadata/annotations', value: added }];
+  const each = Object.entries(added).map(([key, text]): JsonPatchOperation => ({
+    op: 'add',
+    path: pointer('metadata', 'annotations', key),
+    value: text,
+  }));
+  await client.jsonPatch(resource, { namespace, name }, [
+    { op: 'test', path: '/metadata/uid', value: uid },
+    { op: 'test', path: '/metadata/resourceVersion', value: resourceVersion },
+    { op: 'replace', path: pointer(...path), value },
+    ...(annotations === undefined && Object.keys(added).length > 0 ? whole : each),
+  ]);
+}
