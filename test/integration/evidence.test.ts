@@ -520,9 +520,9 @@ describe('a case', () => {
       return out;
     };
     expect(await asked('timeline', 'invoice')).toMatch(
-      /KillEngaged +Succeeded +alice +authenticated/,
+      /KillEngaged +Intended +alice +authenticated/,
     );
-    expect(await asked('who-approved', 'invoice')).toMatch(/ReleaseRequested +Succeeded +bob/);
+    expect(await asked('who-approved', 'invoice')).toMatch(/ReleaseRequested +Intended +bob/);
     expect(await asked('what-changed', 'invoice', '--since=1h')).toContain('WorkflowChanged');
     expect(await asked('runs', 'invoice')).toContain('BackoffLimitExceeded');
     expect(JSON.parse(await asked('timeline', '--output=json'))).toContainEqual(
