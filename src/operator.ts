@@ -236,7 +236,10 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         serviceAccounts: caches.serviceAccounts.store,
         roleBindings: caches.roleBindings.store,
         networkPolicies: caches.networkPolicies.store,
+        pods: caches.pods.store,
+        workloads,
       },
+      plugIn,
       revokedTokens,
       secretStore,
       workloads,
@@ -702,17 +705,33 @@ function wireKillSwitch(caches: Caches, controller: Controller): void {
       enqueueCovering(metadata.namespace ?? '', metadata.name),
     );
   }
-  caches.networkPolicies.onChange(({ object }) => {
-    for (const key of policyIndexes.workflow(object)) {
+  const enqueueCoveringKeys = (keys: readonly string[]): void => {
+    for (const key of keys) {
       const { namespace = '', name } = splitKey(key);
       enqueueCovering(namespace, name);
     }
+  };
+  caches.networkPolicies.onChange(({ object }) => {
+    enqueueCoveringKeys(policyIndexes.workflow(object));
+    for (const namespace of policyIndexes.others(object)) {
+      for (const key of killSwitchesIn(killSwitches, namespace)) controller.enqueueEcho(key);
+    }
   });
+  for (const cache of caches.plugIn) {
+    cache.onChange(({ object }) => enqueueCoveringKeys(plugInKeys(object)));
+    cache.onServed(() => {
+      for (const killSwitch of killSwitches.store.list()) controller.enqueue(keyOf(killSwitch));
+    });
+  }
   for (const cache of caches.workloads) {
     cache.onChange(({ object }) =>
       enqueueCovering(object.metadata.namespace, object.serviceAccountName),
     );
   }
+}
+
+function killSwitchesIn({ store }: Caches['killSwitches'], namespace: string): string[] {
+  return [...store.list()].map(keyOf).filter((key) => splitKey(key).namespace === namespace);
 }
 
 /** Every replica remembers them: one that comes to lead counts what went since the last count. */

@@ -1120,7 +1120,15 @@ export const conditionsPage: ConditionsPage = {
       "condition": "EgressClosed",
       "status": "True",
       "reason": "Closed",
-      "meaning": "The NetworkPolicies of the Workflow allow nothing, not even DNS; or it has none.",
+      "meaning": "The NetworkPolicies of the Workflow allow nothing, not even DNS; or it has none. Where NetworkPolicies of others select its pods and let them out, the message and status.remaining name them: they add up, and nothing in this cluster overrides them. No pod is left that they could be for.",
+      "action": "Delete those before the release, if they aren't meant for it."
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "EgressClosed",
+      "status": "True",
+      "reason": "Denied",
+      "meaning": "So they do, and a CiliumNetworkPolicy or a ClusterNetworkPolicy denies everything, whatever policies of others allow; the message says which.",
       "action": ""
     },
     {

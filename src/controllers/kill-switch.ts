@@ -20,7 +20,7 @@ import {
 } from '../guardrails/kill-switch/findings.ts';
 import type { ForeignKind } from '../guardrails/kill-switch/foreign-kinds.ts';
 import { ForeignWorkloads, isQuiet } from '../guardrails/kill-switch/foreign.ts';
-import { Ladder, type LadderStores } from '../guardrails/kill-switch/ladder.ts';
+import { Ladder, type LadderOptions, type LadderStores } from '../guardrails/kill-switch/ladder.ts';
 import type { Pausing } from '../guardrails/kill-switch/pausing.ts';
 import {
   coveredIn,
@@ -61,6 +61,8 @@ export interface KillSwitchControllerOptions {
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
   ladder: LadderStores;
+  /** Policies that deny what others allow. */
+  plugIn: LadderOptions['plugIn'];
   /** Shared with the identities, whose controller withdraws tokens too. */
   revokedTokens: RevokedTokens;
   /** Where copies of credentials are. */
@@ -113,8 +115,8 @@ export class KillSwitchController implements Reconciler {
     const report = new KillSwitchReport(options);
     this.#report = report;
     this.#carriers = new Carriers(options);
-    const { ladder: stores, revokedTokens: revoked, secretStore } = options;
-    this.#ladder = new Ladder({ client, stores, revoked, secretStore, clock });
+    const { ladder: stores, plugIn, revokedTokens: revoked, secretStore } = options;
+    this.#ladder = new Ladder({ client, stores, plugIn, revoked, secretStore, clock });
     this.#contests = new Contests({
       clock,
       onPausedAgain: (kind) => metrics.countContestedWrite(kind),

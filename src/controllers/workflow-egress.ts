@@ -1,5 +1,4 @@
 import type { Finding } from '../api/conditions.ts';
-import { label } from '../api/names.ts';
 import type { NetworkPolicy, Pod } from '../api/objects.ts';
 import type { EgressProbe, WorkflowSpec } from '../api/workflow.ts';
 import { declaredFinding } from '../guardrails/egress/findings.ts';
@@ -14,7 +13,12 @@ import {
 } from '../guardrails/egress/plug-in.ts';
 import { enforcedFinding } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
-import { widenedBy, widenedFinding, type Widening } from '../guardrails/egress/widened.ts';
+import {
+  podLabelsOf,
+  widenedBy,
+  widenedFinding,
+  type Widening,
+} from '../guardrails/egress/widened.ts';
 import { isGuarded, type Problem } from '../guardrails/requirements.ts';
 import { isControlledBy } from '../runtime/applier.ts';
 import { isEgressClosed, isWithheld, type WorkflowView } from './workflow-findings.ts';
@@ -132,18 +136,13 @@ function wideningsOf(
   const foreign = others.filter((policy) => !isControlledBy(policy, workflow));
   if (foreign.length === 0) return [];
   const { name, namespace = '' } = workflow.metadata;
-  const own = { [label.identity]: name };
-  const all = [
-    own,
-    // What a template says, a pod of it will have, too.
-    ...[...targets.workloads, ...targets.runs, ...targets.untargeted]
-      .filter(({ serviceAccountName }) => serviceAccountName === name)
-      .map(({ podLabels }) => ({ ...podLabels, ...own })),
-    ...pods.filter((pod) => !hasEnded(pod)).map(({ metadata }) => metadata.labels ?? own),
-  ];
   return widenedBy({
     namespace,
-    pods: [...new Map(all.map((labels) => [JSON.stringify(labels), labels])).values()],
+    pods: podLabelsOf(
+      name,
+      [...targets.workloads, ...targets.runs, ...targets.untargeted],
+      pods.filter((pod) => !hasEnded(pod)),
+    ),
     own: plan?.policies.map(({ desired }) => desired) ?? policies,
     others: foreign,
   });

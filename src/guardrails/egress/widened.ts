@@ -1,10 +1,13 @@
 import type { Finding } from '../../api/conditions.ts';
+import { label } from '../../api/names.ts';
 import type {
   LabelSelector,
   NetworkPolicy,
   NetworkPolicyPeer,
   NetworkPolicyPort,
+  Pod,
 } from '../../api/objects.ts';
+import type { Workload } from '../../api/workload.ts';
 import { clip, some } from '../wording.ts';
 import { isolating, type Labels, type PodIdentity } from './evaluate.ts';
 import { boxesOfPolicies, boxesOfRule, subtract, type Box } from './region.ts';
@@ -82,6 +85,26 @@ function groupsOf(
       (boxes ??= boxesOfPolicies(first === undefined ? [] : isolating(own, first, 'Egress')));
     return { members, allowed };
   });
+}
+
+/**
+ * Labels of the pods of an identity, each set once: those of its pods, and those that its workloads
+ * will give to more of them.
+ *
+ * @param workloads that may run as it
+ */
+export function podLabelsOf(
+  name: string,
+  workloads: Iterable<Pick<Workload, 'serviceAccountName' | 'podLabels'>>,
+  pods: readonly Pick<Pod, 'metadata'>[],
+): Labels[] {
+  const own = { [label.identity]: name };
+  const all: Labels[] = [own];
+  for (const { serviceAccountName, podLabels } of workloads) {
+    if (serviceAccountName === name) all.push({ ...podLabels, ...own });
+  }
+  all.push(...pods.map(({ metadata }) => metadata.labels ?? own));
+  return [...new Map(all.map((labels) => [JSON.stringify(labels), labels])).values()];
 }
 
 /** The condition `EgressWidened`, which is true when it is bad. */

@@ -1,13 +1,20 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { conditionsFrom } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
-import { keyOf, type KubeObject, type ObjectMeta, type TokenReview } from '../../api/objects.ts';
+import {
+  keyOf,
+  type KubeObject,
+  type ObjectMeta,
+  type Pod,
+  type TokenReview,
+} from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import { silentLogger } from '../../observability/logger.ts';
 import type { WriteOptions } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../api/names.ts';
 import { RevokedTokens } from '../credentials/revoked-tokens.ts';
+import { PlugInPolicies, plugInKeys, plugInKinds } from '../egress/plug-in-policies.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
 import { SecretStoreError } from '../secret-store/store.ts';
@@ -64,6 +71,12 @@ let revoked: RevokedTokens;
 /** Copies that were to be withdrawn. */
 let withdrawals: string[];
 let isVaultAway: boolean;
+/** Kinds of policies that the network plug-in brings. */
+let served: readonly string[];
+
+const podKeys = ({ metadata, spec }: Pod): string[] => [
+  `${metadata.namespace}/${spec?.serviceAccountName}`,
+];
 
 function child(kind: string, owner: string, uid: string, name = owner): ObjectMeta {
   const mark = kind === 'Workflow' ? label.workflow : label.identity;
@@ -124,6 +137,7 @@ function engage(name: string, isWhole = false): void {
 beforeEach(() => {
   now = Date.parse('2026-05-01T00:00:00Z');
   client = new ReviewingClient(() => now);
+  served = [];
   const byNamespace = { namespace: ({ metadata }: KubeObject) => [metadata.namespace ?? ''] };
   revoked = new RevokedTokens({ clock: () => now });
   withdrawals = [];
@@ -157,8 +171,22 @@ beforeEach(() => {
       roleBindings: client.storeOf(resources.roleBindings),
       networkPolicies: client.storeOf(resources.networkPolicies, {
         workflow: ({ metadata }) => [`${namespace}/${metadata.labels?.[label.workflow] ?? ''}`],
+        others: ({ metadata }) => [metadata.namespace ?? ''],
       }),
+      pods: client.storeOf(resources.pods, { identity: podKeys }),
+      workloads: { byIndex: () => [], list: () => [] },
     },
+    plugIn: new PlugInPolicies(
+      plugInKinds.map(({ resource }) => ({
+        resource,
+        hasSynced: true,
+        get isServed(): boolean {
+          return served.includes(resource.kind);
+        },
+        byIndex: (_, value) =>
+          client.all(resource).filter((one) => plugInKeys(one).includes(value)),
+      })),
+    ),
   });
   provision('poster');
   engage('poster');
@@ -206,6 +234,91 @@ function standing(): string[] {
   const kinds = [resources.serviceAccounts, resources.roleBindings, resources.secrets];
   return kinds.flatMap((resource) => client.all<KubeObject>(resource)).map((one) => keyOf(one));
 }
+
+describe('egress that somebody else allows', () => {
+  const others = {
+    metadata: { name: 'allow-internal', namespace, uid: 'uid-others' },
+    spec: {
+      podSelector: {},
+      policyTypes: ['Egress' as const],
+      egress: [{ to: [{ ipBlock: { cidr: '10.0.0.0/8' } }] }],
+    },
+  };
+  const what = 'NetworkPolicy allow-internal of somebody else (10.0.0.0/8)';
+
+  it('remains where nothing can deny it, until it is gone', async () => {
+    client.put(resources.networkPolicies, others);
+    const first = await climb();
+    expect(first.remaining).toContainEqual({ what });
+    expect(stateOf(first)).toContain('EgressClosed True Closed');
+    expect(first.findings.at(-1)?.message).toContain('allow-internal');
+    expect(await climb().then(({ remaining }) => remaining)).toContainEqual({ what });
+    now += tokensDieMs;
+    await climb();
+    expect(ladder.isQuiet(killSwitch())).toBe(true);
+
+    await client.delete(resources.networkPolicies, others.metadata);
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
+    expect((await climb()).remaining).toEqual([]);
+    expect(ladder.isQuiet(killSwitch())).toBe(true);
+    client.put(resources.networkPolicies, others);
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
+  });
+
+  it('is not told of where it does not concern the automation, or lets nothing out', async () => {
+    client.put(resources.networkPolicies, {
+      ...others,
+      spec: { ...others.spec, podSelector: { matchLabels: { app: 'other' } } },
+    });
+    const inward = { ...others.spec, policyTypes: ['Ingress' as const], egress: [] };
+    const metadata = { ...others.metadata, name: 'inward' };
+    client.put(resources.networkPolicies, { metadata, spec: inward });
+    expect((await climb()).remaining.filter((one) => one.what.includes('Policy'))).toEqual([]);
+  });
+
+  it.each(['CiliumNetworkPolicy', 'ClusterNetworkPolicy'])(
+    'is denied by a %s, which is put back where somebody takes it away',
+    async (kind) => {
+      served = [kind];
+      client.put(resources.networkPolicies, others);
+      const { findings, remaining } = await climb();
+      expect(remaining).not.toContainEqual({ what });
+      expect(findings.at(-1)).toMatchObject({ status: 'True', reason: 'Denied' });
+      expect(findings.at(-1)?.message).toContain(`A ${kind} denies everything`);
+      now += tokensDieMs;
+      await climb();
+      expect(ladder.isQuiet(killSwitch())).toBe(true);
+
+      const [policy, ...more] = plugInKinds.flatMap(({ resource }) => client.all(resource));
+      expect(more).toEqual([]);
+      const kindOf = plugInKinds.find(({ resource }) => resource.kind === kind);
+      if (policy === undefined || kindOf === undefined) throw new Error('no policy');
+      expect(kindOf.isDeny(policy)).toBe(true);
+      await client.delete(kindOf.resource, policy.metadata);
+      expect(ladder.isQuiet(killSwitch())).toBe(false);
+      await climb();
+      expect(ladder.isQuiet(killSwitch())).toBe(true);
+    },
+  );
+
+  it('is denied after a crash between any two writes, or tried again where that fails', async () => {
+    served = ['ClusterNetworkPolicy'];
+    client.beforeWrite = ({ kind }) => {
+      if (kind === 'ClusterNetworkPolicy') throw new ApiError('no', { status: 500, reason: 'x' });
+    };
+    expect(stateOf(await climb())).toContain('EgressClosed Unknown NotVerified');
+    // Closed all the same.
+    expect(client.all(resources.networkPolicies)[0]?.spec.egress).toEqual([]);
+    client.beforeWrite = () => undefined;
+    client.afterWrite = ({ kind }) => {
+      if (kind === 'ClusterNetworkPolicy') throw new ApiError('no', { status: 500, reason: 'x' });
+    };
+    expect(stateOf(await climb())).toContain('EgressClosed Unknown NotVerified');
+    client.afterWrite = () => undefined;
+    expect(stateOf(await climb())).toContain('EgressClosed True Denied');
+    expect(client.all(resources.clusterNetworkPolicies)).toHaveLength(1);
+  });
+});
 
 describe('one look', () => {
   it('takes everything away, and keeps what others had', async () => {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
 import { conditionOf, isTrue, type Finding } from '../../api/conditions.ts';
 import { maxRemaining, type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
@@ -6,31 +7,39 @@ import {
   keyOf,
   type Condition,
   type NetworkPolicy,
+  type Pod,
   type RoleBinding,
   type ServiceAccount,
 } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workflow } from '../../api/workflow.ts';
+import type { Workload } from '../../api/workload.ts';
 import { Applier, isControlledBy } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import type { ReconcileContext } from '../../runtime/controller.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
+import type { IndexedStore } from '../../runtime/merged-store.ts';
 import type { ReadStore } from '../../runtime/store.ts';
 import type { RevokedTokens } from '../credentials/revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from '../credentials/withdraw.ts';
 import { closeEgress, isClosed } from '../egress/close.ts';
+import type { PlugInPolicies } from '../egress/plug-in-policies.ts';
+import { podLabelsOf, widenedBy, wordsOf } from '../egress/widened.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
 import { readSpec } from '../identity/plan.ts';
 import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
 import { copiesOf, type SecretStore } from '../secret-store/store.ts';
+import { clip, some } from '../wording.ts';
 import type { FenceAnswer } from './fence.ts';
 import { coveredIn } from './plan.ts';
 import {
   egressRung,
   identityRung,
+  isPolicyOfOthers,
   notVerified,
   permissionsRung,
+  remainingPolicies,
   secretsRung,
   tokensRung,
   type Rung,
@@ -46,8 +55,12 @@ export interface LadderStores {
   serviceAccounts: Pick<ReadStore<ServiceAccount>, 'get'>;
   /** Managed ones. */
   roleBindings: Pick<ReadStore<RoleBinding>, 'get'>;
-  /** Managed ones, indexed by `workflow`. */
+  /** Indexed by `workflow`, and by the namespace as `others` where they may be somebody else's. */
   networkPolicies: Pick<ReadStore<NetworkPolicy>, 'byIndex'>;
+  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  pods: Pick<ReadStore<Pod>, 'byIndex'>;
+  /** Indexed by `identity`. */
+  workloads: IndexedStore<Workload>;
 }
 
 export interface LadderOptions {
@@ -57,6 +70,8 @@ export interface LadderOptions {
   revoked: RevokedTokens;
   /** Where copies of credentials are. */
   secretStore: Pick<SecretStore, 'withdraw'>;
+  /** Policies that deny what others allow. */
+  plugIn: Pick<PlugInPolicies, 'isDenied' | 'deny' | 'kind'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -111,6 +126,7 @@ export class Ladder {
         (subject) => this.#hasAccount(subject) || this.#isBound(subject),
       ) &&
       !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
+      this.#isToldOfOthers(killSwitch) &&
       // What has ended by itself is no longer told of.
       !(killSwitch.status?.remaining ?? []).some(
         ({ until }) => until !== undefined && Date.parse(until) <= this.#options.clock(),
@@ -141,7 +157,9 @@ export class Ladder {
       ),
       look.rung(
         'EgressClosed',
-        !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)),
+        !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
+          this.#allowedByOthers(killSwitch).length === 0 &&
+          !(killSwitch.status?.remaining ?? []).some(isPolicyOfOthers),
         () => this.#closeEgress(look),
       ),
     ]);
@@ -316,22 +334,74 @@ export class Ladder {
   }
 
   async #closeEgress(look: Look): Promise<Rung> {
-    const { client } = this.#options;
+    const { client, plugIn } = this.#options;
     const { signal, killSwitch } = look;
     const { namespace = '' } = killSwitch.metadata;
     const workflows = this.#workflowsOf(killSwitch);
-    if (workflows.length === 0) return egressRung(0);
+    if (workflows.length === 0) {
+      return egressRung({ policies: 0, deniedBy: undefined, allowing: [] });
+    }
     const policies = await client.list(resources.networkPolicies, { namespace, signal });
-    const outcomes = await forEachBounded(workflows, parallelism, async (workflow) => {
+    const applier = this.#applier;
+    const closed = await forEachBounded(workflows, parallelism, async (workflow) => {
       const ours = policies.filter((policy) => isControlledBy(policy, workflow));
-      const applier = this.#applier;
       const changed = await closeEgress(workflow, ours, { applier, signal });
       return { count: ours.length, changed };
     });
-    assertAllDone(outcomes, 'close egress');
-    const results = outcomes.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    // Whatever came of closing them: a deny counts more than what is still allowed.
+    const denied = await forEachBounded(workflows, parallelism, (workflow) =>
+      plugIn.deny(workflow, { applier, signal }),
+    );
+    assertAllDone(closed, 'close egress');
+    assertAllDone(denied, 'deny egress');
+    const results = closed.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
+    const [kind] = denied.flatMap((outcome) => ('result' in outcome ? (outcome.result ?? []) : []));
     look.done.push(...results.flatMap(({ changed }) => changed.map((name) => `egress of ${name}`)));
-    return egressRung(results.reduce((sum, { count }) => sum + count, 0));
+    return egressRung({
+      policies: results.reduce((sum, { count }) => sum + count, 0),
+      deniedBy: kind?.resource.kind,
+      allowing: kind === undefined ? this.#policiesOfOthers(workflows) : [],
+    });
+  }
+
+  /** Whether `status.remaining` has the policies of others, as far as it has room. */
+  #isToldOfOthers(killSwitch: KillSwitch): boolean {
+    const { remaining = [] } = killSwitch.status ?? {};
+    return (
+      remaining.length >= maxRemaining ||
+      isDeepStrictEqual(this.#allowedByOthers(killSwitch), remaining.filter(isPolicyOfOthers))
+    );
+  }
+
+  /** Where nothing denies what they allow, as `status.remaining` has them. */
+  #allowedByOthers(killSwitch: KillSwitch): Remaining[] {
+    const { kind } = this.#options.plugIn;
+    if (kind !== undefined && kind !== 'None') return [];
+    return remainingPolicies(this.#policiesOfOthers(this.#workflowsOf(killSwitch)));
+  }
+
+  /** Policies of others that let pods of these Workflows out, as the caches have them. */
+  #policiesOfOthers(workflows: readonly Workflow[]): string[] {
+    const { networkPolicies, pods, workloads } = this.#options.stores;
+    const found = new Map<string, string>();
+    for (const workflow of workflows) {
+      const { name, namespace = '' } = workflow.metadata;
+      const others = networkPolicies
+        .byIndex('others', namespace)
+        .filter((policy) => !workflows.some((one) => isControlledBy(policy, one)));
+      if (others.length === 0) continue;
+      const key = keyOf(workflow);
+      const labels = podLabelsOf(
+        name,
+        workloads.byIndex('identity', key),
+        pods.byIndex('identity', key),
+      );
+      for (const { policy, rules } of widenedBy({ namespace, pods: labels, own: [], others })) {
+        const words = clip(some(rules.map(wordsOf), 3), 256);
+        found.set(policy.metadata.name, `${policy.metadata.name} of somebody else (${words})`);
+      }
+    }
+    return [...found.values()].toSorted().slice(0, maxRemaining);
   }
 
   #workflowsOf(killSwitch: KillSwitch): readonly Workflow[] {
@@ -370,9 +440,13 @@ export class Ladder {
   }
 
   #isOpen(workflow: Workflow): boolean {
-    return this.#options.stores.networkPolicies
-      .byIndex('workflow', keyOf(workflow))
-      .some((policy) => isControlledBy(policy, workflow) && !isClosed(policy));
+    const { plugIn, stores } = this.#options;
+    return (
+      !plugIn.isDenied(workflow) ||
+      stores.networkPolicies
+        .byIndex('workflow', keyOf(workflow))
+        .some((policy) => isControlledBy(policy, workflow) && !isClosed(policy))
+    );
   }
 }
 

@@ -238,15 +238,53 @@ export function tokensRung(view: TokensView, now: number): TimedRung {
   };
 }
 
-/** @param policies number of NetworkPolicies that were found or made closed */
-export function egressRung(policies: number): Rung {
-  const message =
+/** How the egress of a killed automation was closed. */
+export interface ClosedView {
+  /** NetworkPolicies that were found or made closed. */
+  policies: number;
+  /** The kind of policy that denies whatever others allow, where this cluster has one. */
+  deniedBy: string | undefined;
+  /** NetworkPolicies of others that still allow something, each with what, in words. */
+  allowing: readonly string[];
+}
+
+/** Begins what {@link egressRung} tells of policies of others. */
+const policyOfOthers = 'NetworkPolicy ';
+
+/** Of what remains, policies of others that allow something. */
+export function isPolicyOfOthers({ what }: Remaining): boolean {
+  return what.startsWith(policyOfOthers);
+}
+
+/** What remains of policies of others. */
+export function remainingPolicies(allowing: readonly string[]): Remaining[] {
+  return allowing.map((words) => ({ what: clip(`${policyOfOthers}${words}`) }));
+}
+
+/** Policies of others are for pods, of which the rungs before leave none: they keep nothing open. */
+export function egressRung({ policies, deniedBy, allowing }: ClosedView): Rung {
+  const closed =
     policies === 0
       ? 'It has no NetworkPolicy that could be closed.'
       : `${policies} ${policies === 1 ? 'NetworkPolicy allows' : 'NetworkPolicies allow'} nothing any more, not even DNS.`;
+  const denied =
+    deniedBy === undefined
+      ? []
+      : [`A ${deniedBy} denies everything, whatever policies of others allow.`];
+  const others =
+    allowing.length === 0
+      ? []
+      : [
+          `NetworkPolicies of others would let its pods out, if there were any, and nothing in this cluster overrides them: ${some(allowing)}.`,
+        ];
   return {
-    finding: { type: 'EgressClosed', status: 'True', reason: 'Closed', message },
-    remaining: [],
+    finding: {
+      type: 'EgressClosed',
+      status: 'True',
+      reason: deniedBy === undefined ? 'Closed' : 'Denied',
+      message: [closed, ...denied, ...others].join(' '),
+    },
+    remaining: remainingPolicies(allowing),
   };
 }
 
