@@ -27,10 +27,14 @@ const { workflows, approvals, pods, namespaces } = resources;
  * the need for approvals away (both for people); `lift-gate` starts what is approved, and prunes
  * decisions (for the operator).
  */
-export type WorkflowVerb = 'approve' | 'waive-approval' | 'lift-gate';
+export type WorkflowVerb = 'approve' | 'waive-approval' | 'lift-gate' | 'widen';
 
-/** @param name expression: name of the Workflow */
-function mayOnWorkflow(verb: WorkflowVerb, name: string): string {
+/**
+ * Whether who asks holds a custom verb on a Workflow of the request's namespace.
+ *
+ * @param name expression: name of the Workflow
+ */
+export function mayOnWorkflow(verb: WorkflowVerb, name: string): string {
   return `authorizer.group('${GROUP}').resource('${workflows.plural}').namespace(request.namespace).name(${name}).check('${verb}').allowed()`;
 }
 

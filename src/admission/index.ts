@@ -3,6 +3,7 @@ import { accessReviewPolicies } from './access-review.ts';
 import { changedByPolicies } from './changed-by.ts';
 import { childrenPolicies } from './children.ts';
 import { credentialPolicies } from './credentials.ts';
+import { egressPolicies } from './egress.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
 import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
@@ -57,6 +58,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...childrenPolicies(),
     ...operatorReachPolicies(),
     ...roleBindingPolicies(),
+    ...egressPolicies(),
     ...changedByPolicies([resources.workflows, resources.automationIdentities]),
     ...approvalPolicies(),
     ...revisionPolicies(),

@@ -337,6 +337,15 @@ const ofIdentities: Record<string, PolicyProbe> = {
     requests: carriers({ finalizers: ['orphan'] }),
     says: 'it is not deleted without what the operator made for it',
   },
+  'egress-widening': {
+    kind: 'Denial',
+    requests: [
+      create(resources.networkPolicies, {
+        spec: { podSelector: {}, policyTypes: ['Egress'], egress: [{}] },
+      }),
+    ],
+    says: 'out, whatever its Workflow lists',
+  },
   'identity-role-bindings': {
     kind: 'Denial',
     requests: [

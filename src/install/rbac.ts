@@ -329,6 +329,16 @@ export const userRoles: readonly RoleDefinition[] = [
     ],
   },
   {
+    name: 'egress-widener',
+    description:
+      'In prod, write NetworkPolicies that let pods of an automation out. For the few who answer for it.',
+    rules: [
+      rule(read, ...kinds),
+      rule(['widen'], workflows),
+      rule([...read, 'create', 'update', 'patch', 'delete'], resources.networkPolicies),
+    ],
+  },
+  {
     name: 'reviewer',
     description: 'Review what AutomationIdentities may do, where somebody else changed them last.',
     rules: [

@@ -317,6 +317,58 @@ describe('the egress of an automation', () => {
     await condition('Held', 'False', 'Complete');
   });
 
+  it('is widened in prod by nobody who may not', async () => {
+    const bind = (role: string, user: string): object => ({
+      apiVersion: 'rbac.authorization.k8s.io/v1',
+      kind: 'ClusterRoleBinding',
+      metadata: { name: `${role}-${user}` },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: role },
+      subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'User', name: user }],
+    });
+    await controlPlane.apply([
+      bind('admin', 'ivy'),
+      bind('automation-guardrails-egress-widener', 'walter'),
+      guarded('staging', 'test'),
+    ]);
+    const identity = label.identity;
+    const out = { policyTypes: ['Egress'], egress: [{}] };
+    let count = 0;
+    const write = async (as: string, spec: object, of = namespace): Promise<string> => {
+      count += 1;
+      const metadata = { name: `mine-${count}`, namespace: of, labels: { tried: 'yes' } };
+      const policy = { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata, spec };
+      return controlPlane.apply([policy], { as }).then(() => '', String);
+    };
+    const selector = (operator: string, ...values: string[]): object => ({
+      matchExpressions: [{ key: identity, operator, ...(values.length > 0 && { values }) }],
+    });
+    const refused = [
+      {},
+      { matchLabels: { app: 'web' } },
+      { matchLabels: { [identity]: name } },
+      selector('In', 'other', name),
+      selector('NotIn', 'other'),
+      selector('Exists'),
+    ];
+    for (const podSelector of refused) {
+      const answer = await write('ivy', { podSelector, ...out });
+      expect(answer, JSON.stringify(podSelector)).toContain('kubectl edit awf poster -n finance');
+    }
+    const taken: [string, object, string?][] = [
+      ['walter', { podSelector: {}, ...out }],
+      ['ivy', { podSelector: {}, ...out }, 'staging'],
+      ['ivy', { podSelector: {}, policyTypes: ['Egress'] }],
+      ['ivy', { podSelector: {}, policyTypes: ['Ingress'], ingress: [{}] }],
+      ['ivy', { podSelector: { matchLabels: { [identity]: 'web', app: 'web' } }, ...out }],
+      ['ivy', { podSelector: selector('NotIn', name), ...out }],
+      ['ivy', { podSelector: selector('DoesNotExist'), ...out }],
+    ];
+    for (const [user, spec, of] of taken) {
+      expect(await write(user, spec, of), JSON.stringify(spec)).toBe('');
+    }
+    await kubectlOk(controlPlane, ['delete', 'netpol', '-l=tried', `-n=${namespace}`]);
+  });
+
   it('is told of policies that widen it, and shows everything as a table', async () => {
     await controlPlane.apply([
       {

@@ -36,6 +36,7 @@ const actions: Readonly<Record<string, readonly (Omit<Access, 'name'> & { isName
       { ...on('waive-approval', workflows.plural), isNamed: true },
       { ...on('patch', workflows.plural), isNamed: true },
     ],
+    widen: [{ ...on('widen', workflows.plural), isNamed: true }],
     review: [
       { ...on('create', accessReviews.plural), isNamed: false },
       { ...on('review', automationIdentities.plural), isNamed: true },
