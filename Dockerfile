@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Build: docker build -t automation-guardrails:0.1.0 .   (docs/operations/image.md)
 ARG NODE_IMAGE=node:24-slim
 ARG RUNTIME_IMAGE=gcr.io/distroless/nodejs24-debian12:nonroot
