@@ -85,7 +85,7 @@ export const operatorRole: RoleDefinition = {
     rule(['lift-gate'], workflows),
     rule(['delete'], approvals),
     rule(['list', 'create', 'patch', 'delete', 'record'], resources.evidenceSegments),
-    rule([...read, 'create', 'delete', 'record'], resources.workflowRevisions),
+    rule(['list', 'watch', 'create', 'delete', 'record'], resources.workflowRevisions),
     rule(['patch'], [resources.workflowRevisions, 'status']),
     // `represent` only to be able to grant it.
     rule(['represent', 'issue-tokens', 'manage-children'], automationIdentities),

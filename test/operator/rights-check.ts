@@ -29,6 +29,10 @@ const rare: readonly { right: RegExp; reason: string }[] = [
     reason: 'decisions that count no more, beyond the last twenty of a Workflow',
   },
   {
+    right: /^operator: delete workflowrevisions\./,
+    reason: 'revisions beyond those that are kept',
+  },
+  {
     right: /^evidence: (get|list) configmaps$/,
     reason: 'what may be granted to identities holds it too, until an administrator narrows that',
   },
