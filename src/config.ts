@@ -38,6 +38,7 @@ export interface Config {
   catalogue: string | undefined;
   /** The Service of the cluster's DNS. */
   clusterDns: { namespace: string; name: string };
+  hubblePrometheus: string | undefined;
   watchStaleAfterMs: number;
   shutdownTimeoutMs: number;
   /** Revisions of each Workflow that are kept. */
@@ -222,6 +223,11 @@ const ownSchema = z.object({
     description:
       "Service of the cluster's DNS, which every automation may reach; `openshift-dns/dns-default` on OpenShift.",
   }),
+  hubblePrometheus: option(httpUrl.optional(), {
+    value: 'URL',
+    description:
+      "Prometheus that has Hubble's metric `hubble_drop_total` with the labels `source_namespace` and `source_workload`: Workflows say by it whether their pods try to reach what isn't listed. Without it, that is unknown.",
+  }),
   watchStaleAfter: option(duration(1_000, 86_400_000), {
     value: 'DURATION',
     default: '5m',
@@ -322,7 +328,7 @@ export function parseConfig(
 
   const { evidenceRetention, evidenceKeyRotation, ...parts } = ownSchema.parse(given);
   const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parts;
-  const { kubeconfig, context, catalogue, evidenceOtlpEndpoint } = rest;
+  const { kubeconfig, context, catalogue, hubblePrometheus, evidenceOtlpEndpoint } = rest;
   const vault = vaultConfigOf(parsed.data);
   if (typeof vault === 'string') throw new ConfigError([vault]);
   const config: Config = {
@@ -330,6 +336,7 @@ export function parseConfig(
     kubeconfig,
     context,
     catalogue,
+    hubblePrometheus,
     evidenceOtlpEndpoint,
     instance,
     watchStaleAfterMs: watchStaleAfter,

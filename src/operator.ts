@@ -51,6 +51,7 @@ import {
   usesKubeAPI,
 } from './controllers/workflow-indexes.ts';
 import { askDns, HostResolver } from './guardrails/egress/host-resolver.ts';
+import { askPrometheus, RefusedConnections } from './guardrails/egress/refused.ts';
 import { PlugInPolicies, plugInKeys, plugInKinds } from './guardrails/egress/plug-in-policies.ts';
 import { isOfCluster, namedPeersOf } from './guardrails/egress/named-peers.ts';
 import type { NamedPeers } from './guardrails/egress/rules.ts';
@@ -206,6 +207,10 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   caches.identities.onChange(({ type, object }) => {
     if (type === 'deleted') departures.add(object);
   });
+  const refused =
+    config.hubblePrometheus === undefined
+      ? undefined
+      : new RefusedConnections({ query: askPrometheus(config.hubblePrometheus), logger });
   const revokedTokens = new RevokedTokens({ clock });
   const secretStore = createSecretStore(config.vault, { client: leading, userAgent, clock });
   const mutation = new Mutation({
@@ -333,6 +338,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       namedPeers: () => namedPeersIn(caches),
       plugIn,
       hosts,
+      refused: refused ?? { of: () => undefined },
       goneRuns,
       clock,
     }),
@@ -414,6 +420,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     mutation,
     evidence,
     hosts,
+    refused,
   });
   metrics.observe({
     clock,
@@ -787,6 +794,7 @@ function wireLed(
     mutation,
     evidence,
     hosts,
+    refused,
   }: {
     identity: Controller;
     workflow: Controller;
@@ -797,6 +805,7 @@ function wireLed(
     mutation: Mutation;
     evidence: EvidenceRecorder | undefined;
     hosts: HostResolver;
+    refused: RefusedConnections | undefined;
   },
 ): (signal: AbortSignal) => Promise<void> {
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
@@ -887,6 +896,7 @@ function wireLed(
       }
     });
   }
+  refused?.onChange(() => enqueueAll(workflow, [...workflows.store.list()].map(keyOf)));
   hosts.onChange((host) =>
     enqueueAll(workflow, workflows.store.byIndex('resolvedHost', host).map(keyOf)),
   );
@@ -924,6 +934,7 @@ function wireLed(
       revisions.run(signal, [...workflows.store.list()].map(keyOf)),
       fence.run(signal, [fenceInForceKey]),
       evidence?.lead(signal),
+      refused?.run(signal),
     ]);
     metrics.forgetObjects();
   };

@@ -316,7 +316,7 @@ export const workflowStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `LimitBreached`, where something is counted; `EgressDeclared`, `EgressEnforced` and `EgressWidened`.',
+        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `LimitBreached`, where something is counted; `EgressDeclared`, `EgressEnforced`, `EgressWidened` and `UnusualDestinations`.',
     }),
     holds: holdsSchema.exactOptional(),
     revision: z

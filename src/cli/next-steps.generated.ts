@@ -389,6 +389,30 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "UnusualDestinations",
+      "status": "Unknown",
+      "reason": "NotCounted",
+      "meaning": "The operator knows of no such Prometheus, had no answer, or Hubble counts no drops by workload.",
+      "action": "See the guide."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "UnusualDestinations",
+      "status": "False",
+      "reason": "NoneRefused",
+      "meaning": "Nothing was counted.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "UnusualDestinations",
+      "status": "True",
+      "reason": "PacketsRefused",
+      "meaning": "Policies refused packets of its workloads: at least as many as the message says.",
+      "action": "hubble observe --verdict DROPPED says where they went to. List the destination, or find out why the automation wants it."
+    },
+    {
+      "kind": "Workflow",
       "condition": "LimitBreached",
       "status": "False",
       "reason": "WithinLimits",
@@ -1265,6 +1289,7 @@ export const conditionsPage: ConditionsPage = {
     "KillSwitch/Contested"
   ],
   "fineWhenUnknown": [
-    "Workflow/EgressEnforced"
+    "Workflow/EgressEnforced",
+    "Workflow/UnusualDestinations"
   ]
 };

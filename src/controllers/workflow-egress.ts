@@ -13,6 +13,7 @@ import {
 } from '../guardrails/egress/plug-in.ts';
 import { enforcedFinding } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
+import { unusualFinding } from '../guardrails/egress/refused.ts';
 import {
   podLabelsOf,
   widenedBy,
@@ -43,6 +44,8 @@ export interface Observation extends WorkflowView {
   plugIn: readonly PlugInPolicy[];
   /** The kind that these are written in; `undefined` where it isn't known (yet). */
   plugInKind: PlugInKind | 'None' | undefined;
+  /** Packets that policies refused of late; `undefined` where nobody counts. */
+  refused: number | undefined;
   /** The last result of a pod that tried whether policies are enforced. */
   probe: EgressProbe | undefined;
   approval: ApprovalState;
@@ -88,8 +91,8 @@ export function planOfPlugIn(
 }
 
 /**
- * The conditions `EgressDeclared`, `EgressEnforced`, and `EgressWidened`, which is true when it is
- * bad.
+ * The conditions `EgressDeclared`, `EgressEnforced`, and `EgressWidened` and `UnusualDestinations`,
+ * which are true when it is bad.
  *
  * @param problems what keeps the policies from standing
  * @param now milliseconds since the epoch
@@ -116,6 +119,7 @@ export function egressFindings(
     }),
     enforcedFinding(view.workflow.metadata.name, view.probe, now),
     widenedFinding(wideningsOf(view, plan)),
+    unusualFinding(view.refused),
   ];
 }
 

@@ -313,6 +313,9 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return status === 'True'
           ? [{ type: 'normal', reason: 'EgressEnforced', message }]
           : [{ type: 'warning', reason: 'EgressNotEnforced', message }];
+      case 'UnusualDestinations':
+        if (status !== 'True') return [];
+        return [{ type: 'warning', reason: 'PacketsRefused', message }];
       case 'EgressWidened':
         if (status === 'True') return [{ type: 'warning', reason: 'EgressWidened', message }];
         return before?.status === 'True'

@@ -52,6 +52,7 @@ class Cluster {
   served: readonly string[] | undefined = [];
   /** What the DNS answers. */
   readonly dns = new Map<string, readonly string[] | Error>();
+  refused: number | undefined;
   lookedUp = Promise.withResolvers<void>();
   hosts = this.resolver();
   readonly breaches: string[] = [];
@@ -99,6 +100,7 @@ class Cluster {
       namedPeers: () => this.namedPeers,
       plugIn: new PlugInPolicies(plugInKinds.map(({ resource }) => this.#cacheOf(resource))),
       hosts: { look: (host, before) => this.hosts.look(host, before) },
+      refused: { of: () => this.refused },
       goneRuns: this.goneRuns,
       clock: () => this.now,
     });
@@ -278,6 +280,7 @@ describe('a complete Workflow', () => {
         expect.objectContaining({ type: 'EgressDeclared', status: 'True', reason: 'Declared' }),
         expect.objectContaining({ type: 'EgressEnforced', status: 'Unknown', reason: 'NotProbed' }),
         expect.objectContaining({ type: 'EgressWidened', status: 'False', reason: 'AsListed' }),
+        expect.objectContaining({ type: 'UnusualDestinations', status: 'Unknown' }),
       ],
       targets: { total: 1, running: 1, stopped: 0, missing: 0 },
     });
@@ -834,6 +837,23 @@ describe('a stopped Workflow', () => {
     expect(cluster.workflow.status?.targets).toMatchObject({ running: 0, stopped: 2 });
     expect(await cluster.reconcile()).toEqual({ result: {}, writes: [] });
   });
+});
+
+it('says what its pods are refused, once, as long as that grows little', async () => {
+  cluster.provision();
+  await cluster.reconcile();
+  expect(cluster.condition('UnusualDestinations')).toMatchObject({ status: 'Unknown' });
+  for (const [refused, status] of [
+    [0, 'False'],
+    [20, 'True'],
+  ] as const) {
+    cluster.refused = refused;
+    await cluster.reconcile();
+    expect(cluster.condition('UnusualDestinations')).toMatchObject({ status });
+  }
+  cluster.refused = 49;
+  expect((await cluster.reconcile()).writes).toEqual([]);
+  expect(cluster.events.filter((event) => event.includes('PacketsRefused'))).toHaveLength(1);
 });
 
 describe('a Workflow with hosts', () => {

@@ -14,6 +14,7 @@ import { applyEgress, type EgressOutcome } from '../guardrails/egress/apply.ts';
 import type { EgressPlan } from '../guardrails/egress/plan.ts';
 import type { HostResolver } from '../guardrails/egress/host-resolver.ts';
 import { lastKnown } from '../guardrails/egress/named-peers.ts';
+import type { RefusedConnections } from '../guardrails/egress/refused.ts';
 import type { PlugInPolicies } from '../guardrails/egress/plug-in-policies.ts';
 import { latestOf, validForMs } from '../guardrails/egress/probe.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
@@ -81,6 +82,8 @@ export interface WorkflowControllerOptions {
   plugIn: Pick<PlugInPolicies, 'kind' | 'of' | 'named' | 'ensure' | 'remove'>;
   /** Addresses of hosts that nothing but the operator can look up. */
   hosts: Pick<HostResolver, 'look'>;
+  /** What policies refused, as the network plug-in counts it. */
+  refused: Pick<RefusedConnections, 'of'>;
   /** Jobs that were deleted, perhaps before they were counted. */
   goneRuns: Pick<GoneRuns, 'of' | 'forget'>;
   /** Milliseconds since the epoch. */
@@ -352,6 +355,12 @@ export class WorkflowController implements Reconciler {
       hosts: hostsView(allowlist.egress, plugIn.kind, before, hosts),
       plugIn: plugIn.of(workflow),
       plugInKind: plugIn.kind,
+      refused: this.#options.refused.of(
+        namespaceName,
+        neighbours
+          .filter(({ serviceAccountName }) => serviceAccountName === workflow.metadata.name)
+          .map(({ metadata: { name } }) => name),
+      ),
       namespace,
       identity: identities.get(key),
       killSwitch: killSwitchOver(killSwitches, key),

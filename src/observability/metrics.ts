@@ -239,7 +239,7 @@ const definitions = {
     name: 'workflow_egress',
     help: 'Workflows by their conditions of egress. Reported by the leader.',
     labels: {
-      condition: '`EgressDeclared`, `EgressEnforced`, `EgressWidened`',
+      condition: '`EgressDeclared`, `EgressEnforced`, `EgressWidened`, `UnusualDestinations`',
       status: '`True`, `False`, `Unknown`',
     },
   },
@@ -309,7 +309,12 @@ const definitions = {
   },
 } as const satisfies Record<string, MetricDefinition>;
 
-const egressConditions = ['EgressDeclared', 'EgressEnforced', 'EgressWidened'] as const;
+const egressConditions = [
+  'EgressDeclared',
+  'EgressEnforced',
+  'EgressWidened',
+  'UnusualDestinations',
+] as const;
 const conditionStatuses = ['True', 'False', 'Unknown'] as const;
 
 const excessStates = ['excess', 'unknown'] as const;

@@ -122,6 +122,7 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     hosts: {
       look: () => ({ resolved: undefined, problem: undefined, isPending: true, dueMs: 60_000 }),
     },
+    refused: { of: () => undefined },
     goneRuns: new GoneRuns(),
     clock: Date.now,
   });
