@@ -933,6 +933,20 @@ describe('a Workflow with hosts', () => {
     expect((await cluster.reconcile()).writes).toEqual(['delete ClusterNetworkPolicy']);
   });
 
+  it('leaves nothing of its predecessor of the same name', async () => {
+    cluster.served = ['ClusterNetworkPolicy'];
+    cluster.declare({ ...complete, egress: [host] });
+    await cluster.reconcile();
+    const { name } = admin()[0]?.metadata ?? {};
+    cluster.client.put(resources.workflows, {
+      ...cluster.workflow,
+      metadata: { ...cluster.workflow.metadata, uid: 'uid-2' },
+    });
+    await cluster.reconcile();
+    expect(admin().map(({ metadata }) => metadata.name)).not.toContain(name);
+    expect(admin()).toHaveLength(1);
+  });
+
   it('has their addresses looked up where it asks for that, and says how many there are', async () => {
     cluster.dns.set('api.example.com', ['203.0.113.8', '2001:db8::8']);
     cluster.declare({ ...complete, egress: [looked] });

@@ -57,9 +57,14 @@ export class PlugInPolicies {
     return 'None';
   }
 
-  /** Policies of a Workflow, of any kind. */
+  /**
+   * Policies of a Workflow, of any kind; also those of its predecessor of the same name that no
+   * garbage collector takes away.
+   */
   of(workflow: Workflow): PlugInPolicy[] {
-    return this.named(keyOf(workflow)).filter((policy) => isControlledBy(policy, workflow));
+    return this.named(keyOf(workflow)).filter(
+      (policy) => policy.metadata.namespace === undefined || isControlledBy(policy, workflow),
+    );
   }
 
   /** Policies of a Workflow of that key, also of one that was deleted. */
@@ -71,7 +76,9 @@ export class PlugInPolicies {
   isDenied(workflow: Workflow): boolean {
     const { kind } = this;
     if (kind === undefined || kind === 'None') return true;
-    return this.of(workflow).some((policy) => kind.isDeny(policy));
+    return this.of(workflow).some(
+      (policy) => kind.isDeny(policy) && isControlledBy(policy, workflow),
+    );
   }
 
   /**
