@@ -393,6 +393,12 @@ describe('the policies of any Workflow', () => {
         })),
         fc.constant({ peer: 'SameNamespace' as const }),
         fc.constant({ peer: 'KubeAPI' as const }),
+        fc.constantFrom('known.example', 'unknown.example').map((host) => ({
+          host,
+          resolve: true,
+        })),
+        // Its own kind of policy allows it, or none.
+        fc.constant({ host: 'known.example' }),
       ),
       fc.option(ports, { nil: undefined }),
     )
@@ -408,6 +414,7 @@ describe('the policies of any Workflow', () => {
         ports: [{ protocol: 'TCP' as const, port: 6 }],
       },
     ],
+    hosts: { 'known.example': { addresses: ['10.1.2.3', '192.0.2.1'], since: 'x' } },
   };
 
   /** What an entry says, read as a person would. */
@@ -423,6 +430,10 @@ describe('the policies of any Workflow', () => {
     if (item.peer === 'KubeAPI')
       return address === '192.0.2.1' && protocol === 'TCP' && number === 6;
     if (!isPort) return false;
+    if (item.host !== undefined) {
+      const known = named.hosts['known.example'].addresses;
+      return item.resolve === true && item.host === 'known.example' && known.includes(address);
+    }
     if (item.peer === 'SameNamespace') return to?.namespace === namespace;
     if (item.cidr !== undefined) {
       return (
