@@ -355,6 +355,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       killSwitches: caches.killSwitches.store,
       approvals: caches.approvals.store,
       pods: caches.pods.store,
+      workloads,
       clock,
     }),
     ...behindKills,

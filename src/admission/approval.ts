@@ -3,6 +3,7 @@ import { resources } from '../api/resources.ts';
 import { workloadResources } from '../api/workload.ts';
 import {
   annotationOf,
+  byClusterItself,
   hasAnnotation,
   hasLabel,
   isPerson,
@@ -47,10 +48,13 @@ const needingApproval: Parameter = {
   matchLabels: { [label.approval]: approvalRequired },
 };
 
+/** Expression: whether each run of a Workflow is asked for by itself. */
+const isPerRun = (of: string): string => `${of}.spec.?approval.?per.orValue('') == 'Run'`;
+
 /** Expression: how many approvals a Workflow needs, as `quorumOf` of the guardrail has it. */
 function quorum(of: string): string {
   const risk = `${of}.spec.?risk.orValue('Low')`;
-  const byRisk = `(${risk} == 'High' ? 2 : ${risk} == 'Medium' ? 1 : 0)`;
+  const byRisk = `(${risk} == 'High' ? 2 : ${risk} == 'Medium' || ${isPerRun(of)} ? 1 : 0)`;
   const asked = `${of}.spec.?approval.?required.orValue(0)`;
   return `(${asked} > ${byRisk} ? ${asked} : ${byRisk})`;
 }
@@ -80,6 +84,8 @@ export function approvalPolicies(): AdmissionObject[] {
     ...keepDecision(),
     ...gatePods(),
     ...keepGate(),
+    ...stampRun(),
+    ...keepRun(),
   ];
 }
 
@@ -224,9 +230,9 @@ function validateMark(): AdmissionObject[] {
         messageExpression: `'the label ${label.approval} follows spec.risk and spec.approval; leave it alone or, where admission writes nothing, ' + (${needsApproval} ? 'write ${label.approval}: ${approvalRequired}' : 'leave it out')`,
       },
       {
-        expression: `${quorum('object')} >= ${before} || (${isPerson} && ${mayOnWorkflow('waive-approval', 'object.metadata.name')})`,
+        expression: `${quorum('object')} >= ${before} && !(${isUpdate} && ${isPerRun('oldObject')} && !(${isPerRun('object')})) || (${isPerson} && ${mayOnWorkflow('waive-approval', 'object.metadata.name')})`,
         message: 'the approvals that a Workflow needs are not lowered',
-        messageExpression: `'this Workflow needs ' + string(${before}) + ' approvals, and the change would ask for ' + string(${quorum('object')}) + ': leave spec.risk and spec.approval.required as they are; to lower them takes a person with the verb waive-approval on it (ClusterRole automation-guardrails-approval-waiver)'`,
+        messageExpression: `'this Workflow needs ' + string(${before}) + ' approvals, and the change would ask for ' + string(${quorum('object')}) + ': leave spec.risk and spec.approval as they are; to lower them takes a person with the verb waive-approval on it (ClusterRole automation-guardrails-approval-waiver)'`,
       },
     ],
   });
@@ -439,6 +445,45 @@ function keepGate(): AdmissionObject[] {
         expression: `!${isUpdate} || (${isSameCode})`,
         message:
           'a pod of a Workflow that needs approval runs what was approved: change the pod template instead, and have that approved',
+      },
+    ],
+  });
+}
+
+/** Of pods whose runs are approved one by one. */
+const perRun = { mine: runsAsIt('object'), perRun: isPerRun('params') };
+
+/** A pod that belongs to no Job is a run, and who creates it has asked for it. */
+function stampRun(): AdmissionObject[] {
+  return mutating({
+    name: 'approval-run-stamp',
+    description: 'Stamps a pod that is a run by itself with the user who asks for it.',
+    rules: [rule(pods, ['CREATE'])],
+    parameter: needingApproval,
+    conditions: { ...perRun, person: `!${byClusterItself}` },
+    patchType: 'ApplyConfiguration',
+    expression: `Object{metadata: Object.metadata{annotations: {'${changedBy}': ${user}}}}`,
+  });
+}
+
+/** A pod that passes for one of a Job that was approved would need no approval. */
+function keepRun(): AdmissionObject[] {
+  const stamp = annotationOf('object', changedBy);
+  return validating({
+    name: 'approval-run',
+    description: 'Which run a pod belongs to, and who asked for it, is true.',
+    rules: [rule(pods, ['CREATE', 'UPDATE'])],
+    parameter: needingApproval,
+    conditions: { ...perRun, person: `!${byClusterItself}` },
+    validations: [
+      {
+        expression: `object.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false)).all(o, ${isUpdate} && oldObject.metadata.?ownerReferences.orValue([]).exists(b, b.uid == o.uid && b.?controller.orValue(false)))`,
+        message:
+          'each run of this Workflow is approved by itself, and a pod belongs to a run by who made it: leave the ownerReference with controller: true out, or create a Job',
+      },
+      {
+        expression: `${isUpdate} ? ${stamp} == ${annotationOf('oldObject', changedBy)} : !${hasAnnotation('object', changedBy)} || ${stamp} == ${user}`,
+        message: `${changedBy} is the authenticated user who asks for the run; leave it out`,
       },
     ],
   });

@@ -77,6 +77,8 @@ export function brief(text: string): string {
 
 export const user = 'request.userInfo.username';
 export const isPerson = `!${user}.startsWith('system:serviceaccount:')`;
+/** The cluster's own controllers, whose pods and Jobs are part of what somebody else wrote. */
+export const byClusterItself = `(${user} == 'system:kube-controller-manager' || ${user}.startsWith('system:serviceaccount:kube-system:'))`;
 export const isUpdate = `(request.operation == 'UPDATE')`;
 export const isReleasing = hasLabel('params', label.releasing);
 export const isDryRun = `(has(request.dryRun) && request.dryRun)`;

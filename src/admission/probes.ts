@@ -422,6 +422,8 @@ const ofApprovals: Record<string, PolicyProbe> = {
   revisions: compared(mayDoSo),
   'approval-gate': compared('The quota of that namespace leaves no pod to look at.'),
   'approval-gated': compared('It takes a Workflow that needs approval.'),
+  'approval-run-stamp': compared('The quota of that namespace leaves no pod to look at.'),
+  'approval-run': compared('It takes a Workflow whose runs are approved one by one.'),
 };
 
 const review = {

@@ -2,7 +2,7 @@ import { anyCredential } from '../api/credential-formats.ts';
 import { annotation, GROUP } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import { workloadResources } from '../api/workload.ts';
-import { changesAnnotation, hasAnnotation, isUpdate, user } from './cel.ts';
+import { byClusterItself, changesAnnotation, hasAnnotation, isUpdate } from './cel.ts';
 import { rule, validating, type AdmissionObject } from './policies.ts';
 
 const { pods, cronJobs, workflows } = resources;
@@ -32,9 +32,6 @@ const textOf = (of: string): string =>
 /** Expression: whether there is a credential of a known format in it. */
 const leaks = (of: string): string =>
   `[${textOf(of)}].exists(t, t.size() <= ${lookedThrough} && t.matches('${anyCredential}'))`;
-
-/** What these make follows a template that was looked through when it was written. */
-const byClusterItself = `(${user} == 'system:kube-controller-manager' || ${user}.startsWith('system:serviceaccount:kube-system:'))`;
 
 const mayAllow = `authorizer.group('${GROUP}').resource('${workflows.plural}').namespace(request.namespace).name(${specOf('object')}.?serviceAccountName.orValue('default')).check('allow-secret-in-spec').allowed()`;
 

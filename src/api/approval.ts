@@ -17,6 +17,19 @@ export const approvalSpecSchema = z
             'digest must be that of a revision, 64 hexadecimal digits as in status.revision.digest of the Workflow; kubectl guardrails approve NAME --reason TEXT writes it',
         }),
       }),
+    run: z
+      .object({
+        kind: z.enum(['Job', 'Pod']).meta({ description: 'A Job, or a pod that belongs to none.' }),
+        name: z.string().min(1).max(253).meta({ description: 'Its name.' }),
+        uid: z.string().min(1).max(64).meta({
+          description: 'Its UID: the decision counts for exactly this one.',
+        }),
+      })
+      .optional()
+      .meta({
+        description:
+          'The run that is decided on, of a Workflow with `approval.per: Run`. Without it, the decision is on the revision.',
+      }),
     decision: z.enum(['Approve', 'Reject']).meta({
       description:
         '`Approve`, or `Reject`: that holds whatever others say. The last decision of a person counts.',

@@ -141,6 +141,8 @@ export const annotation = {
   holdAcknowledgedBy: `${GROUP}/hold-acknowledged-by`,
   /** On a workload: what looks like a credential in it is none; the value is why. */
   allowSecretInSpec: `${GROUP}/allow-secret-in-spec`,
+  /** On a Job that was suspended instead of run: who rejected it, or that its time was over. */
+  runRejected: `${GROUP}/run-rejected`,
   /** On a generated Secret: RFC 3339 time of the last rotation. */
   rotatedAt: `${GROUP}/rotated-at`,
   /** On a generated Secret: number of rotations so far, from 0. */

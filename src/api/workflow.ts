@@ -5,6 +5,7 @@ import {
   count,
   dnsLabel,
   dnsSubdomainPattern,
+  duration,
   generation,
   labelSelector,
   rules,
@@ -235,8 +236,23 @@ const approval = z
       description:
         'Approvals that it needs, where that is more than its risk asks for; it never lowers that.',
     }),
+    per: z.enum(['Revision', 'Run']).optional().meta({
+      description:
+        '`Revision` (the default): what is approved runs as often as it likes. `Run`: each Job, and each pod that belongs to none, is approved by itself, too, by at least one person.',
+    }),
+    timeout: duration(
+      'timeout',
+      'How long a run waits for its approval, with `per: Run`; then it is rejected. Default: 24 hours.',
+    ).optional(),
   })
-  .meta({ description: 'Approval beyond what the risk asks for.' });
+  .meta({
+    description: 'Approval beyond what the risk asks for.',
+    ...rules({
+      rule: "!has(self.timeout) || (has(self.per) && self.per == 'Run')",
+      message:
+        'approval.timeout is how long a run waits: write per: Run beside it, or leave it out',
+    }),
+  });
 
 const ingressEntry = z
   .object({

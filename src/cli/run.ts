@@ -84,6 +84,7 @@ const optionTexts = [
   ['    --reason TEXT', 'why; kept in what is created, and in the events'],
   ['    --ticket TEXT', 'approve and reject: where it was discussed'],
   ['    --hold REASON', 'acknowledge: which of several holds, as in status.holds'],
+  ['    --run job/JOB', 'approve and reject: one run, of a Workflow that asks for each'],
   ['    --expires-in 8h', 'approve: how long the approval counts'],
   ['    --decision DECISION', 'review: Keep, Reduce or Revoke'],
   ['    --wait=false', "don't wait until it is done"],

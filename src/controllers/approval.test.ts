@@ -6,7 +6,7 @@ import { annotation, approvalGate, label } from '../api/names.ts';
 import type { KubeObject, Pod } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
-import type { Workload } from '../api/workload.ts';
+import { projectWorkload, type Workload } from '../api/workload.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { podIdentity } from '../guardrails/kill-switch/pods.ts';
 import { silentLogger } from '../observability/logger.ts';
@@ -59,11 +59,14 @@ let client: GateClient;
 let events: string[];
 let state: WorkflowApprovals;
 let controller: ApprovalController;
+/** Those that run as the Workflow. */
+let jobs: Workload[];
 
 beforeEach(() => {
   now = Date.UTC(2030, 0, 1);
   client = new GateClient(() => now);
   events = [];
+  jobs = [];
   const byWorkflow = client.storeOf(approvals, { workflow: workflowOfApproval });
   const target = {
     kind: 'Deployment',
@@ -92,6 +95,7 @@ beforeEach(() => {
     killSwitches: client.storeOf(killSwitches),
     approvals: byWorkflow,
     pods: client.storeOf(pods, { identity: (pod) => [podIdentity(pod)] }),
+    workloads: { byIndex: () => jobs },
     clock: () => now,
   });
   client.put(namespaces, {
@@ -224,6 +228,97 @@ describe('pods that wait', () => {
     expect(await reconcile()).toEqual({ requeueAfterMs: 60_000 });
     approve({ expires: timestamp(now + 90 * 86_400_000) }, now + 1000);
     expect(await reconcile()).toEqual({ requeueAfterMs: 3_600_000 });
+  });
+});
+
+describe('a run that is asked for by itself', () => {
+  const perRun = (): void => {
+    client.put(workflows, workflow({ approval: { per: 'Run', timeout: '1h' } }));
+    approve();
+  };
+  const job = (uid: string, fields: object = {}): void => {
+    const annotations = { [annotation.changedBy]: 'erin' };
+    const metadata = { namespace, name: uid, uid, annotations };
+    const object = { metadata, ...fields };
+    jobs = [...jobs.filter((one) => one.metadata.uid !== uid), projectWorkload('Job', object)];
+    client.put(resources.jobs, object);
+  };
+  const waits = (podName: string, uid: string): void => {
+    wait(podName);
+    const pod = client.find(pods, { namespace, name: podName });
+    const owner = { apiVersion: 'batch/v1', kind: 'Job', name: uid, uid, controller: true };
+    client.put(pods, {
+      ...pod,
+      metadata: {
+        ...pod?.metadata,
+        name: podName,
+        namespace,
+        creationTimestamp: timestamp(now),
+        ownerReferences: [owner],
+      },
+    });
+  };
+  const ofRun = (uid: string) => ({ run: { kind: 'Job' as const, name: uid, uid } });
+
+  it('starts when this one is approved, and its retries with it', async () => {
+    perRun();
+    for (const uid of ['a', 'b']) job(uid);
+    waits('a-1', 'a');
+    waits('b-1', 'b');
+    expect(await reconcile()).toEqual({ requeueAfterMs: 3_600_000 });
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+    expect(events).toEqual(['poster RunAwaitsApproval', 'poster RunAwaitsApproval']);
+    approve({ ...ofRun('a'), approver: 'erin' });
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+    approve(ofRun('a'));
+    await reconcile();
+    expect(client.lifted).toEqual(['a-1']);
+    waits('a-2', 'a');
+    await reconcile();
+    expect(client.lifted).toEqual(['a-1', 'a-2']);
+  });
+
+  it('does not start where what it runs is not approved', async () => {
+    perRun();
+    job('a');
+    waits('a-1', 'a');
+    approve(ofRun('a'));
+    client.put(
+      workflows,
+      workflow({ approval: { per: 'Run', timeout: '1h' }, description: 'else' }),
+    );
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+  });
+
+  it.each(['in time', 'at all'])('is suspended where it is not approved %s, once', async (when) => {
+    perRun();
+    job('a');
+    waits('a-1', 'a');
+    if (when === 'in time') now += 3_600_000;
+    else approve({ ...ofRun('a'), decision: 'Reject', approver: 'carol' });
+    await reconcile();
+    expect(client.find(resources.jobs, { namespace, name: 'a' })).toMatchObject({
+      metadata: { annotations: { [annotation.runRejected]: expect.stringContaining('job/a') } },
+      spec: { suspend: true },
+    });
+    expect(events).toEqual(['poster RunRejected']);
+    job('a', { spec: { suspend: true } });
+    client.writes.length = 0;
+    await reconcile();
+    expect(client.writes).toEqual([]);
+    expect(client.lifted).toEqual([]);
+  });
+
+  it('is deleted where it is a pod alone', async () => {
+    perRun();
+    wait('alone');
+    now += 3_600_000;
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+    expect(client.find(pods, { namespace, name: 'alone' })).toBeUndefined();
   });
 });
 

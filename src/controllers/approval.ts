@@ -1,18 +1,27 @@
 import { approvalRequired } from '../admission/index.ts';
 import type { Approval } from '../api/approval.ts';
-import { approvalGate, label } from '../api/names.ts';
+import { annotation, approvalGate, label } from '../api/names.ts';
 import { splitKey, type Namespace, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Workflow } from '../api/workflow.ts';
-import { quorumOf, superseded } from '../guardrails/approval/plan.ts';
+import type { Workload } from '../api/workload.ts';
+import { isPerRun, quorumOf, superseded } from '../guardrails/approval/plan.ts';
+import {
+  decideRun,
+  sentenceOf,
+  waitingRuns,
+  type WaitingRun,
+} from '../guardrails/approval/runs.ts';
 import { isEngaging, isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
+import { isNotFound } from '../runtime/errors.ts';
 import { patchExactly, pointer } from '../runtime/json-patch.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
+import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { ReadStore } from '../runtime/store.ts';
 import type { ApprovalState, WorkflowApprovals } from './workflow-approval.ts';
 
@@ -28,6 +37,8 @@ export interface ApprovalControllerOptions {
   approvals: Pick<ReadStore<Approval>, 'byIndex'>;
   /** Indexed by `identity` (`namespace/serviceAccountName`). */
   pods: Pick<ReadStore<Pod>, 'byIndex'>;
+  /** Indexed by `identity` (`namespace/serviceAccountName`). */
+  workloads: Pick<IndexedStore<Workload>, 'byIndex'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -56,6 +67,8 @@ export class ApprovalController implements Reconciler {
   readonly #options: ApprovalControllerOptions;
   /** UIDs of pods that it was said of why they aren't started, as long as they wait. */
   readonly #told = new Map<string, ReadonlySet<string>>();
+  /** UIDs of runs that it was said of that they wait, as long as they do. */
+  readonly #asked = new Map<string, ReadonlySet<string>>();
 
   constructor(options: ApprovalControllerOptions) {
     this.#options = options;
@@ -65,8 +78,10 @@ export class ApprovalController implements Reconciler {
     const workflow = this.#options.workflows.get(key);
     const known = this.#options.state.of(key);
     const delays: number[] = [];
-    if (workflow === undefined || known === undefined) this.#told.delete(key);
-    else {
+    if (workflow === undefined || known === undefined) {
+      this.#told.delete(key);
+      this.#asked.delete(key);
+    } else {
       delays.push(...(await this.#start(key, workflow, known, context)));
       await this.#keepMark(workflow, context.signal);
     }
@@ -94,14 +109,59 @@ export class ApprovalController implements Reconciler {
     // Until then, approval is what they wait for.
     if (finding.status === 'True') this.#explain(key, others);
     else this.#told.delete(key);
-    const approved = waiting.filter(isApproved);
-    const lifted = this.#isStopped(key, workflow)
-      ? 0
-      : await this.#lift(workflow, approved, context);
-    return [
-      ...(changesAt === undefined ? [] : [Math.max(changesAt - clock(), 0)]),
-      ...(lifted < approved.length ? [againMs] : []),
-    ];
+    const isStopped = this.#isStopped(key, workflow);
+    const runs =
+      isPerRun(workflow) && !isStopped
+        ? await this.#decideRuns(key, workflow, waiting, context)
+        : [];
+    const mayRun = new Set(runs.flatMap(({ run, isApproved: may }) => (may ? run.pods : [])));
+    const approved = waiting.filter(
+      (pod) => isApproved(pod) && (!isPerRun(workflow) || mayRun.has(pod)),
+    );
+    const lifted = isStopped ? 0 : await this.#lift(workflow, approved, context);
+    return [changesAt, ...runs.map((run) => run.changesAt)]
+      .flatMap((at) => (at === undefined ? [] : [Math.max(at - clock(), 0)]))
+      .concat(
+        lifted < approved.length || (isStopped && isPerRun(workflow) && waiting.length > 0)
+          ? [againMs]
+          : [],
+      );
+  }
+
+  /** Which runs may start; those that may not, are stopped. */
+  async #decideRuns(
+    key: string,
+    workflow: Workflow,
+    waiting: readonly Pod[],
+    context: ReconcileContext,
+  ): Promise<{ run: WaitingRun; isApproved: boolean; changesAt: number | undefined }[]> {
+    const { approvals, workloads, clock, events } = this.#options;
+    const jobs = workloads.byIndex('identity', key).filter(({ kind }) => kind === 'Job');
+    const decided = waitingRuns(waiting, jobs).map((run) => {
+      const decision = decideRun(workflow, run, approvals.byIndex('workflow', key), clock());
+      return { run, decision, sentence: sentenceOf(workflow, run, decision) };
+    });
+    const asked = this.#asked.get(key);
+    for (const { run, decision, sentence } of decided) {
+      if (decision.outcome !== 'Waiting' || asked?.has(run.uid) === true) continue;
+      events.normal(subjectOf(resources.workflows, workflow), 'RunAwaitsApproval', sentence);
+    }
+    if (decided.length === 0) this.#asked.delete(key);
+    else this.#asked.set(key, new Set(decided.map(({ run }) => run.uid)));
+    const stopped = decided.filter(
+      ({ decision: { outcome } }) => outcome === 'Rejected' || outcome === 'TimedOut',
+    );
+    const outcomes = await forEachBounded(stopped, parallelism, async ({ run, sentence }) => {
+      if (!(await stopRun(this.#options.client, run, sentence, context.signal))) return;
+      context.log.info('A run that is not approved was stopped', { run: run.name });
+      events.warning(subjectOf(resources.workflows, workflow), 'RunRejected', sentence);
+    });
+    assertAllDone(outcomes, 'stop what is rejected');
+    return decided.map(({ run, decision }) => ({
+      run,
+      isApproved: decision.outcome === 'Approved',
+      changesAt: decision.changesAt,
+    }));
   }
 
   /** @returns how many pods were started */
@@ -175,13 +235,17 @@ export class ApprovalController implements Reconciler {
     known: ApprovalState | undefined,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const { approvals, client } = this.#options;
+    const { approvals, client, pods, workloads } = this.#options;
     const current = [
       known?.revision?.digest,
       workflow?.status?.revision?.digest,
       workflow?.status?.revision?.approved?.digest,
     ];
-    const surplus = superseded(approvals.byIndex('workflow', key), current);
+    const runs = [
+      ...workloads.byIndex('identity', key).filter(({ finished }) => !finished),
+      ...pods.byIndex('identity', key),
+    ].flatMap(({ metadata }) => metadata.uid ?? []);
+    const surplus = superseded(approvals.byIndex('workflow', key), current, new Set(runs));
     const outcomes = await forEachBounded(
       surplus.slice(0, maxDeletions),
       parallelism,
@@ -215,6 +279,49 @@ async function lift(client: KubeClient, pod: Pod, signal: AbortSignal): Promise<
     { op: 'remove', path },
   ];
   return (await patchExactly(client, resources.pods, pod, operations, signal)) !== undefined;
+}
+
+/**
+ * Keeps a run from starting: a Job is suspended, and its controller deletes its pods; a pod that
+ * belongs to nothing is deleted. What another workload made anew would ask again, so it waits on.
+ *
+ * @returns whether anything was written
+ */
+async function stopRun(
+  client: Pick<KubeClient, 'mergePatch' | 'delete'>,
+  { job, kind, pods }: WaitingRun,
+  sentence: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    if (kind === 'Pod') {
+      const alone = pods.filter(({ metadata }) => (metadata.ownerReferences ?? []).length === 0);
+      for (const { metadata } of alone) {
+        const { namespace = '', name, uid } = metadata;
+        await client.delete(
+          resources.pods,
+          { namespace, name },
+          { ...(uid !== undefined && { uid }), signal },
+        );
+      }
+      return alone.length > 0;
+    }
+    if (job === undefined || job.isPaused || job.finished) return false;
+    const { namespace, name, uid } = job.metadata;
+    await client.mergePatch(
+      resources.jobs,
+      { namespace, name },
+      {
+        metadata: { uid, annotations: { [annotation.runRejected]: sentence } },
+        spec: { suspend: true },
+      },
+      { signal },
+    );
+    return true;
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
+  }
 }
 
 /** Which keys (`namespace/name` of a Workflow) a pod that waits concerns. */

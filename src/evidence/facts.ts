@@ -119,7 +119,7 @@ function decisionSubject(kind: string, { metadata }: KubeObject): string {
 /** What somebody decided on a revision of a Workflow. */
 export function approvalFact(approval: Approval, place: Place): Fact {
   const { metadata, spec } = approval;
-  const { decision, reason, digest, ticket, expires, approver } = spec;
+  const { decision, reason, digest, ticket, expires, approver, run } = spec;
   return {
     subject: decisionSubject('Approval', approval),
     state: decision,
@@ -131,6 +131,7 @@ export function approvalFact(approval: Approval, place: Place): Fact {
         objects: [referenceTo(resources.approvals, approval)],
         details: {
           digest,
+          ...(run !== undefined && { run: `${run.kind} ${run.name} ${run.uid}` }),
           ...(ticket !== undefined && { ticket }),
           ...(expires !== undefined && { expires }),
         },

@@ -308,7 +308,8 @@ export const userRoles: readonly RoleDefinition[] = [
       rule(read, ...kinds, resources.workflowRevisions),
       rule(['create', 'delete'], approvals),
       { apiGroups: [GROUP], resources: [workflows.plural], verbs: ['approve'] },
-      // To see what is approved.
+      // To see what is approved, and what waits for it.
+      rule(read, resources.pods),
       ...rulesByGroup(read, Object.values(workloadResources)),
     ],
   },

@@ -612,6 +612,110 @@ describe('pods of every kind of workload', () => {
   });
 });
 
+describe('a Workflow that asks for each run', () => {
+  const space = 'runs';
+  const states = async (): Promise<string[]> => {
+    const found = await listObjects<PodView>(controlPlane, 'pods', space);
+    return found
+      .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+      .map(({ metadata, spec: { schedulingGates = [] } }) => {
+        const run = metadata.name.replace(/-[a-z0-9]+$/, '');
+        return `${run} ${schedulingGates.length > 0 ? 'waits' : 'starts'}`;
+      })
+      .toSorted();
+  };
+  const untilRuns = (...wanted: string[]): Promise<unknown> =>
+    waitFor(wanted.join(', '), async () => {
+      const now = await states();
+      if (now.join() !== wanted.join()) throw new Error(now.join());
+      return true;
+    });
+  const ask = async (run: string): Promise<void> => {
+    const from = ['create', 'job', run, `-n=${space}`, '--from=cronjob/ledger-import'];
+    await kubectlOk(controlPlane, from, { as: 'carol' });
+  };
+
+  it('starts those that somebody else approved, and no others', async () => {
+    const [workflow, ...manifests] = (
+      automation({ namespace: space, name: 'ledger' }) as Manifest[]
+    )
+      .filter(({ kind }) =>
+        ['Workflow', 'Namespace', 'AutomationIdentity', 'CronJob'].includes(kind),
+      )
+      .toSorted((a, b) => (a.kind === 'Workflow' ? -1 : b.kind === 'Workflow' ? 1 : 0));
+    const targets = [{ group: 'batch', kind: 'CronJob', name: 'ledger-import' }];
+    await controlPlane.apply([
+      ...manifests,
+      {
+        ...workflow,
+        spec: { ...workflow?.spec, targets, approval: { per: 'Run', timeout: '1h' } },
+      },
+      {
+        apiVersion: 'rbac.authorization.k8s.io/v1',
+        kind: 'RoleBinding',
+        metadata: { name: 'carol', namespace: space },
+        roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'edit' },
+        subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'User', name: 'carol' }],
+      },
+    ]);
+    const revision = await cli('bob', 'approve', 'ledger', '--reason', 'fine', '-n', space);
+    expect(revision.text).toContain('What runs is approved by bob');
+    await waitFor('the right of carol, and the gate', async () => {
+      await ask('first');
+      return true;
+    });
+    await ask('second');
+    await untilRuns('first waits', 'second waits');
+
+    const listed = await cli('bob', 'approvals', 'ledger', '-n', space);
+    expect(listed.text).toContain(
+      'job/first waits for 1 of 1 approvals. As somebody else than carol',
+    );
+    const own = ['approve', 'ledger', '--run', 'job/first', '--reason', 'mine', '-n', space];
+    expect((await cli('carol', ...own)).text).toContain('job/first waits');
+    const none = ['approve', 'ledger', '--run', 'third', '--reason', 'x', '-n', space];
+    expect((await cli('bob', ...none)).text).toContain('there is job/first, job/second');
+
+    // One that passes for a pod of a Job that is approved.
+    const [job] = await listObjects<KubeObject>(controlPlane, 'jobs', space);
+    const forged = {
+      metadata: {
+        namespace: space,
+        name: 'forged',
+        ownerReferences: [
+          {
+            apiVersion: 'batch/v1',
+            kind: 'Job',
+            name: job?.metadata.name ?? '',
+            uid: job?.metadata.uid ?? '',
+            controller: true,
+          },
+        ],
+      },
+      spec: { serviceAccountName: 'ledger', containers: [{ name: 'main', image: 'x' }] },
+    };
+    expect((await admin.as('carol').create(pods, forged)).message).toContain(
+      'a pod belongs to a run by who made it',
+    );
+
+    const approved = await cli('bob', ...own);
+    expect(approved.text).toContain('job/first is approved by bob');
+    await untilRuns('first starts', 'second waits');
+
+    const rejected = ['reject', 'ledger', '--run', 'second', '--reason', 'twice', '-n', space];
+    expect((await cli('bob', ...rejected)).text).toContain('job/second is rejected by bob');
+    await untilRuns('first starts');
+    const stopped = await getObject<KubeObject & { spec: { suspend?: boolean } }>(
+      controlPlane,
+      'job',
+      'second',
+      space,
+    );
+    expect(stopped?.spec.suspend).toBe(true);
+    expect(stopped?.metadata.annotations?.[annotation.runRejected]).toContain('rejected by bob');
+  });
+});
+
 /** What each role of the table may do, tried by dry runs. */
 const users: Record<Person, { user: string; roles: string[] }> = {
   requester: { user: 'alice-alone', roles: ['automation-guardrails-requester', 'edit'] },

@@ -983,6 +983,11 @@ describe('approval of a Workflow', () => {
       workflow({ approval: { required: 9 } }),
       'spec.approval.required',
     ],
+    [
+      'a time to wait where no run does',
+      workflow({ approval: { timeout: '1h' } }),
+      'approval.timeout is how long a run waits',
+    ],
     ['a blank reason', workflow({ change: { reason: ' ' } }), 'reason must not be blank'],
   ])('refuses %s', refused);
 

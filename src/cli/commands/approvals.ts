@@ -1,6 +1,9 @@
 import type { Approval } from '../../api/approval.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workflow } from '../../api/workflow.ts';
+import { isPerRun } from '../../guardrails/approval/plan.ts';
+import { decideRun, sentenceOf } from '../../guardrails/approval/runs.ts';
+import { runsOf } from '../waiting-runs.ts';
 import { exit, outputOptions, type Command, type Session } from '../command.ts';
 import { print, type Columns } from '../print.ts';
 
@@ -16,6 +19,8 @@ interface ApprovalRow {
   namespace: string;
   workflow: string;
   digest: string;
+  /** Kind and name, where it is of one run alone. */
+  run: string;
   /** `current`, `approved before`, or empty for one that is no more. */
   revision: string;
   decision: string;
@@ -37,14 +42,38 @@ async function approvals(session: Session, name: string | undefined): Promise<nu
     ({ workflow }) => name === undefined || workflow === name,
   );
   print(session, rows, approvalColumns, 'No decision found.');
+  if (session.output === 'table' || session.output === 'wide') {
+    const asking = workflows.filter(
+      (workflow) => isPerRun(workflow) && (name === undefined || workflow.metadata.name === name),
+    );
+    for (const line of await waitingLines(session, asking, decisions)) session.stdout(line);
+  }
   return name !== undefined && rows.length === 0 ? exit.failed : exit.ok;
+}
+
+/** The runs that wait, and how each is approved. */
+async function waitingLines(
+  { client }: Session,
+  workflows: readonly Workflow[],
+  decisions: readonly Approval[],
+): Promise<string[]> {
+  const lines = await Promise.all(
+    workflows.map(async (workflow) => {
+      const { namespace = '' } = workflow.metadata;
+      return (await runsOf(client, workflow)).map((run) => {
+        const ofHere = decisions.filter(({ metadata }) => metadata.namespace === namespace);
+        return sentenceOf(workflow, run, decideRun(workflow, run, ofHere, Date.now()));
+      });
+    }),
+  );
+  return lines.flat();
 }
 
 const approvalColumns: Columns<ApprovalRow> = {
   NAMESPACE: ({ namespace }) => namespace,
   WORKFLOW: ({ workflow }) => workflow,
   DIGEST: ({ digest }) => digest.slice(0, 12),
-  REVISION: ({ revision }) => revision,
+  REVISION: ({ revision, run }) => (run === '' ? revision : run),
   DECISION: ({ decision }) => decision,
   BY: ({ approver }) => approver,
   WHEN: ({ when }) => when,
@@ -72,6 +101,7 @@ export function approvalRows(
         namespace,
         workflow: spec.workflow,
         digest: spec.digest,
+        run: spec.run === undefined ? '' : `${spec.run.kind.toLowerCase()}/${spec.run.name}`,
         revision: known?.digest === spec.digest ? 'current' : former,
         decision: spec.decision,
         approver: spec.approver ?? '',

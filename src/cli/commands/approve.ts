@@ -10,24 +10,34 @@ import { resources } from '../../api/resources.ts';
 import type { RevisionPart, Workflow } from '../../api/workflow.ts';
 import type { WorkflowRevision } from '../../api/workflow-revision.ts';
 import { podTemplateOf } from '../../api/workload.ts';
-import { approvedFinding, decide, quorumOf } from '../../guardrails/approval/plan.ts';
+import { approvedFinding, decide, isPerRun, quorumOf } from '../../guardrails/approval/plan.ts';
+import { decideRun, sentenceOf, type WaitingRun } from '../../guardrails/approval/runs.ts';
 import { approvedDigestOf, barredFrom, sourceOf } from '../../guardrails/revisions/plan.ts';
+import type { KubeClient } from '../../runtime/client.ts';
 import { exit, reasonOf, required, UsageError, type Command, type Session } from '../command.ts';
 import { plain } from '../plain.ts';
 import { revisionsOf } from '../revisions.ts';
 import { stamped } from '../stamped.ts';
+import { runsOf } from '../waiting-runs.ts';
 import { whatRuns, type WhatRuns } from '../what-runs.ts';
 
 const options = {
   reason: { type: 'string' },
   ticket: { type: 'string' },
+  run: { type: 'string' },
   timeout: { type: 'string' },
 } as const;
 
 /** Approves what a Workflow runs now, after it was shown. */
 export const approveCommand: Command = {
   name: 'approve',
-  usage: [['approve NAME --reason TEXT', 'let what Workflow NAME runs now start']],
+  usage: [
+    ['approve NAME --reason TEXT', 'let what Workflow NAME runs now start'],
+    [
+      'approve NAME --run job/JOB --reason TEXT',
+      'let this run of it start; approvals lists those that wait',
+    ],
+  ],
   options: { ...options, 'expires-in': { type: 'string' } },
   run: async (session) => decideOn(session, 'Approve', 'approve NAME --reason TEXT'),
 };
@@ -55,6 +65,12 @@ async function decideOn(
     return exit.failed;
   }
   const { workflow, identity, targets, revision } = seen;
+  const asked = session.option('run');
+  const run = asked === undefined ? undefined : await runCalled(client, workflow, asked);
+  if (typeof run === 'string') {
+    session.stderr(`Error: ${run}`);
+    return exit.failed;
+  }
   // What others wrote mustn't look like ours.
   const recorded = await revisionsOf(client, namespace, name);
   for (const line of shown(seen, recorded)) stdout(plain(line));
@@ -66,6 +82,7 @@ async function decideOn(
         workflow: name,
         // Exactly what was shown: whatever is changed meanwhile has another.
         digest: revision.digest,
+        ...(run !== undefined && { run: { kind: run.kind, name: run.name, uid: run.uid } }),
         decision,
         reason,
         ...(ticket !== undefined && { ticket }),
@@ -75,6 +92,11 @@ async function decideOn(
     }),
   );
   const approvals = await client.list(resources.approvals, { namespace });
+  if (run !== undefined) {
+    const decided = decideRun(workflow, run, approvals, Date.now());
+    stdout(plain(sentenceOf(workflow, run, decided)));
+    return exit.ok;
+  }
   const { digest } = revision;
   const { barred, isBack, isCrowded } = barredFrom(recorded, digest, approvedDigestOf(workflow));
   const outcome = decide({
@@ -90,6 +112,23 @@ async function decideOn(
   });
   stdout(approvedFinding(workflow, outcome).message);
   return exit.ok;
+}
+
+/** @returns a sentence where no such run waits */
+async function runCalled(
+  client: KubeClient,
+  workflow: Workflow,
+  asked: string,
+): Promise<WaitingRun | string> {
+  if (!isPerRun(workflow)) {
+    return `Workflow ${workflow.metadata.name} doesn't ask for each run (spec.approval.per: Run): leave --run out.`;
+  }
+  const [kind, name] = asked.includes('/') ? asked.split('/') : ['job', asked];
+  const runs = await runsOf(client, workflow);
+  const found = runs.find((run) => run.kind.toLowerCase() === kind && run.name === name);
+  if (found !== undefined) return found;
+  const names = runs.map((run) => `${run.kind.toLowerCase()}/${run.name}`);
+  return `no run ${asked} waits; ${names.length === 0 ? 'none does' : `there is ${names.slice(0, 10).join(', ')}`}.`;
 }
 
 function nonce(): string {

@@ -253,7 +253,7 @@ describe('decisions that count no more', () => {
       approval('carol', {}, now - 100_000 - index * 1000),
     );
     const counting = [approval('bob'), approval('carol')];
-    const gone = superseded([...counting, ...again, ...old], [current, undefined]);
+    const gone = superseded([...counting, ...again, ...old], [current, undefined], new Set());
     expect(gone).toHaveLength(20);
     expect(new Set([...old.slice(20), ...again])).toEqual(new Set(gone));
   });

@@ -18,9 +18,15 @@ const quorums: Record<Risk, number> = { Low: 0, Medium: 1, High: 2 };
  */
 export function quorumOf({ spec }: Pick<Workflow, 'spec'>): number {
   const risk: unknown = fieldOf(spec, 'risk') ?? 'Low';
-  const byRisk = risk === 'Low' || risk === 'Medium' ? quorums[risk] : quorums.High;
+  const ofRisk = risk === 'Low' || risk === 'Medium' ? quorums[risk] : quorums.High;
+  const byRisk = ofRisk === 0 && isPerRun({ spec }) ? 1 : ofRisk;
   const asked = fieldOf(fieldOf(spec, 'approval'), 'required');
   return typeof asked === 'number' && asked > byRisk ? asked : byRisk;
+}
+
+/** Whether each run is asked for by itself. */
+export function isPerRun({ spec }: Pick<Workflow, 'spec'>): boolean {
+  return fieldOf(fieldOf(spec, 'approval'), 'per') === 'Run';
 }
 
 /** Everything that runs, and the digest that approvals name. */
@@ -162,11 +168,22 @@ const crowded =
 
 /** The decision of each person on the digest that was made last; of one second, a rejection. */
 function latestByPerson({ workflow, digest, approvals }: Question): Approval[] {
+  return lastDecisions(
+    approvals.filter(
+      ({ spec }) =>
+        spec.workflow === workflow.metadata.name &&
+        spec.digest === digest &&
+        // Of one run alone.
+        spec.run === undefined,
+    ),
+  );
+}
+
+/** Of decisions on the same thing, the last of each person; of one second, a rejection. */
+export function lastDecisions(all: readonly Approval[]): Approval[] {
   const latest = new Map<string, Approval>();
-  const decisions = approvals.filter(
+  const decisions = all.filter(
     ({ metadata, spec }) =>
-      spec.workflow === workflow.metadata.name &&
-      spec.digest === digest &&
       metadata.deletionTimestamp === undefined &&
       (spec.approver ?? '') !== '' &&
       !isAccount(spec.approver),
@@ -185,7 +202,8 @@ function inOrder(approvals: readonly Approval[]): Approval[] {
 
 const rank = ({ spec }: Approval): number => (spec.decision === 'Reject' ? 1 : 0);
 
-function isAccount(user: string | undefined): boolean {
+/** Whether it is a ServiceAccount, and no person. */
+export function isAccount(user: string | undefined): boolean {
   return user?.startsWith('system:serviceaccount:') === true;
 }
 
@@ -277,16 +295,22 @@ const keptSuperseded = 20;
  *
  * @param approvals all of one Workflow
  * @param current digests that count
+ * @param runs UIDs of runs that aren't over
  */
 export function superseded(
   approvals: readonly Approval[],
   current: readonly (string | undefined)[],
+  runs: ReadonlySet<string>,
 ): Approval[] {
-  const isOfCurrent = ({ spec }: Approval): boolean => current.includes(spec.digest);
+  const isOfCurrent = ({ spec }: Approval): boolean =>
+    spec.run === undefined ? current.includes(spec.digest) : runs.has(spec.run.uid);
   const last = new Map(
     inOrder(approvals)
       .filter(isOfCurrent)
-      .map((approval) => [`${approval.spec.digest} ${personOf(approval).toLowerCase()}`, approval]),
+      .map((approval) => [
+        `${approval.spec.run?.uid ?? approval.spec.digest} ${personOf(approval).toLowerCase()}`,
+        approval,
+      ]),
   );
   const needed = new Set(last.values());
   return inOrder(approvals)

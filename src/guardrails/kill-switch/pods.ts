@@ -2,6 +2,7 @@ import { label } from '../../api/names.ts';
 import type { KubeObject, Pod } from '../../api/objects.ts';
 import { approvalGate } from '../../api/names.ts';
 import { podCodeDigest } from '../../api/pod-code.ts';
+import { ownAnnotations } from '../../api/workload.ts';
 import { resultOf } from '../egress/probe.ts';
 import { podSecrets } from '../../api/pod-secrets.ts';
 
@@ -29,6 +30,11 @@ export function projectPod(object: KubeObject): Pod {
       }),
       ...(metadata.deletionGracePeriodSeconds !== undefined && {
         deletionGracePeriodSeconds: metadata.deletionGracePeriodSeconds,
+      }),
+      // Who asked for it, and since when it waits.
+      ...(isGated && {
+        creationTimestamp: metadata.creationTimestamp ?? '',
+        annotations: ownAnnotations(metadata.annotations),
       }),
       ...(metadata.finalizers !== undefined && { finalizers: metadata.finalizers }),
       ...(controllers !== undefined && { ownerReferences: controllers }),

@@ -1,0 +1,148 @@
+import type { Approval } from '../../api/approval.ts';
+import { parseDuration } from '../../api/duration.ts';
+import { annotation } from '../../api/names.ts';
+import type { Pod } from '../../api/objects.ts';
+import type { Workflow } from '../../api/workflow.ts';
+import type { Workload } from '../../api/workload.ts';
+import { fieldOf } from '../requirements.ts';
+import { isAccount, lastDecisions, quorumOf } from './plan.ts';
+
+/** How long a run waits where its Workflow doesn't say, in milliseconds. */
+const defaultTimeoutMs = 24 * 3_600_000;
+
+/** A Job, or a pod that belongs to none, some of whose pods wait. */
+export interface WaitingRun {
+  kind: 'Job' | 'Pod';
+  name: string;
+  uid: string;
+  /** Of a Job that is known. */
+  job: Workload | undefined;
+  /** Those that wait. */
+  pods: readonly Pod[];
+  /** The authenticated user who created it; `undefined` where nobody knows. */
+  askedBy: string | undefined;
+  /** Since when the first of them waits: milliseconds since the epoch. */
+  since: number;
+}
+
+/** What its approvals come to. */
+export interface RunDecision {
+  outcome: 'Approved' | 'Waiting' | 'Rejected' | 'TimedOut';
+  /** Who approves it, or rejects it. */
+  people: readonly string[];
+  /** Approvals that it needs. */
+  required: number;
+  /** When it changes by itself: milliseconds since the epoch. */
+  changesAt: number | undefined;
+}
+
+/**
+ * The runs that pods belong to. A controller of a pod is named by the cluster's own controllers
+ * alone, which admission sees to.
+ *
+ * @param pods that wait
+ * @param jobs that run as the Workflow
+ */
+export function waitingRuns(pods: readonly Pod[], jobs: readonly Workload[]): WaitingRun[] {
+  const byUid = new Map(jobs.map((job) => [job.metadata.uid, job]));
+  const runs = Map.groupBy(pods, (pod) => jobOf(pod)?.uid ?? pod.metadata.uid ?? '');
+  return [...runs].flatMap(([uid, members]): WaitingRun[] => {
+    const [first] = members;
+    if (first === undefined) return [];
+    const owner = jobOf(first);
+    const job = byUid.get(uid);
+    const stamped = owner === undefined ? first : job;
+    return [
+      {
+        kind: owner === undefined ? 'Pod' : 'Job',
+        name: owner?.name ?? first.metadata.name,
+        uid,
+        job,
+        pods: members,
+        askedBy: stamped?.metadata.annotations?.[annotation.changedBy] ?? madeBy(first, owner),
+        since: Math.min(
+          ...members.map(({ metadata }) => Date.parse(metadata.creationTimestamp ?? '') || 0),
+        ),
+      },
+    ];
+  });
+}
+
+function jobOf({ metadata }: Pod): { name: string; uid: string } | undefined {
+  return metadata.ownerReferences?.find(
+    ({ kind, controller }) => kind === 'Job' && controller === true,
+  );
+}
+
+/** What a controller of the cluster made of another workload, nobody asked for by himself. */
+function madeBy({ metadata }: Pod, job: object | undefined): string | undefined {
+  const isMade = metadata.ownerReferences?.some(({ controller }) => controller === true) === true;
+  return job === undefined && isMade ? 'system:kube-controller-manager' : undefined;
+}
+
+/**
+ * Whether a run may start: as many as the Workflow needs have approved exactly this one, and none
+ * who asked for it among them. One rejection stops it, and so does its time.
+ *
+ * @param now milliseconds since the epoch
+ */
+export function decideRun(
+  workflow: Workflow,
+  run: WaitingRun,
+  approvals: readonly Approval[],
+  now: number,
+): RunDecision {
+  const required = quorumOf(workflow);
+  const decisions = lastDecisions(
+    approvals.filter(
+      ({ spec }) => spec.workflow === workflow.metadata.name && spec.run?.uid === run.uid,
+    ),
+  );
+  const people = (of: readonly Approval[]): string[] =>
+    of.map(({ spec }) => spec.approver ?? '').toSorted();
+  const rejecting = decisions.filter(({ spec }) => spec.decision === 'Reject');
+  const decision = { required, people: [], changesAt: undefined };
+  if (rejecting.length > 0) {
+    return { ...decision, outcome: 'Rejected', people: people(rejecting) };
+  }
+  const asker = run.askedBy?.toLowerCase();
+  const valid = decisions.filter(
+    ({ spec }) =>
+      spec.approver?.toLowerCase() !== asker &&
+      (spec.expires === undefined || Date.parse(spec.expires) > now),
+  );
+  if (asker !== undefined && valid.length >= required) {
+    return { ...decision, outcome: 'Approved', people: people(valid) };
+  }
+  const asked: unknown = fieldOf(fieldOf(workflow.spec, 'approval'), 'timeout');
+  const timeoutMs = (typeof asked === 'string' && parseDuration(asked)) || defaultTimeoutMs;
+  const changesAt = run.since + timeoutMs;
+  return now >= changesAt
+    ? { ...decision, outcome: 'TimedOut' }
+    : { ...decision, outcome: 'Waiting', people: people(valid), changesAt };
+}
+
+/** Why a run waits, or doesn't run; a sentence. */
+export function sentenceOf(
+  { metadata }: Workflow,
+  { kind, name, askedBy }: WaitingRun,
+  { outcome, people, required }: RunDecision,
+): string {
+  const { name: workflow, namespace = '' } = metadata;
+  const run = `${kind === 'Job' ? 'job' : 'pod'}/${name}`;
+  switch (outcome) {
+    case 'Approved':
+      return `${run} is approved by ${people.join(', ')}.`;
+    case 'Rejected':
+      return `${run} is rejected by ${people.join(', ')}, and does not run.`;
+    case 'TimedOut':
+      return `${run} was not approved in time, and does not run. Create it anew to ask again.`;
+    case 'Waiting': {
+      if (askedBy === undefined) {
+        return `${run} waits, and can't be approved: nobody knows who asked for it. Create it anew, with ${annotation.changedBy} where admission writes nothing.`;
+      }
+      const who = isAccount(askedBy) ? 'somebody' : `somebody else than ${askedBy}`;
+      return `${run} waits for ${required - people.length} of ${required} approvals. As ${who}: kubectl guardrails approve ${workflow} -n ${namespace} --run ${run} --reason "…"`;
+    }
+  }
+}
