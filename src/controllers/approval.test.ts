@@ -349,4 +349,24 @@ describe('what stands', () => {
     await reconcile();
     expect(client.all(approvals)).toHaveLength(20);
   });
+
+  it('is bounded and clear with ten thousand decisions, of one person or of as many', async () => {
+    const digest = state.of(key)?.revision?.digest ?? '';
+    const approveAs = (index: number, approver: string): void => {
+      client.put(approvals, {
+        metadata: { namespace, name: `m${approver}${index}`, creationTimestamp: timestamp(now) },
+        spec: { workflow: name, digest, decision: 'Approve', reason: 'x', approver },
+      });
+    };
+    const many = Array.from({ length: 10_000 }, (_, index) => index);
+    for (const index of many) approveAs(index, 'bob');
+    wait('own');
+    const { message } = state.of(key)?.finding ?? {};
+    expect(message).toBe('What runs is approved by bob.');
+    expect(await reconcile()).toEqual({ requeueAfterMs: 0 });
+    expect(client.lifted).toEqual(['own']);
+    expect(client.all(approvals)).toHaveLength(9_900);
+    for (const index of many) approveAs(index, `user${index}`);
+    expect(state.of(key)?.finding.message.length).toBeLessThan(200);
+  });
 });

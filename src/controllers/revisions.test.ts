@@ -75,14 +75,16 @@ function workflow(risk: Workflow['spec']['risk']): Workflow {
   };
 }
 
-function deploy(image: string, by: string): void {
+function deploy(image: string, by: string, more: object = {}): void {
   const object: KubeObject & { spec: object } = {
     metadata: { namespace, name, uid: 'd', annotations: { [annotation.changedBy]: by } },
     spec: {
       template: {
         spec: {
           serviceAccountName: name,
-          containers: [{ name: 'main', image, env: [{ name: 'API_TOKEN', value: 'hunter2' }] }],
+          containers: [
+            { name: 'main', image, ...more, env: [{ name: 'API_TOKEN', value: 'hunter2' }] },
+          ],
         },
       },
     },
@@ -204,6 +206,23 @@ describe('the history of a Workflow', () => {
       await settle(3);
     }
     expect(history()).toEqual(['10 tom', '11 tom', '12 tom active']);
+  });
+
+  it('keeps of a pod template of 1 MB its digest, and everything else', async () => {
+    client.put(workflows, workflow('Low'));
+    const args = Array.from({ length: 130 }, (_, index) => `${index}`.padEnd(8_000, 'x'));
+    deploy('v1', 'alice', { args });
+    await settle();
+    const [first] = client.all(workflowRevisions);
+    expect(JSON.stringify(first).length).toBeLessThan(5_000);
+    expect(first?.spec.parts.map(({ name: of, content }) => [of, content !== undefined])).toEqual([
+      ['Workflow', true],
+      ['AutomationIdentity', false],
+      ['Deployment poster', false],
+    ]);
+    deploy('v1', 'alice', { args: [...args, 'more'] });
+    await settle();
+    expect(history()).toEqual(['1 alice', '2 alice active']);
   });
 
   it('says nothing of what is changed while it is read', async () => {

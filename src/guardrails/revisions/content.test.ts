@@ -40,12 +40,22 @@ describe('what is recorded of a pod template', () => {
     expect(redacted).toEqual([`spec.containers[0].${path}`]);
   });
 
+  it('leaves out what has a known format, whatever it is called', () => {
+    const key = `AKIA${'A'.repeat(16)}`;
+    const { text, redacted } = contentOf(
+      container({ env: [{ name: 'WHERE', value: `x ${key}` }] }),
+    );
+    expect(text).not.toContain(key);
+    expect(redacted).toHaveLength(1);
+  });
+
   it('keeps what only names a Secret, and numbers and booleans of any name', () => {
     const template = container({
       env: [
         { name: 'DB_PASSWORD', valueFrom: { secretKeyRef: { name: 'aid.x.db', key: 'password' } } },
       ],
       automountServiceAccountToken: false,
+      args: ['--db-password=$(DB_PASSWORD)', '--token', '$(TOKEN)'],
       volumes: [{ secret: { secretName: 'aid.x.db' } }, { serviceAccountToken: { path: 'token' } }],
     });
     const { text = '', redacted } = contentOf(template);

@@ -1,3 +1,4 @@
+import { knownFormatOf } from '../../api/credential-formats.ts';
 import { canonical } from '../../api/digest.ts';
 import { maxContent } from '../../api/workflow-revision.ts';
 import { isSensitiveKey, redacted as mark, redactText } from '../../observability/redact.ts';
@@ -51,7 +52,7 @@ function copy(value: unknown, place: Place): unknown {
     Object.entries(fields).map(([key, field]) => {
       const at = inside(place, place.path === '' ? key : `.${key}`);
       const isNamed = key === 'value' && typeof variable === 'string' && isSecret(variable);
-      const isHidden = typeof field === 'string' && field !== '' && (isNamed || isSecret(key));
+      const isHidden = isValue(field) && (isNamed || isSecret(key));
       return [key, isHidden ? leaveOut(at) : copy(field, at)];
     }),
   );
@@ -64,15 +65,16 @@ function listOf(items: readonly unknown[], place: Place): unknown[] {
     if (typeof item !== 'string') return copy(item, at);
     const before = items[index - 1];
     const flag = /^--?([\w.-]+)$/.exec(typeof before === 'string' ? before : '')?.[1];
-    if (flag !== undefined && isSecret(flag)) return leaveOut(at);
+    if (flag !== undefined && isSecret(flag) && isValue(item)) return leaveOut(at);
     const [, name = '', assigned = ''] = /^-{0,2}([\w.-]+)=(.*)$/s.exec(item) ?? [];
-    return assigned !== '' && isSecret(name) ? leaveOut(at) : textOf(item, at);
+    return isValue(assigned) && isSecret(name) ? leaveOut(at) : textOf(item, at);
   });
 }
 
 function textOf(text: string, place: Place): unknown {
   if (text.length > maxText) return leaveOut(place, `[${text.length} characters]`);
-  return redactText(text) === text ? text : leaveOut(place);
+  const isClean = redactText(text) === text && knownFormatOf(text) === undefined;
+  return isClean ? text : leaveOut(place);
 }
 
 function leaveOut({ path, left }: Place, instead = mark): string {
@@ -83,6 +85,11 @@ function leaveOut({ path, left }: Place, instead = mark): string {
 
 function inside({ path, left, depth }: Place, step: string): Place {
   return { path: path + step, left, depth: depth + 1 };
+}
+
+/** Kubernetes puts the value of a variable in its place: `$(NAME)` is none. */
+function isValue(field: unknown): boolean {
+  return typeof field === 'string' && field !== '' && !/^\$\(\w+\)$/.test(field);
 }
 
 /** Whether what is called so may be a secret. */

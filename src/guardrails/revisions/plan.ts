@@ -10,6 +10,7 @@ import {
   type WorkflowRevision,
   type WorkflowRevisionStatus,
 } from '../../api/workflow-revision.ts';
+import { redactText } from '../../observability/redact.ts';
 import { fieldOf } from '../requirements.ts';
 import { contentOf } from './content.ts';
 
@@ -159,7 +160,7 @@ function assertedOf({ spec }: Workflow): WorkflowRevision['spec']['asserted'] {
   const told = (['requestedBy', 'version', 'reason', 'ticket', 'commit'] as const).flatMap(
     (field): [string, string][] => {
       const value = fieldOf(change, field);
-      return typeof value === 'string' ? [[field, value]] : [];
+      return typeof value === 'string' ? [[field, redactText(value)]] : [];
     },
   );
   return told.length === 0 ? undefined : Object.fromEntries(told);
