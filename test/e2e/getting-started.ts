@@ -1,0 +1,116 @@
+import { spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { waitFor } from '../control-plane/wait.ts';
+import { startCluster, type Choice, type Cluster } from './cluster.ts';
+
+const root = path.dirname(path.dirname(import.meta.dirname));
+
+let cluster: Cluster;
+let stopOperator: (() => Promise<number | string>) | undefined;
+
+/** Runs a line as it stands on the page. */
+function shell(line: string): Promise<{ code: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('sh', ['-c', line], {
+      cwd: root,
+      env: {
+        ...process.env,
+        KUBECONFIG: cluster.kubeconfigPath,
+        PATH: `${cluster.bin}${path.delimiter}${process.env['PATH'] ?? ''}`,
+      },
+    });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
+    }
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code: code ?? 1, output }));
+  });
+}
+
+async function replicasOf(name: string): Promise<number> {
+  const { code, output } = await shell(
+    `kubectl get deployment ${name} -n finance -o jsonpath={.spec.replicas}`,
+  );
+  expect(code, output).toBe(0);
+  return Number(output);
+}
+
+/** The tests of docs/getting-started.md, on a cluster of their own. */
+export function gettingStarted(choice: Choice): void {
+  beforeAll(async () => {
+    cluster = await startCluster(choice, (line) => console.log(line));
+  }, 900_000);
+
+  afterAll(async () => {
+    await stopOperator?.();
+    await cluster?.stop();
+  });
+
+  describe('getting started', () => {
+    it('works as the page says, in fewer than 15 commands, and leaves nothing of ours', async () => {
+      const page = await readFile(path.join(root, 'docs/getting-started.md'), 'utf8');
+      const commands = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, block = '']) =>
+        block.trim().split('\n'),
+      );
+      expect(commands.length).toBeLessThan(15);
+      const before = 3;
+      /** What happens beside a command, or has to be so after it. */
+      const after: Record<string, (output: string) => Promise<void>> = {
+        'rollout status': async () => {
+          stopOperator = await cluster.runOperator();
+          const canary = 'ksw/canary -n automation-guardrails-probe --for=condition=Ready';
+          const isThere = async (): Promise<boolean> =>
+            (await shell(`kubectl wait ${canary} --timeout=10s`)).code === 0;
+          await waitFor('the first answer of the policies', isThere, { timeoutMs: 120_000 });
+        },
+        'guardrails tree': async (output) => {
+          expect(output).toContain('Deployment/invoice-poster');
+          expect(await replicasOf('invoice-poster')).toBe(before);
+        },
+        'guardrails kill': async (output) => {
+          expect(output).toContain('Effective');
+          expect(await replicasOf('invoice-poster')).toBe(0);
+        },
+        'guardrails explain': (output) => {
+          expect(output).toContain('posts invoices twice');
+          return Promise.resolve();
+        },
+        'guardrails release': async () => {
+          expect(await replicasOf('invoice-poster')).toBe(before);
+        },
+        'guardrails uninstall': async () => {
+          expect(await stopOperator?.()).toBe(0);
+          stopOperator = undefined;
+        },
+        'delete -k crds': async () => {
+          expect(await replicasOf('invoice-poster')).toBe(before);
+        },
+      };
+      const seen = new Set<string>();
+      for (const command of commands) {
+        const { code, output } = await shell(command);
+        expect(code, `${command}\n${output}`).toBe(0);
+        const step = Object.keys(after).find((part) => command.includes(part));
+        if (step === undefined) continue;
+        seen.add(step);
+        await after[step]?.(output);
+      }
+      expect([...seen].toSorted()).toEqual(Object.keys(after).toSorted());
+
+      // What this cluster serves: there is no MutatingAdmissionPolicy before Kubernetes 1.36.
+      const served = await shell('kubectl api-resources --namespaced=false --verbs=list -o name');
+      const kinds = served.output
+        .split('\n')
+        .filter((kind) =>
+          /^(clusterrole|validatingadm|mutatingadm|flowschema|prioritylevel|customres)/.test(kind),
+        );
+      expect(kinds.length).toBeGreaterThanOrEqual(7);
+      const left = await shell(`kubectl get ${kinds.join(',')} -o name`);
+      expect(left.code, left.output).toBe(0);
+      expect(left.output.split('\n').filter((name) => name.includes('guardrails'))).toEqual([]);
+    }, 240_000);
+  });
+}
