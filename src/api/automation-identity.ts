@@ -251,6 +251,35 @@ const rotation = z
       .meta({
         description: `How many of them restart at a time: the next ones follow when those have all their pods available again. ${defaultConcurrentRestarts} if absent.`,
       }),
+    refresh: z
+      .array(
+        z
+          .object({
+            kind: z
+              .enum(['ExternalSecret', 'PushSecret'])
+              .meta({ description: 'Kind of the External Secrets Operator.' }),
+            name: z
+              .string()
+              .min(1)
+              .max(253)
+              .meta({
+                description: 'Name of the object, in the same namespace.',
+                ...rules({
+                  rule: `self.matches('${dnsSubdomainPattern}')`,
+                  message:
+                    "refresh[].name must be the name of an ExternalSecret or a PushSecret: lower-case letters, digits, '-' and '.'",
+                }),
+              }),
+          })
+          .meta({ description: 'An object that is told of each new value by an annotation.' }),
+      )
+      .max(8)
+      .optional()
+      .meta({
+        description:
+          'ExternalSecrets and PushSecrets that read this value, from its Secret or from the vault. They get an annotation with each new value, by which the External Secrets Operator refreshes them at once.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
     hook: rotationHook.optional().meta({
       ...rotationHook.meta(),
       description:
@@ -398,7 +427,7 @@ const secret = z
           'a secret of the type Existing needs secretName, and no other has one: add it, remove it, or change the type',
       },
       {
-        rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers) && !has(self.rotation.hook))",
+        rule: "self.type != 'Existing' || !has(self.rotation) || (has(self.rotation.every) && !has(self.rotation.overlap) && !has(self.rotation.restartConsumers) && !has(self.rotation.hook) && !has(self.rotation.refresh))",
         message:
           "the rotation of an Existing secret is somebody else's: of it, only every can be said, the age at which it is overdue",
       },

@@ -575,6 +575,14 @@ export const conditionsPage: ConditionsPage = {
       "kind": "AutomationIdentity",
       "condition": "Ready",
       "status": "False",
+      "reason": "ExternalSecretNotRefreshed",
+      "meaning": "An ExternalSecret or PushSecret in rotation.refresh isn't there, or the operator may not annotate it. It reads the value at its own time.",
+      "action": "Correct the name, or set the chart's value externalSecrets.enabled. It is tried again once a minute."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Ready",
+      "status": "False",
       "reason": "SecretStoreNotConfigured",
       "meaning": "A credential has store: Vault, and the operator runs without --vault-address. Where there is a copy from before, it can't be destroyed.",
       "action": "Tell the operator of the vault, or take store away before the vault."

@@ -4,7 +4,7 @@ import { annotation, grantableRole, label } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { IssuingClient } from '../guardrails/credentials/issuing-client.testing.ts';
-import { noSecretStore } from '../guardrails/secret-store/store.ts';
+import { noSecretStore, SecretStoreError } from '../guardrails/secret-store/store.ts';
 import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -35,6 +35,7 @@ let now: number;
 let client: IssuingClient;
 let controller: AutomationIdentityController;
 let departures: Departures;
+let isVaultAway: boolean;
 let events: string[];
 let held: Map<string, string>;
 let oldest: Map<string, number>;
@@ -49,6 +50,7 @@ beforeEach(() => {
   client = new IssuingClient(() => now);
   events = [];
   departures = new Departures();
+  isVaultAway = false;
   held = new Map();
   oldest = new Map();
   excess = new Map();
@@ -88,7 +90,18 @@ beforeEach(() => {
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
     revokedTokens: new RevokedTokens({ clock: () => now }),
-    secretStore: noSecretStore,
+    secretStore: {
+      ...noSecretStore,
+      withdraw: (keys) => {
+        const names = keys.map(({ name }) => name);
+        const error = new SecretStoreError('Unavailable', 'the vault is away');
+        return Promise.resolve(
+          isVaultAway
+            ? { withdrawn: [], remaining: names.map((name) => ({ name, what: name, error })) }
+            : { withdrawn: names, remaining: [] },
+        );
+      },
+    },
     departures,
   });
   client.put(resources.namespaces, {
@@ -595,6 +608,19 @@ describe('an identity that was deleted', () => {
     await settle();
     expect(standing()).toEqual(everything);
     expect(client.find(resources.serviceAccounts, key)?.metadata.uid).not.toBe(before);
+  });
+
+  it('has its copies in a vault destroyed, however often that takes', async () => {
+    const secrets = [{ name: 'erp', secretName: 'aid.poster.erp', store: 'Vault' as const }];
+    departures.add({ ...deleted(), status: { secrets } });
+    client.remove(resources.automationIdentities, key);
+    isVaultAway = true;
+    expect(await reconcile()).toMatchObject({ requeueAfterMs: expect.any(Number) as unknown });
+    expect(events).toContain('warning SecretStoreUnavailable');
+    isVaultAway = false;
+    await reconcile();
+    expect(events).toContain('normal CopyWithdrawn');
+    expect(departures.get('billing/poster')).toBeUndefined();
   });
 
   it('is tried again where a request fails', async () => {

@@ -226,6 +226,7 @@ interface Observation {
 export class AutomationIdentityController implements Reconciler {
   readonly name = 'automation-identity';
   readonly #options: AutomationIdentityControllerOptions;
+  readonly #copies: CredentialCopies;
   readonly #credentials: CredentialKeeper;
   readonly #tokens: TokenKeeper;
 
@@ -233,6 +234,11 @@ export class AutomationIdentityController implements Reconciler {
     const { client, workloads, pods, metrics, clock, randomBytes } = options;
     const { revokedTokens: revoked } = options;
     this.#options = options;
+    this.#copies = new CredentialCopies({
+      store: options.secretStore,
+      countCopy: (action, result) => metrics.countSecretCopy(action, result),
+      clock,
+    });
     this.#credentials = new CredentialKeeper({
       client,
       workloads,
@@ -241,11 +247,7 @@ export class AutomationIdentityController implements Reconciler {
       clock,
       randomBytes,
       revoked,
-      copies: new CredentialCopies({
-        store: options.secretStore,
-        countCopy: (action, result) => metrics.countSecretCopy(action, result),
-        clock,
-      }),
+      copies: this.#copies,
     });
     this.#tokens = new TokenKeeper({
       client,
@@ -256,11 +258,11 @@ export class AutomationIdentityController implements Reconciler {
   }
 
   async reconcile(key: string, context: ReconcileContext): Promise<ReconcileResult> {
-    await this.#offboard(key, context.signal);
+    const leftAgain = await this.#offboard(key, context);
     const observation = await this.#observe(key, context.signal);
     if (observation === undefined) {
       this.#forget(key);
-      return {};
+      return leftAgain;
     }
     const { identity, spec } = observation;
     const { client } = this.#options;
@@ -293,22 +295,39 @@ export class AutomationIdentityController implements Reconciler {
     const hasSecrets =
       (spec.secrets ?? secrets ?? []).length > 0 || (spec.tokens ?? recorded ?? []).length > 0;
     const dueAt = [credentials.result?.dueAt, tokens.result?.dueAt, observation.review.dueAt];
-    return this.#nextLook(problems, hasSecrets, earliest(dueAt));
+    return { ...leftAgain, ...this.#nextLook(problems, hasSecrets, earliest(dueAt)) };
   }
 
   /** What goes with a deleted one; its successor by that name, if there is one, comes after that. */
-  async #offboard(key: string, signal: AbortSignal): Promise<void> {
+  async #offboard(key: string, { signal, log }: ReconcileContext): Promise<ReconcileResult> {
     const { departures, identities, namespaces, revokedTokens: revoked } = this.#options;
     const standing = identities.get(key);
     const isLeaving = standing?.metadata.deletionTimestamp !== undefined;
     const leaving = departures.get(key) ?? (isLeaving ? standing : undefined);
-    if (leaving === undefined) return;
+    if (leaving === undefined) return {};
     const namespace = namespaces.get(splitKey(key).namespace ?? '');
     if (namespace !== undefined && namespace.metadata.deletionTimestamp === undefined) {
       const { client, events, workloads } = this.#options;
       await offboard(leaving, { client, events, workloads, revoked, signal });
     }
-    departures.delete(leaving);
+    const isDone = await this.#withdrawCopies(leaving, { signal, log });
+    if (isDone) departures.delete(leaving);
+    return isDone ? {} : { requeueAfterMs: unwatchedMs };
+  }
+
+  /** @returns whether none is left; what is deleted has no status to tell it in */
+  async #withdrawCopies(
+    identity: AutomationIdentity,
+    context: Pick<ReconcileContext, 'signal' | 'log'>,
+  ): Promise<boolean> {
+    const { events } = this.#options;
+    const subject = subjectOf(resources.automationIdentities, identity);
+    const left = await this.#copies.withdraw(identity, {
+      ...context,
+      notify: ({ type, reason, message }) => events[type](subject, reason, message),
+    });
+    for (const { problem } of left) events.warning(subject, problem.reason, problem.message);
+    return left.every(({ problem }) => hopeless.has(problem.reason));
   }
 
   async #observe(key: string, signal: AbortSignal): Promise<Observation | undefined> {
@@ -653,6 +672,8 @@ const recheckMs = 600_000;
 const unwatchedMs = 60_000;
 const unwatchedReasons = new Set(['ForeignObject', 'PermissionsNotGrantable']);
 const soonestMs = 1_000;
+/** Why copies are left of which nothing comes by trying again. */
+const hopeless = new Set(['SecretStoreNotConfigured', 'ForeignObject']);
 
 function isWithheld({ missing, isStopped }: Observation): boolean {
   return missing.length > 0 || isStopped;

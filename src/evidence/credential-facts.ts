@@ -67,6 +67,22 @@ export function credentialFacts(identity: AutomationIdentity, place: Place): Obs
       },
     ];
   });
+  // It stands in status before the copy is made, and until that is destroyed.
+  const copies = secrets.flatMap(({ name, secretName, store }): Fact[] => {
+    if (store === undefined) return [];
+    return [
+      {
+        subject: `copy/${name}/`,
+        state: store,
+        draft: () =>
+          draftOf(place, {
+            action: 'SecretCopied',
+            objects,
+            details: { secret: secretName, store },
+          }),
+      },
+    ];
+  });
   const gone =
     (action: string) =>
     (subject: string): RecordDraft =>
@@ -75,6 +91,7 @@ export function credentialFacts(identity: AutomationIdentity, place: Place): Obs
     { scope: 'secret/', facts: ofSecrets, gone: gone('SecretWithdrawn') },
     { scope: overlapScope, facts: overlaps, gone: gone('PreviousValueWithdrawn') },
     { scope: 'token/', facts: ofTokens, gone: gone('TokenRevoked') },
+    { scope: 'copy/', facts: copies, gone: gone('CopyWithdrawn') },
   ];
 }
 

@@ -276,6 +276,13 @@ describe('credentials', () => {
       'SecretRotated',
       'SecretWithdrawn',
     ]);
+    const copied: AutomationIdentity = identity({
+      secrets: [{ name: 'db', secretName: 'aid.invoice.db', store: 'Vault' }],
+    });
+    expect(await told(copied, copied, identity(undefined))).toEqual([
+      'SecretCopied',
+      'CopyWithdrawn',
+    ]);
     expect(await told(token('t1'), token('t2'), token())).toEqual([
       'TokenIssued',
       'TokenRenewed',

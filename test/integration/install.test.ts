@@ -140,6 +140,7 @@ describe('the values of the chart', () => {
     ['that is misspelt', '--set=replicas=3', "'replicas' not allowed"],
     ['that is misspelt further down', '--set=image.tga=1', "'tga' not allowed"],
     ['out of its range', '--set=networkPolicy.egress.ports={0}', 'networkPolicy/egress/ports'],
+    ['that is no choice of yes or no', '--set=externalSecrets.enabled=perhaps', 'externalSecrets'],
     ['that is no address of a vault', '--set=vault.address=http://vault', 'vault/address'],
     ['that is no URL', '--set=prometheusRule.runbookBaseUrl=wiki', 'runbookBaseUrl'],
     ['that lacks a part', '--set-json=catalogue=[{"group":"a.example"}]', "'plural'"],

@@ -105,8 +105,10 @@ export class CredentialCopies {
   }
 
   /**
-   * Ends the copies of an identity, all or those of some credentials.
+   * Ends the copies of an identity.
    *
+   * @param names of credentials that have no copy any more: of them, what says that it is somebody
+   *   else's counts as gone; all credentials if `undefined`
    * @returns what is left of them
    */
   async withdraw(
@@ -126,7 +128,10 @@ export class CredentialCopies {
         message: `All versions of credential ${name} in ${store.locationOf(copyKeyOf(identity, name))} were destroyed.`,
       });
     }
-    return remaining.map(({ name, what, error }) => {
+    const left = remaining.filter(
+      ({ error }) => names === undefined || error.failure !== 'Foreign',
+    );
+    return left.map(({ name, what, error }) => {
       countCopy('withdraw', 'error');
       log.warn('Copy of a credential could not be withdrawn', { credential: name, error });
       return {

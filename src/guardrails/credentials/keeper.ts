@@ -36,6 +36,7 @@ import {
   type Pending,
 } from './pending.ts';
 import { earliest, foreignSecret, refusalOf, refusedMs } from './refusal.ts';
+import { ExternalRefresh } from './refresh.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
@@ -129,10 +130,12 @@ const maxSteps = 3;
  */
 export class CredentialKeeper {
   readonly #options: CredentialKeeperOptions;
+  readonly #refresh: ExternalRefresh;
   readonly #hooks: HookRunner;
 
   constructor(options: CredentialKeeperOptions) {
     this.#options = options;
+    this.#refresh = new ExternalRefresh(options);
     this.#hooks = new HookRunner(options);
   }
 
@@ -325,7 +328,11 @@ export class CredentialKeeper {
       ({ secretName }) => secretName === kept.status.secretName,
     );
     const copy = await this.#options.copies.keep(credential, kept.live, recorded, request);
-    return withCopy(copy, kept);
+    const withIt = withCopy(copy, kept);
+    // Whoever is told reads at once, perhaps from there.
+    if (kept.live === undefined || copy.problem !== undefined) return withIt;
+    const { problem, dueAt } = await this.#refresh.refresh(credential, kept.live, request);
+    return withCopy({ ...copy, problem, dueAt }, withIt);
   }
 
   async #take(

@@ -53,8 +53,9 @@ export interface SecretStore {
    */
   keep(copy: Copy, options: { isFresh: boolean; signal: AbortSignal }): Promise<CopyChange>;
   /**
-   * Ends every version of some copies of one identity. A copy that somebody else has made is left
-   * alone and counts as gone. Never throws, but for the signal.
+   * Ends every version of some copies of one identity. What says that it is somebody else's is left
+   * alone, and told: whoever may write there could have made it say so. Never throws, but for the
+   * signal.
    */
   withdraw(keys: readonly CopyKey[], signal: AbortSignal): Promise<CopyWithdrawal>;
   /** Where a copy is, for people. */

@@ -164,7 +164,10 @@ describe('a copy', () => {
     if (mark !== undefined) await client.writeMetadata(session, path, mark, signal);
     await client.writeData(session, path, { password: 'theirs' }, 0, signal);
     expect(await failureOf(keep(copyOf('a')))).toBe('Foreign');
-    expect(await store.withdraw([key], signal)).toEqual({ withdrawn: [], remaining: [] });
+    expect(await store.withdraw([key], signal)).toMatchObject({
+      withdrawn: [],
+      remaining: [{ name: 'erp', error: { failure: 'Foreign' } }],
+    });
     expect(readable()).toEqual({ 1: 'theirs' });
   });
 
@@ -197,10 +200,13 @@ describe('a copy', () => {
     { name: '*' },
     { name: '+' },
   ])('has no path for %o', async (part) => {
-    await expect(keep(copyOf('a', { key: { ...key, ...part } }))).rejects.toMatchObject({
-      failure: 'Refused',
+    const odd = { ...key, ...part };
+    await expect(keep(copyOf('a', { key: odd }))).rejects.toMatchObject({ failure: 'Refused' });
+    expect(await store.withdraw([odd], signal)).toMatchObject({
+      withdrawn: [],
+      remaining: [{ error: { failure: 'Refused' } }],
     });
-    expect(fake.requests).toEqual([]);
+    expect(fake.requests.map((request) => request.path)).toEqual(['auth/kubernetes/login']);
   });
 });
 

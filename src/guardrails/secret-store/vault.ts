@@ -86,7 +86,6 @@ export class VaultStore implements SecretStore {
   async withdraw(keys: readonly CopyKey[], signal: AbortSignal): Promise<CopyWithdrawal> {
     const [first] = keys;
     if (first === undefined) return { withdrawn: [], remaining: [] };
-    for (const key of keys) this.#seen.delete(this.#pathOf(key));
     const until = AbortSignal.any([signal, AbortSignal.timeout(withdrawMs)]);
     const outcomes = await this.#login(until).then(
       (session) => forEachBounded(keys, parallelism, (key) => this.#end(session, key, until)),
@@ -112,7 +111,9 @@ export class VaultStore implements SecretStore {
   }
 
   locationOf(key: CopyKey): string {
-    return `vault ${this.#options.mount}/${this.#pathOf(key)}`;
+    const { namespace, identity, name } = key;
+    const { mount, pathPrefix } = this.#options;
+    return `vault ${mount}/${pathPrefix}/${namespace}/${identity}/${name}`;
   }
 
   async #bring(copy: Copy, path: string, signal: AbortSignal): Promise<CopyChange> {
@@ -126,10 +127,7 @@ export class VaultStore implements SecretStore {
       const step = planCopy({ key, metadata, compared, keepsPrevious, now: clock() });
       if (step.action === 'None') return change;
       if (step.action === 'Leave') {
-        throw new SecretStoreError(
-          'Foreign',
-          `what is at ${this.locationOf(key)} was not made for this identity, and is left alone`,
-        );
+        throw this.#foreign(key);
       }
       if (step.action === 'Mark') await client.writeMetadata(session, path, markOf(key), signal);
       if (step.action === 'Compare') {
@@ -163,10 +161,19 @@ export class VaultStore implements SecretStore {
   async #end(session: VaultSession, key: CopyKey, signal: AbortSignal): Promise<boolean> {
     const { client } = this.#options;
     const path = this.#pathOf(key);
+    this.#seen.delete(path);
     const metadata = await client.readMetadata(session, path, signal);
-    if (metadata === undefined || !isOurs(metadata, key)) return false;
+    if (metadata === undefined) return false;
+    if (!isOurs(metadata, key)) throw this.#foreign(key);
     await client.deleteMetadata(session, path, signal);
     return true;
+  }
+
+  #foreign(key: CopyKey): SecretStoreError {
+    return new SecretStoreError(
+      'Foreign',
+      `what is at ${this.locationOf(key)} was not made for this identity, or no longer says so, and is left alone`,
+    );
   }
 
   /** Whoever asks next leaves a vault alone that doesn't answer: longer each time. */
