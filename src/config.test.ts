@@ -49,7 +49,7 @@ describe('parseConfig', () => {
       shutdownTimeoutMs: 5_000,
       evidence: true,
       revisionHistoryLimit: 10,
-      evidenceSegments: 8,
+      evidenceSegments: 16,
       evidenceRetentionMs: 7_776_000_000,
       evidenceRequireExport: false,
       evidenceKeyRotationMs: 7_776_000_000,

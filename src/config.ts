@@ -253,9 +253,9 @@ const ownSchema = z.object({
   }),
   evidenceSegments: option(count(2, 1_000), {
     value: 'NUMBER',
-    default: '8',
+    default: '16',
     description:
-      'Segments of evidence that are kept of one automation, of at most 192 KiB each. Older ones go, and a record says so.',
+      'Segments of evidence that are kept of one automation, of at most 96 KiB each. Older ones go, and a record says so.',
   }),
   evidenceRetention: option(duration(3_600_000, 10 * 365 * 86_400_000), {
     value: 'DURATION',

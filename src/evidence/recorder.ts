@@ -29,8 +29,11 @@ export interface EvidenceRecorderOptions {
   clock: () => number;
 }
 
-/** Of the records in one segment: far below what etcd takes, with the rest of the object. */
-const segmentBytes = 192 * 1024;
+/**
+ * Of the records in one segment. Each append is validated and stored with all that stands there, so
+ * the cost of a record grows with it; each new segment costs two more writes.
+ */
+const segmentBytes = 96 * 1024;
 /** How often old evidence, old anchors and an old key are looked for. */
 const upkeepMs = 6 * 3_600_000;
 

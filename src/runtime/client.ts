@@ -36,6 +36,8 @@ export interface WriteOptions {
   dryRun?: boolean;
   /** `status`, `scale`, `token`, … */
   subresource?: string;
+  /** The server answers with `metadata` alone: nothing else of the answer is there to be read. */
+  metadataOnly?: boolean;
   signal?: AbortSignal;
 }
 
@@ -432,9 +434,13 @@ export class ApiServerClient implements KubeClient, WatchClient {
     await Promise.all([this.#calls.destroy(), this.#watches.destroy()]);
   }
 
-  async #write<T>({ dryRun = false, signal }: WriteOptions, call: Call): Promise<T> {
+  async #write<T>(
+    { dryRun = false, metadataOnly = false, signal }: WriteOptions,
+    call: Call,
+  ): Promise<T> {
     return await this.#call<T>({
       ...call,
+      ...(metadataOnly && { accept: partialObjectMetadata }),
       query: {
         ...call.query,
         fieldManager: this.#fieldManager,

@@ -58,7 +58,7 @@ function logOf(cluster: BenchCluster): {
   const log = new EvidenceLog({
     client,
     signingKey: () => Promise.resolve(key),
-    limits: { segmentBytes: 192 * 1024, segments: 100, retentionMs: 1e12, requireExport: false },
+    limits: { segmentBytes: 96 * 1024, segments: 100, retentionMs: 1e12, requireExport: false },
     logger: silentLogger(),
     clock: Date.now,
     onCommitted: ({ entries }) => {
