@@ -120,6 +120,7 @@ const optionTexts = [
     "evidence verify: lines of the operator's log, with heads to compare with",
   ],
   ['    --operator-namespace NAME', 'evidence export: where anchors and keys stand'],
+  ['    --prometheus URL', 'evidence export: a Prometheus whose metrics of the period go in, too'],
   ['    --mark-exported', 'evidence export: say so on the segments, so that they may go'],
   ['    --kubeconfig FILE  --context NAME  --as USER', 'as in kubectl'],
   ['-h, --help', 'this text'],

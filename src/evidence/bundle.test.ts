@@ -38,7 +38,11 @@ beforeAll(async () => {
           draft: () => ({
             action: turn % 2 === 0 ? 'KillEngaged' : 'KillReleased',
             outcome: 'Succeeded',
-            actor: { name: `alice ${hostile}`, basis: 'authenticated' },
+            actor: { name: `alice ${hostile} ${canary}`, basis: 'authenticated' },
+            reason: canary,
+            incident: canary,
+            environment: canary,
+            objects: [{ apiVersion: 'v1', kind: 'Secret', name: canary, uid: canary }],
             message: `it held the token ${canary} ${hostile}`,
             details: { password: 'is elsewhere', header: `Bearer ${canary}` },
           }),
@@ -54,9 +58,18 @@ beforeAll(async () => {
     chains: new Map([['invoice', cluster.segments('finance', 'invoice')]]),
     anchors,
     keys: [key.publicKey],
-    objects: [{ kind: 'Secret', data: { password: canary }, metadata: { name: hostile } }],
-    credentials: [{ name: 'database', lastRotationTime: '2026-01-01T00:00:00Z' }],
-    notes: [],
+    objects: [
+      { kind: 'Secret', data: { password: canary }, metadata: { name: hostile } },
+      { kind: 'Workflow', metadata: { name: 'w', annotations: { note: `Bearer ${canary}` } } },
+    ],
+    credentials: [{ name: 'database', owner: canary, lastRotationTime: '2026-01-01T00:00:00Z' }],
+    metrics: [
+      {
+        labels: { __name__: 'attention_seconds', team: canary },
+        points: [{ time: '2026-01-01T00:00:00Z', value: '3' }],
+      },
+    ],
+    notes: [`anchors: refused Bearer ${canary}`],
   };
 });
 
@@ -99,7 +112,11 @@ describe('a bundle', () => {
   it('shows a change of any file, also where the manifest was written anew', () => {
     const files = bundleFiles(evidence);
     for (const name of files.keys()) {
-      if (['keys.json', 'objects.json', 'credentials.json', 'anchors.json'].includes(name))
+      if (
+        ['keys.json', 'objects.json', 'credentials.json', 'anchors.json', 'metrics.json'].includes(
+          name,
+        )
+      )
         continue;
       const text = files.get(name) ?? '';
       for (const at of [5, 200, Math.floor(text.length / 2), text.length - 10]) {

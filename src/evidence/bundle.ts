@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { evidenceSegmentSpecSchema, type EvidenceSegmentSpec } from '../api/evidence-segment.ts';
-import { redact } from '../observability/redact.ts';
+import { redact, redactText } from '../observability/redact.ts';
 import { isAnchor } from './anchors.ts';
 import { sha256 } from './canonical.ts';
 import type { EvidenceRecord } from './record.ts';
@@ -26,9 +26,19 @@ export interface Case {
   objects: readonly object[];
   /** Names and times; no values. */
   credentials: readonly Readonly<Record<string, string>>[];
+  /** Of the period, from a Prometheus; absent: none was asked. */
+  metrics?: readonly Series[];
   /** What couldn't be read. */
   notes: readonly string[];
 }
+
+const seriesSchema = z.object({
+  labels: z.record(z.string(), z.string()),
+  points: z.array(z.object({ time: z.string(), value: z.string() })),
+});
+
+/** One series of a metric. */
+export type Series = z.infer<typeof seriesSchema>;
 
 const format = 'automationguardrails.dev/evidence-bundle/v1';
 
@@ -61,7 +71,8 @@ export interface BundleProof {
 }
 
 /** The files of a bundle, by name. Equal cases give equal files. */
-export function bundleFiles(evidence: Case): Map<string, string> {
+export function bundleFiles(given: Case): Map<string, string> {
+  const evidence = withoutSecrets(given);
   const { namespace, workflow, since, exportedAt, chains, anchors, keys, notes } = evidence;
   const proofs = proofsOf(namespace, chains, anchors, since, undefined);
   const files = new Map<string, string>();
@@ -75,6 +86,7 @@ export function bundleFiles(evidence: Case): Map<string, string> {
   // Nobody puts a secret there; this is the second line.
   files.set('objects.json', text(evidence.objects.map(withoutValues)));
   files.set('credentials.json', text(evidence.credentials));
+  files.set('metrics.json', text(evidence.metrics ?? []));
   files.set('records.jsonl', linesOf(proofs));
   files.set('report.html', renderReport(reportOf(evidence, proofs)));
   const manifest: z.infer<typeof manifestSchema> = {
@@ -128,7 +140,14 @@ export function verifyBundle(
   const anchors = parse(z.array(z.unknown()), 'anchors.json', files).filter(isAnchor);
   const credentials = parse(z.array(z.record(z.string(), z.string())), 'credentials.json', files);
   const proofs = proofsOf(namespace, chains, anchors, since, undefined);
-  const report = reportOf({ namespace, workflow, since, exportedAt, notes, credentials }, proofs);
+  // A bundle of an earlier version has none.
+  const metrics = files.has('metrics.json')
+    ? parse(z.array(seriesSchema), 'metrics.json', files)
+    : [];
+  const report = reportOf(
+    { namespace, workflow, since, exportedAt, notes, credentials, metrics },
+    proofs,
+  );
   if (files.get('records.jsonl') !== linesOf(proofs)) {
     problems.push({ code: 'Flipped', message: "records.jsonl isn't what the chains say" });
   }
@@ -180,7 +199,7 @@ function reportOf(
     .flatMap((proof) => proof.records)
     .filter(({ time }) => since === undefined || Date.parse(time) >= Date.parse(since))
     .toSorted((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : a.sequence - b.sequence));
-  const { namespace, workflow, exportedAt, notes, credentials } = evidence;
+  const { namespace, workflow, exportedAt, notes, credentials, metrics = [] } = evidence;
   return {
     namespace,
     workflow,
@@ -188,6 +207,7 @@ function reportOf(
     exportedAt,
     notes,
     credentials,
+    metrics,
     records,
     proof: {
       problems: proofs.flatMap(({ problems }) => problems),
@@ -206,6 +226,18 @@ function linesOf(proofs: readonly ChainProof[]): string {
 
 function text(value: unknown): string {
   return `${JSON.stringify(value, undefined, 1)}\n`;
+}
+
+/** What isn't of the chain, which is clean as it is: nobody puts a secret there; a second line. */
+function withoutSecrets({ credentials, metrics = [], notes, ...rest }: Case): Case {
+  const clean = (texts: Readonly<Record<string, string>>): Record<string, string> =>
+    Object.fromEntries(Object.entries(texts).map(([name, value]) => [name, redactText(value)]));
+  return {
+    ...rest,
+    credentials: credentials.map(clean),
+    metrics: metrics.map(({ labels, points }) => ({ labels: clean(labels), points })),
+    notes: notes.map(redactText),
+  };
 }
 
 function withoutValues(object: object): unknown {

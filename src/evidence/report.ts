@@ -24,11 +24,20 @@ export interface ReportInput {
   notes: readonly string[];
   /** Names and times of credentials; no values. */
   credentials: readonly Readonly<Record<string, string>>[];
+  /** Metrics of the period. */
+  metrics?: readonly ReportSeries[];
+}
+
+/** One series of a metric; times are RFC 3339. */
+export interface ReportSeries {
+  labels: Readonly<Record<string, string>>;
+  points: readonly { time: string; value: string }[];
 }
 
 /** One page of HTML that needs nothing else: no script, no font, no picture, no request. */
 export function renderReport(input: ReportInput): string {
   const { namespace, workflow, since, exportedAt, records, notes, credentials } = input;
+  const { metrics = [] } = input;
   const environment = records.findLast((record) => record.environment !== undefined)?.environment;
   return page(`Evidence of ${namespace}/${workflow}`, [
     html`<header>
@@ -83,6 +92,11 @@ export function renderReport(input: ReportInput): string {
       'Names and times. A bundle holds no value.',
     ),
     section(
+      'What its metrics said',
+      table(['From', 'To', 'What', 'Least', 'Most'], metrics.flatMap(rangeOf)),
+      'As a Prometheus had them when the bundle was exported; unlike the records, they prove nothing by themselves.',
+    ),
+    section(
       'Not in this bundle',
       table(
         ['What'],
@@ -116,6 +130,18 @@ function proofOf({ proof: { problems, keys, anchored } }: ReportInput): Markup {
       ${sentences.map((sentence) => html`<li>${sentence}</li>`)}
     </ul>
   </section>`;
+}
+
+/** A row of a series: over which time it went, and between which values. */
+function rangeOf({ labels, points }: ReportSeries): string[][] {
+  const [first, last] = [points[0], points.at(-1)];
+  if (first === undefined || last === undefined) return [];
+  const values = points.map(({ value }) => Number(value));
+  const { __name__: name = '', ...rest } = labels;
+  const { condition, reason } = rest;
+  const what = [name, condition ?? '', reason ?? ''].filter((part) => part !== '').join(', ');
+  const range = [Math.min(...values), Math.max(...values)].map((value) => String(value));
+  return [[momentOf(first.time), momentOf(last.time), what, ...range]];
 }
 
 /** What a record is about, for people; a class of the page, too. */

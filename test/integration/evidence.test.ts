@@ -535,6 +535,18 @@ describe('a case', () => {
     const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, `--namespace=${namespace}`];
     const exported = await cli('evidence', 'export', 'workflow/invoice', '-o', file, ...at);
     expect(exported).toMatchObject({ code: 0, err: '' });
+    const unreachable = ['--prometheus', 'http://127.0.0.1:1'];
+    const without = await cli(
+      'evidence',
+      'export',
+      'workflow/invoice',
+      '-o',
+      file,
+      ...at,
+      ...unreachable,
+    );
+    expect(without.code).toBe(0);
+    expect(without.err).toContain('Not in it: metrics');
     const verified = await cli('evidence', 'verify', file);
     expect(verified).toMatchObject({ code: 0, err: '' });
     expect(verified.out).toContain('Unbroken.');

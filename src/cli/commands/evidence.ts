@@ -4,13 +4,14 @@ import { annotation, label } from '../../api/names.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import { isAnchor, readAnchors } from '../../evidence/anchors.ts';
-import { bundleFiles, verifyBundle, type Case } from '../../evidence/bundle.ts';
+import { bundleFiles, verifyBundle, type Case, type Series } from '../../evidence/bundle.ts';
 import { fingerprintOf } from '../../evidence/head.ts';
 import { publicKeys } from '../../evidence/signing-keys.ts';
 import type { Anchor } from '../../evidence/verify.ts';
 import { pack, unpack } from '../../evidence/tar.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { exit, required, UsageError, type Command, type Session } from '../command.ts';
+import { queryRange } from '../prometheus.ts';
 import { segmentsOf, sinceOf, sinceOption } from '../evidence-log.ts';
 
 const exportForm = 'evidence export workflow/NAME -o case.tar.gz';
@@ -28,6 +29,7 @@ export const evidenceCommand: Command = {
     output: { type: 'string', short: 'o' },
     'operator-namespace': { type: 'string' },
     'mark-exported': { type: 'boolean' },
+    prometheus: { type: 'string' },
     'trusted-keys': { type: 'string' },
     anchors: { type: 'string' },
   },
@@ -58,24 +60,47 @@ async function exportCase(session: Session): Promise<number> {
   const notes: string[] = [];
   const operatorNamespace = session.option('operator-namespace') ?? 'automation-guardrails';
   const keys = [...chains.keys()].map((chain) => `${namespace}/${chain}`);
+  const exportedAt = new Date().toISOString();
   const evidence: Case = {
     namespace,
     workflow: name,
     since,
-    exportedAt: new Date().toISOString(),
+    exportedAt,
     chains: new Map([...chains].map(([chain, all]) => [chain, all.map(({ spec }) => spec)])),
     anchors: await noting(notes, 'anchors', [], () => readAnchors(client, operatorNamespace, keys)),
     keys: await noting(notes, 'public keys', [], () => publicKeys(client, operatorNamespace)),
     ...(await standing(session, name, notes)),
+    metrics: await metricsOf(session, name, { since, exportedAt }, notes),
     notes,
   };
   const files = bundleFiles(evidence);
   await writeFile(file, pack(files), { mode: 0o600 });
   const proof = verifyBundle(files);
   stdout(`Wrote ${file}: ${proof.records.length} records, manifest ${proof.digest}.`);
-  for (const note of notes) session.stderr(`Not in it: ${note}`);
+  for (const note of notes.filter((one) => one !== noPrometheus))
+    session.stderr(`Not in it: ${note}`);
   if (session.flag('mark-exported')) await markExported(session, [...found.values()].flat());
   return report(session, proof.problems);
+}
+
+const noPrometheus = 'metrics: none were asked for (--prometheus)';
+
+/** Metrics of the last month at most, where a Prometheus was named. */
+async function metricsOf(
+  session: Session,
+  name: string,
+  { since, exportedAt }: { since: string | undefined; exportedAt: string },
+  notes: string[],
+): Promise<Series[]> {
+  const url = session.option('prometheus');
+  if (url === undefined) {
+    notes.push(noPrometheus);
+    return [];
+  }
+  const earliest = new Date(Date.parse(exportedAt) - 31 * 86_400_000).toISOString();
+  const from = since === undefined || since < earliest ? earliest : since;
+  const query = `automation_guardrails_attention_seconds{automation="${session.namespace}/${name}"}`;
+  return await noting(notes, 'metrics', [], () => queryRange({ url, query, from, to: exportedAt }));
 }
 
 /** The segment in which the time lies, and all after it. */
