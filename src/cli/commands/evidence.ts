@@ -150,6 +150,13 @@ async function standing(
       labelSelector: `${label.workflow}=${name}`,
     }),
   );
+  const ofWorkflow = async <T extends KubeObject & { spec: { workflow: string } }>(
+    of: Resource<T>,
+  ): Promise<object[]> =>
+    noting(notes, of.plural, [], async () => {
+      const all = await client.list(of, { namespace });
+      return all.filter(({ spec }) => spec.workflow === name).map((object) => plain(of, object));
+    });
   const { secrets = [], tokens = [] } = identity?.status ?? {};
   const entries = [...secrets, ...tokens].map((entry) =>
     Object.fromEntries(
@@ -160,6 +167,8 @@ async function standing(
     objects: [
       ...(await one(resources.workflows)),
       ...(identity === undefined ? [] : [plain(resources.automationIdentities, identity)]),
+      ...(await ofWorkflow(resources.workflowRevisions)),
+      ...(await ofWorkflow(resources.approvals)),
       ...(await one(resources.killSwitches)),
       ...(await one(resources.roles)),
       ...(await one(resources.roleBindings)),
