@@ -29,6 +29,10 @@ const rare: readonly { right: RegExp; reason: string }[] = [
     reason: 'decisions that count no more, beyond the last twenty of a Workflow',
   },
   {
+    right: /^operator: delete jobs\.batch$/,
+    reason: 'Jobs of rotation hooks that nobody needs any more, some time after their end',
+  },
+  {
     right: /^operator: delete workflowrevisions\./,
     reason: 'revisions beyond those that are kept',
   },
