@@ -1,3 +1,5 @@
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AutomationIdentity, SecretStatus } from '../../src/api/automation-identity.ts';
 import { annotation, label, secretNameOf } from '../../src/api/names.ts';
@@ -5,8 +7,16 @@ import type { KubeObject, Secret } from '../../src/api/objects.ts';
 import { projectWorkload } from '../../src/api/workload.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { getObject, installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
+import { FakeVault, type Reviewed } from '../fault/fake-vault.ts';
+import {
+  getObject,
+  installGuardrails,
+  kubectlOk,
+  listObjects,
+  waitForCondition,
+} from '../operator/cluster.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import { setUpVault } from '../operator/vault-setup.ts';
 
 const namespace = 'secrets';
 const owner = { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' };
@@ -18,7 +28,10 @@ let operator: OperatorProcess;
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   const kubeconfigPath = await installGuardrails(controlPlane);
-  operator = await startOperator({ kubeconfigPath, args: ['--leader-elect=false'] });
+  operator = await startOperator({
+    kubeconfigPath,
+    args: ['--leader-elect=false', ...(await startVault())],
+  });
   await controlPlane.apply([
     {
       apiVersion: 'v1',
@@ -28,8 +41,47 @@ beforeAll(async () => {
   ]);
 });
 
+/** Values that the vault was given, and tokens that it issued. */
+const inVault = new Set<string>();
+const places = { mount: 'secret', authMount: 'kubernetes', pathPrefix: 'automation-guardrails' };
+const vault = new FakeVault({ review });
+
+/** Whose a token is says the API server, as it says it to a real vault. */
+async function review(token: string, audience: string): Promise<Reviewed | undefined> {
+  const tokenReview = {
+    apiVersion: 'authentication.k8s.io/v1',
+    kind: 'TokenReview',
+    spec: { token, audiences: [audience] },
+  };
+  const answer = await kubectlOk(
+    controlPlane,
+    ['create', '--raw=/apis/authentication.k8s.io/v1/tokenreviews', '-f', '-'],
+    { input: JSON.stringify(tokenReview) },
+  );
+  const { status } = JSON.parse(answer) as {
+    status: { authenticated?: boolean; user?: { username: string; uid: string } };
+  };
+  const { username = '', uid = '' } = status.user ?? {};
+  const [, , of = '', name = ''] = username.split(':');
+  return status.authenticated === true ? { namespace: of, name, uid } : undefined;
+}
+
+/** @returns the flags by which the operator finds it */
+async function startVault(): Promise<string[]> {
+  vault.onSecret = (text) => inVault.add(text);
+  const address = await vault.start();
+  const { rootToken } = vault;
+  await setUpVault({ address, rootToken }, places, { namespaces: [namespace] });
+  const account = ['automation-guardrails', '-n=automation-guardrails'];
+  const token = await kubectlOk(controlPlane, ['create', 'token', ...account, '--audience=vault']);
+  const file = path.join(controlPlane.dataDir, 'vault-token');
+  await writeFile(file, token);
+  return [`--vault-address=${address}`, '--vault-allow-http', `--vault-token-file=${file}`];
+}
+
 afterAll(async () => {
   await operator?.stop();
+  await vault.stop();
   await controlPlane?.stop();
 });
 
@@ -444,6 +496,66 @@ describe('a rotation with a hook', () => {
       ].filter((one) => one !== undefined);
       return left.length === 0;
     });
+  });
+});
+
+describe('a vault', () => {
+  const name = 'copied';
+  const readable = (): unknown[] =>
+    [...vault.readable('secret', `automation-guardrails/${namespace}/${name}/s`).values()].map(
+      ({ password }) => password,
+    );
+
+  it('has what the Secret has, through a rotation, a kill and a release, and nothing after the end', async () => {
+    const entry = {
+      name: 's',
+      type: 'Password',
+      store: 'Vault',
+      rotation: { every: '720h', overlap: '1s' },
+    };
+    await controlPlane.apply([identity(name, [entry])]);
+    await provisioned(name);
+    const first = plain((await secretOf(name))?.data?.['password']);
+    expect(readable()).toEqual([first]);
+
+    await annotate(name, annotation.rotate, '1');
+    await statusWhere(name, 'the end of the overlap', ({ state }) => state === 'Retired');
+    const second = plain((await secretOf(name))?.data?.['password']);
+    await waitFor('the version before to be destroyed', () => readable().length === 1);
+    expect(readable()).toEqual([second]);
+    expect(second).not.toBe(first);
+
+    // The fence refuses its tokens, and its ServiceAccount goes: the operator destroys as itself.
+    const killSwitch = { kind: 'KillSwitch', metadata: { name, namespace } };
+    await controlPlane.apply([
+      {
+        apiVersion: 'automationguardrails.dev/v1alpha1',
+        ...killSwitch,
+        spec: { workflow: name, reason: 'runaway' },
+      },
+    ]);
+    await waitForCondition(controlPlane, { kind: 'ksw', name, namespace }, 'SecretsWithdrawn');
+    await waitFor('the copy to be destroyed', () => readable().length === 0);
+    await waitForCondition(controlPlane, { kind: 'ksw', name, namespace }, 'Effective');
+    await kubectlOk(
+      controlPlane,
+      ['annotate', 'ksw', name, `-n=${namespace}`, `${annotation.release}=fixed`],
+      { as: 'bob', asGroups: ['system:masters'] },
+    );
+    await waitFor('a new value in the vault', () => readable().length === 1);
+    await provisioned(name);
+    const third = plain((await secretOf(name))?.data?.['password']);
+    expect(readable()).toEqual([third]);
+    expect([first, second]).not.toContain(third);
+
+    await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
+    await waitFor('the copy to be withdrawn', () => vault.keys('secret').length === 0);
+    expect(inVault.size).toBeGreaterThan(4);
+    const objects = JSON.stringify(
+      await listObjects(controlPlane, 'aid,ksw,events,evidencesegments', namespace),
+    );
+    const everywhere = [...operator.logs, objects].join('\n');
+    for (const canary of inVault) expect(everywhere).not.toContain(canary);
   });
 });
 
