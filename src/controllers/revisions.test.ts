@@ -24,11 +24,13 @@ let now: number;
 let client: MemoryClient;
 let state: WorkflowApprovals;
 let events: string[];
+let jobs: string[];
 
 beforeEach(() => {
   now = Date.UTC(2030, 0, 1);
   client = new MemoryClient(() => now);
   events = [];
+  jobs = [];
   client.put(namespaces, {
     metadata: { name: namespace, labels: { [label.environment]: 'prod' } },
   });
@@ -42,8 +44,14 @@ function start(limit = 10): RevisionController {
   const revisions = client.storeOf(workflowRevisions, { workflow: workflowOfRevision });
   const workloads = {
     list: (): Workload[] => [],
-    byIndex: (): Workload[] =>
-      client.all(deployments).map((object) => projectWorkload('Deployment', object)),
+    byIndex: (): Workload[] => [
+      ...client.all(deployments).map((object) => projectWorkload('Deployment', object)),
+      ...jobs.map((job) =>
+        projectWorkload('Job', {
+          metadata: { namespace, name: job, uid: job, labels: { app: name } },
+        }),
+      ),
+    ],
   };
   const stores = {
     workflows: client.storeOf(workflows),
@@ -197,6 +205,19 @@ describe('the history of a Workflow', () => {
     deploy('v2', 'tom');
     await settle();
     expect(history()).toEqual(['1 alice', '2 tom active']);
+  });
+
+  it('has one in force while runs come and go', async () => {
+    client.put(workflows, {
+      ...workflow('Low'),
+      spec: {
+        targets: [{ group: 'batch', kind: 'Job', selector: { matchLabels: { app: name } } }],
+      },
+    });
+    await settle();
+    jobs = ['run-1'];
+    await settle();
+    expect(history()).toEqual(['1 alice active']);
   });
 
   it('is bounded', async () => {

@@ -83,9 +83,12 @@ export class RevisionController implements Reconciler {
     const seen = this.#look(key, workflow);
     if (seen === undefined) return {};
     const recorded = revisions.byIndex('workflow', key);
+    const [newest] = newestFirst(recorded);
+    const isUnrecorded = isNew(newest, seen.revision, quorumOf(workflow) > 0);
     // First: whether the one before was approved says who may approve the next.
-    if (await this.#mark(key, seen.revision, recorded, context)) return {};
-    if (isNew(newestFirst(recorded)[0], seen.revision, quorumOf(workflow) > 0)) {
+    const unrecorded = isUnrecorded ? seen.revision.digest : undefined;
+    if (await this.#mark(key, newest, unrecorded, recorded, context)) return {};
+    if (isUnrecorded) {
       return await this.#record(seen, recorded, context);
     }
     await this.#letGo(key, recorded, context);
@@ -106,7 +109,8 @@ export class RevisionController implements Reconciler {
   /** @returns whether anything was written: the change brings the key back */
   async #mark(
     key: string,
-    { digest }: Revision,
+    newest: WorkflowRevision | undefined,
+    unrecorded: string | undefined,
     recorded: readonly WorkflowRevision[],
     { signal }: ReconcileContext,
   ): Promise<boolean> {
@@ -114,7 +118,11 @@ export class RevisionController implements Reconciler {
     const known = state.of(key);
     if (known === undefined) return false;
     const { mayStart, inForce } = known;
-    const of = mayStart === 'everything' ? { digest, approvedBy: undefined } : inForce;
+    const digest = unrecorded ?? newest?.spec.digest;
+    const isInForce = mayStart === 'everything' && digest !== undefined;
+    const of = isInForce ? { digest, approvedBy: undefined } : inForce;
+    // What is put back gets a revision of its own: the former one of that digest stays as it is.
+    if (unrecorded !== undefined && of?.digest === unrecorded) return false;
     const changed = statusesOf(recorded, of, clock());
     for (const { revision, status } of changed) {
       await statusWriter.write(resources.workflowRevisions, revision, status, signal);
