@@ -11,6 +11,7 @@ import { benchMemory } from './memory.ts';
 import { reportTo } from './report.ts';
 import { benchRestart } from './restart.ts';
 import { benchRevoke } from './revoke.ts';
+import { benchRotation } from './rotation.ts';
 import { benchTouch } from './touch.ts';
 
 const { values } = parseArgs({
@@ -23,6 +24,7 @@ const { values } = parseArgs({
     workflows: { type: 'string', default: '5000' },
     restarts: { type: 'string', default: '5' },
     revocations: { type: 'string', default: '100' },
+    identities: { type: 'string', default: '2000' },
   },
 });
 const report = reportTo(values.json);
@@ -41,6 +43,8 @@ const sections: Record<string, () => Promise<void>> = {
   restart: () => benchRestart(report, Number(values.restarts)),
   /** Waits for the API server's memory of each token: only by name. */
   revoke: () => benchRevoke(report, Number(values.revocations)),
+  /** Takes minutes: only by name. */
+  rotation: () => benchRotation(report, Number(values.identities)),
   memory: () => benchMemory(report, Math.min(1000, workflows)),
 };
 
