@@ -80,7 +80,7 @@ const fontsConfiguration = `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
   <dir prefix="relative">root/usr/share/fonts</dir>
-  <cachedir prefix="relative">fonts-cache</cachedir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
   <alias><family>Arial</family><prefer><family>Liberation Sans</family></prefer></alias>
   <alias><family>system-ui</family><prefer><family>Liberation Sans</family></prefer></alias>
   <alias><family>sans-serif</family><prefer><family>Liberation Sans</family></prefer></alias>

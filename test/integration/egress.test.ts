@@ -339,8 +339,10 @@ describe('the egress of an automation', () => {
       const policy = { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata, spec };
       return controlPlane.apply([policy], { as }).then(() => '', String);
     };
-    const selector = (operator: string, ...values: string[]): object => ({
-      matchExpressions: [{ key: identity, operator, ...(values.length > 0 && { values }) }],
+    const selector = (comparison: string, ...values: string[]): object => ({
+      matchExpressions: [
+        { key: identity, operator: comparison, ...(values.length > 0 && { values }) },
+      ],
     });
     const refused = [
       {},
