@@ -296,7 +296,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "EgressDeclared",
       "status": "False",
       "reason": "HostsUnresolved",
-      "meaning": "A host that the operator looks up has no answer, or one that leads inside. The addresses that were last known stay, and no others are allowed. The message says which, and why.",
+      "meaning": "A host that the operator looks up has no answer, one that leads inside, or is one too many: 10,000 are followed in a cluster. The addresses that were last known stay, and no others are allowed. The message says which, and why.",
       "action": "See that the operator reaches a DNS that knows the name. What is inside is listed as cidr or namespace."
     },
     {

@@ -48,9 +48,11 @@ interface Entry {
 const parallelism = 16;
 /** When to look again at what is under way or waits for its turn. */
 const waitMs = 1_000;
-/** Hosts that are remembered; beyond, those go that nobody asked for lately. */
+/** Hosts that are followed; beyond, those go that nobody asked for lately, and new ones wait. */
 const maxHosts = 10_000;
 const forgetAfterMs = 15 * 60_000;
+/** When to see whether there is room for a host that is one too many. */
+const fullMs = 60_000;
 
 /**
  * Follows the addresses of hosts, each host once, however many Workflows list it. Nobody waits for
@@ -61,6 +63,8 @@ export class HostResolver {
   readonly #entries = new Map<string, Entry>();
   readonly #listeners: ((host: string) => void)[] = [];
   #running = 0;
+  /** Milliseconds since the epoch. */
+  #madeRoomAt = -Infinity;
 
   constructor(options: HostResolverOptions) {
     this.#options = options;
@@ -79,6 +83,15 @@ export class HostResolver {
   look(host: string, before: ResolvedHost | undefined): HostView {
     const now = this.#options.clock();
     const entry = this.#entryOf(host, now);
+    if (entry === undefined) {
+      return {
+        // Its addresses stay as policies have them: what ran yesterday still does.
+        resolved: before,
+        problem: `isn't looked up: too many hosts (${maxHosts} are followed in the cluster)`,
+        isPending: false,
+        dueMs: fullMs,
+      };
+    }
     entry.askedAt = now;
     if (!entry.isLookedUp && entry.known === undefined && before !== undefined) {
       entry.known = knownFrom(before, now);
@@ -94,14 +107,12 @@ export class HostResolver {
     };
   }
 
-  #entryOf(host: string, now: number): Entry {
+  /** `undefined` where there is no room for one more. */
+  #entryOf(host: string, now: number): Entry | undefined {
     const found = this.#entries.get(host);
     if (found !== undefined) return found;
-    if (this.#entries.size >= maxHosts) {
-      for (const [name, { askedAt }] of this.#entries) {
-        if (now - askedAt > forgetAfterMs) this.#entries.delete(name);
-      }
-    }
+    if (this.#entries.size >= maxHosts) this.#makeRoom(now);
+    if (this.#entries.size >= maxHosts) return undefined;
     const entry = {
       known: undefined,
       isLookedUp: false,
@@ -111,6 +122,15 @@ export class HostResolver {
     };
     this.#entries.set(host, entry);
     return entry;
+  }
+
+  /** Once a minute at most: it looks at every host, and each one too many asks for it. */
+  #makeRoom(now: number): void {
+    if (now - this.#madeRoomAt < fullMs) return;
+    this.#madeRoomAt = now;
+    for (const [name, { askedAt }] of this.#entries) {
+      if (now - askedAt > forgetAfterMs) this.#entries.delete(name);
+    }
   }
 
   async #lookUp(host: string, entry: Entry): Promise<void> {
