@@ -102,7 +102,49 @@ async function waitUntilFenceIsActive(
     },
     { timeoutMs: 60_000 },
   );
+  await waitUntilPoliciesRefuse(controlPlane, namespace);
   await controlPlane.kubectl(['delete', 'namespace', namespace, '--wait=false']);
+}
+
+/**
+ * What refuses is compiled apart from what writes, and later. The API server learns of policies in
+ * the order in which they were created: once it knows the last one, it knows all.
+ */
+async function waitUntilPoliciesRefuse(
+  controlPlane: ControlPlane,
+  namespace: string,
+): Promise<void> {
+  const apiVersion = 'admissionregistration.k8s.io/v1';
+  const name = 'admission-warm-up';
+  const message = 'every policy is in force';
+  const matchConstraints = {
+    namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': namespace } },
+    resourceRules: [
+      { apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['configmaps'] },
+    ],
+  };
+  await controlPlane.apply([
+    {
+      apiVersion,
+      kind: 'ValidatingAdmissionPolicy',
+      metadata: { name },
+      spec: { matchConstraints, validations: [{ expression: 'false', message }] },
+    },
+    {
+      apiVersion,
+      kind: 'ValidatingAdmissionPolicyBinding',
+      metadata: { name },
+      spec: { policyName: name, validationActions: ['Deny'] },
+    },
+  ]);
+  const create = ['create', 'configmap', 'probe', `-n=${namespace}`, '--dry-run=server'];
+  await waitFor(
+    'the refusal by the policy that was created last',
+    async () => (await controlPlane.kubectl(create)).stderr.includes(message),
+    { timeoutMs: 60_000 },
+  );
+  const kinds = 'validatingadmissionpolicy,validatingadmissionpolicybinding';
+  await kubectlOk(controlPlane, ['delete', kinds, name]);
 }
 
 /** Applies files with CustomResourceDefinitions, and waits until they are served. */

@@ -73,7 +73,11 @@ export class Api {
 
   /** As a member of `system:masters`. */
   static asAdmin(controlPlane: ControlPlane): Api {
-    const dispatcher = new Agent({ connect: { ca: controlPlane.certificateAuthority } });
+    // Over HTTP/2 several groups would go as one header, and be taken for one group.
+    const dispatcher = new Agent({
+      allowH2: false,
+      connect: { ca: controlPlane.certificateAuthority },
+    });
     return new Api(controlPlane, dispatcher, {
       authorization: `Bearer ${controlPlane.adminToken}`,
     });
