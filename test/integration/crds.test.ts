@@ -728,6 +728,26 @@ describe('generated secrets', () => {
       rotation({ every: '24h', hook: { set: 'Tell' } }),
       'hook.set, the name of a CronJob',
     ],
+    [
+      'a test by no name',
+      rotation({ every: '24h', hook: { set: 'tell', test: 'Try' } }),
+      'hook.test, the name of a CronJob',
+    ],
+    [
+      'a hook that may take days',
+      rotation({ every: '24h', hook: { set: 'tell', timeout: '1d' } }),
+      'hook.timeout must be a duration of at least one second',
+    ],
+    [
+      'the refresh of what has no such name',
+      rotation({ every: '24h', refresh: [{ kind: 'ExternalSecret', name: 'Bank' }] }),
+      'refresh[].name must be the name of an ExternalSecret or a PushSecret',
+    ],
+    [
+      'a copy of an Existing',
+      secret({ type: 'Existing', secretName: 'x', store: 'Vault' }),
+      'it cannot be copied to a vault; remove store',
+    ],
     ['days', rotation({ every: '1d' }), 'every must be a duration of at least one second'],
     ['a number', rotation({ every: '3600' }), 'there is no unit for days'],
     ['a negative duration', rotation({ every: '-1h' }), 'every must be a duration'],
@@ -1169,6 +1189,42 @@ describe('segments of evidence', () => {
       segment({ sealed: true, records, head: { ...head, sequence: 3 } }),
       'this segment of evidence is sealed: the next records are in the next one',
     );
+  });
+});
+
+function revision(change: object = {}, name = 'invoice-posting.1'): object {
+  const digest = 'a'.repeat(64);
+  return {
+    apiVersion: API_VERSION,
+    kind: 'WorkflowRevision',
+    metadata: { name },
+    spec: {
+      workflow: 'invoice-posting',
+      revision: 1,
+      digest,
+      authenticated: ['eve'],
+      changers: ['eve'],
+      parts: [{ name: 'Workflow', digest }],
+      ...change,
+    },
+  };
+}
+
+describe('revisions of a Workflow', () => {
+  const sentence = 'a revision is named after its Workflow, and numbered';
+
+  it.each([
+    ['the name of another Workflow', revision({}, 'other.1'), sentence],
+    ['another number', revision({ revision: 2 }), sentence],
+    ['no number', revision({}, 'invoice-posting'), sentence],
+    ['a number with zeros before it', revision({}, 'invoice-posting.01'), sentence],
+  ])('refuse %s', refused);
+
+  it('stay as they were recorded', async () => {
+    const recorded = revision();
+    await kubectl(['apply', `--namespace=${namespace}`, '-f', '-'], JSON.stringify(recorded));
+    await taken('', recorded);
+    await refused('', revision({ changers: [] }), "a revision can't be changed");
   });
 });
 

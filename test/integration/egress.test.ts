@@ -336,8 +336,10 @@ describe('the egress of an automation', () => {
     const write = async (as: string, spec: object, of = namespace): Promise<string> => {
       count += 1;
       const metadata = { name: `mine-${count}`, namespace: of, labels: { tried: 'yes' } };
-      const policy = { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata, spec };
-      return controlPlane.apply([policy], { as }).then(() => '', String);
+      const apiVersion = 'networking.k8s.io/v1';
+      return controlPlane
+        .apply([{ apiVersion, kind: 'NetworkPolicy', metadata, spec }], { as })
+        .then(() => '', String);
     };
     const selector = (comparison: string, ...values: string[]): object => ({
       matchExpressions: [
