@@ -2,11 +2,21 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import type { AutomationIdentity } from './api/automation-identity.ts';
 import { isTrue } from './api/conditions.ts';
+import { policyInForceName } from './api/guardrail-policy.ts';
 import { wholeNamespaceName, type KillSwitch } from './api/kill-switch.ts';
 import { label, MANAGED_BY, PROBE_NAMESPACE } from './api/names.ts';
-import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from './api/objects.ts';
+import {
+  keyOf,
+  splitKey,
+  type Condition,
+  type KubeObject,
+  type Namespace,
+  type Pod,
+} from './api/objects.ts';
 import { resources, type Resource } from './api/resources.ts';
+import type { Workflow } from './api/workflow.ts';
 import {
   ownAnnotations,
   workloadCache,
@@ -26,6 +36,9 @@ import {
   isNotOfProbe,
   policyChangeDelayMs,
 } from './controllers/fence-in-force.ts';
+import { GuardrailPolicyController } from './controllers/guardrail-policy.ts';
+import { PolicyInForce } from './controllers/policy-in-force.ts';
+import { RequesterRights } from './controllers/requester.ts';
 import { ClusterKillSwitchController } from './controllers/cluster-kill-switch.ts';
 import { KillSwitchController } from './controllers/kill-switch.ts';
 import {
@@ -41,7 +54,6 @@ import {
   workflowOfApproval,
   workflowOfRevision,
 } from './controllers/workflow-approval.ts';
-import { quorumOf } from './guardrails/approval/plan.ts';
 import {
   hostsToResolve,
   peerNamespaces,
@@ -67,6 +79,7 @@ import {
   pausingByAdmission,
   pausingByPatch,
 } from './guardrails/kill-switch/pausing.ts';
+import { isByWorkflow } from './guardrails/kill-switch/cluster.ts';
 import { isEngaging, isReleasing } from './guardrails/kill-switch/plan.ts';
 import { podIdentity, podSecretKeys, projectPod } from './guardrails/kill-switch/pods.ts';
 import { GoneRuns } from './guardrails/limits/gone-runs.ts';
@@ -152,7 +165,14 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   const caches = createCaches({ client, logger, metrics }, config.clusterDns);
   const workloads = mergeStores(caches.workloads.map(({ store }) => store));
 
+  const policy = new PolicyInForce({
+    guardrailPolicies: caches.guardrailPolicies.store,
+    namespaces: caches.namespaces.store,
+    clock,
+  });
+  const requester = new RequesterRights(leading);
   const approvals = new WorkflowApprovals({
+    policy,
     workflows: caches.workflows.store,
     identities: caches.identities.store,
     approvals: caches.approvals.store,
@@ -272,6 +292,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       clusterKillSwitches: caches.clusterKillSwitches.store,
       killSwitches: caches.killSwitches.store,
       namespaces: caches.namespaces.store,
+      workflows: caches.workflows.store,
       operatorNamespace: config.operatorNamespace,
       parallelism: config.killSwitchParallelism,
       clock,
@@ -310,6 +331,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workloads,
       pods: caches.pods.store,
       approvals,
+      policy,
+      requester,
       clock,
       randomBytes,
       revokedTokens,
@@ -333,6 +356,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       networkPolicies: caches.networkPolicies.store,
       workloads,
       approvals,
+      policy,
+      requester,
       pods: caches.pods.store,
       labelsPods: () => mutation.isInForce,
       namedPeers: () => namedPeersIn(caches),
@@ -353,12 +378,26 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workflows: caches.workflows.store,
       namespaces: caches.namespaces.store,
       killSwitches: caches.killSwitches.store,
+      clusterKillSwitches: caches.clusterKillSwitches.store,
+      operatorNamespace: config.operatorNamespace,
       approvals: caches.approvals.store,
       pods: caches.pods.store,
       workloads,
       clock,
     }),
     ...behindKills,
+  });
+
+  const guardrailPolicy = new Controller({
+    reconciler: new GuardrailPolicyController({
+      statusWriter,
+      guardrailPolicies: caches.guardrailPolicies.store,
+      workflows: caches.workflows.store,
+      identities: caches.identities.store,
+      clock,
+    }),
+    ...behindKills,
+    workers: 1,
   });
 
   const revisions = new Controller({
@@ -415,6 +454,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     identity,
     workflow,
     approval,
+    guardrailPolicy,
+    policy,
     revisions,
     fence,
     metrics,
@@ -560,6 +601,7 @@ function createCaches(
     identities: watch(resources.automationIdentities, byNamespace),
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
+    guardrailPolicies: watch(resources.guardrailPolicies),
     approvals: watch(resources.approvals, { indexes: { workflow: workflowOfApproval } }),
     revisions: watch(resources.workflowRevisions, {
       project: projectRevision,
@@ -625,7 +667,15 @@ function createCaches(
       timings: {},
     }),
   };
-  const { workloads, approvals, revisions, accessReviews, clusterKillSwitches, ...needed } = caches;
+  const {
+    workloads,
+    approvals,
+    revisions,
+    accessReviews,
+    clusterKillSwitches,
+    guardrailPolicies,
+    ...needed
+  } = caches;
   const forKills: Cache[] = [...Object.values(needed), ...workloads];
   const plugIn = plugInKinds.map(
     ({ resource }) =>
@@ -643,7 +693,7 @@ function createCaches(
     plugIn,
     /** What a kill needs. It waits for nothing else, such as a kind that isn't installed yet. */
     forKills,
-    all: [...forKills, approvals, revisions, accessReviews, clusterKillSwitches],
+    all: [...forKills, approvals, revisions, accessReviews, clusterKillSwitches, guardrailPolicies],
     optional: [...Object.values(cluster), ...Object.values(peers)] satisfies Cache[] as Cache[],
   };
 }
@@ -764,8 +814,22 @@ function wireClusterKillSwitch(caches: Caches, controller: Controller): void {
   };
   caches.clusterKillSwitches.onChange(({ object }) => controller.enqueue(object.metadata.name));
   caches.namespaces.onChange(enqueueAll);
+  const enqueueByWorkflow = (): void => {
+    for (const one of caches.clusterKillSwitches.store.list()) {
+      if (isByWorkflow(one)) controller.enqueueAfter(one.metadata.name, countsDelayMs);
+    }
+  };
   caches.killSwitches.onChange(({ object }) => {
+    const of = object.metadata.labels?.[label.clusterKillSwitch];
     if (object.metadata.name === wholeNamespaceName) enqueueAll();
+    else if (of !== undefined) controller.enqueueAfter(of, countsDelayMs);
+    else enqueueByWorkflow();
+  });
+  caches.workflows.onChange(({ type, object, previous }) => {
+    if (type === 'updated' && object.metadata.generation === previous?.metadata.generation) return;
+    for (const one of caches.clusterKillSwitches.store.list()) {
+      if (isByWorkflow(one)) controller.enqueue(one.metadata.name);
+    }
   });
 }
 
@@ -789,6 +853,8 @@ function wireLed(
     identity,
     workflow,
     approval,
+    guardrailPolicy,
+    policy,
     revisions,
     fence,
     metrics,
@@ -800,6 +866,8 @@ function wireLed(
     identity: Controller;
     workflow: Controller;
     approval: Controller;
+    guardrailPolicy: Controller;
+    policy: PolicyInForce;
     revisions: Controller;
     fence: Controller;
     metrics: Metrics;
@@ -819,7 +887,7 @@ function wireLed(
     enqueueAll(revisions, keys);
     const ofApproval = keys.filter((key) => {
       const known = workflows.store.get(key);
-      return known === undefined || quorumOf(known) > 0;
+      return known === undefined || policy.approvalsOf(known) > 0;
     });
     enqueueAll(approval, ofApproval);
     enqueueAll(identity, ofApproval);
@@ -852,6 +920,7 @@ function wireLed(
     enqueueAll(workflow, workflowKeysFor.namespace(object, workflows.store));
     enqueueAll(revisions, workflowKeysFor.namespace(object, workflows.store));
   });
+  wireGuardrailPolicy(caches, { identity, workflow, approval, guardrailPolicy });
   caches.accessReviews.onChange(({ object }) =>
     enqueueAll(identity, identityKeysFor.accessReview(object)),
   );
@@ -932,6 +1001,7 @@ function wireLed(
         workflow.run(signal, [...workflows.store.list()].map(keyOf)),
       ),
       approval.run(signal, approvalKeys(caches)),
+      guardrailPolicy.run(signal, [policyInForceName]),
       revisions.run(signal, [...workflows.store.list()].map(keyOf)),
       fence.run(signal, [fenceInForceKey]),
       evidence?.lead(signal),
@@ -939,6 +1009,44 @@ function wireLed(
     ]);
     metrics.forgetObjects();
   };
+}
+
+/** Objects that a change of the policy has looked at in a second. */
+const reviewedPerSecond = 500;
+
+/** A change of the policy concerns everything, and no one object is in a hurry. */
+function wireGuardrailPolicy(
+  { guardrailPolicies, workflows, identities }: Caches,
+  {
+    identity,
+    workflow,
+    approval,
+    guardrailPolicy,
+  }: Record<'identity' | 'workflow' | 'approval' | 'guardrailPolicy', Controller>,
+): void {
+  guardrailPolicies.onChange(({ object, previous }) => {
+    guardrailPolicy.enqueue(object.metadata.name);
+    if (isDeepStrictEqual(object.spec, previous?.spec)) return;
+    const spread = (objects: Iterable<KubeObject>, controllers: readonly Controller[]): void => {
+      [...objects].forEach((one, index) => {
+        const delayMs = Math.floor((index * 1_000) / reviewedPerSecond);
+        for (const controller of controllers) controller.enqueueAfter(keyOf(one), delayMs);
+      });
+    };
+    spread(workflows.store.list(), [workflow, approval]);
+    spread(identities.store.list(), [identity]);
+  });
+  const isOther = (
+    before: readonly Condition[] | undefined,
+    after: readonly Condition[] | undefined,
+  ): boolean => isTrue(before, 'PolicyViolation') !== isTrue(after, 'PolicyViolation');
+  for (const cache of [workflows, identities]) {
+    cache.onChange(({ type, object, previous }: Change<Workflow | AutomationIdentity>) => {
+      const now = type === 'deleted' ? undefined : object.status?.conditions;
+      const before = type === 'deleted' ? object.status?.conditions : previous?.status?.conditions;
+      if (isOther(before, now)) guardrailPolicy.enqueueAfter(policyInForceName, countsDelayMs);
+    });
+  }
 }
 
 /** Of every Workflow, and of those that decisions are left of. */

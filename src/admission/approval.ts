@@ -4,6 +4,7 @@ import { workloadResources } from '../api/workload.ts';
 import {
   annotationOf,
   byClusterItself,
+  groups,
   hasAnnotation,
   hasLabel,
   isPerson,
@@ -18,7 +19,8 @@ import {
   rule,
   validating,
   type AdmissionObject,
-  type Parameter,
+  type SelectedParameter,
+  type Validation,
 } from './policies.ts';
 
 const { workflows, approvals, pods, namespaces } = resources;
@@ -39,19 +41,23 @@ export function mayOnWorkflow(verb: WorkflowVerb, name: string): string {
   return `authorizer.group('${GROUP}').resource('${workflows.plural}').namespace(request.namespace).name(${name}).check('${verb}').allowed()`;
 }
 
-/** Value of the label on a Workflow that needs approval. */
+/** Value of the label on a Workflow that needs approval by its own spec. */
 export const approvalRequired = 'required';
 
+/** Value of the same label on one that needs it by the GuardrailPolicy alone. */
+export const approvalByPolicy = 'by-policy';
+
 /** Workflows that need approval: no other one costs a pod anything. */
-const needingApproval: Parameter = {
+const needingApproval: SelectedParameter = {
   kind: 'Workflow',
-  matchLabels: { [label.approval]: approvalRequired },
+  matchLabels: {},
+  hasLabel: label.approval,
 };
 
 /** Expression: whether each run of a Workflow is asked for by itself. */
-const isPerRun = (of: string): string => `${of}.spec.?approval.?per.orValue('') == 'Run'`;
+export const isPerRun = (of: string): string => `${of}.spec.?approval.?per.orValue('') == 'Run'`;
 
-/** Expression: how many approvals a Workflow needs, as `quorumOf` of the guardrail has it. */
+/** Expression: how many approvals a Workflow needs without a policy. */
 function quorum(of: string): string {
   const risk = `${of}.spec.?risk.orValue('Low')`;
   const byRisk = `(${risk} == 'High' ? 2 : ${risk} == 'Medium' || ${isPerRun(of)} ? 1 : 0)`;
@@ -59,7 +65,8 @@ function quorum(of: string): string {
   return `(${asked} > ${byRisk} ? ${asked} : ${byRisk})`;
 }
 
-const needsApproval = `(${quorum('object')} > 0)`;
+/** Expression: whether it needs any, whatever a policy says. */
+export const needsApproval = `(${quorum('object')} > 0)`;
 
 /** The policy that refuses an Approval without the stamp of who decides. */
 export const approvalCreationPolicyName = policyName('approval-create');
@@ -205,7 +212,7 @@ function unmarkWorkflow(): AdmissionObject[] {
     everywhere: true,
     conditions: {
       'not-needed': `!${needsApproval}`,
-      marked: hasLabel('object', label.approval),
+      marked: `${hasLabel('object', label.approval)} && ${labelOf('object', label.approval)} != '${approvalByPolicy}'`,
     },
     patchType: 'JSONPatch',
     expression: `[${removeLabel(label.approval)}]`,
@@ -225,7 +232,7 @@ function validateMark(): AdmissionObject[] {
     everywhere: true,
     validations: [
       {
-        expression: `${needsApproval} ? ${isMarked('object')} : !${hasLabel('object', label.approval)}`,
+        expression: `${needsApproval} ? ${isMarked('object')} : ${labelOf('object', label.approval, approvalByPolicy)} == '${approvalByPolicy}'`,
         message: `the label ${label.approval} follows spec.risk and spec.approval; leave it alone`,
         messageExpression: `'the label ${label.approval} follows spec.risk and spec.approval; leave it alone or, where admission writes nothing, ' + (${needsApproval} ? 'write ${label.approval}: ${approvalRequired}' : 'leave it out')`,
       },
@@ -236,6 +243,20 @@ function validateMark(): AdmissionObject[] {
       },
     ],
   });
+}
+
+/**
+ * That what a Workflow needs is lowered by nobody but who may.
+ *
+ * @param after expression: approvals that it needs after the write
+ * @param before expression: and before it
+ */
+export function validatesWaiver(after: string, before: string): Validation {
+  return {
+    expression: `${after} >= ${before} || (${isPerson} && ${mayOnWorkflow('waive-approval', 'object.metadata.name')})`,
+    message: 'the approvals that a Workflow needs are not lowered',
+    messageExpression: `'this Workflow needs ' + string(${before}) + ' approvals, and the change would ask for ' + string(${after}) + ': leave spec.risk and spec.approval.required as they are; to lower them takes a person with the verb waive-approval on it (ClusterRole automation-guardrails-approval-waiver)'`,
+  };
 }
 
 /** Without the Workflow, pods of its identity would start with all that was granted to it. */
@@ -263,23 +284,30 @@ function keepWorkflow(): AdmissionObject[] {
 
 /** The policies that gate pods are bound to guarded namespaces by their label. */
 function keepNamespace(): AdmissionObject[] {
-  const isGuarded = (of: string): string => hasLabel(of, label.environment);
+  const environment = (of: string): string => labelOf(of, label.environment);
   return validating({
     name: 'approval-namespace',
-    description: 'A namespace with a Workflow that needs approval stays guarded.',
+    description:
+      'A namespace with a Workflow that needs approval stays guarded, and in its environment.',
     rules: [rule(namespaces, ['UPDATE'])],
     parameter: needingApproval,
     everywhere: true,
     objectSelector: { matchExpressions: [{ key: label.environment, operator: 'Exists' }] },
     conditions: {
-      ends: `${isGuarded('oldObject')} && !${isGuarded('object')}`,
+      changes: `${hasLabel('oldObject', label.environment)} && ${environment('oldObject')} != ${environment('object')}`,
       stands: '!has(oldObject.metadata.deletionTimestamp)',
     },
     validations: [
       {
-        expression: 'false',
+        expression: hasLabel('object', label.environment),
         message: `a Workflow in this namespace needs approval; its label ${label.environment} stays`,
         messageExpression: `'the Workflow ' + params.metadata.name + ' in this namespace needs approval, which only holds in a guarded one: the label ${label.environment} stays'`,
+      },
+      {
+        // Another environment may ask for fewer approvals.
+        expression: `!${hasLabel('object', label.environment)} || (${isPerson} && ${mayOnWorkflow('waive-approval', 'params.metadata.name')})`,
+        message: `a Workflow in this namespace needs approval; its environment stays`,
+        messageExpression: `'the Workflow ' + params.metadata.name + ' in this namespace needs approval, and another environment may ask for fewer: to change the label ${label.environment} takes a person with the verb waive-approval on it'`,
       },
     ],
   });
@@ -318,6 +346,11 @@ function validateApproval(): AdmissionObject[] {
         messageExpression: `'${unstampedApprover}: write spec.approver: ' + ${user} + ', or leave it out where admission stamps it (kubectl guardrails approve does either)'`,
       },
       {
+        expression: `object.spec.?approverGroups.orValue([]).all(g, g in ${groups})`,
+        message:
+          'approverGroups are groups of the authenticated user, stamped by admission; leave them out',
+      },
+      {
         expression:
           '!has(object.spec.expires) || !has(object.metadata.creationTimestamp) || timestamp(object.spec.expires) > timestamp(object.metadata.creationTimestamp)',
         message: 'spec.expires has passed already: write a time to come, or leave it out',
@@ -332,16 +365,16 @@ function validateApproval(): AdmissionObject[] {
  */
 function refuseOwn(): AdmissionObject[] {
   const own = [
-    { suffix: '', kind: 'Workflow', matchLabels: needingApproval.matchLabels },
-    { suffix: '-identity', kind: 'AutomationIdentity', matchLabels: {} },
-  ] as const;
+    { suffix: '', parameter: needingApproval },
+    { suffix: '-identity', parameter: { kind: 'AutomationIdentity', matchLabels: {} } },
+  ] as const satisfies readonly { suffix: string; parameter: SelectedParameter }[];
   const is = (name: string): string => `${name}.lowerAscii() == ${user}.lowerAscii()`;
-  return own.flatMap(({ suffix, kind, matchLabels }) =>
+  return own.flatMap(({ suffix, parameter }) =>
     validating({
       name: `approval-own${suffix}`,
       description: 'Nobody approves his own change.',
       rules: [rule(approvals, ['CREATE'])],
-      parameter: { kind, matchLabels },
+      parameter,
       conditions: {
         mine: `params.metadata.name == object.spec.workflow && object.spec.decision == 'Approve'`,
       },
@@ -349,9 +382,9 @@ function refuseOwn(): AdmissionObject[] {
         {
           expression: `!(${is(annotationOf('params', changedBy))})`,
           message: 'you made this change; somebody else has to approve it',
-          messageExpression: `${user} + ' changed the ${kind} ' + params.metadata.name + ' last; somebody else has to approve that'`,
+          messageExpression: `${user} + ' changed the ${parameter.kind} ' + params.metadata.name + ' last; somebody else has to approve that'`,
         },
-        ...(kind === 'Workflow'
+        ...(parameter.kind === 'Workflow'
           ? [
               {
                 expression: `!(${is(`params.spec.?change.?requestedBy.orValue('')`)})`,

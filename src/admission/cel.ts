@@ -76,6 +76,7 @@ export function brief(text: string): string {
 }
 
 export const user = 'request.userInfo.username';
+export const groups = 'request.userInfo.?groups.orValue([])';
 export const isPerson = `!${user}.startsWith('system:serviceaccount:')`;
 /** The cluster's own controllers, whose pods and Jobs are part of what somebody else wrote. */
 export const byClusterItself = `(${user} == 'system:kube-controller-manager' || ${user}.startsWith('system:serviceaccount:kube-system:'))`;

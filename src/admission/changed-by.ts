@@ -1,9 +1,15 @@
 import { annotation } from '../api/names.ts';
 import type { Resource } from '../api/resources.ts';
-import { annotationOf, hasAnnotation, isUpdate, user } from './cel.ts';
+import { annotationOf, changesAnnotation, groups, hasAnnotation, isUpdate, user } from './cel.ts';
 import { mutating, rule, validating, type AdmissionObject } from './policies.ts';
 
-const { changedBy } = annotation;
+const { changedBy, changedByGroups } = annotation;
+
+/** Characters of all groups of a user that are kept; who has more has none, and so fewer rights. */
+const maxGroupsLength = 8192;
+
+const joined = `${groups}.join('\\n')`;
+const groupStamp = `(${joined}.size() <= ${maxGroupsLength} ? ${joined} : '')`;
 
 /** Whether the request keeps the spec, and so who changed it last. */
 const isSameSpec = `(${isUpdate} && dyn(object).?spec == dyn(oldObject).?spec)`;
@@ -24,12 +30,13 @@ export function changedByPolicies(kinds: readonly Resource[]): AdmissionObject[]
   return [
     ...mutating({
       name: 'changed-by',
-      description: 'Stamps an object with the authenticated user who changed its spec last.',
+      description:
+        'Stamps an object with the authenticated user who changed its spec last, and his groups.',
       rules,
       everywhere: true,
       conditions: { known: `!${isSameSpec} || ${hasAnnotation('oldObject', changedBy)}` },
       patchType: 'ApplyConfiguration',
-      expression: `Object{metadata: Object.metadata{annotations: {'${changedBy}': ${isSameSpec} ? ${before} : ${user}}}}`,
+      expression: `Object{metadata: Object.metadata{annotations: !${isSameSpec} ? {'${changedBy}': ${user}, '${changedByGroups}': ${groupStamp}} : ${hasAnnotation('oldObject', changedByGroups)} ? {'${changedBy}': ${before}, '${changedByGroups}': ${annotationOf('oldObject', changedByGroups)}} : {'${changedBy}': ${before}}}}`,
     }),
     ...validating({
       name: 'changed-by-kept',
@@ -41,6 +48,15 @@ export function changedByPolicies(kinds: readonly Resource[]): AdmissionObject[]
           expression: `${isKnown} ? ${stamp} == ${before} : !${hasAnnotation('object', changedBy)} || ${stamp} == ${user}`,
           message: `${changedBy} is the authenticated user who changed the spec; leave it out, or write your own name with a change`,
           messageExpression: `'${changedBy} is the authenticated user who changed the spec: ' + (${isKnown} ? 'leave it as it is' : 'leave it out or, where admission writes nothing, write ' + ${user})`,
+        },
+        {
+          expression: `${isSameSpec} || ${user} != 'system:serviceaccount:' + request.?namespace.orValue('') + ':' + object.metadata.?name.orValue('')`,
+          message:
+            'an automation changes neither its own Workflow nor its own AutomationIdentity: somebody else asks for it',
+        },
+        {
+          expression: `${isKnown} ? !${changesAnnotation(changedByGroups)} : !${hasAnnotation('object', changedByGroups)} || ${annotationOf('object', changedByGroups)} == ${groupStamp}`,
+          message: `${changedByGroups} are the groups of the authenticated user who changed the spec, stamped by admission; leave it alone`,
         },
       ],
     }),

@@ -9,6 +9,7 @@ import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
 import { freezePolicies } from './freeze.ts';
 import { holdPolicies } from './holds.ts';
+import { guardrailPolicyPolicies } from './guardrail-policy.ts';
 import { killSwitchPolicies } from './kill-switch.ts';
 import { limitPolicies } from './limits.ts';
 import { operatorReachPolicies } from './operator-reach.ts';
@@ -19,7 +20,7 @@ import { roleBindingPolicies } from './role-bindings.ts';
 import { secretInSpecPolicies } from './secrets-in-specs.ts';
 import { resources } from '../api/resources.ts';
 
-export { approvalCreationPolicyName, approvalRequired } from './approval.ts';
+export { approvalByPolicy, approvalCreationPolicyName, approvalRequired } from './approval.ts';
 export { accessReviewCreationPolicyName } from './access-review.ts';
 export { acknowledgementPolicyName } from './limits.ts';
 export { holdAcknowledgementPolicyName } from './holds.ts';
@@ -58,9 +59,14 @@ export function admissionPolicies(): AdmissionObject[] {
     ...childrenPolicies(),
     ...operatorReachPolicies(),
     ...roleBindingPolicies(),
+    ...changedByPolicies([
+      resources.workflows,
+      resources.automationIdentities,
+      resources.guardrailPolicies,
+    ]),
     ...egressPolicies(),
-    ...changedByPolicies([resources.workflows, resources.automationIdentities]),
     ...approvalPolicies(),
+    ...guardrailPolicyPolicies(),
     ...revisionPolicies(),
     ...accessReviewPolicies(),
     ...evidencePolicies(),

@@ -42,6 +42,7 @@ export function killSwitchPolicies(): AdmissionObject[] {
     ...unstampReleaser(),
     ...validateRelease(),
     ...blockReleaseByAnnotation(),
+    ...refuseOwnRelease(),
     ...protectFromDeletion(),
     ...protectGuardedNamespace(),
     ...protectSelectedNamespace(),
@@ -372,25 +373,50 @@ function blockReleaseByAnnotation(): AdmissionObject[] {
     },
     validations: [refuse('Namespace', 'namespaceObject', `'namespace ' + request.namespace`)],
   });
+  const isMember = `${labelOf('object', label.clusterKillSwitch)} == params.metadata.name`;
   const byCluster = validating({
     name: 'kill-switch-release-blocked-by-cluster',
-    description: 'No release of a namespace alone while a ClusterKillSwitch stops it.',
+    description:
+      'No release of a namespace or a Workflow alone while a ClusterKillSwitch stops it.',
     rules: [rule(resources.killSwitches, ['UPDATE'])],
     parameter: { kind: 'ClusterKillSwitch', matchLabels: {} },
     conditions: {
       asks: asksRelease,
       engaged: `!${isReleasing}`,
-      mine: `object.metadata.name == '${wholeNamespaceName}'`,
+      mine: `object.metadata.name == '${wholeNamespaceName}' || ${isMember}`,
     },
     validations: [
       {
-        expression: `!(${selectedByCluster('namespaceObject')})`,
-        message: 'a ClusterKillSwitch stops this namespace; release that first',
-        messageExpression: `'the ClusterKillSwitch ' + params.metadata.name + ' stops this namespace; release that first: kubectl guardrails release --cluster ' + params.metadata.name + ' --reason TEXT'`,
+        expression: `!(${isMember}) && !(object.metadata.name == '${wholeNamespaceName}' && ${selectedByCluster('namespaceObject')})`,
+        message: 'a ClusterKillSwitch stops this; release that first',
+        messageExpression: `'the ClusterKillSwitch ' + params.metadata.name + ' stops this ' + (object.metadata.name == '${wholeNamespaceName}' ? 'namespace' : 'Workflow') + '; release that first: kubectl guardrails release --cluster ' + params.metadata.name + ' --reason TEXT'`,
       },
     ],
   });
   return [...byObject.flat(), ...byNamespace, ...byCluster];
+}
+
+/** Of what needs approval: whose change was stopped doesn't say that it may go on. */
+function refuseOwnRelease(): AdmissionObject[] {
+  const changer = annotationOf('params', annotation.changedBy);
+  return validating({
+    name: 'kill-switch-release-own',
+    description: 'Who asked for what runs does not release the kill of it.',
+    rules: [rule(resources.killSwitches, ['UPDATE'])],
+    parameter: { kind: 'Workflow', matchLabels: {}, hasLabel: label.approval },
+    conditions: {
+      asks: asksRelease,
+      person: isPerson,
+      mine: 'params.metadata.name == object.metadata.name',
+    },
+    validations: [
+      {
+        expression: `${changer}.lowerAscii() != ${user}.lowerAscii() || ${hasAnnotation('object', annotation.breakGlass)}`,
+        message: 'you changed this Workflow last; somebody else has to release the kill of it',
+        messageExpression: `${user} + ' changed the Workflow ' + params.metadata.name + ' last; somebody else has to release the kill of it, or break the glass'`,
+      },
+    ],
+  });
 }
 
 /**

@@ -76,7 +76,7 @@ describe('the admission policies', () => {
       const selector = bindingOf.get(metadata.name)?.spec.paramRef?.selector;
       expect([
         { matchLabels: { [`${GROUP}/engaged`]: 'true' } },
-        { matchLabels: { [`${GROUP}/approval`]: 'required' } },
+        { matchExpressions: [{ key: `${GROUP}/approval`, operator: 'Exists' }] },
         { matchLabels: { [`${GROUP}/limited`]: 'true' } },
         { matchLabels: { [`${GROUP}/limit-breached`]: 'true' } },
       ]).toContainEqual(selector);

@@ -14,14 +14,24 @@ export interface ResourceRule {
 export type Operation = 'CREATE' | 'UPDATE' | 'DELETE';
 
 /** Which objects of ours a policy is evaluated with: once for each, in the request's namespace. */
-export interface Parameter {
+export interface SelectedParameter {
   kind: 'KillSwitch' | 'ClusterKillSwitch' | 'Workflow' | 'AutomationIdentity';
   /**
    * Selected by label, so that the cost grows with what is engaged, not with what exists. An empty
    * one selects all: for what is seldom written.
    */
   matchLabels: Record<string, string>;
+  /** Label that they carry, whatever its value is. */
+  hasLabel?: string;
 }
+
+/** The one of a name, of a kind of the whole cluster. While there is none, the policy says nothing. */
+export interface NamedParameter {
+  kind: 'GuardrailPolicy';
+  name: string;
+}
+
+export type Parameter = SelectedParameter | NamedParameter;
 
 export interface MatchCondition {
   name: string;
@@ -101,7 +111,7 @@ export interface AdmissionSpec {
   mutations?: { patchType: string; [patch: string]: string | { expression: string } }[];
   policyName?: string;
   validationActions?: ('Deny' | 'Warn')[];
-  paramRef?: { selector: LabelSelector; parameterNotFoundAction: 'Allow' };
+  paramRef?: { selector?: LabelSelector; name?: string; parameterNotFoundAction: 'Allow' };
   matchResources?: { namespaceSelector: LabelSelector };
 }
 
@@ -222,11 +232,18 @@ function bound(policy: PolicyBase): AdmissionSpec {
       // Nothing is engaged in most namespaces: that allows. Parameters that the API server hasn't
       // read yet are another case for it, and refuse.
       paramRef: {
-        selector: { matchLabels: parameter.matchLabels },
+        ...('name' in parameter ? { name: parameter.name } : { selector: selectorOf(parameter) }),
         parameterNotFoundAction: 'Allow',
       },
     }),
     ...(namespaces !== undefined && { matchResources: namespaces }),
+  };
+}
+
+function selectorOf({ matchLabels, hasLabel }: SelectedParameter): LabelSelector {
+  return {
+    ...(hasLabel === undefined && { matchLabels }),
+    ...(hasLabel !== undefined && { matchExpressions: [{ key: hasLabel, operator: 'Exists' }] }),
   };
 }
 

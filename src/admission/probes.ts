@@ -168,6 +168,7 @@ const ofKillSwitch: Record<string, PolicyProbe> = {
   'kill-switch-release-blocked-by-identity': compared(byAnnotation),
   'kill-switch-release-blocked-by-namespace': compared(byAnnotation),
   'kill-switch-release-blocked-by-cluster': compared(noClusterKill),
+  'kill-switch-release-own': compared('It takes a Workflow that needs approval.'),
   'kill-switch-namespace-by-cluster': compared(noClusterKill),
   'kill-switch-delete': {
     kind: 'Denial',
@@ -426,6 +427,19 @@ const ofApprovals: Record<string, PolicyProbe> = {
   'approval-run': compared('It takes a Workflow whose runs are approved one by one.'),
 };
 
+const noPolicy = 'It takes a GuardrailPolicy that asks for it.';
+const ofPolicies = Object.fromEntries(
+  [
+    'policy-approval-mark',
+    'policy-approval-marks',
+    'policy-approver-groups',
+    'policy-workflows',
+    'policy-workflows-warn',
+    'policy-identities',
+    'policy-identities-warn',
+  ].map((name) => [name, compared(noPolicy)]),
+);
+
 const review = {
   // None of this name stands there: of a canary, access-review-subject would answer as well.
   identity: 'probe',
@@ -587,6 +601,7 @@ export const policyProbes: ReadonlyMap<string, PolicyProbe> = new Map(
     ...ofEvidence,
     ...ofWorkloads,
     ...ofApprovals,
+    ...ofPolicies,
     ...ofLimits,
     ...ofHolds,
     ...ofSecretsInSpecs,

@@ -43,6 +43,15 @@ export const approvalSpecSchema = z
       description:
         'The authenticated user who decides. Stamped by admission when the object is created, whatever the request said.',
     }),
+    approverGroups: z
+      .array(z.string().max(256).meta({ description: 'Name of a group.' }))
+      .max(72)
+      .optional()
+      .meta({
+        description:
+          'Groups of the approver, as far as the GuardrailPolicy names them. Stamped by admission with `approver`.',
+        'x-kubernetes-list-type': 'atomic',
+      }),
   })
   .meta({
     description: 'What is decided, on what, by whom and why. Immutable as a whole.',

@@ -669,7 +669,7 @@ export const automationIdentityStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; `ExcessPermissions`, whose message names the bindings that give more than is declared; `RotationOverdue` while a credential is; and `ReviewOverdue` where reviews are asked for.',
+        '`Ready`; `Held`, whose message lists what is missing; `ExcessPermissions`, whose message names the bindings that give more than is declared; `RotationOverdue` while a credential is; `ReviewOverdue` where reviews are asked for; `PolicyViolation` where the GuardrailPolicy sets ceilings; and `RequesterAllowed`, whether who asked for it is allowed that himself.',
     }),
     holds: holdsSchema.exactOptional(),
     lastHandledRotation: z.string().max(1024).exactOptional().meta({
@@ -699,6 +699,10 @@ export const automationIdentityStatusSchema = z
         'x-kubernetes-list-map-keys': ['name'],
       }),
     accessReview: accessReviewStatus.exactOptional(),
+    requester: z.string().max(64).exactOptional().meta({
+      description:
+        'Digest of what was asked about who changed the spec: his name, his groups and the rights. The same is not asked again.',
+    }),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 

@@ -9,6 +9,7 @@ import {
   sentence,
 } from './fields.ts';
 import type { KubeObject } from './objects.ts';
+import { risks } from './workflow.ts';
 
 export const clusterKillSwitchSpecSchema = z
   .object({
@@ -24,16 +25,36 @@ export const clusterKillSwitchSpecSchema = z
       .optional()
       .meta({
         description:
-          'Stops all guarded namespaces of these environments. Exactly one of `environments`, `namespaceSelector` and `everything`.',
+          'Stops all guarded namespaces of these environments. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
         'x-kubernetes-list-type': 'set',
       }),
     namespaceSelector: labelSelector(
-      'Stops all guarded namespaces with these labels. Exactly one of `environments`, `namespaceSelector` and `everything`.',
+      'Stops all guarded namespaces with these labels. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
     ).optional(),
     everything: z.boolean().optional().meta({
       description:
-        'Stops all guarded namespaces of the cluster. Exactly one of `environments`, `namespaceSelector` and `everything`.',
+        'Stops all guarded namespaces of the cluster. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
     }),
+    teams: z
+      .array(z.string().min(1).max(256).meta({ description: 'Name of a team.' }))
+      .min(1)
+      .max(32)
+      .optional()
+      .meta({
+        description:
+          'Stops all Workflows of these owners (`spec.owner.team`), each by a KillSwitch that the operator engages; until then admission refuses nothing. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
+        'x-kubernetes-list-type': 'set',
+      }),
+    risks: z
+      .array(z.enum(risks).meta({ description: 'A risk.' }))
+      .min(1)
+      .max(risks.length)
+      .optional()
+      .meta({
+        description:
+          'Stops all Workflows of these risks, as `teams` does. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
+        'x-kubernetes-list-type': 'set',
+      }),
     reason: sentence(
       'reason',
       'Why it was stopped. Shown in `kubectl get cksw,ksw -A` and to everybody whose request the fence refuses.',
@@ -44,12 +65,13 @@ export const clusterKillSwitchSpecSchema = z
     }),
   })
   .meta({
-    description: 'Which namespaces are stopped, why and by whom. Immutable as a whole.',
+    description:
+      'Which namespaces, or which Workflows, are stopped, why and by whom. Immutable as a whole.',
     ...rules(
       {
-        rule: '[has(self.environments), has(self.namespaceSelector), has(self.everything) && self.everything].filter(given, given).size() == 1',
+        rule: '[has(self.environments), has(self.namespaceSelector), has(self.everything) && self.everything, has(self.teams), has(self.risks)].filter(given, given).size() == 1',
         message:
-          'a ClusterKillSwitch stops namespaces by one thing: write exactly one of environments, namespaceSelector and everything: true',
+          'a ClusterKillSwitch stops by one thing: write exactly one of environments, namespaceSelector, everything: true, teams and risks',
       },
       {
         rule: 'self == oldSelf',
@@ -80,13 +102,26 @@ export const clusterKillSwitchStatusSchema = z
       })
       .exactOptional()
       .meta({ description: 'The namespaces, counted.' }),
+    workflows: z
+      .object({
+        total: count('Workflows that it selects.'),
+        stopped: count('Workflows among them of which everything is stopped.'),
+        effective: count('Workflows among them of which that was verified, rung by rung.'),
+      })
+      .exactOptional()
+      .meta({ description: 'The Workflows, counted, where it selects those.' }),
     waiting: z
-      .array(z.string().max(63).meta({ description: 'Name of a namespace.' }))
+      .array(
+        z
+          .string()
+          .max(127)
+          .meta({ description: 'Name of a namespace, or `namespace/name` of a Workflow.' }),
+      )
       .max(maxWaiting)
       .exactOptional()
       .meta({
         description:
-          'Namespaces that are not stopped yet, or not released yet, the first 32; absent where there are none.',
+          'Namespaces or Workflows that are not stopped yet, or not released yet, the first 32; absent where there are none.',
         'x-kubernetes-list-type': 'atomic',
       }),
   })

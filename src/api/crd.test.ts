@@ -75,6 +75,10 @@ describe('customResourceDefinitions', () => {
         'automationguardrails.dev_clusterkillswitches.yaml',
         'clusterkillswitches.automationguardrails.dev',
       ],
+      [
+        'automationguardrails.dev_guardrailpolicies.yaml',
+        'guardrailpolicies.automationguardrails.dev',
+      ],
       ['automationguardrails.dev_approvals.yaml', 'approvals.automationguardrails.dev'],
       ['automationguardrails.dev_accessreviews.yaml', 'accessreviews.automationguardrails.dev'],
       [

@@ -12,6 +12,7 @@ import {
   clusterKillSwitchSpecSchema,
   clusterKillSwitchStatusSchema,
 } from './cluster-kill-switch.ts';
+import { guardrailPolicySpecSchema, guardrailPolicyStatusSchema } from './guardrail-policy.ts';
 import { killSwitchSpecSchema, killSwitchStatusSchema } from './kill-switch.ts';
 import { resources, type Resource } from './resources.ts';
 import {
@@ -169,7 +170,7 @@ export const kinds: readonly KindDefinition[] = [
     resource: resources.clusterKillSwitches,
     shortName: 'cksw',
     description:
-      'A ClusterKillSwitch stops all automations of many namespaces at once: of an environment, of namespaces with a label, or of all guarded ones. Its fence stands from the moment that it exists; the operator engages a KillSwitch in each namespace, which stops what runs. It is released as a KillSwitch is, by another person (`kubectl guardrails release --cluster NAME`).',
+      'A ClusterKillSwitch stops all automations of many namespaces at once: of an environment, of namespaces with a label, or of all guarded ones; or the Workflows of an owner or a risk. The fence of namespaces stands from the moment that it exists; the operator engages a KillSwitch in each namespace, or for each Workflow, which stops what runs. It is released as a KillSwitch is, by another person (`kubectl guardrails release --cluster NAME`).',
     spec: clusterKillSwitchSpecSchema,
     status: clusterKillSwitchStatusSchema,
     rules: [
@@ -201,6 +202,43 @@ export const kinds: readonly KindDefinition[] = [
         'Everything was verified, and nothing stays valid.',
       ),
       conditionColumn('Ready', 'Ready', 'The stop is complete.'),
+      ageColumn,
+    ],
+  },
+  {
+    resource: resources.guardrailPolicies,
+    shortName: 'gpol',
+    description:
+      'A GuardrailPolicy says what all automations have to keep to: which environments there are, how many people approve what runs, and ceilings on tokens, rotations, reviews and egress. There is one, called `default`; without it no ceilings hold, and the approvals are those of the risk.',
+    spec: guardrailPolicySpecSchema,
+    status: guardrailPolicyStatusSchema,
+    rules: [
+      {
+        rule: "self.metadata.name == 'default'",
+        message:
+          "there is one GuardrailPolicy, and it is called 'default': write the rules into that",
+      },
+    ],
+    columns: [
+      {
+        name: 'Enforcement',
+        type: 'string',
+        jsonPath: '.spec.enforcement',
+        description: 'What becomes of what goes beyond it; Enforce if absent.',
+      },
+      {
+        name: 'Workflows',
+        type: 'integer',
+        jsonPath: '.status.violations.workflows',
+        description: 'How many Workflows go beyond it.',
+      },
+      {
+        name: 'Identities',
+        type: 'integer',
+        jsonPath: '.status.violations.automationIdentities',
+        description: 'How many AutomationIdentities go beyond it.',
+      },
+      conditionColumn('Ready', 'Ready', 'The operator goes by it.'),
       ageColumn,
     ],
   },

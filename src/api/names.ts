@@ -83,6 +83,11 @@ export const annotation = {
    * by admission.
    */
   changedBy: `${GROUP}/changed-by`,
+  /**
+   * Beside it: the groups of that user, one a line, stamped by admission; empty where they are too
+   * many to be kept.
+   */
+  changedByGroups: `${GROUP}/changed-by-groups`,
   /** On a Workflow or AutomationIdentity: the namespace that it was promoted from; asserted. */
   promotedFrom: `${GROUP}/promoted-from`,
   /** On a Workflow, AutomationIdentity or Namespace: engages; the value is the reason. */

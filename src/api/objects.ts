@@ -93,18 +93,21 @@ export interface TokenReview extends KubeObject {
 }
 
 /** Asks the API server what somebody may do; it has no name, and nothing is stored. */
+/** What an access review asks about. */
+export interface ResourceAttributes {
+  namespace: string;
+  verb: string;
+  group: string;
+  resource: string;
+  subresource?: string;
+  name?: string;
+}
+
 export interface SubjectAccessReview extends KubeObject {
   spec: {
     user: string;
     groups: string[];
-    resourceAttributes: {
-      namespace: string;
-      verb: string;
-      group: string;
-      resource: string;
-      subresource?: string;
-      name?: string;
-    };
+    resourceAttributes: ResourceAttributes;
   };
   status?: { allowed?: boolean };
 }
@@ -294,5 +297,5 @@ export function splitKey(key: string): { namespace?: string; name: string } {
 
 /** Asks the API server who it takes the asker for. */
 export interface SelfSubjectReview extends KubeObject {
-  status?: { userInfo?: { username?: string } };
+  status?: { userInfo?: { username?: string; groups?: string[] } };
 }

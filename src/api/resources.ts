@@ -23,6 +23,7 @@ import type { AccessReview } from './access-review.ts';
 import type { AutomationIdentity } from './automation-identity.ts';
 import type { ClusterKillSwitch } from './cluster-kill-switch.ts';
 import type { EvidenceSegment } from './evidence-segment.ts';
+import type { GuardrailPolicy } from './guardrail-policy.ts';
 import type { KillSwitch } from './kill-switch.ts';
 import type { Workflow } from './workflow.ts';
 import type { WorkflowRevision } from './workflow-revision.ts';
@@ -69,6 +70,13 @@ export const resources = {
     VERSION,
     'ClusterKillSwitch',
     'clusterkillswitches',
+    false,
+  ),
+  guardrailPolicies: defineResource<GuardrailPolicy>(
+    GROUP,
+    VERSION,
+    'GuardrailPolicy',
+    'guardrailpolicies',
     false,
   ),
   approvals: defineResource<Approval>(GROUP, VERSION, 'Approval', 'approvals'),

@@ -210,6 +210,12 @@ export const risks = ['Low', 'Medium', 'High'] as const;
 
 export type Risk = (typeof risks)[number];
 
+/** Approvals that each risk asks for. */
+export type Quorums = Readonly<Record<Risk, number>>;
+
+/** What holds without a GuardrailPolicy. Admission has the same in CEL (`src/admission/approval.ts`). */
+export const defaultQuorums: Quorums = { Low: 0, Medium: 1, High: 2 };
+
 /** Approvals that anything may ask for at most. */
 const maxApprovals = 8;
 
@@ -332,7 +338,7 @@ export const workflowStatusSchema = z
     conditions: conditionsSchema.exactOptional().meta({
       ...conditionsSchema.meta(),
       description:
-        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `LimitBreached`, where something is counted; `EgressDeclared`, `EgressEnforced`, `EgressWidened` and `UnusualDestinations`.',
+        '`Ready`; `Held`, whose message lists what is missing; `Approved`, whether what runs is approved as far as that is needed; `Stopped`, while the kill switch is engaged; `LimitBreached`, where something is counted; `PolicyViolation`, where the GuardrailPolicy sets ceilings; `RequesterAllowed`, whether who asked for it may do so; `DutiesOverlap` while one person has several duties; `EgressDeclared`, `EgressEnforced`, `EgressWidened` and `UnusualDestinations`.',
     }),
     holds: holdsSchema.exactOptional(),
     revision: z
@@ -340,6 +346,20 @@ export const workflowStatusSchema = z
         digest: sha256(
           'Digest of everything that runs: this spec, the spec of the AutomationIdentity, and the pod template of each target. Approvals name it; any change makes another.',
         ),
+        required: count('Approvals that it needs.').exactOptional(),
+        approvers: z
+          .object({
+            groups: z
+              .array(z.string().max(256).meta({ description: 'Name of a group.' }))
+              .max(8)
+              .meta({ description: 'The groups.', 'x-kubernetes-list-type': 'atomic' }),
+            oneOfEach: z
+              .boolean()
+              .exactOptional()
+              .meta({ description: 'Whether each of them has to approve.' }),
+          })
+          .exactOptional()
+          .meta({ description: 'Groups whose approvals count; absent where everybody counts.' }),
         approved: z
           .object({
             digest: sha256('Its digest.'),
@@ -399,10 +419,17 @@ export const workflowStatusSchema = z
         'x-kubernetes-list-type': 'atomic',
       }),
     runs: runsStatusSchema.exactOptional(),
+    requester: z.string().max(64).exactOptional().meta({
+      description:
+        'Digest of what was asked about who changed the spec: his name, his groups and the rights. The same is not asked again.',
+    }),
   })
   .meta({ description: 'What the operator found and did. Written by the operator.' });
 
 export type WorkflowStatus = z.infer<typeof workflowStatusSchema>;
+
+/** Groups whose approvals count. */
+export type ApproverGroups = NonNullable<NonNullable<WorkflowStatus['revision']>['approvers']>;
 
 /** A part of what runs, and its digest. */
 export type RevisionPart = NonNullable<

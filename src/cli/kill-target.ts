@@ -2,6 +2,7 @@ import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import { annotation } from '../api/names.ts';
 import { resources, type Resource } from '../api/resources.ts';
+import { risks } from '../api/workflow.ts';
 import { required, UsageError, type Session } from './command.ts';
 
 /** What `kill` and `release` take instead of a name. */
@@ -9,6 +10,8 @@ export const scopeOptions = {
   'whole-namespace': { type: 'boolean' },
   environment: { type: 'string' },
   everything: { type: 'boolean' },
+  team: { type: 'string' },
+  risk: { type: 'string' },
 } as const;
 
 /** By name, one that stands: also of a selection that no option expresses. */
@@ -36,6 +39,8 @@ export function killTarget(session: Session, form: string): KillTarget {
   const [name] = session.names;
   const environment = session.option('environment');
   const cluster = session.option('cluster');
+  const team = session.option('team');
+  const risk = session.option('risk');
   const isWhole = session.flag('whole-namespace');
   const isEverything = session.flag('everything');
   const given = [
@@ -43,6 +48,8 @@ export function killTarget(session: Session, form: string): KillTarget {
     isWhole && '--whole-namespace',
     environment !== undefined && '--environment',
     isEverything && '--everything',
+    team !== undefined && '--team',
+    risk !== undefined && '--risk',
     cluster !== undefined && '--cluster',
   ].filter((one) => one !== false);
   if (given.length > 1) throw new UsageError(`write one of ${given.join(' and ')}`);
@@ -60,6 +67,17 @@ export function killTarget(session: Session, form: string): KillTarget {
     return clusterTarget('everything', 'all guarded namespaces', '--everything', {
       everything: true,
     });
+  }
+  if (team !== undefined) {
+    const objectName = `team-${team.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-')}`;
+    const atMost = objectName.slice(0, 63).replace(/-+$/, '');
+    return clusterTarget(atMost, `team ${team}`, `--team ${team}`, { teams: [team] });
+  }
+  if (risk !== undefined) {
+    const known = risks.find((one) => one.toLowerCase() === risk.toLowerCase());
+    if (known === undefined) throw new UsageError(`--risk is one of ${risks.join(', ')}`);
+    const objectName = `risk-${known.toLowerCase()}`;
+    return clusterTarget(objectName, `risk ${known}`, `--risk ${known}`, { risks: [known] });
   }
   if (cluster !== undefined) {
     return clusterTarget(cluster, `ClusterKillSwitch ${cluster}`, `--cluster ${cluster}`);

@@ -95,6 +95,38 @@ export const conditionsPage: ConditionsPage = {
       "kind": "Workflow",
       "condition": "Held",
       "status": "True",
+      "reason": "EnvironmentUnknown",
+      "meaning": "The label automationguardrails.dev/environment of the namespace is none of dev, test and prod, and the GuardrailPolicy doesn't say what it counts as.",
+      "action": "Label it otherwise, or map the environment."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "PolicyViolation",
+      "meaning": "It goes beyond what the GuardrailPolicy allows.",
+      "action": "See PolicyViolation."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "RequesterNotAllowed",
+      "meaning": "Who changed it last isn't allowed himself to write a workload that it names.",
+      "action": "See RequesterAllowed."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
+      "reason": "RequesterNotAsked",
+      "meaning": "The API server didn't say whether he is.",
+      "action": "It is asked again."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
       "reason": "IdentityMissing",
       "meaning": "There is no AutomationIdentity of the same name in the namespace.",
       "action": "Create it."
@@ -245,6 +277,38 @@ export const conditionsPage: ConditionsPage = {
     },
     {
       "kind": "Workflow",
+      "condition": "RequesterAllowed",
+      "status": "True",
+      "reason": "Allowed",
+      "meaning": "He is, or was when it was asked.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "RequesterAllowed",
+      "status": "False",
+      "reason": "RequesterNotAllowed",
+      "meaning": "He isn't; the message names the first rights that are missing. It is Held, and of what it asks for no pod that waits for approval starts.",
+      "action": "Have it applied by somebody who is, or give him the right."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "RequesterAllowed",
+      "status": "Unknown",
+      "reason": "RequesterUnknown",
+      "meaning": "Nobody was stamped: it was written before admission did so, or where it writes nothing (before Kubernetes 1.36). Nothing is held.",
+      "action": "The next change of its spec is stamped."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "RequesterAllowed",
+      "status": "Unknown",
+      "reason": "RequesterNotAsked",
+      "meaning": "The API server didn't answer. It is Held until it does.",
+      "action": "Look at the API server."
+    },
+    {
+      "kind": "Workflow",
       "condition": "Stopped",
       "status": "False",
       "reason": "NotEngaged",
@@ -386,6 +450,54 @@ export const conditionsPage: ConditionsPage = {
       "reason": "CredentialFound",
       "meaning": "Something does: a known format, a URL with a password, or a random value under a telling name.",
       "action": "Put it into a Secret, reference it by valueFrom.secretKeyRef, and rotate it. If it is none, somebody with the verb allow-secret-in-spec says so."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "PolicyViolation",
+      "status": "False",
+      "reason": "WithinPolicy",
+      "meaning": "It keeps to them.",
+      "action": ""
+    },
+    {
+      "kind": "Workflow",
+      "condition": "PolicyViolation",
+      "status": "True",
+      "reason": "Enforced",
+      "meaning": "It goes beyond one, and is held. Admission refuses the same; this stood before.",
+      "action": "Correct it as the message says."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "PolicyViolation",
+      "status": "True",
+      "reason": "GracePeriod",
+      "meaning": "The same; it is held when the policy's gracePeriod is over.",
+      "action": "As above."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "PolicyViolation",
+      "status": "True",
+      "reason": "Reported",
+      "meaning": "It goes beyond one of a policy that only warns or audits. Nothing is held.",
+      "action": "As above, before the policy is enforced."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "DutiesOverlap",
+      "status": "True",
+      "reason": "ExecutorIsRequester",
+      "meaning": "The automation itself changed what the pods of a target run.",
+      "action": "Take that right away: what others grant."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "DutiesOverlap",
+      "status": "True",
+      "reason": "ApproverIsReleaser",
+      "meaning": "Who approved what runs releases the kill of it.",
+      "action": "Have somebody else look at it."
     },
     {
       "kind": "Workflow",
@@ -719,6 +831,38 @@ export const conditionsPage: ConditionsPage = {
       "kind": "AutomationIdentity",
       "condition": "Held",
       "status": "True",
+      "reason": "EnvironmentUnknown",
+      "meaning": "As of a Workflow.",
+      "action": "Label the namespace otherwise, or map the environment."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "PolicyViolation",
+      "meaning": "It goes beyond what the GuardrailPolicy allows.",
+      "action": "See PolicyViolation."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "RequesterNotAllowed",
+      "meaning": "Who changed it last isn't allowed himself what it asks for.",
+      "action": "See RequesterAllowed."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
+      "reason": "RequesterNotAsked",
+      "meaning": "The API server didn't say whether he is.",
+      "action": "It is asked again."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
       "reason": "ReviewOverdue",
       "meaning": "A review of what it may do is overdue, the grace period is over, and spec.accessReview.onOverdue is Hold.",
       "action": "Review it."
@@ -762,6 +906,38 @@ export const conditionsPage: ConditionsPage = {
       "reason": "BindingsNotRead",
       "meaning": "The operator may not list ClusterRoles or ClusterRoleBindings. RoleBindings of Roles gave no more than was declared.",
       "action": "Give the operator the ClusterRole of its version."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "RequesterAllowed",
+      "status": "True",
+      "reason": "Allowed",
+      "meaning": "He is, or was when it was asked.",
+      "action": ""
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "RequesterAllowed",
+      "status": "False",
+      "reason": "RequesterNotAllowed",
+      "meaning": "He isn't; the message names the first rights that are missing. It is Held.",
+      "action": "Have it applied by somebody who is, or give him the right."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "RequesterAllowed",
+      "status": "Unknown",
+      "reason": "RequesterUnknown",
+      "meaning": "Nobody was stamped: it was written before admission did so, or where it writes nothing (before Kubernetes 1.36). Nothing is held.",
+      "action": "The next change of its spec is stamped."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "RequesterAllowed",
+      "status": "Unknown",
+      "reason": "RequesterNotAsked",
+      "meaning": "The API server didn't answer. It is Held until it does.",
+      "action": "Look at the API server."
     },
     {
       "kind": "AutomationIdentity",
@@ -812,6 +988,54 @@ export const conditionsPage: ConditionsPage = {
       "action": "Write a duration in hours, such as 2160h."
     },
     {
+      "kind": "AutomationIdentity",
+      "condition": "PolicyViolation",
+      "status": "False",
+      "reason": "WithinPolicy",
+      "meaning": "It keeps to them.",
+      "action": ""
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "PolicyViolation",
+      "status": "True",
+      "reason": "Enforced",
+      "meaning": "It goes beyond one, and is held. Admission refuses the same; this stood before.",
+      "action": "Correct it as the message says."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "PolicyViolation",
+      "status": "True",
+      "reason": "GracePeriod",
+      "meaning": "The same; it is held when the policy's gracePeriod is over.",
+      "action": "As above."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "PolicyViolation",
+      "status": "True",
+      "reason": "Reported",
+      "meaning": "It goes beyond one of a policy that only warns or audits. Nothing is held.",
+      "action": "As above, before the policy is enforced."
+    },
+    {
+      "kind": "GuardrailPolicy",
+      "condition": "Ready",
+      "status": "True",
+      "reason": "InForce",
+      "meaning": "Ready: the operator goes by this policy.",
+      "action": ""
+    },
+    {
+      "kind": "GuardrailPolicy",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "SpecMalformed",
+      "meaning": "Ready: it can't be read; it was stored before the schema that is installed now. What holds without a GuardrailPolicy is in force.",
+      "action": "Apply it again; the API server says what is wrong."
+    },
+    {
       "kind": "ClusterKillSwitch",
       "condition": "Fenced",
       "status": "True",
@@ -834,6 +1058,22 @@ export const conditionsPage: ConditionsPage = {
       "reason": "ProbeFailed",
       "meaning": "Fenced: the API server did not answer the dry run. It is tried again.",
       "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "True",
+      "reason": "EachFenced",
+      "meaning": "Fenced: of an owner or a risk, the KillSwitch of each of its Workflows stands and is proven.",
+      "action": ""
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
+      "status": "False",
+      "reason": "NotEachFenced",
+      "meaning": "Fenced: of an owner or a risk, the message names the Workflows whose KillSwitch doesn't stand yet, or isn't proven.",
+      "action": "kubectl get ksw -A"
     },
     {
       "kind": "ClusterKillSwitch",
@@ -1289,15 +1529,20 @@ export const conditionsPage: ConditionsPage = {
     "Workflow/Stopped",
     "Workflow/EgressWidened",
     "Workflow/SecretInSpec",
+    "Workflow/PolicyViolation",
+    "Workflow/DutiesOverlap",
     "Workflow/LimitBreached",
     "AutomationIdentity/Held",
     "AutomationIdentity/ExcessPermissions",
     "AutomationIdentity/RotationOverdue",
     "AutomationIdentity/ReviewOverdue",
+    "AutomationIdentity/PolicyViolation",
     "KillSwitch/Contested"
   ],
   "fineWhenUnknown": [
+    "Workflow/RequesterAllowed",
     "Workflow/EgressEnforced",
-    "Workflow/UnusualDestinations"
+    "Workflow/UnusualDestinations",
+    "AutomationIdentity/RequesterAllowed"
   ]
 };

@@ -10,13 +10,14 @@ import { ApiError } from '../runtime/errors.ts';
 export async function stamped(
   client: KubeClient,
   policy: string,
-  write: (userName: string | undefined) => Promise<unknown>,
+  write: (userName?: string, groups?: readonly string[]) => Promise<unknown>,
 ): Promise<void> {
   try {
-    await write(undefined);
+    await write();
   } catch (error) {
     if (!(error instanceof ApiError && isUnstamped(error.message, policy))) throw error;
     const review = await client.create(resources.selfSubjectReviews, { metadata: { name: '' } });
-    await write(review.status?.userInfo?.username);
+    const { username, groups } = review.status?.userInfo ?? {};
+    await write(username, groups);
   }
 }

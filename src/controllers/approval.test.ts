@@ -14,12 +14,14 @@ import type { JsonPatchOperation, ObjectKey } from '../runtime/client.ts';
 import { ApiError } from '../runtime/errors.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
 import { ApprovalController } from './approval.ts';
+import { PolicyInForce } from './policy-in-force.ts';
 import { WorkflowApprovals, workflowOfApproval, workflowOfRevision } from './workflow-approval.ts';
 
 const namespace = 'finance';
 const name = 'poster';
 const key = `${namespace}/${name}`;
 const { workflows, pods, approvals, killSwitches, namespaces, automationIdentities } = resources;
+const { guardrailPolicies } = resources;
 /** What the pods of the target run. */
 const code = 'c'.repeat(64);
 
@@ -75,6 +77,11 @@ beforeEach(() => {
     serviceAccountName: name,
   };
   state = new WorkflowApprovals({
+    policy: new PolicyInForce({
+      guardrailPolicies: client.storeOf(guardrailPolicies),
+      namespaces: client.storeOf(namespaces),
+      clock: () => now,
+    }),
     workflows: client.storeOf(workflows),
     identities: client.storeOf(automationIdentities),
     approvals: byWorkflow,
@@ -93,6 +100,8 @@ beforeEach(() => {
     workflows: client.storeOf(workflows),
     namespaces: client.storeOf(namespaces),
     killSwitches: client.storeOf(killSwitches),
+    clusterKillSwitches: client.storeOf(resources.clusterKillSwitches),
+    operatorNamespace: 'automation-guardrails',
     approvals: byWorkflow,
     pods: client.storeOf(pods, { identity: (pod) => [podIdentity(pod)] }),
     workloads: { byIndex: () => jobs },

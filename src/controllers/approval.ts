@@ -1,10 +1,11 @@
-import { approvalRequired } from '../admission/index.ts';
+import { approvalByPolicy, approvalRequired } from '../admission/index.ts';
 import type { Approval } from '../api/approval.ts';
 import { annotation, approvalGate, label } from '../api/names.ts';
 import { splitKey, type Namespace, type Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
-import type { Workflow } from '../api/workflow.ts';
+import { defaultQuorums, type Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { isPerRun, quorumOf, superseded } from '../guardrails/approval/plan.ts';
 import {
@@ -13,7 +14,13 @@ import {
   waitingRuns,
   type WaitingRun,
 } from '../guardrails/approval/runs.ts';
-import { isEngaging, isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import { selectsWorkflow } from '../guardrails/kill-switch/cluster.ts';
+import {
+  isEngaging,
+  isLifted,
+  isReleasing,
+  killSwitchOver,
+} from '../guardrails/kill-switch/plan.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
@@ -33,6 +40,8 @@ export interface ApprovalControllerOptions {
   workflows: Pick<ReadStore<Workflow>, 'get'>;
   namespaces: Pick<ReadStore<Namespace>, 'get'>;
   killSwitches: Pick<ReadStore<KillSwitch>, 'get'>;
+  clusterKillSwitches: Pick<ReadStore<ClusterKillSwitch>, 'list'>;
+  operatorNamespace: string;
   /** Indexed by `workflow` (`namespace/name`). */
   approvals: Pick<ReadStore<Approval>, 'byIndex'>;
   /** Indexed by `identity` (`namespace/serviceAccountName`). */
@@ -83,7 +92,7 @@ export class ApprovalController implements Reconciler {
       this.#asked.delete(key);
     } else {
       delays.push(...(await this.#start(key, workflow, known, context)));
-      await this.#keepMark(workflow, context.signal);
+      await this.#keepMark(workflow, known.required, context.signal);
     }
     // Last: what can't be deleted keeps nothing from starting.
     if (await this.#prune(key, workflow, known, context.signal)) delays.push(0);
@@ -94,7 +103,7 @@ export class ApprovalController implements Reconciler {
   async #start(
     key: string,
     workflow: Workflow,
-    { mayStart, finding, changesAt }: ApprovalState,
+    { mayStart, finding, isHeldBack = false, changesAt }: ApprovalState,
     context: ReconcileContext,
   ): Promise<number[]> {
     const { clock, pods } = this.#options;
@@ -107,7 +116,7 @@ export class ApprovalController implements Reconciler {
       mayStart === 'everything' || mayStart.has(codeDigest);
     const others = waiting.filter((pod) => !isApproved(pod));
     // Until then, approval is what they wait for.
-    if (finding.status === 'True') this.#explain(key, others);
+    if (finding.status === 'True' && !isHeldBack) this.#explain(key, others);
     else this.#told.delete(key);
     const isStopped = this.#isStopped(key, workflow);
     const runs =
@@ -187,26 +196,39 @@ export class ApprovalController implements Reconciler {
   }
 
   /** Where admission wasn't there to set it, no pod is gated: any write makes it look. */
-  async #keepMark({ metadata, ...workflow }: Workflow, signal: AbortSignal): Promise<void> {
+  async #keepMark(
+    { metadata, ...workflow }: Workflow,
+    required: number,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { client, namespaces } = this.#options;
     const { namespace = '', name, uid, labels, deletionTimestamp } = metadata;
-    const isMarked = labels?.[label.approval] === approvalRequired;
-    if (quorumOf(workflow) === 0 || isMarked || deletionTimestamp !== undefined) return;
+    const isByRisk = quorumOf(workflow, defaultQuorums) > 0;
+    const mark = isByRisk ? approvalRequired : approvalByPolicy;
+    const isMarked = labels?.[label.approval] === mark;
+    if ((required === 0 && !isByRisk) || isMarked || deletionTimestamp !== undefined) return;
     if (!isGuarded(namespaces.get(namespace))) return;
     await client.mergePatch(
       resources.workflows,
       { namespace, name },
-      { metadata: { uid, labels: { [label.approval]: approvalRequired } } },
+      { metadata: { uid, labels: { [label.approval]: mark } } },
       { signal },
     );
   }
 
   /** What a kill switch stops isn't started; the fence would refuse it. */
   #isStopped(key: string, workflow: Workflow): boolean {
-    const { killSwitches, namespaces } = this.#options;
+    const { killSwitches, clusterKillSwitches, namespaces, operatorNamespace } = this.#options;
     const killSwitch = killSwitchOver(killSwitches, key);
     const { namespace = '' } = splitKey(key);
+    // Before the KillSwitch of this one among thousands stands.
+    const isByCluster = [...clusterKillSwitches.list()].some(
+      (one) =>
+        !isReleasing(one) &&
+        selectsWorkflow(one, workflow, namespaces.get(namespace), operatorNamespace),
+    );
     return (
+      isByCluster ||
       (killSwitch !== undefined && !isLifted(killSwitch)) ||
       isEngaging(workflow) ||
       isEngaging(namespaces.get(namespace))

@@ -18,6 +18,8 @@ import {
   keysFor,
   type OptionalCache,
 } from './automation-identity.ts';
+import { PolicyInForce } from './policy-in-force.ts';
+import { RequesterRights } from './requester.ts';
 
 const hour = 3_600_000;
 const key = { namespace: 'billing', name: 'poster' };
@@ -87,6 +89,12 @@ beforeEach(() => {
     workloads: { list: () => [], byIndex: () => [] },
     pods: { byIndex: () => [] },
     approvals: { of: () => undefined },
+    requester: new RequesterRights(client),
+    policy: new PolicyInForce({
+      guardrailPolicies: client.storeOf(resources.guardrailPolicies),
+      namespaces: client.storeOf(resources.namespaces),
+      clock: () => now,
+    }),
     clock: () => now,
     randomBytes: (size) => new Uint8Array(size).fill(7),
     revokedTokens: new RevokedTokens({ clock: () => now }),
@@ -177,7 +185,7 @@ function identity(): AutomationIdentity {
 /** All but the one that is told of in {@link excessCondition}. */
 function conditions(): string[] {
   return (identity().status?.conditions ?? [])
-    .filter(({ type }) => type !== 'ExcessPermissions')
+    .filter(({ type }) => type !== 'ExcessPermissions' && type !== 'RequesterAllowed')
     .map(({ type, status, reason }) => `${type} ${status} ${reason}`);
 }
 

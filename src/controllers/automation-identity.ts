@@ -74,6 +74,8 @@ import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
 import { offboard, type Departures } from './offboarding.ts';
+import type { PolicyInForce, PolicyVerdict } from './policy-in-force.ts';
+import type { RequesterRights, RequesterVerdict } from './requester.ts';
 import type { WorkflowApprovals } from './workflow-approval.ts';
 
 /** What this controller reports to the metrics. */
@@ -138,6 +140,8 @@ export interface AutomationIdentityControllerOptions {
   pods: Pick<ReadStore<Pod>, 'byIndex'>;
   /** What is approved of the Workflow of the same name. */
   approvals: Pick<WorkflowApprovals, 'of'>;
+  policy: Pick<PolicyInForce, 'ofIdentity'>;
+  requester: Pick<RequesterRights, 'ofIdentity'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
   randomBytes: RandomBytes;
@@ -208,6 +212,10 @@ interface Observation {
   excess: Finding | undefined;
   /** What comes of its access reviews. */
   review: ReviewOutcome;
+  /** What the GuardrailPolicy makes of it. */
+  policy: PolicyVerdict;
+  /** What is known of who asked for it. */
+  requester: RequesterVerdict;
   /** Engaged, or being released. */
   killSwitch: KillSwitch | undefined;
   /** The kill switch holds: what it takes away isn't put back. */
@@ -294,7 +302,13 @@ export class AutomationIdentityController implements Reconciler {
     const { secrets, tokens: recorded } = identity.status ?? {};
     const hasSecrets =
       (spec.secrets ?? secrets ?? []).length > 0 || (spec.tokens ?? recorded ?? []).length > 0;
-    const dueAt = [credentials.result?.dueAt, tokens.result?.dueAt, observation.review.dueAt];
+    const dueAt = [
+      credentials.result?.dueAt,
+      tokens.result?.dueAt,
+      observation.review.dueAt,
+      observation.policy.changesAt,
+      this.#askAgainAt(observation),
+    ];
     return { ...leftAgain, ...this.#nextLook(problems, hasSecrets, earliest(dueAt)) };
   }
 
@@ -376,14 +390,20 @@ export class AutomationIdentityController implements Reconciler {
       isReduced: areCovered(askedRules(identity, spec), children.role?.rules ?? []),
       now: options.clock(),
     });
+    const policy = options.policy.ofIdentity(identity, spec);
+    const requester = await options.requester.ofIdentity(identity, spec, signal);
     const holders = [...keysOver(key).map((one) => killSwitches.get(one)), mark];
     return {
       identity,
       spec,
       missing: [
         ...whatIsMissing({ identity, namespace, approved: options.approvals.of(key)?.finding }),
+        ...policy.missing,
+        ...(requester.problem === undefined ? [] : [requester.problem]),
         ...review.missing,
       ],
+      policy,
+      requester,
       excess,
       review,
       killSwitch,
@@ -538,7 +558,7 @@ export class AutomationIdentityController implements Reconciler {
     { signal }: ReconcileContext,
   ): Promise<void> {
     const { statusWriter, events, metrics, clock } = this.#options;
-    const { identity, missing, excess, review, isStopped } = observation;
+    const { identity, missing, excess, review, policy, isStopped } = observation;
     const killSwitch = isStopped ? observation.killSwitch : undefined;
     const { generation } = identity.metadata;
     const previous = identity.status?.conditions;
@@ -548,6 +568,8 @@ export class AutomationIdentityController implements Reconciler {
       problems,
       excess,
       review: review.finding,
+      policy: policy.finding,
+      requester: observation.requester.finding,
       overdue: credentials?.overdue ?? [],
     });
     const now = clock();
@@ -570,6 +592,9 @@ export class AutomationIdentityController implements Reconciler {
           lastHandledEmergencyRotation: credentials.lastHandledEmergencyRotation,
         }),
       ...(review.status !== undefined && { accessReview: review.status }),
+      ...(observation.requester.digest !== undefined && {
+        requester: observation.requester.digest,
+      }),
     };
     const key = keyOf(identity);
     metrics.setHeld('AutomationIdentity', key, heldReason(missing));
@@ -642,6 +667,10 @@ export class AutomationIdentityController implements Reconciler {
       ...(dueAt === undefined ? [] : [Math.max(dueAt - clock(), soonestMs)]),
     ];
     return delays.length === 0 ? {} : { requeueAfterMs: Math.ceil(Math.min(...delays)) };
+  }
+
+  #askAgainAt({ requester: { againMs } }: Observation): number | undefined {
+    return againMs === undefined ? undefined : this.#options.clock() + againMs;
   }
 
   #forget(key: string): void {

@@ -1,10 +1,12 @@
 import type { ClusterKillSwitch, ClusterKillSwitchStatus } from '../api/cluster-kill-switch.ts';
 import { conditionsFrom, isTrue } from '../api/conditions.ts';
-import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
+import type { KillSwitch } from '../api/kill-switch.ts';
 import { label } from '../api/names.ts';
 import type { Namespace } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
+import type { Workflow } from '../api/workflow.ts';
 import {
+  isByWorkflow,
   isMember,
   memberOf,
   partingOf,
@@ -13,9 +15,11 @@ import {
   releaseReport,
   selectedBy,
   stopReport,
+  stopReportByWorkflow,
   takeOver,
   type ClusterReport,
   type ClusterView,
+  type Selected,
 } from '../guardrails/kill-switch/cluster.ts';
 import { probeClusterFence } from '../guardrails/kill-switch/fence.ts';
 import {
@@ -39,6 +43,7 @@ export interface ClusterKillSwitchControllerOptions {
   clusterKillSwitches: ReadStore<ClusterKillSwitch>;
   killSwitches: ReadStore<KillSwitch>;
   namespaces: ReadStore<Namespace>;
+  workflows: Pick<ReadStore<Workflow>, 'get' | 'list'>;
   operatorNamespace: string;
   /** Requests in flight at a time. */
   parallelism: number;
@@ -48,8 +53,8 @@ export interface ClusterKillSwitchControllerOptions {
 
 /**
  * Stops many namespaces by one object. Its fence is the API server's and needs no operator; this
- * engages a KillSwitch in each namespace, which stops what runs, and releases those with it. A
- * KillSwitch that somebody engaged there himself stays when the cluster's goes. Every step is a
+ * engages a KillSwitch in each namespace, which stops what runs, and releases those with it. Of an
+ * owner or a risk, it engages one for each Workflow, and those are the fence. A KillSwitch that somebody engaged there himself stays when the cluster's goes. Every step is a
  * function of what stands in the API, so it runs on every replica without leadership.
  */
 export class ClusterKillSwitchController implements Reconciler {
@@ -85,38 +90,40 @@ export class ClusterKillSwitchController implements Reconciler {
       ({ killSwitch }) => killSwitch === undefined || isLeaving(killSwitch),
     );
     const [fence, engaged] = await Promise.all([
-      probeClusterFence(client, clusterKillSwitch, signal),
-      forEachBounded(missing, parallelism, ({ namespace, killSwitch }) =>
-        this.#engage(clusterKillSwitch, namespace, killSwitch, signal),
-      ),
+      isByWorkflow(clusterKillSwitch)
+        ? undefined
+        : probeClusterFence(client, clusterKillSwitch, signal),
+      forEachBounded(missing, parallelism, (one) => this.#engage(clusterKillSwitch, one, signal)),
     ]);
     if (missing.length > 0) {
       log.warn('Kill switches engaged for a ClusterKillSwitch', {
-        namespaces: missing.length,
+        killSwitches: missing.length,
         engagedBy: clusterKillSwitch.spec.engagedBy,
       });
     }
-    const report = stopReport(fence, selected);
+    const report =
+      fence === undefined ? stopReportByWorkflow(selected) : stopReport(fence, selected);
     await this.#report(clusterKillSwitch, report);
     assertAllDone(engaged, 'engage kill switches');
     const isReady = report.findings.some(
       ({ type, status }) => type === 'Ready' && status === 'True',
     );
     // What changes in a namespace wakes the key by itself; an API server that lags doesn't.
-    return fence === 'Denied' || isReady ? { requeueAfterMs: checkMs } : { retry: true };
+    return fence === undefined || fence === 'Denied' || isReady
+      ? { requeueAfterMs: checkMs }
+      : { retry: true };
   }
 
-  /** @param standing what is being released there, if anything is */
+  /** What is being released there is taken over. */
   async #engage(
     clusterKillSwitch: ClusterKillSwitch,
-    namespace: string,
-    standing: KillSwitch | undefined,
+    { namespace, name, killSwitch: standing }: Selected,
     signal: AbortSignal,
   ): Promise<void> {
     const { client, events } = this.#options;
     try {
       if (standing === undefined) {
-        const member = memberOf(clusterKillSwitch, namespace);
+        const member = memberOf(clusterKillSwitch, namespace, name);
         await client.create(resources.killSwitches, member, { signal });
         return;
       }
@@ -129,7 +136,7 @@ export class ClusterKillSwitchController implements Reconciler {
       events.warning(
         subjectOf(resources.killSwitches, standing),
         'ReleaseCancelled',
-        `The ClusterKillSwitch ${clusterKillSwitch.metadata.name} stops this namespace again.`,
+        `The ClusterKillSwitch ${clusterKillSwitch.metadata.name} stops it again.`,
       );
     } catch (error) {
       // Another replica was faster, or somebody stopped it himself; or it went just now.
@@ -141,7 +148,7 @@ export class ClusterKillSwitchController implements Reconciler {
     clusterKillSwitch: ClusterKillSwitch,
     { signal, log }: ReconcileContext,
   ): Promise<ReconcileResult> {
-    const { client, parallelism, namespaces, events } = this.#options;
+    const { client, parallelism, namespaces, workflows, events } = this.#options;
     const { name, uid = '', resourceVersion } = clusterKillSwitch.metadata;
     const releasing = isReleasing(clusterKillSwitch)
       ? clusterKillSwitch
@@ -151,7 +158,9 @@ export class ClusterKillSwitchController implements Reconciler {
           { metadata: { uid, resourceVersion, labels: { [label.releasing]: 'true' } } },
           { signal },
         );
-    if ((await probeClusterFence(client, releasing, signal)) !== 'Allowed') {
+    const isLifted =
+      isByWorkflow(releasing) || (await probeClusterFence(client, releasing, signal)) === 'Allowed';
+    if (!isLifted) {
       await this.#report(releasing, releaseReport(releasing, false, this.#members(releasing)));
       return { retry: true };
     }
@@ -164,7 +173,8 @@ export class ClusterKillSwitchController implements Reconciler {
     const view = this.#view(releasing);
     const outcomes = await forEachBounded(members, parallelism, async (member) => {
       const { namespace = '' } = member.metadata;
-      const parting = partingOf(member, namespaces.get(namespace), view);
+      const workflow = workflows.get(`${namespace}/${member.metadata.name}`);
+      const parting = partingOf(member, namespaces.get(namespace), workflow, view);
       if (parting.to === 'Wait') return;
       const patch =
         parting.to === 'Release'
@@ -205,14 +215,16 @@ export class ClusterKillSwitchController implements Reconciler {
   }
 
   #view(clusterKillSwitch: ClusterKillSwitch): ClusterView {
-    const { clusterKillSwitches, namespaces, killSwitches, operatorNamespace } = this.#options;
+    const { clusterKillSwitches, namespaces, workflows, killSwitches, operatorNamespace } =
+      this.#options;
     return {
       clusterKillSwitch,
       others: [...clusterKillSwitches.list()].filter(
         ({ metadata }) => metadata.name !== clusterKillSwitch.metadata.name,
       ),
       namespaces: namespaces.list(),
-      killSwitchOf: (namespace) => killSwitches.get(`${namespace}/${wholeNamespaceName}`),
+      workflows: workflows.list(),
+      killSwitchOf: (namespace, name) => killSwitches.get(`${namespace}/${name}`),
       operatorNamespace,
     };
   }

@@ -11,6 +11,7 @@ import { recorded } from '../guardrails/approval/plan.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
+import { PolicyInForce } from './policy-in-force.ts';
 import { RevisionController } from './revisions.ts';
 import { WorkflowApprovals, workflowOfApproval, workflowOfRevision } from './workflow-approval.ts';
 
@@ -61,7 +62,12 @@ function start(limit = 10): RevisionController {
     workloads,
     clock: () => now,
   };
-  state = new WorkflowApprovals(stores);
+  const policy = new PolicyInForce({
+    guardrailPolicies: client.storeOf(resources.guardrailPolicies),
+    namespaces: client.storeOf(namespaces),
+    clock: () => now,
+  });
+  state = new WorkflowApprovals({ ...stores, policy });
   return new RevisionController({
     ...stores,
     client,

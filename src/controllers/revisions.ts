@@ -10,7 +10,7 @@ import {
   workloadResources,
   type Workload,
 } from '../api/workload.ts';
-import { quorumOf, revisionOf, type Revision } from '../guardrails/approval/plan.ts';
+import { revisionOf, type Revision } from '../guardrails/approval/plan.ts';
 import {
   isNew,
   newestFirst,
@@ -84,7 +84,8 @@ export class RevisionController implements Reconciler {
     if (seen === undefined) return {};
     const recorded = revisions.byIndex('workflow', key);
     const [newest] = newestFirst(recorded);
-    const isUnrecorded = isNew(newest, seen.revision, quorumOf(workflow) > 0);
+    const needsApproval = (this.#options.state.of(key)?.required ?? 0) > 0;
+    const isUnrecorded = isNew(newest, seen.revision, needsApproval);
     // First: whether the one before was approved says who may approve the next.
     const unrecorded = isUnrecorded ? seen.revision.digest : undefined;
     if (await this.#mark(key, newest, unrecorded, recorded, context)) return {};

@@ -2,31 +2,40 @@ import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { Finding } from '../api/conditions.ts';
 import { keyOf, splitKey } from '../api/objects.ts';
-import type { Workflow } from '../api/workflow.ts';
+import type { ApproverGroups, Workflow } from '../api/workflow.ts';
 import type { WorkflowRevision } from '../api/workflow-revision.ts';
 import type { Workload } from '../api/workload.ts';
 import {
   approvedFinding,
   codeOf,
   decide,
-  quorumOf,
   revisionOf,
   type Decision,
   type Revision,
 } from '../guardrails/approval/plan.ts';
+import { isHeldBack } from '../guardrails/requester/plan.ts';
 import { barredFrom } from '../guardrails/revisions/plan.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { ReadStore } from '../runtime/store.ts';
+import type { PolicyInForce } from './policy-in-force.ts';
 import { readSpec, resolveTargets } from './workflow-targets.ts';
 
 /** Whether what runs of a Workflow is approved. */
 export interface ApprovalState {
   /** The condition `Approved`. */
   finding: Finding;
+  /** Approvals that it needs. */
+  required: number;
+  /** Groups whose approvals count; `undefined`: everybody's do. */
+  approvers?: ApproverGroups | undefined;
   /** `undefined` where nothing has to be approved, or its spec can't be read. */
   revision: Revision | undefined;
   /** Milliseconds since the epoch at which it changes by itself. */
   changesAt: number | undefined;
+  /** Who approves what runs now. */
+  people?: readonly string[];
+  /** Who asked for it isn't allowed that himself, so that what is approved doesn't start. */
+  isHeldBack?: boolean;
   /** What may start; `everything` where nothing has to be approved. */
   mayStart: ReadonlySet<string> | 'everything';
   /** Of what is in force, and has to be approved; `undefined` where nothing is. */
@@ -34,6 +43,7 @@ export interface ApprovalState {
 }
 
 export interface WorkflowApprovalsOptions {
+  policy: Pick<PolicyInForce, 'approvalsOf' | 'approversOf'>;
   workflows: Pick<ReadStore<Workflow>, 'get'>;
   identities: Pick<ReadStore<AutomationIdentity>, 'get'>;
   /** Indexed by `workflow` (`namespace/name`). */
@@ -59,17 +69,19 @@ export class WorkflowApprovals {
    * @returns `undefined` where there is no such Workflow
    */
   of(key: string): ApprovalState | undefined {
-    const { workflows, identities, approvals, revisions, workloads, clock } = this.#options;
+    const { workflows, identities, approvals, revisions, workloads, policy, clock } = this.#options;
     const workflow = workflows.get(key);
     if (workflow === undefined) return undefined;
-    if (quorumOf(workflow) === 0) return notRequired;
+    const required = policy.approvalsOf(workflow);
+    if (required === 0) return notRequired;
     const read = readSpec(workflow);
-    if (!('spec' in read)) return unreadable;
+    if (!('spec' in read)) return { ...unreadable, required };
     const { namespace = '' } = splitKey(key);
     const identity = identities.get(key);
     const neighbours = workloads.byIndex('namespace', namespace);
     const targets = resolveTargets(workflow, read.spec.targets, neighbours);
     const revision = revisionOf(workflow, identity, targets.workloads);
+    const approvers = policy.approversOf(workflow);
     const recorded = revisions.byIndex('workflow', key);
     const former = workflow.status?.revision?.approved;
     const ask = (digest: string, isFormer: boolean): Decision => {
@@ -79,6 +91,8 @@ export class WorkflowApprovals {
         // What was approved before revisions were recorded: nobody knows.
         barred: isFormer && !isBack ? [] : barred,
         isCrowded,
+        required,
+        approvers,
         workflow,
         identity,
         targets: targets.workloads,
@@ -94,12 +108,17 @@ export class WorkflowApprovals {
         : ask(former.digest, true);
     const isApproved = decision.outcome === 'Approved';
     const isFormerApproved = ofFormer?.outcome === 'Approved';
+    const heldBack = isHeldBack(workflow);
     return {
       finding: approvedFinding(workflow, decision),
+      people: decision.outcome === 'Approved' ? decision.people : [],
+      isHeldBack: heldBack,
+      required,
+      approvers,
       revision,
       changesAt: decision.changesAt,
       mayStart: new Set([
-        ...(isApproved ? codeOf(revision.parts) : []),
+        ...(isApproved && !heldBack ? codeOf(revision.parts) : []),
         ...(isFormerApproved ? codeOf(former?.parts ?? []) : []),
       ]),
       inForce: isApproved
@@ -119,13 +138,14 @@ export const notRequired: ApprovalState = {
     reason: 'NotRequired',
     message: 'Its risk asks for no approval.',
   },
+  required: 0,
   revision: undefined,
   changesAt: undefined,
   mayStart: 'everything',
   inForce: undefined,
 };
 
-const unreadable: ApprovalState = {
+const unreadable: Omit<ApprovalState, 'required'> = {
   finding: {
     type: 'Approved',
     status: 'Unknown',

@@ -8,6 +8,7 @@ import type { Workflow } from '../api/workflow.ts';
 import { notApproved } from '../guardrails/approval/plan.ts';
 import type { Workload } from '../api/workload.ts';
 import type { Allowlist } from '../guardrails/egress/allowlist.ts';
+import { overlapFinding } from '../guardrails/duties/plan.ts';
 import { whatEgressMisses } from '../guardrails/egress/plan.ts';
 import { limitBreached, limitFinding } from '../guardrails/limits/findings.ts';
 import { secretFinding, secretInSpec } from '../guardrails/secrets-in-specs/plan.ts';
@@ -24,6 +25,8 @@ import {
 } from '../guardrails/requirements.ts';
 import { clip, some } from '../guardrails/wording.ts';
 import type { HostsView } from './workflow-hosts.ts';
+import type { PolicyVerdict } from './policy-in-force.ts';
+import type { RequesterVerdict } from './requester.ts';
 import { idOf, type Targets } from './workflow-targets.ts';
 
 /** What is known of a Workflow and of what it depends on. */
@@ -48,6 +51,12 @@ export interface WorkflowView {
   killSwitch: KillSwitch | undefined;
   /** The condition `Approved`. */
   approved: Finding;
+  /** Who approves what runs now. */
+  approvers: readonly string[];
+  /** What the GuardrailPolicy makes of it. */
+  policy: PolicyVerdict;
+  /** What is known of who asked for it. */
+  requester: RequesterVerdict;
   /** What is counted of its runs; `undefined` where nothing is. */
   ledger: Ledger | undefined;
 }
@@ -58,6 +67,8 @@ const requirements: readonly ((view: WorkflowView) => Problem | readonly Problem
     specMalformed,
     ({ workflow }) => ownerMissing(workflow.spec),
     ({ workflow, namespace }) => namespaceNotGuarded(namespace, workflow.metadata),
+    ({ policy }) => policy.missing,
+    ({ requester }) => requester.problem,
     identityMissing,
     identityHeld,
     identityNotReady,
@@ -94,7 +105,7 @@ function identityHeld({ identity, namespace }: WorkflowView): Problem | undefine
   if (identity === undefined || held?.status !== 'True') return undefined;
   // Said already, of the Workflow itself.
   if (held.reason === 'NamespaceNotGuarded' && !isGuarded(namespace)) return undefined;
-  if (held.reason === 'NotApproved') return undefined;
+  if (held.reason === 'NotApproved' || held.reason === 'EnvironmentUnknown') return undefined;
   return {
     reason: 'IdentityHeld',
     message: `AutomationIdentity ${identity.metadata.name} is held: ${clip(held.message, 1024)}`,
@@ -154,8 +165,9 @@ export function isEgressClosed(view: WorkflowView): boolean {
 }
 
 /**
- * The conditions of a Workflow: `Ready` and `Approved`, and `Held`, `Stopped` and, where runs are
- * counted, `LimitBreached`, which are true when it is bad.
+ * The conditions of a Workflow: `Ready` and `Approved`, and `Held`, `Stopped`, where a policy sets
+ * ceilings `PolicyViolation`, and where runs are counted `LimitBreached`, which are true when it is
+ * bad.
  *
  * @param problems whatever else keeps it from being ready, the most important first
  */
@@ -169,11 +181,33 @@ export function workflowFindings(
     readyFinding(view, missing, problems),
     heldFinding(missing),
     view.approved,
+    view.requester.finding,
     stoppedFinding(view),
-    ...[limitFinding(workflow, ledger), secretFinding(workflow, targets.workloads)].flatMap(
-      (one) => one ?? [],
-    ),
+    ...[
+      view.policy.finding,
+      limitFinding(workflow, ledger),
+      secretFinding(workflow, targets.workloads),
+      overlapOf(view),
+    ].flatMap((one) => one ?? []),
   ];
+}
+
+function overlapOf({
+  workflow,
+  approvers,
+  killSwitch,
+  targets,
+}: WorkflowView): Finding | undefined {
+  const { namespace = '', name } = workflow.metadata;
+  return overlapFinding({
+    executor: `system:serviceaccount:${namespace}:${name}`,
+    approvers,
+    releaser: killSwitch?.metadata.annotations?.[annotation.releasedBy],
+    templates: targets.workloads.map((target) => ({
+      name: idOf(target),
+      changedBy: target.metadata.annotations?.[annotation.changedBy],
+    })),
+  });
 }
 
 function readyFinding(
@@ -293,6 +327,14 @@ export function transitionsOf(view: WorkflowView, findings: readonly Finding[]):
         return reason === 'Rejected' || reason === 'Expired'
           ? [{ type: 'warning', reason, message }]
           : [];
+      case 'RequesterAllowed':
+        // Held tells it where it holds, and nobody waits to hear that all is well.
+        return [];
+      case 'DutiesOverlap':
+        return [{ type: 'warning', reason: 'DutiesOverlap', message }];
+      case 'PolicyViolation':
+        if (status === 'True') return [{ type: 'warning', reason: 'PolicyViolation', message }];
+        return before?.status === 'True' ? [{ type: 'normal', reason, message }] : [];
       case 'LimitBreached':
         return limitTransition(view, before?.status, { status, message });
       case 'SecretInSpec':

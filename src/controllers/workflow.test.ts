@@ -26,6 +26,8 @@ import { mergeStores } from '../runtime/merged-store.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import { ObjectStore } from '../runtime/store.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
+import { PolicyInForce } from './policy-in-force.ts';
+import { RequesterRights } from './requester.ts';
 import { notRequired } from './workflow-approval.ts';
 import { keysFor, WorkflowController } from './workflow.ts';
 import { peerNamespaces, policyIndexes } from './workflow-indexes.ts';
@@ -93,6 +95,12 @@ class Cluster {
         ),
       ),
       approvals: { of: () => notRequired },
+      requester: new RequesterRights(client),
+      policy: new PolicyInForce({
+        guardrailPolicies: client.storeOf(resources.guardrailPolicies),
+        namespaces: client.storeOf(resources.namespaces),
+        clock: () => this.now,
+      }),
       pods: client.storeOf(resources.pods, {
         identity: (pod) => [`${pod.metadata.namespace}/${pod.spec?.serviceAccountName}`],
       }),
@@ -276,6 +284,7 @@ describe('a complete Workflow', () => {
         },
         expect.objectContaining({ type: 'Held', status: 'False', reason: 'Complete' }),
         expect.objectContaining({ type: 'Approved', status: 'True', reason: 'NotRequired' }),
+        expect.objectContaining({ type: 'RequesterAllowed', reason: 'RequesterUnknown' }),
         expect.objectContaining({ type: 'Stopped', status: 'False', reason: 'NotEngaged' }),
         expect.objectContaining({ type: 'EgressDeclared', status: 'True', reason: 'Declared' }),
         expect.objectContaining({ type: 'EgressEnforced', status: 'Unknown', reason: 'NotProbed' }),

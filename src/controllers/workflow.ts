@@ -41,6 +41,8 @@ import {
   workflowFindings,
   type WorkflowView,
 } from './workflow-findings.ts';
+import type { PolicyInForce } from './policy-in-force.ts';
+import type { RequesterRights } from './requester.ts';
 import type { WorkflowApprovals } from './workflow-approval.ts';
 import { hostsView } from './workflow-hosts.ts';
 import { hasEnded, isLabelled, policyIndexes } from './workflow-indexes.ts';
@@ -72,6 +74,8 @@ export interface WorkflowControllerOptions {
   /** Indexed by `namespace`. */
   workloads: IndexedStore<Workload>;
   approvals: Pick<WorkflowApprovals, 'of'>;
+  policy: Pick<PolicyInForce, 'ofWorkflow'>;
+  requester: Pick<RequesterRights, 'ofWorkflow'>;
   /** Indexed by `identity` (`namespace/serviceAccountName`). */
   pods: Pick<ReadStore<Pod>, 'byIndex'>;
   /** Whether admission labels new pods with their identity; `undefined` where it isn't known. */
@@ -230,7 +234,7 @@ function targetsOf(spec: Partial<WorkflowSpec> | undefined): WorkflowSpec['targe
 }
 
 /** What is seen before the runs are counted. */
-interface Observed extends Omit<Observation, 'ledger'> {
+interface Observed extends Omit<Observation, 'ledger' | 'requester'> {
   /** Its runs. */
   jobs: readonly Workload[];
 }
@@ -269,7 +273,9 @@ export class WorkflowController implements Reconciler {
     const counting = await this.#countRuns(observed, context);
     if (counting === 'marked') return {};
     const { count } = counting;
-    const observation = { ...observed, ledger: count.ledger };
+    const { workflow, spec } = observed;
+    const requester = await this.#options.requester.ofWorkflow(workflow, spec, context.signal);
+    const observation = { ...observed, ledger: count.ledger, requester };
     const missing = whatIsMissing(observation);
     const plan = planOf(observation, missing);
     const egress = await this.#keepEgress(observation, plan, missing, context);
@@ -287,7 +293,7 @@ export class WorkflowController implements Reconciler {
     const { nextExpiryMs } = observation.allowlist;
     const probeMs = validForMs(observation.probe, now);
     const delays = [
-      ...[recountMs, count.recheckAfterMs].flatMap((delay) => delay ?? []),
+      ...[recountMs, count.recheckAfterMs, requester.againMs].flatMap((delay) => delay ?? []),
       ...(egress.isWaiting ? [podsCheckMs] : []),
       ...(egress.problems.length > 0 ? [unwatchedMs] : []),
       ...this.#untilItExpires(observation),
@@ -298,9 +304,10 @@ export class WorkflowController implements Reconciler {
     return delays.length === 0 ? {} : { requeueAfterMs: Math.min(...delays) };
   }
 
-  #untilItExpires({ approval: { changesAt } }: Observation): number[] {
-    if (changesAt === undefined) return [];
-    return [Math.min(Math.max(changesAt - this.#options.clock(), 0), longestMs)];
+  #untilItExpires({ approval, policy }: Observation): number[] {
+    return [approval.changesAt, policy.changesAt].flatMap((at) =>
+      at === undefined ? [] : [Math.min(Math.max(at - this.#options.clock(), 0), longestMs)],
+    );
   }
 
   #observe(key: string): Observed | undefined {
@@ -372,6 +379,8 @@ export class WorkflowController implements Reconciler {
       probe: latestOf(workflow.status?.egressProbe, running),
       approval,
       approved: approval.finding,
+      approvers: approval.people ?? [],
+      policy: this.#options.policy.ofWorkflow(workflow, spec),
       jobs: neighbours.filter(
         ({ kind, serviceAccountName }) =>
           kind === 'Job' && serviceAccountName === workflow.metadata.name,
@@ -450,7 +459,7 @@ export class WorkflowController implements Reconciler {
     { signal }: ReconcileContext,
   ): Promise<number | undefined> {
     const { statusWriter, events, metrics, clock } = this.#options;
-    const { workflow, targets, count } = observation;
+    const { workflow, targets, count, requester } = observation;
     const key = keyOf(workflow);
     const { generation } = workflow.metadata;
     const before = workflow.status;
@@ -465,6 +474,7 @@ export class WorkflowController implements Reconciler {
       ...(observation.probe !== undefined && { egressProbe: observation.probe }),
       ...(observation.hosts.status.length > 0 && { resolvedHosts: observation.hosts.status }),
       ...(count.ledger !== undefined && { runs: count.ledger }),
+      ...(requester.digest !== undefined && { requester: requester.digest }),
     };
     metrics.setHeld('Workflow', key, heldReason(missing));
 
@@ -514,11 +524,19 @@ const nothingApplied: EgressOutcome = {
 
 /** What is to be approved, and what was last; that stays until something else is. */
 function revisionStatus({ workflow, approval }: Observation): Pick<WorkflowStatus, 'revision'> {
-  const { revision, finding } = approval;
+  const { revision, required, approvers, finding } = approval;
   if (revision === undefined) return {};
   const isApproved = finding.status === 'True';
   const approved = isApproved ? recorded(revision) : workflow.status?.revision?.approved;
-  return { revision: { digest: revision.digest, ...(approved !== undefined && { approved }) } };
+  const { digest } = revision;
+  return {
+    revision: {
+      digest,
+      required,
+      ...(approvers !== undefined && { approvers }),
+      ...(approved !== undefined && { approved }),
+    },
+  };
 }
 
 function countsOf({ workloads, missing }: WorkflowView['targets']): WorkflowStatus['targets'] & {} {

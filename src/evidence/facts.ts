@@ -11,7 +11,7 @@ import type { Actor, RecordObject } from './record.ts';
 /** Looks up who wrote a version of an object. */
 export type AuthorOf = (of: Resource, object: KubeObject) => Promise<Actor>;
 
-/** What somebody asked of an automation: its Workflow, or its identity. */
+/** What somebody asked of an automation, its Workflow or its identity; or of all: the policy. */
 export function specFacts(
   of: Resource,
   object: KubeObject & { spec?: unknown },
@@ -106,6 +106,7 @@ const findings: Readonly<Record<string, Words>> = {
   LimitBreached: { on: 'LimitBreached', off: 'LimitHoldEnded' },
   EgressWidened: { on: 'EgressWidened', off: 'EgressAsListed' },
   SecretInSpec: { on: 'SecretInSpecFound', off: 'SecretInSpecGone' },
+  PolicyViolation: { on: 'PolicyViolated', off: 'PolicyKept' },
   ReviewOverdue: { on: 'ReviewOverdue', off: 'ReviewCaughtUp' },
 };
 

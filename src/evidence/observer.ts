@@ -4,6 +4,7 @@ import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import { clusterChain } from '../api/evidence-segment.ts';
+import { policyInForceName, type GuardrailPolicy } from '../api/guardrail-policy.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
 import {
@@ -60,6 +61,7 @@ export interface EvidenceCaches {
   identities: Cache<AutomationIdentity>;
   killSwitches: Cache<KillSwitch>;
   clusterKillSwitches: Cache<ClusterKillSwitch>;
+  guardrailPolicies: Cache<GuardrailPolicy>;
   /** Indexed by `workflow`. */
   approvals: Cache<Approval>;
   /** Indexed by `workflow`. */
@@ -183,6 +185,9 @@ export class EvidenceObserver {
       const ours = [...store.list()].filter(({ spec }) => spec !== undefined);
       this.#tell(this.#cluster, admissionFacts(resource, ours, hasSynced));
     }
+    const policy = caches.guardrailPolicies.store.get(policyInForceName);
+    if (policy !== undefined) this.#policy('added', policy);
+    else this.#tell(this.#cluster, specGone(resources.guardrailPolicies, {}));
   }
 
   #follow(): void {
@@ -208,6 +213,7 @@ export class EvidenceObserver {
       this.#tell(this.#cluster, killFacts(object, {}));
       if (type === 'deleted') this.#tell(this.#cluster, killGone(object, {}));
     });
+    this.#on(caches.guardrailPolicies, ({ type, object }) => this.#policy(type, object));
     this.#on(caches.approvals, ({ type, object }) => {
       const key = `${object.metadata.namespace ?? ''}/${object.spec.workflow}`;
       this.#decision(key, type, approvalFact(object, this.#placeOf(key)));
@@ -323,6 +329,17 @@ export class EvidenceObserver {
       this.#managerOf(of, object, (fields) => JSON.stringify(fields).includes(`"f:${name}"`)),
     );
     this.#tell(key, requests);
+  }
+
+  /** What is asked of all automations, and who changed it. */
+  #policy(type: Change<KubeObject>['type'], policy: GuardrailPolicy): void {
+    const of = resources.guardrailPolicies;
+    this.#tell(
+      this.#cluster,
+      type === 'deleted'
+        ? specGone(of, {})
+        : specFacts(of, policy, {}, (kind, written) => this.#authorOf(kind, written)),
+    );
   }
 
   #decision(key: string, type: Change<KubeObject>['type'], fact: Fact): void {

@@ -1,3 +1,4 @@
+import type { ResourceAttributes } from '../api/objects.ts';
 import { messageOf } from '../runtime/errors.ts';
 
 /** Words of conditions and events, short at any number of objects. */
@@ -16,4 +17,11 @@ export function clip(text: string, most = 512): string {
 /** What a retry may cure. */
 export function triedAgain(error: unknown): string {
   return `It is tried again: ${messageOf(error).slice(0, 1024)}`;
+}
+
+/** A single right: `verb resource.group name`. */
+export function rightText(right: Omit<ResourceAttributes, 'namespace'>): string {
+  const { verb, resource, subresource, group, name } = right;
+  const path = subresource === undefined ? resource : `${resource}/${subresource}`;
+  return `${verb} ${path}${group === '' ? '' : `.${group}`}${name === undefined ? '' : ` ${name}`}`;
 }

@@ -46,12 +46,20 @@ function isSub(item: Resource | [Resource, string]): item is [Resource, string] 
   return Array.isArray(item);
 }
 
-const { workflows, automationIdentities, killSwitches, clusterKillSwitches, approvals } = resources;
+const {
+  workflows,
+  automationIdentities,
+  killSwitches,
+  clusterKillSwitches,
+  guardrailPolicies,
+  approvals,
+} = resources;
 const kinds = [
   workflows,
   automationIdentities,
   killSwitches,
   clusterKillSwitches,
+  guardrailPolicies,
   approvals,
 ] as const;
 const seen = [
@@ -67,6 +75,7 @@ export const operatorRole: RoleDefinition = {
   description: 'What the operator does by itself.',
   rules: [
     rule(read, workflows, automationIdentities, killSwitches, clusterKillSwitches),
+    rule(read, guardrailPolicies),
     rule(['list', 'watch'], approvals, resources.accessReviews),
     // The label that says that a KillSwitch stands for the annotation.
     ...rulesByGroup(['patch'], [workflows, automationIdentities, resources.namespaces]),
@@ -78,6 +87,7 @@ export const operatorRole: RoleDefinition = {
       [automationIdentities, 'status'],
       [killSwitches, 'status'],
       [clusterKillSwitches, 'status'],
+      [guardrailPolicies, 'status'],
     ),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
     rule(['patch', 'delete', 'lift'], clusterKillSwitches),

@@ -39,8 +39,21 @@ export interface AttentionSources {
 
 /** Conditions that are bad when they are true, by kind. */
 const badWhenTrue = {
-  Workflow: ['Held', 'EgressWidened', 'LimitBreached', 'SecretInSpec'],
-  AutomationIdentity: ['Held', 'RotationOverdue', 'ExcessPermissions', 'ReviewOverdue'],
+  Workflow: [
+    'Held',
+    'EgressWidened',
+    'LimitBreached',
+    'SecretInSpec',
+    'PolicyViolation',
+    'DutiesOverlap',
+  ],
+  AutomationIdentity: [
+    'Held',
+    'RotationOverdue',
+    'ExcessPermissions',
+    'ReviewOverdue',
+    'PolicyViolation',
+  ],
   KillSwitch: ['Contested'],
 } as const;
 

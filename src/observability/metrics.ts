@@ -176,7 +176,7 @@ const definitions = {
       kind: '`Workflow`, `AutomationIdentity`, `KillSwitch`',
       automation: '`namespace/name`',
       condition:
-        'type of the condition that is bad: `Held`, `Ready`, `LimitBreached`, `RotationOverdue`, `ExcessPermissions`, `ReviewOverdue`, `EgressWidened`, `SecretInSpec`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
+        'type of the condition that is bad: `Held`, `Ready`, `LimitBreached`, `RotationOverdue`, `ExcessPermissions`, `ReviewOverdue`, `PolicyViolation`, `DutiesOverlap`, `EgressWidened`, `SecretInSpec`, `Contested`; of a KillSwitch `Fenced` or `Effective` where that is not reached, or `Releasing` while it is being released',
       reason:
         'reason of that condition, of `Held` one entry of `status.holds`; `NotYet` where no operator has worked on it yet',
       team: '`spec.owner.team`',

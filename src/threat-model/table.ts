@@ -503,6 +503,14 @@ export const threats = [
     why: 'The KillSwitch of the automation stands by itself. A ClusterKillSwitch lives by the same rules, and by the same policies.',
   },
   {
+    id: 'guardrail-policy',
+    what: 'Create, loosen or delete the GuardrailPolicy, or write its status',
+    paths: [path(GROUP, ['guardrailpolicies', 'guardrailpolicies/status'], all)],
+    reach: clusterAdmin,
+    outcome: 'StartsNothing',
+    why: 'A kill switch stands by itself and asks no policy.',
+  },
+  {
     id: 'annotation-removal',
     what: 'Take the annotation that engages away from a Workflow or an AutomationIdentity, or delete that',
     paths: [path(GROUP, ['automationworkflows', 'automationidentities'], [...change, ...remove])],

@@ -1,4 +1,4 @@
-import { actions, people, type Action } from './table.ts';
+import { actions, people, separations, type Action } from './table.ts';
 
 /** The page docs/reference/who-may-what.md. */
 export function whoMayWhat(): string {
@@ -22,7 +22,16 @@ export function whoMayWhat(): string {
       ]),
     ),
     '',
-    "Requester, approver, executor (the ServiceAccount) and who releases a kill are four different ones: who changed something doesn't approve it, no ServiceAccount approves anything, and who engaged a kill switch doesn't release it. `cluster-admin` holds every verb, as a person those of approvers and waivers too; only that he changed it himself keeps him from approving it.",
+    '## Four duties',
+    '',
+    "Who asks (the requester), who approves, what executes (the automation's ServiceAccount), and who releases a kill are different ones. What can't be refused is the condition `DutiesOverlap` of the Workflow, and `automation_guardrails_attention_seconds`.",
+    '',
+    ...table(
+      ['duties', 'kept apart by'],
+      separations.map(({ duties, how }) => [duties, how]),
+    ),
+    '',
+    '`cluster-admin` holds every verb, as a person those of approvers and waivers too; only that he changed it himself keeps him from approving it.',
   ].join('\n')}\n`;
 }
 

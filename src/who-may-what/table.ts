@@ -8,7 +8,10 @@ export const people = [
   { name: 'requester', who: 'role `requester` and ClusterRole `edit`; changed the Workflow last' },
   { name: 'colleague', who: 'the same rights; changed nothing' },
   { name: 'approver', who: 'role `approver`; changed nothing' },
-  { name: 'self-approver', who: 'roles `requester` and `approver`; changed the identity last' },
+  {
+    name: 'self-approver',
+    who: 'roles `requester`, `approver` and `releaser`; changed the identity last, and the Workflow that is killed',
+  },
   { name: 'waiver', who: 'role `approval-waiver`' },
   { name: 'killer', who: 'role `killer`' },
   { name: 'releaser', who: "role `releaser`; didn't engage" },
@@ -56,6 +59,51 @@ export const actions = [
   { id: 'inject', what: 'Change the image of a pod of it', by: [] },
   { id: 'debug', what: 'Add a container to a pod of it', by: [] },
   { id: 'kill', what: 'Engage its kill switch', by: ['killer', 'gitops', 'operator'] },
+  { id: 'release', what: 'Release a kill that somebody else engaged', by: ['releaser'] },
 ] as const satisfies readonly Action[];
 
 export type ActionId = (typeof actions)[number]['id'];
+
+/** A pair of duties that are different people's, and what sees to it. */
+export interface Separation {
+  readonly duties: string;
+  readonly how: string;
+  /** Who tries it in the test: an action that is refused to this one, and why. */
+  readonly tried?: { readonly id: ActionId; readonly as: Person };
+}
+
+export const separations = [
+  {
+    duties: 'requester and approver',
+    how: 'refused: who changed the Workflow, its identity or a pod template last, or is named in `change.requestedBy`; counted again by the operator',
+    tried: { id: 'approve', as: 'requester' },
+  },
+  {
+    duties: 'requester and executor',
+    how: 'refused: the ServiceAccount of an automation changes neither its Workflow nor its identity; a pod template that it changed is reported (`DutiesOverlap`)',
+    tried: { id: 'change', as: 'automation' },
+  },
+  {
+    duties: 'requester and releaser',
+    how: 'refused, of a Workflow that needs approval: who changed it last, unless he breaks the glass',
+    tried: { id: 'release', as: 'self-approver' },
+  },
+  {
+    duties: 'approver and executor',
+    how: 'refused: no ServiceAccount approves',
+    tried: { id: 'approve', as: 'automation' },
+  },
+  {
+    duties: 'approver and releaser',
+    how: 'reported (`DutiesOverlap`): a kill often comes at night, and one of two leads is left',
+  },
+  {
+    duties: 'releaser and executor',
+    how: 'refused: no ServiceAccount releases',
+    tried: { id: 'release', as: 'gitops' },
+  },
+  {
+    duties: 'who engages and who releases',
+    how: 'refused, unless he breaks the glass',
+  },
+] as const satisfies readonly Separation[];

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { annotation, approvalGate, label } from '../../src/api/names.ts';
 import type { Condition, KubeObject } from '../../src/api/objects.ts';
+import type { GuardrailPolicy } from '../../src/api/guardrail-policy.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Workflow } from '../../src/api/workflow.ts';
 import type { WorkflowRevision } from '../../src/api/workflow-revision.ts';
@@ -35,7 +36,8 @@ let admin: Api;
 let alice: Api;
 
 const roles = {
-  requester: ['alice', 'erin'],
+  // noah may write Workflows, and nothing that runs.
+  requester: ['alice', 'erin', 'noah'],
   approver: ['alice', 'bob', 'carol', 'system:serviceaccount:ci:pipeline'],
   'approval-waiver': ['dave'],
   killer: ['bob'],
@@ -215,7 +217,10 @@ describe('a Workflow of high risk', () => {
     const created = await alice.create(workflows, { metadata: key, spec } as KubeObject);
     expect(created.message).toBe('');
     expect(created.object.metadata.labels).toEqual({ [label.approval]: 'required' });
-    expect(created.object.metadata.annotations).toEqual({ [annotation.changedBy]: 'alice' });
+    expect(created.object.metadata.annotations).toEqual({
+      [annotation.changedBy]: 'alice',
+      [annotation.changedByGroups]: 'system:authenticated',
+    });
     const erin = admin.as('erin');
     expect((await erin.create(automationIdentities, identity)).message).toBe('');
     expect((await alice.create(deployments, deployment('v1'))).message).toBe('');
@@ -535,7 +540,14 @@ describe('a Workflow of high risk', () => {
     });
     expect(unlabelled.object.metadata.labels).toEqual({ [label.approval]: 'required' });
     const restamped = await alice.annotate(workflows, key, { [annotation.changedBy]: 'zoe' });
-    expect(restamped.object.metadata.annotations).toEqual({ [annotation.changedBy]: 'alice' });
+    expect(restamped.object.metadata.annotations).toMatchObject({
+      [annotation.changedBy]: 'alice',
+    });
+    const groups = { [annotation.changedByGroups]: 'system:masters' };
+    const joined = await alice.annotate(workflows, key, groups);
+    expect(joined.object.metadata.annotations).toMatchObject({
+      [annotation.changedByGroups]: 'system:authenticated',
+    });
     expect((await alice.delete(workflows, key)).message).toContain('delete that first');
     const unguarded = await admin.merge(
       namespaces,
@@ -543,6 +555,10 @@ describe('a Workflow of high risk', () => {
       { metadata: { labels: { [label.environment]: null } } },
     );
     expect(unguarded.message).toContain('needs approval');
+    // Whatever RBAC says.
+    const itself = admin.as(`system:serviceaccount:${namespace}:${name}`, 'system:masters');
+    const own = await itself.merge(workflows, key, { spec: { description: 'x' } });
+    expect(own.message).toContain('an automation changes neither its own Workflow');
     const status = { status: { revision: { digest: '0'.repeat(64) } } };
     const forged = await admin
       .as('mallory', 'system:masters')
@@ -716,12 +732,324 @@ describe('a Workflow that asks for each run', () => {
   });
 });
 
+describe('who asks for what he is not allowed himself', () => {
+  it('has it held, whoever approves; somebody who is allowed can ask for it', async () => {
+    const of = { namespace: 'asked', name: 'scribe' };
+    const becomes = (resource: Resource, status: string): Promise<Condition> =>
+      waitFor(`RequesterAllowed of ${resource.plural} to be ${status}`, async () => {
+        const { object } = await admin.get(resource, of);
+        const found = object.status?.conditions?.find(({ type }) => type === 'RequesterAllowed');
+        const isSeen = found?.observedGeneration === object.metadata.generation;
+        return found?.status === status && isSeen ? found : undefined;
+      });
+    await controlPlane.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Namespace',
+        metadata: { name: of.namespace, labels: { [label.environment]: 'prod' } },
+      },
+    ]);
+    const noah = admin.as('noah', 'writers', 'system:authenticated');
+    const scribe = deployment('s1');
+    const made = await alice.create(deployments, {
+      ...scribe,
+      metadata: of,
+      spec: {
+        ...scribe.spec,
+        template: {
+          metadata: { labels: { app: name } },
+          spec: {
+            serviceAccountName: of.name,
+            automountServiceAccountToken: false,
+            containers: [{ name: 'main', image: 's1' }],
+          },
+        },
+      },
+    } as KubeObject);
+    expect(made.message).toBe('');
+    const asks = {
+      owner,
+      risk: 'Medium',
+      targets: [{ group: 'apps', kind: 'Deployment', name: of.name }],
+    };
+    const created = await noah.create(workflows, { metadata: of, spec: asks } as KubeObject);
+    expect(created.object.metadata.annotations).toEqual({
+      [annotation.changedBy]: 'noah',
+      [annotation.changedByGroups]: 'writers\nsystem:authenticated',
+    });
+    const permissions = [
+      { apiGroups: [''], resources: ['configmaps'], verbs: ['get'], reason: 'its settings' },
+    ];
+    await noah.create(automationIdentities, {
+      metadata: of,
+      spec: { purpose: 'writes letters', owner, permissions },
+    } as KubeObject);
+    const { message } = await becomes(workflows, 'False');
+    expect(message).toContain(
+      "noah asked for what he isn't allowed himself: update deployments.apps scribe.",
+    );
+    expect((await becomes(automationIdentities, 'False')).message).toContain('get configmaps');
+    const approve = ['approve', of.name, '--reason', 'fine', '-n', of.namespace];
+    expect((await cli('bob', ...approve)).text).toContain('What runs is approved by bob');
+    const states = async (): Promise<string[]> =>
+      (await listObjects<PodView>(controlPlane, 'pods', of.namespace)).flatMap(
+        ({ spec: { schedulingGates = [] } }) => schedulingGates.map((gate) => gate.name),
+      );
+    await waitFor('the pod to wait', async () => (await states()).join() === approvalGate);
+
+    const touched = { spec: { description: 'writes letters' } };
+    const asErin = admin.as('erin');
+    expect((await asErin.merge(workflows, of, touched)).message).toBe('');
+    expect(
+      (await asErin.merge(automationIdentities, of, { spec: { purpose: 'letters' } })).message,
+    ).toBe('');
+    await becomes(workflows, 'True');
+    await becomes(automationIdentities, 'True');
+    expect(await states()).toEqual([approvalGate]);
+    expect((await cli('bob', ...approve)).text).toContain('What runs is approved by bob');
+    await waitFor('the pod to start', async () => (await states()).length === 0);
+  });
+});
+
+describe('a GuardrailPolicy', () => {
+  const { guardrailPolicies } = resources;
+  const sandbox = { namespace: 'sandbox', name: 'clerk' };
+  const guarded = (environment: string): object => ({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: environment, labels: { [label.environment]: environment } },
+  });
+  const identity = {
+    purpose: 'files letters',
+    owner,
+    tokens: [{ name: 'vault', audience: 'https://vault.example.com', expirationSeconds: 3600 }],
+  };
+  const asked: Workflow['spec'] = {
+    owner,
+    targets: [{ group: 'apps', kind: 'Deployment', name: 'clerk' }],
+  };
+  const conditionOf = async (
+    resource: Resource,
+    of: { namespace: string; name: string },
+    type: string,
+    reason: string,
+  ): Promise<Condition> =>
+    await waitFor(`${type} of ${of.name} to be ${reason}`, async () => {
+      const { object } = await admin.get(resource, of);
+      return object.status?.conditions?.find((one) => one.type === type && one.reason === reason);
+    });
+  const enforce = async (enforcement: string): Promise<void> => {
+    const answer = await admin.merge(
+      guardrailPolicies,
+      { name: 'default' },
+      { spec: { enforcement } },
+    );
+    expect(answer.message).toBe('');
+  };
+
+  beforeAll(async () => {
+    await controlPlane.apply([
+      guarded('sandbox'),
+      guarded('lab'),
+      {
+        apiVersion: 'automationguardrails.dev/v1alpha1',
+        kind: 'GuardrailPolicy',
+        metadata: { name: 'default' },
+        spec: {
+          enforcement: 'Audit',
+          environments: [{ name: 'sandbox', tier: 'test' }],
+          tiers: [
+            {
+              name: 'test',
+              approvals: { low: 1 },
+              approvers: [{ risk: 'Low', groups: ['leads', 'security'] }],
+              ceilings: { tokenLifetime: '30m', egressPrefixIPv4: 24, reviewInterval: '720h' },
+              required: ['Ticket'],
+            },
+          ],
+        },
+      },
+    ]);
+    await waitFor('the policy to be in force', async () => {
+      const answer = await alice.create(
+        workflows,
+        { metadata: sandbox, spec: asked } as KubeObject,
+        { dryRun: true },
+      );
+      return answer.object.metadata.labels?.[label.approval] === 'by-policy';
+    });
+  });
+
+  it('asks for approvals that the risk alone does not', async () => {
+    const created = await alice.create(workflows, {
+      metadata: sandbox,
+      spec: asked,
+    } as KubeObject);
+    expect(created.object.metadata.labels).toEqual({ [label.approval]: 'by-policy' });
+    const pod = {
+      metadata: sandbox,
+      spec: {
+        serviceAccountName: sandbox.name,
+        automountServiceAccountToken: false,
+        containers: [{ name: 'main', image: 'x' }],
+      },
+    };
+    expect(
+      (
+        await admin.create(automationIdentities, {
+          metadata: sandbox,
+          spec: identity,
+        } as KubeObject)
+      ).message,
+    ).toBe('');
+    const { message } = await conditionOf(workflows, sandbox, 'Approved', 'NotApproved');
+    expect(message).toContain('1 of 1 approval missing');
+    await waitFor('its ServiceAccount', async () => {
+      const answer = await alice.create(pods, pod, { dryRun: true });
+      if (answer.status !== 201) throw new Error(answer.message);
+      const { schedulingGates = [] } = answer.object.spec as PodView['spec'];
+      return schedulingGates.length === 1;
+    });
+    const lower = { metadata: { labels: { [label.approval]: null } } };
+    const kept = await alice.merge(workflows, sandbox, lower, { dryRun: true });
+    expect(kept.object.metadata.labels).toEqual({ [label.approval]: 'by-policy' });
+    const moved = await admin
+      .as('system:serviceaccount:ci:pipeline', 'system:masters')
+      .merge(
+        namespaces,
+        { name: 'sandbox' },
+        { metadata: { labels: { [label.environment]: 'dev' } } },
+        { dryRun: true },
+      );
+    expect(moved.message).toContain('another environment may ask for fewer');
+  });
+
+  it('counts the approvals of the groups that it names, as admission stamped them', async () => {
+    const decision = async (decisionName: string, fields: object = {}): Promise<KubeObject> => {
+      const { object } = await admin.get(workflows, sandbox);
+      const { digest: current } = (object as Workflow).status?.revision ?? { digest: '' };
+      const given = {
+        workflow: sandbox.name,
+        digest: current,
+        decision: 'Approve',
+        reason: 'fine',
+      };
+      return {
+        metadata: { namespace: sandbox.namespace, name: decisionName },
+        spec: { ...given, ...fields },
+      } as KubeObject;
+    };
+    const authenticated = 'system:authenticated';
+    const outsider = admin.as('bob', 'sales', authenticated);
+    const forged = await outsider.create(
+      approvals,
+      await decision('forged', { approverGroups: ['leads'] }),
+      { dryRun: true },
+    );
+    expect(forged.message).toContain('approverGroups are groups of the authenticated user');
+    expect((await outsider.create(approvals, await decision('bob'))).message).toBe('');
+    await waitFor('bob to be told', async () => {
+      const { message } = await conditionOf(workflows, sandbox, 'Approved', 'NotApproved');
+      return message.includes('bob approved it, and is in none of these groups');
+    });
+    const insider = admin.as('carol', 'security', 'sales', authenticated);
+    const made = await insider.create(approvals, await decision('carol'));
+    expect(made.object.spec).toMatchObject({ approver: 'carol', approverGroups: ['security'] });
+    const { message } = await conditionOf(workflows, sandbox, 'Approved', 'Approved');
+    expect(message).toContain('approved by carol');
+  });
+
+  it('reports first, then warns, then refuses and holds, by the name of the ceiling', async () => {
+    const { message } = await conditionOf(
+      automationIdentities,
+      sandbox,
+      'PolicyViolation',
+      'Reported',
+    );
+    expect(message).toContain('ceilings.tokenLifetime: tokens vault live longer than 30m');
+    expect(message).toContain('ceilings.reviewInterval');
+    const ofWorkflow = await conditionOf(workflows, sandbox, 'PolicyViolation', 'Reported');
+    expect(ofWorkflow.message).toContain('required: missing spec.change.ticket');
+    await waitFor('the counts', async () => {
+      const { object } = await admin.get(guardrailPolicies, { name: 'default' });
+      const { violations } = (object as GuardrailPolicy).status ?? {};
+      return (violations?.workflows ?? 0) > 0 && (violations?.automationIdentities ?? 0) > 0;
+    });
+    const another = (asks: object): Promise<Answer> =>
+      admin.create(
+        automationIdentities,
+        { metadata: { ...sandbox, name: 'other' }, spec: asks } as KubeObject,
+        { dryRun: true },
+      );
+    expect((await another(identity)).warnings).toEqual([]);
+
+    await enforce('Warn');
+    await waitFor('a warning', async () =>
+      (await another(identity)).warnings.some((text) => text.includes('ceiling tokenLifetime')),
+    );
+
+    await enforce('Enforce');
+    await waitFor('a refusal', async () =>
+      (await another(identity)).message.includes(
+        'beyond the ceiling tokenLifetime of the GuardrailPolicy default in test: tokens live at most 30m: write expirationSeconds: 1800, or less',
+      ),
+    );
+    const within = { ...identity, tokens: [], accessReview: { every: '720h' } };
+    expect((await another(within)).message).toBe('');
+    const wide = { spec: { egress: [{ cidr: '10.0.0.0/8', reason: 'all' }] } };
+    const wider = await alice.merge(workflows, sandbox, wide, { dryRun: true });
+    expect(wider.message).toContain('the widest network in spec.egress is /24');
+    const untold = await alice.merge(
+      workflows,
+      sandbox,
+      { spec: { description: 'files letters' } },
+      { dryRun: true },
+    );
+    expect(untold.message).toContain('missing spec.change.ticket');
+    await conditionOf(automationIdentities, sandbox, 'PolicyViolation', 'Enforced');
+    const held = await conditionOf(automationIdentities, sandbox, 'Held', 'Incomplete');
+    expect(held.message).toContain('ceilings.tokenLifetime');
+    // Nobody is kept from stopping it.
+    const kill = { [annotation.killSwitch]: 'files too many' };
+    expect((await alice.annotate(workflows, sandbox, kill, { dryRun: true })).message).toBe('');
+  });
+
+  it('is one, and says what environments there are', async () => {
+    const second = await admin.create(guardrailPolicies, {
+      metadata: { name: 'other' },
+      spec: {},
+    } as KubeObject);
+    expect(second.message).toContain("it is called 'default'");
+    const lab = { namespace: 'lab', name: 'clerk' };
+    await alice.create(workflows, { metadata: lab, spec: asked } as KubeObject);
+    const held = await waitFor('Held', async () => {
+      const { object } = await admin.get(workflows, lab);
+      const found = object.status?.conditions?.find(({ type }) => type === 'Held');
+      return found?.message.includes('Unknown environment lab') === true ? found : undefined;
+    });
+    expect(held.status).toBe('True');
+    await admin.merge(
+      guardrailPolicies,
+      { name: 'default' },
+      { spec: { environments: [{ name: 'lab', tier: 'dev' }] } },
+    );
+    await conditionOf(workflows, lab, 'Held', 'IdentityMissing');
+  });
+
+  afterAll(async () => {
+    await admin.delete(guardrailPolicies, { name: 'default' });
+  });
+});
+
 /** What each role of the table may do, tried by dry runs. */
 const users: Record<Person, { user: string; roles: string[] }> = {
   requester: { user: 'alice-alone', roles: ['automation-guardrails-requester', 'edit'] },
   colleague: { user: 'gwen', roles: ['automation-guardrails-requester', 'edit'] },
   approver: { user: 'lena', roles: ['automation-guardrails-approver'] },
-  'self-approver': { user: 'erin', roles: ['automation-guardrails-approver'] },
+  'self-approver': {
+    user: 'erin',
+    roles: ['automation-guardrails-approver', 'automation-guardrails-releaser'],
+  },
   waiver: { user: 'dave', roles: [] },
   killer: { user: 'henry', roles: ['automation-guardrails-killer'] },
   releaser: { user: 'ida', roles: ['automation-guardrails-releaser'] },
@@ -792,6 +1120,13 @@ describe('who may do what', () => {
       }) as KubeObject;
     const waiting = { namespace, name: 'waiting' };
     expect((await admin.create(pods, pod(waiting.name))).message).toBe('');
+    // One that somebody else changed last, and who engaged is neither of those who release.
+    const relay = { namespace, name: 'relay' };
+    const stopped = { metadata: relay, spec: { workflow: relay.name, reason: 'x' } } as KubeObject;
+    const asErin = admin.as('erin');
+    const killed = { ...spec, targets: [{ group: 'apps', kind: 'Deployment', name: relay.name }] };
+    await asErin.create(workflows, { metadata: relay, spec: killed } as KubeObject);
+    expect((await admin.create(resources.killSwitches, stopped)).message).toBe('');
     const dryRun = { dryRun: true };
     const refused = (answer: Answer): Answer => ({ ...answer, status: 403 });
     const remove =
@@ -858,6 +1193,8 @@ describe('who may do what', () => {
           { metadata: key, spec: { workflow: name, reason: 'x' } } as KubeObject,
           dryRun,
         ),
+      release: (api) =>
+        api.annotate(resources.killSwitches, relay, { [annotation.release]: 'x' }, dryRun),
     };
   });
 

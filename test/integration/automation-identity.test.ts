@@ -11,6 +11,7 @@ import {
   keysFor,
 } from '../../src/controllers/automation-identity.ts';
 import { Departures } from '../../src/controllers/offboarding.ts';
+import { RequesterRights } from '../../src/controllers/requester.ts';
 import { RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
 import { noSecretStore } from '../../src/guardrails/secret-store/store.ts';
 import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
@@ -117,6 +118,8 @@ async function startOperator(): Promise<RunningOperator> {
       workloads: mergeStores([workloads.store]),
       pods: pods.store,
       approvals: { of: () => undefined },
+      requester: new RequesterRights(client),
+      policy: { ofIdentity: () => ({ finding: undefined, missing: [], changesAt: undefined }) },
       clock,
       randomBytes,
       departures,

@@ -206,6 +206,39 @@ it('hands a namespace over to another that covers it, and releases the rest', as
   await waitForPods(controlPlane, 'prod-late', automationPods - 1);
 });
 
+it('stops the Workflows of an owner one by one, and releases them together', async () => {
+  const owner = { team: 'Ledger & Co', contact: 'x@example.com', escalation: '#x' };
+  const patch = `-p=${JSON.stringify({ spec: { owner } })}`;
+  await kubectlOk(controlPlane, ['patch', 'awf', 'invoice', '-n=prod-a', '--type=merge', patch]);
+  const argv = ['kill', '--team=Ledger & Co', '--reason=rogue release'];
+  expect(await cli(...argv)).toMatchObject({ code: 0, err: '' });
+  const ofTeam = { ...cksw, name: 'team-ledger-co' };
+  await waitForCondition(controlPlane, ofTeam, 'Fenced');
+  const standing = await getObject<ClusterKillSwitch>(controlPlane, 'cksw', ofTeam.name, '');
+  expect(standing?.status?.workflows?.total).toBe(1);
+  const member = await getObject<KillSwitch>(controlPlane, 'ksw', 'invoice', 'prod-a');
+  expect(member?.spec).toEqual({
+    workflow: 'invoice',
+    reason: 'rogue release',
+    engagedBy: 'admin',
+  });
+  expect(await listObjects(controlPlane, 'pods', 'prod-a')).toEqual([]);
+  await waitForPods(controlPlane, 'other', automationPods);
+
+  const alone = await controlPlane.kubectl(
+    ['annotate', 'ksw', 'invoice', '-n=prod-a', 'automationguardrails.dev/release=fixed'],
+    bob,
+  );
+  expect(alone.stderr).toContain('the ClusterKillSwitch team-ledger-co stops this Workflow');
+  await kubectlOk(
+    controlPlane,
+    ['annotate', 'cksw', ofTeam.name, 'automationguardrails.dev/release=fixed'],
+    bob,
+  );
+  await waitUntilGone(controlPlane, ofTeam);
+  await waitForPods(controlPlane, 'prod-a', automationPods);
+});
+
 it('is nothing that a kill of one Workflow waits for, nor is any kind that it does not need', async () => {
   await Promise.all(operators.map((operator) => operator.stop()));
   await kubectlOk(controlPlane, [

@@ -142,6 +142,14 @@ function clusterKillSwitch(spec: object, name = 'prod'): object {
   };
 }
 
+function guardrailPolicy(spec: object, name = 'default'): object {
+  return { apiVersion: API_VERSION, kind: 'GuardrailPolicy', metadata: { name }, spec };
+}
+
+function tier(rules: object): object {
+  return guardrailPolicy({ tiers: [{ name: 'prod', ...rules }] });
+}
+
 function approval(spec: object = {}): object {
   const digest = '0123456789abcdef'.repeat(4);
   const sound = { workflow: 'invoice-posting', digest, decision: 'Approve', reason: 'A test.' };
@@ -939,17 +947,60 @@ describe('kill switches', () => {
   });
 });
 
+describe('guardrail policies', () => {
+  it.each([
+    [
+      'another one',
+      guardrailPolicy({}, 'other'),
+      "there is one GuardrailPolicy, and it is called 'default'",
+    ],
+    [
+      'an environment that is no label',
+      guardrailPolicy({ environments: [{ name: 'Prod!', tier: 'prod' }] }),
+      'the name of an environment must be a DNS label',
+    ],
+    [
+      'a tier that is mapped',
+      guardrailPolicy({ environments: [{ name: 'prod', tier: 'dev' }] }),
+      'dev, test and prod are tiers themselves',
+    ],
+    [
+      'fewer approvals for more risk',
+      tier({ approvals: { medium: 3 } }),
+      'a higher risk needs no fewer approvals than a lower one',
+    ],
+    [
+      'a group that everybody is in',
+      tier({ approvers: [{ risk: 'High', groups: ['system:authenticated'] }] }),
+      "groups that begin with 'system:' are the cluster's own",
+    ],
+    ...['tokenLifetime', 'rotationInterval', 'reviewInterval'].map(
+      (field): [string, object, string] => [
+        `no duration as ${field}`,
+        tier({ ceilings: { [field]: '30d' } }),
+        `${field} must be a duration of at least one second`,
+      ],
+    ),
+    ['no grace at all', guardrailPolicy({ gracePeriod: 'none' }), 'gracePeriod must be a duration'],
+  ])('refuses %s', refused);
+
+  it('takes the sample', async () => {
+    const file = path.join(root, 'config/samples/policy/guardrail-policy.yaml');
+    await kubectl(['apply', '--dry-run=server', '-f', file]);
+  });
+});
+
 describe('cluster kill switches', () => {
   it.each([
     [
       'nothing that is stopped',
       clusterKillSwitch({}),
-      'write exactly one of environments, namespaceSelector and everything: true',
+      'write exactly one of environments, namespaceSelector, everything: true, teams and risks',
     ],
     [
       'two things that are stopped',
-      clusterKillSwitch({ environments: ['prod'], everything: true }),
-      'write exactly one of environments, namespaceSelector and everything: true',
+      clusterKillSwitch({ environments: ['prod'], risks: ['High'] }),
+      'write exactly one of environments, namespaceSelector, everything: true, teams and risks',
     ],
     [
       'an environment that is no label',
@@ -1374,6 +1425,7 @@ describe('kubectl', () => {
       'automationworkflows awf',
       'clusterkillswitches cksw',
       'evidencesegments evs',
+      'guardrailpolicies gpol',
       'killswitches ksw',
       'workflowrevisions awr',
     ]);
@@ -1383,6 +1435,7 @@ describe('kubectl', () => {
       'automationworkflow',
       'clusterkillswitch',
       'evidencesegment',
+      'guardrailpolicy',
       'killswitch',
       'workflowrevision',
     ]) {

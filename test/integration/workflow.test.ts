@@ -24,6 +24,7 @@ import {
   projectPolicy,
 } from '../../src/controllers/workflow-indexes.ts';
 import { dnsRule, rulesOf } from '../../src/guardrails/egress/rules.ts';
+import { RequesterRights } from '../../src/controllers/requester.ts';
 import { notRequired } from '../../src/controllers/workflow-approval.ts';
 import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { PlugInPolicies } from '../../src/guardrails/egress/plug-in-policies.ts';
@@ -115,6 +116,8 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     networkPolicies: networkPolicies.store,
     workloads: mergeStores(workloads.map(({ store }) => store)),
     approvals: { of: () => notRequired },
+    requester: new RequesterRights(client),
+    policy: { ofWorkflow: () => ({ finding: undefined, missing: [], changesAt: undefined }) },
     pods: pods.store,
     labelsPods: () => labelsPods,
     namedPeers: () => ({}),

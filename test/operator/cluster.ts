@@ -36,6 +36,7 @@ export async function installGuardrails(
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',
     'crd/clusterkillswitches.automationguardrails.dev',
+    'crd/guardrailpolicies.automationguardrails.dev',
     'crd/approvals.automationguardrails.dev',
     'crd/accessreviews.automationguardrails.dev',
     'crd/workflowrevisions.automationguardrails.dev',

@@ -849,6 +849,18 @@ const attempts: Record<ThreatId, Course> = {
     return [post(clusterKillSwitches, path(clusterKillSwitches, {}), object)];
   },
 
+  'guardrail-policy': () => {
+    const { guardrailPolicies } = resources;
+    const object = {
+      apiVersion: apiVersionOf(guardrailPolicies),
+      kind: guardrailPolicies.kind,
+      metadata: { name: 'default' },
+      // Nothing for the others' attempts to meet.
+      spec: { enforcement: 'Audit' },
+    };
+    return [post(guardrailPolicies, path(guardrailPolicies, {}), object)];
+  },
+
   'annotation-removal': (arena) =>
     carriers(arena).flatMap(([resource, url]) => {
       const { killSwitch: mark, killSwitchEngagedBy } = annotation;

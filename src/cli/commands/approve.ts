@@ -2,12 +2,12 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { approvalCreationPolicyName } from '../../admission/index.ts';
 import type { Approval } from '../../api/approval.ts';
-import { timestamp } from '../../api/conditions.ts';
+import { conditionOf, timestamp } from '../../api/conditions.ts';
 import { parseDuration } from '../../api/duration.ts';
 import { annotation } from '../../api/names.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
-import type { RevisionPart, Workflow } from '../../api/workflow.ts';
+import { defaultQuorums, type RevisionPart, type Workflow } from '../../api/workflow.ts';
 import type { WorkflowRevision } from '../../api/workflow-revision.ts';
 import { podTemplateOf } from '../../api/workload.ts';
 import { approvedFinding, decide, isPerRun, quorumOf } from '../../guardrails/approval/plan.ts';
@@ -75,7 +75,8 @@ async function decideOn(
   const recorded = await revisionsOf(client, namespace, name);
   for (const line of shown(seen, recorded)) stdout(plain(line));
   const ticket = session.option('ticket');
-  await stamped(client, approvalCreationPolicyName, (approver) =>
+  const counted = workflow.status?.revision?.approvers?.groups ?? [];
+  await stamped(client, approvalCreationPolicyName, (approver, groups = []) =>
     client.create(resources.approvals, {
       metadata: { namespace, name: `${name}-${revision.digest.slice(0, 8)}-${nonce()}` },
       spec: {
@@ -87,7 +88,10 @@ async function decideOn(
         reason,
         ...(ticket !== undefined && { ticket }),
         ...(expiresInMs !== undefined && { expires: timestamp(Date.now() + expiresInMs) }),
-        ...(approver !== undefined && { approver }),
+        ...(approver !== undefined && {
+          approver,
+          approverGroups: groups.filter((group) => counted.includes(group)),
+        }),
       },
     }),
   );
@@ -101,6 +105,8 @@ async function decideOn(
   const { barred, isBack, isCrowded } = barredFrom(recorded, digest, approvedDigestOf(workflow));
   const outcome = decide({
     workflow,
+    required: requiredOf(workflow),
+    approvers: workflow.status?.revision?.approvers,
     identity,
     targets,
     digest,
@@ -169,11 +175,19 @@ async function whatOperatorSees(session: Session, name: string): Promise<Seen | 
   }
 }
 
+/** Approvals that it needs, as the operator says, who knows the GuardrailPolicy; else by its risk. */
+function requiredOf(workflow: Workflow): number {
+  const { conditions, revision, observedGeneration } = workflow.status ?? {};
+  const isSeen = observedGeneration === workflow.metadata.generation;
+  if (isSeen && conditionOf(conditions, 'Approved')?.reason === 'NotRequired') return 0;
+  return revision?.required ?? quorumOf(workflow, defaultQuorums);
+}
+
 async function look(session: Session, name: string): Promise<Seen | string> {
   const seen = await whatRuns(session, name);
   if (typeof seen === 'string') return seen;
-  if (quorumOf(seen.workflow) === 0) {
-    return `Workflow ${session.namespace}/${name} needs no approval: its risk is Low.`;
+  if (requiredOf(seen.workflow) === 0) {
+    return `Workflow ${session.namespace}/${name} needs no approval: its risk asks for none.`;
   }
   return {
     ...seen,

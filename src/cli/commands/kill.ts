@@ -18,6 +18,7 @@ export const killCommand: Command = {
   usage: [
     [form, 'engage the kill switch of Workflow NAME'],
     ['kill --environment ENV --reason TEXT', 'stop all automations of an environment'],
+    ['kill --team TEAM --reason TEXT', 'stop all automations of an owner (or --risk RISK)'],
   ],
   options: {
     ...scopeOptions,

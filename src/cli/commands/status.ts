@@ -1,3 +1,4 @@
+import { isByWorkflow } from '../../guardrails/kill-switch/cluster.ts';
 import { conditionOf } from '../../api/conditions.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { PROBE_NAMESPACE } from '../../api/names.ts';
@@ -58,9 +59,10 @@ async function tellOfClusterKills({ client, output, stderr }: Session): Promise<
     throw error;
   });
   for (const { metadata, spec, status: state } of standing) {
-    const { total = 0, stopped = 0 } = state?.namespaces ?? {};
+    const { total = 0, stopped = 0 } = state?.workflows ?? state?.namespaces ?? {};
+    const what = isByWorkflow({ spec }) ? 'Workflows' : 'namespaces';
     stderr(
-      `ClusterKillSwitch ${metadata.name}: ${stopped} of ${total} namespaces stopped: ${spec.reason} (engaged by ${spec.engagedBy ?? 'unknown'}, ${metadata.creationTimestamp ?? ''})`,
+      `ClusterKillSwitch ${metadata.name}: ${stopped} of ${total} ${what} stopped: ${spec.reason} (engaged by ${spec.engagedBy ?? 'unknown'}, ${metadata.creationTimestamp ?? ''})`,
     );
   }
 }

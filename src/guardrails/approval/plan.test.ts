@@ -4,7 +4,7 @@ import type { Approval } from '../../api/approval.ts';
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
 import { timestamp } from '../../api/conditions.ts';
 import { annotation } from '../../api/names.ts';
-import type { Workflow } from '../../api/workflow.ts';
+import { defaultQuorums, type Workflow } from '../../api/workflow.ts';
 import {
   approvedFinding,
   codeOf,
@@ -71,7 +71,17 @@ function approval(approver: string, fields: Partial<Approval['spec']> = {}, at =
 }
 
 function decided(approvals: Approval[], of = workflow(), wasApproved = false): Decision {
-  return decide({ workflow: of, identity, targets, digest: current, approvals, now, wasApproved });
+  const required = quorumOf(of, defaultQuorums);
+  return decide({
+    workflow: of,
+    required,
+    identity,
+    targets,
+    digest: current,
+    approvals,
+    now,
+    wasApproved,
+  });
 }
 
 describe('approvals that a Workflow needs', () => {
@@ -87,7 +97,7 @@ describe('approvals that a Workflow needs', () => {
     [0, { approval: 'none' }],
   ])('%i of %j', (quorum, spec) => {
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as it may be stored
-    expect(quorumOf({ spec } as Workflow)).toBe(quorum);
+    expect(quorumOf({ spec } as Workflow, defaultQuorums)).toBe(quorum);
   });
 });
 
@@ -256,5 +266,63 @@ describe('decisions that count no more', () => {
     const gone = superseded([...counting, ...again, ...old], [current, undefined], new Set());
     expect(gone).toHaveLength(20);
     expect(new Set([...old.slice(20), ...again])).toEqual(new Set(gone));
+  });
+});
+
+describe('groups whose approvals count', () => {
+  const of = (approver: string, ...approverGroups: string[]): Approval =>
+    approval(approver, { approverGroups });
+  const asked = (approvals: Approval[], oneOfEach: boolean): Decision =>
+    decide({
+      workflow: workflow(),
+      required: 2,
+      approvers: { groups: ['leads', 'security'], oneOfEach },
+      identity,
+      targets,
+      digest: current,
+      approvals,
+      now,
+    });
+  const both = of('bob', 'leads', 'security');
+
+  it.each<[Decision['outcome'], boolean, string, Approval[]]>([
+    ['Approved', false, 'two of one group', [of('bob', 'leads'), of('carol', 'leads')]],
+    ['NotApproved', false, 'one of none', [of('bob', 'leads'), approval('carol')]],
+    ['NotApproved', false, 'one of another', [of('bob', 'leads'), of('carol', 'sales')]],
+    ['NotApproved', true, 'two of one group', [of('bob', 'leads'), of('carol', 'leads')]],
+    ['Approved', true, 'one of each', [of('bob', 'leads'), of('carol', 'security')]],
+    ['NotApproved', true, 'one person of both', [both]],
+    ['Approved', true, 'one of both, and another', [both, of('carol', 'leads')]],
+    ['Approved', true, 'another, and one of both', [of('carol', 'security'), both]],
+    ['NotApproved', true, 'who changed it', [of('alice', 'leads'), of('carol', 'security')]],
+    [
+      'Rejected',
+      true,
+      'somebody of no group who rejects it',
+      [of('bob', 'leads'), of('carol', 'security'), approval('dave', { decision: 'Reject' })],
+    ],
+    [
+      'Expired',
+      true,
+      'one of each, of which one ran out',
+      [of('bob', 'leads'), approval('carol', { approverGroups: ['security'], expires: 'soon' })],
+    ],
+  ])('%s, one of each: %s, %s', (outcome, oneOfEach, _, approvals) => {
+    expect(asked(approvals, oneOfEach).outcome).toBe(outcome);
+    expect(asked(approvals.toReversed(), oneOfEach).outcome).toBe(outcome);
+  });
+
+  it('are named to whoever waits, with those who are in none', () => {
+    const { message } = approvedFinding(workflow(), asked([approval('dave')], false));
+    expect(message).toContain('dave approved it, and is in none of these groups.');
+    expect(message).toContain('Approvals count of these groups: leads, security.');
+  });
+
+  it('end with the one of them that is missed first', () => {
+    const until = timestamp(now + 60_000);
+    const last = approval('carol', { approverGroups: ['security'], expires: until });
+    const third = of('dave', 'leads');
+    expect(asked([of('bob', 'leads'), third, last], true).changesAt).toBe(now + 60_000);
+    expect(asked([of('bob', 'leads'), third, last], false).changesAt).toBeUndefined();
   });
 });

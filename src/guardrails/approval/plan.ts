@@ -4,19 +4,22 @@ import { timestamp, type Finding } from '../../api/conditions.ts';
 import { digestOf } from '../../api/digest.ts';
 import { annotation } from '../../api/names.ts';
 import type { KubeObject } from '../../api/objects.ts';
-import { maxParts, type Risk, type RevisionPart, type Workflow } from '../../api/workflow.ts';
+import {
+  maxParts,
+  type ApproverGroups,
+  type Quorums,
+  type RevisionPart,
+  type Workflow,
+} from '../../api/workflow.ts';
 import type { Workload } from '../../api/workload.ts';
 import { fieldOf, type Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
-
-/** Approvals that a risk asks for. */
-const quorums: Record<Risk, number> = { Low: 0, Medium: 1, High: 2 };
 
 /**
  * Approvals that a Workflow needs: as many as its risk asks for, or more where it says so. A risk
  * that can't be read is the highest.
  */
-export function quorumOf({ spec }: Pick<Workflow, 'spec'>): number {
+export function quorumOf({ spec }: Pick<Workflow, 'spec'>, quorums: Quorums): number {
   const risk: unknown = fieldOf(spec, 'risk') ?? 'Low';
   const ofRisk = risk === 'Low' || risk === 'Medium' ? quorums[risk] : quorums.High;
   const byRisk = ofRisk === 0 && isPerRun({ spec }) ? 1 : ofRisk;
@@ -77,6 +80,10 @@ export function codeOf(parts: readonly RevisionPart[]): ReadonlySet<string> {
 /** What is asked of a digest. */
 export interface Question {
   workflow: Workflow;
+  /** Approvals that it needs. */
+  required: number;
+  /** Groups whose approvals count; `undefined`: everybody's do. */
+  approvers?: ApproverGroups | undefined;
   identity: AutomationIdentity | undefined;
   /** Its targets. */
   targets: readonly Pick<Workload, 'metadata'>[];
@@ -114,8 +121,14 @@ export interface Decision {
  * is approved counts for nothing, whenever it was given.
  */
 export function decide(question: Question): Decision {
-  const { workflow, now, wasApproved = false, barred = [], isCrowded = false } = question;
-  const required = quorumOf(workflow);
+  const {
+    required,
+    approvers,
+    now,
+    wasApproved = false,
+    barred = [],
+    isCrowded = false,
+  } = question;
   const latest = latestByPerson(question);
   const rejecting = latest.filter(({ spec }) => spec.decision === 'Reject');
   if (rejecting.length > 0) {
@@ -137,28 +150,86 @@ export function decide(question: Question): Decision {
     ...barred.map((name) => name.toLowerCase()),
   ]);
   const own = latest.filter((approval) => changers.has(personOf(approval).toLowerCase()));
-  const counted = latest.filter((approval) => !own.includes(approval));
+  const others = latest.filter((approval) => !own.includes(approval));
+  const counted = others.filter((approval) => isOfGroups(approval, approvers));
+  const outside = others.filter((approval) => !counted.includes(approval));
   const valid = counted.filter((approval) => expiryOf(approval) > now);
-  const notes =
+  const names = (approvals: readonly Approval[]): string =>
+    some(approvals.map(personOf).toSorted());
+  const notes = [
     own.length === 0
-      ? []
-      : [
-          `${some(own.map(personOf).toSorted())} changed it, and so can't approve it: somebody else has to.`,
-        ];
+      ? ''
+      : `${names(own)} changed it, and so can't approve it: somebody else has to.`,
+    outside.length === 0 ? '' : `${names(outside)} approved it, and is in none of these groups.`,
+    approvers === undefined ? '' : groupsNote(approvers),
+  ].filter((note) => note !== '');
   const people = valid.map(personOf).toSorted();
-  if (valid.length >= required) {
-    // Until so many have run out that too few are left.
-    const ends = valid.map(expiryOf).toSorted((a, b) => b - a)[required - 1] ?? Infinity;
+  if (isEnough(valid, question)) {
     return {
       outcome: 'Approved',
       required,
       people,
-      changesAt: ends === Infinity ? undefined : ends,
-      notes,
+      changesAt: endOf(valid, question),
+      // Who else approved it, and who might have, is of no interest any more.
+      notes: notes.slice(0, own.length === 0 ? 0 : 1),
     };
   }
-  const outcome = counted.length >= required ? 'Expired' : 'NotApproved';
+  const outcome = isEnough(counted, question) ? 'Expired' : 'NotApproved';
   return { ...nothing, outcome, required, people, notes };
+}
+
+function groupsNote({ groups, oneOfEach = false }: ApproverGroups): string {
+  return oneOfEach
+    ? `Each of these groups has to approve, by a person of its own: ${some(groups)}.`
+    : `Approvals count of these groups: ${some(groups)}.`;
+}
+
+const groupsOf = ({ spec }: Approval): readonly string[] => spec.approverGroups ?? [];
+
+function isOfGroups(approval: Approval, approvers: ApproverGroups | undefined): boolean {
+  if (approvers === undefined) return true;
+  return groupsOf(approval).some((group) => approvers.groups.includes(group));
+}
+
+/** As many people as it needs and, where that is asked for, one of each group. */
+function isEnough(
+  approvals: readonly Approval[],
+  { required, approvers }: Pick<Question, 'required' | 'approvers'>,
+): boolean {
+  if (approvals.length < required) return false;
+  return approvers?.oneOfEach !== true || isEachOfItsOwn(approvers.groups, approvals);
+}
+
+/** Whether every group has somebody who isn't needed for another one. */
+function isEachOfItsOwn(groups: readonly string[], approvals: readonly Approval[]): boolean {
+  const speaksFor = new Map<Approval, string>();
+  /** Finds somebody, and for whom he would have spoken, somebody else. */
+  const find = (group: string, asked: Set<Approval>): boolean =>
+    approvals.some((approval) => {
+      if (asked.has(approval) || !groupsOf(approval).includes(group)) return false;
+      asked.add(approval);
+      const other = speaksFor.get(approval);
+      if (other !== undefined && !find(other, asked)) return false;
+      speaksFor.set(approval, group);
+      return true;
+    });
+  return groups.every((group) => find(group, new Set()));
+}
+
+/** When so many of them have run out that the rest isn't enough. */
+function endOf(
+  approvals: readonly Approval[],
+  needs: Pick<Question, 'required' | 'approvers'>,
+): number | undefined {
+  const ends = approvals.map(expiryOf).toSorted((a, b) => a - b);
+  const last = ends.find(
+    (end) =>
+      !isEnough(
+        approvals.filter((approval) => expiryOf(approval) > end),
+        needs,
+      ),
+  );
+  return last === Infinity ? undefined : last;
 }
 
 const nothing = { people: [], changesAt: undefined, notes: [] };

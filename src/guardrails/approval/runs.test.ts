@@ -166,6 +166,7 @@ describe('a run', () => {
   it('has decisions of its own, which neither count for the revision nor go before it is over', () => {
     const question = {
       workflow: workflow(),
+      required: 1,
       identity: undefined,
       targets: [],
       digest: 'd',

@@ -2,7 +2,7 @@ import type { Approval } from '../../api/approval.ts';
 import { parseDuration } from '../../api/duration.ts';
 import { annotation } from '../../api/names.ts';
 import type { Pod } from '../../api/objects.ts';
-import type { Workflow } from '../../api/workflow.ts';
+import { defaultQuorums, type Workflow } from '../../api/workflow.ts';
 import type { Workload } from '../../api/workload.ts';
 import { fieldOf } from '../requirements.ts';
 import { isAccount, lastDecisions, quorumOf } from './plan.ts';
@@ -92,7 +92,11 @@ export function decideRun(
   approvals: readonly Approval[],
   now: number,
 ): RunDecision {
-  const required = quorumOf(workflow);
+  // The GuardrailPolicy may ask for more than the risk; the status has what it asks for.
+  const required = Math.max(
+    quorumOf(workflow, defaultQuorums),
+    workflow.status?.revision?.required ?? 0,
+  );
   const decisions = lastDecisions(
     approvals.filter(
       ({ spec }) => spec.workflow === workflow.metadata.name && spec.run?.uid === run.uid,

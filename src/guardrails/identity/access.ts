@@ -1,7 +1,8 @@
 import type { Permission } from '../../api/automation-identity.ts';
-import type { SubjectAccessReview } from '../../api/objects.ts';
+import type { ResourceAttributes } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { KubeClient } from '../../runtime/client.ts';
+import { rightText } from '../wording.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 
 /** Questions asked about one identity; with all that a spec may declare there could be millions. */
@@ -9,28 +10,35 @@ export const maxReviews = 64;
 
 const parallelism = 8;
 
-type Attributes = SubjectAccessReview['spec']['resourceAttributes'];
-
 /**
  * What is asked about each declared permission: one question for every group, resource, verb and
- * name, in their order, the first {@link maxReviews} of them. Every permission is asked about
+ * name, in their order, the first `most` of them. Every permission is asked about
  * once before any is asked about twice.
+ *
+ * @param most of them
  */
-export function questionsOf(namespace: string, permissions: readonly Permission[]): Attributes[] {
+export function questionsOf(
+  namespace: string,
+  permissions: readonly Permission[],
+  most = maxReviews,
+): ResourceAttributes[] {
   const queues = permissions.map((permission) => expand(namespace, permission));
-  const questions: Attributes[] = [];
-  while (questions.length < maxReviews && queues.length > 0) {
+  const questions: ResourceAttributes[] = [];
+  while (questions.length < most && queues.length > 0) {
     for (const queue of queues.splice(0)) {
       const next = queue.next();
       if (next.done === true) continue;
-      if (questions.length < maxReviews) questions.push(next.value);
+      if (questions.length < most) questions.push(next.value);
       queues.push(queue);
     }
   }
   return questions;
 }
 
-function* expand(namespace: string, permission: Permission): Generator<Attributes, undefined> {
+function* expand(
+  namespace: string,
+  permission: Permission,
+): Generator<ResourceAttributes, undefined> {
   const { apiGroups, resources: names, resourceNames = [], verbs } = permission;
   for (const group of apiGroups) {
     for (const path of names) {
@@ -55,7 +63,7 @@ export interface AccessQuestion {
   client: Pick<KubeClient, 'create'>;
   namespace: string;
   serviceAccountName: string;
-  questions: readonly Attributes[];
+  questions: readonly ResourceAttributes[];
   signal: AbortSignal;
 }
 
@@ -88,11 +96,6 @@ export async function reviewAccess(question: AccessQuestion): Promise<string[]> 
   );
   assertAllDone(outcomes, 'ask what is allowed');
   return outcomes.flatMap((outcome) =>
-    'result' in outcome && outcome.result.status?.allowed === true ? [textOf(outcome.item)] : [],
+    'result' in outcome && outcome.result.status?.allowed === true ? [rightText(outcome.item)] : [],
   );
-}
-
-function textOf({ verb, resource, subresource, group, name }: Attributes): string {
-  const path = subresource === undefined ? resource : `${resource}/${subresource}`;
-  return `${verb} ${path}${group === '' ? '' : `.${group}`}${name === undefined ? '' : ` ${name}`}`;
 }

@@ -17,6 +17,8 @@ const verdict = (parts: Partial<IdentityVerdict> = {}): IdentityVerdict => ({
   problems: [],
   excess: undefined,
   review: undefined,
+  policy: undefined,
+  requester: undefined,
   overdue: [],
   ...parts,
 });

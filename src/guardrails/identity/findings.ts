@@ -20,6 +20,10 @@ export interface IdentityVerdict {
   excess: Finding | undefined;
   /** The condition `ReviewOverdue`; `undefined` where no reviews are asked for. */
   review: Finding | undefined;
+  /** The condition `PolicyViolation`; `undefined` where no policy sets ceilings. */
+  policy: Finding | undefined;
+  /** The condition `RequesterAllowed`. */
+  requester: Finding | undefined;
   /** What of its credentials should have happened by now; it is ready all the same. */
   overdue: readonly Problem[];
 }
@@ -27,17 +31,20 @@ export interface IdentityVerdict {
 /**
  * The conditions of an AutomationIdentity: `Ready`; `Held` and `ExcessPermissions`, which are true
  * when it is bad; `RotationOverdue`, which is bad, and there only while it is true; and
- * `ReviewOverdue`, which is bad too, where reviews are asked for. Excess was given by others and
+ * `ReviewOverdue` and `PolicyViolation`, which are bad too, where reviews are asked for and a policy
+ * sets ceilings. Excess was given by others and
  * holds nothing.
  */
 export function identityFindings(verdict: IdentityVerdict): Finding[] {
-  const { missing, excess, overdue, review } = verdict;
+  const { missing, excess, overdue, review, policy, requester } = verdict;
   return [
     readyFinding(verdict),
     heldFinding(missing),
     ...(excess === undefined ? [] : [excess]),
     ...overdueFinding(overdue),
     ...(review === undefined ? [] : [review]),
+    ...(policy === undefined ? [] : [policy]),
+    ...(requester === undefined ? [] : [requester]),
   ];
 }
 
@@ -91,6 +98,12 @@ export function transitionsOf(
       return isTrue(previous, 'Held') ? [{ type: 'normal', reason: 'NoLongerHeld', message }] : [];
     }
     if (type === 'RotationOverdue') return [{ type: 'warning', reason, message }];
+    // Held tells it where it holds.
+    if (type === 'RequesterAllowed') return [];
+    if (type === 'PolicyViolation') {
+      if (status === 'True') return [{ type: 'warning', reason: 'PolicyViolation', message }];
+      return before?.status === 'True' ? [{ type: 'normal', reason, message }] : [];
+    }
     if (type === 'ReviewOverdue') {
       return status === 'True' ? [{ type: 'warning', reason: 'ReviewOverdue', message }] : [];
     }

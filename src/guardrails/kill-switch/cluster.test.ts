@@ -3,13 +3,16 @@ import type { ClusterKillSwitch, ClusterKillSwitchSpec } from '../../api/cluster
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
+import type { Workflow } from '../../api/workflow.ts';
 import {
   isSelected,
   memberOf,
   partingOf,
   releaseOf,
   selectedBy,
+  selectsWorkflow,
   stopReport,
+  stopReportByWorkflow,
   takeOver,
 } from './cluster.ts';
 import { isLeaving, isReleaseAsked } from './plan.ts';
@@ -82,6 +85,7 @@ describe('how far it is', () => {
       clusterKillSwitch: cluster({ everything: true }),
       others: [],
       namespaces: [guarded('b'), guarded('a'), guarded('c')],
+      workflows: [],
       killSwitchOf: (name) => killSwitches[name],
       operatorNamespace,
     });
@@ -176,22 +180,113 @@ describe('its release', () => {
   });
 
   it('hands over what another one stops, unless that is being released, too', () => {
-    const member = { ...memberOf(cluster({ everything: true }), 'a') };
+    const member = { ...memberOf(cluster({ everything: true }), 'a', 'namespace') };
     const other = cluster({ environments: ['prod'] });
     const going = cluster({ environments: ['prod'] }, {}, { [label.releasing]: 'true' });
     const at = guarded('a');
-    expect(partingOf(member, at, { others: [other], operatorNamespace })).toEqual({ to: other });
-    expect(partingOf(member, at, { others: [going], operatorNamespace })).toEqual({
+    expect(partingOf(member, at, undefined, { others: [other], operatorNamespace })).toEqual({
+      to: other,
+    });
+    expect(partingOf(member, at, undefined, { others: [going], operatorNamespace })).toEqual({
       to: 'Release',
     });
-    expect(partingOf(member, undefined, { others: [other], operatorNamespace })).toEqual({
-      to: 'Release',
-    });
+    expect(partingOf(member, undefined, undefined, { others: [other], operatorNamespace })).toEqual(
+      {
+        to: 'Release',
+      },
+    );
     expect(
-      partingOf(standing('a', [], { [label.releasing]: 'true' }), at, {
+      partingOf(standing('a', [], { [label.releasing]: 'true' }), at, undefined, {
         others: [],
         operatorNamespace,
       }),
     ).toEqual({ to: 'Wait' });
+  });
+});
+
+describe('Workflows that are stopped by owner or risk', () => {
+  const workflow = (namespaceName: string, name: string, spec: object): Workflow => ({
+    metadata: { namespace: namespaceName, name },
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- as it may be stored
+    spec: spec as Workflow['spec'],
+  });
+  const payments = { owner: { team: 'payments' } };
+
+  it.each<[string, Partial<ClusterKillSwitchSpec>, object, boolean]>([
+    ['of the team', { teams: ['payments'] }, payments, true],
+    ['of another team', { teams: ['sales'] }, payments, false],
+    ['of no team', { teams: ['payments'] }, {}, false],
+    ['of the risk', { risks: ['High', 'Medium'] }, { risk: 'Medium' }, true],
+    ['of another risk', { risks: ['High'] }, { risk: 'Medium' }, false],
+    ['of the lowest, where none is given', { risks: ['Low'] }, {}, true],
+    ['of the highest, where it can not be read', { risks: ['High'] }, { risk: 7 }, true],
+    ['that no namespace selects', { environments: ['prod'] }, payments, false],
+  ])('%s', (_, spec, stored, expected) => {
+    const of = workflow('a', 'poster', stored);
+    const by = cluster(spec);
+    expect(selectsWorkflow(by, of, guarded('a'), operatorNamespace)).toBe(expected);
+    expect(selectsWorkflow(by, of, namespace('a'), operatorNamespace)).toBe(false);
+    expect(selectsWorkflow(by, of, undefined, operatorNamespace)).toBe(false);
+    for (const never of [operatorNamespace, PROBE_NAMESPACE, 'kube-system']) {
+      expect(selectsWorkflow(by, of, guarded(never), operatorNamespace)).toBe(false);
+    }
+  });
+
+  const by = cluster({ teams: ['payments'] });
+  const member = (at: string, name: string, types: string[]): KillSwitch => ({
+    ...standing(at, types),
+    ...memberOf(by, at, name),
+  });
+  const selected = (killSwitches: Record<string, KillSwitch>) =>
+    selectedBy({
+      clusterKillSwitch: by,
+      others: [],
+      namespaces: [guarded('b'), guarded('a')],
+      workflows: [
+        workflow('b', 'poster', payments),
+        workflow('a', 'poster', payments),
+        workflow('a', 'other', { owner: { team: 'sales' } }),
+      ],
+      killSwitchOf: (at, name) => killSwitches[`${at}/${name}`],
+      operatorNamespace,
+    });
+
+  it('are fenced each by its own KillSwitch, and the report is true only of all', () => {
+    const types = ['Fenced', 'Ready', 'Effective'];
+    const all = {
+      'a/poster': member('a', 'poster', types),
+      'b/poster': member('b', 'poster', types),
+    };
+    expect(all['a/poster'].spec).toEqual({
+      workflow: 'poster',
+      reason: 'leaked',
+      engagedBy: 'alice',
+    });
+    const done = stopReportByWorkflow(selected(all));
+    expect(done.findings.map(({ type, status }) => `${type} ${status}`)).toEqual([
+      'Fenced True',
+      'Effective True',
+      'Ready True',
+    ]);
+    expect(done.counts).toEqual({ workflows: { total: 2, stopped: 2, effective: 2 } });
+    const begun = stopReportByWorkflow(selected({ 'a/poster': all['a/poster'] }));
+    expect(begun.findings[0]).toMatchObject({ status: 'False', reason: 'NotEachFenced' });
+    expect(begun.findings[0]?.message).toContain('1 of 2 Workflows: b/poster');
+    expect(begun.counts.waiting).toEqual(['b/poster']);
+  });
+
+  it('are handed over to another one that stops them, and to none that stops a namespace', () => {
+    const one = member('a', 'poster', []);
+    const of = workflow('a', 'poster', { ...payments, risk: 'High' });
+    const byRisk = cluster({ risks: ['High'] });
+    const at = guarded('a');
+    expect(partingOf(one, at, of, { others: [byRisk], operatorNamespace })).toEqual({ to: byRisk });
+    const whole = cluster({ everything: true });
+    expect(partingOf(one, at, of, { others: [whole], operatorNamespace })).toEqual({
+      to: 'Release',
+    });
+    expect(partingOf(one, at, undefined, { others: [byRisk], operatorNamespace })).toEqual({
+      to: 'Release',
+    });
   });
 });

@@ -7,7 +7,8 @@ import {
 import { wholeNamespaceName, type KillSwitch } from '../../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
-import { isGuarded } from '../requirements.ts';
+import { risks, type Workflow } from '../../api/workflow.ts';
+import { fieldOf, isGuarded } from '../requirements.ts';
 import { some } from '../wording.ts';
 import type { FenceAnswer } from './fence.ts';
 import { isReleasing, releaserOf } from './plan.ts';
@@ -19,8 +20,10 @@ export interface ClusterView {
   others: readonly ClusterKillSwitch[];
   /** Of the whole cluster. */
   namespaces: Iterable<Namespace>;
-  /** @returns the KillSwitch over a whole namespace */
-  killSwitchOf: (namespace: string) => KillSwitch | undefined;
+  /** Of the whole cluster. */
+  workflows: Iterable<Workflow>;
+  /** @param name of a Workflow, or the one over a whole namespace */
+  killSwitchOf: (namespace: string, name: string) => KillSwitch | undefined;
   /** Where the operator itself runs: never stopped from here. */
   operatorNamespace: string;
 }
@@ -34,9 +37,8 @@ export function isSelected(
   namespace: Namespace,
   operatorNamespace: string,
 ): boolean {
-  const { name, labels = {}, deletionTimestamp } = namespace.metadata;
-  if (!isGuarded(namespace) || deletionTimestamp !== undefined) return false;
-  if (name === PROBE_NAMESPACE || name === operatorNamespace) return false;
+  const { labels = {} } = namespace.metadata;
+  if (!mayBeStopped(namespace, operatorNamespace)) return false;
   if (spec.everything === true) return true;
   if (spec.environments?.includes(labels[label.environment] ?? '') === true) return true;
   const wanted = spec.namespaceSelector?.matchLabels;
@@ -45,17 +47,57 @@ export function isSelected(
   );
 }
 
-/** The KillSwitch by which a ClusterKillSwitch stops what runs in a namespace. */
-export function memberOf(clusterKillSwitch: ClusterKillSwitch, namespace: string): KillSwitch {
+/** Not those of the platform, nor one that is going. */
+function mayBeStopped(namespace: Namespace, operatorNamespace: string): boolean {
+  const { name, deletionTimestamp } = namespace.metadata;
+  if (!isGuarded(namespace) || deletionTimestamp !== undefined) return false;
+  return name !== PROBE_NAMESPACE && name !== operatorNamespace;
+}
+
+/** Whether it stops Workflows one by one. Admission can't tell of a pod whose or how risky it is. */
+export function isByWorkflow({ spec }: Pick<ClusterKillSwitch, 'spec'>): boolean {
+  return spec.teams !== undefined || spec.risks !== undefined;
+}
+
+/**
+ * Whether a ClusterKillSwitch stops a Workflow by its owner or its risk. A risk that can't be read
+ * is the highest.
+ *
+ * @param namespace of the Workflow
+ */
+export function selectsWorkflow(
+  { spec }: Pick<ClusterKillSwitch, 'spec'>,
+  workflow: Pick<Workflow, 'spec'>,
+  namespace: Namespace | undefined,
+  operatorNamespace: string,
+): boolean {
+  if (namespace === undefined || !mayBeStopped(namespace, operatorNamespace)) return false;
+  const team = fieldOf(fieldOf(workflow.spec, 'owner'), 'team');
+  if (spec.teams?.some((one) => one === team) === true) return true;
+  const stored = fieldOf(workflow.spec, 'risk') ?? 'Low';
+  const risk = risks.find((one) => one === stored) ?? 'High';
+  return spec.risks?.includes(risk) === true;
+}
+
+/**
+ * The KillSwitch by which a ClusterKillSwitch stops what runs in a namespace, or of a Workflow.
+ *
+ * @param name of the Workflow, or the one over a whole namespace
+ */
+export function memberOf(
+  clusterKillSwitch: ClusterKillSwitch,
+  namespace: string,
+  name: string,
+): KillSwitch {
   const { metadata, spec } = clusterKillSwitch;
   return {
     metadata: {
-      name: wholeNamespaceName,
+      name,
       namespace,
       labels: { [label.clusterKillSwitch]: metadata.name },
     },
     spec: {
-      wholeNamespace: true,
+      ...(name === wholeNamespaceName ? { wholeNamespace: true } : { workflow: name }),
       reason: spec.reason,
       engagedBy: spec.engagedBy ?? 'unknown',
     },
@@ -89,24 +131,54 @@ export function takeOver(
 
 /** Whether a KillSwitch ends with the ClusterKillSwitch. */
 export function isMember(clusterKillSwitch: ClusterKillSwitch, killSwitch: KillSwitch): boolean {
-  const { name, labels } = killSwitch.metadata;
-  return (
-    name === wholeNamespaceName &&
-    labels?.[label.clusterKillSwitch] === clusterKillSwitch.metadata.name
-  );
+  const { labels } = killSwitch.metadata;
+  return labels?.[label.clusterKillSwitch] === clusterKillSwitch.metadata.name;
 }
 
-/** Namespaces that are selected, each with the KillSwitch that stands there. */
-export function selectedBy({
-  clusterKillSwitch,
-  namespaces,
-  killSwitchOf,
-  operatorNamespace,
-}: ClusterView): { namespace: string; killSwitch: KillSwitch | undefined }[] {
-  return [...namespaces]
-    .filter((namespace) => isSelected(clusterKillSwitch, namespace, operatorNamespace))
-    .map(({ metadata: { name } }) => ({ namespace: name, killSwitch: killSwitchOf(name) }))
-    .toSorted((a, b) => (a.namespace < b.namespace ? -1 : 1));
+/** A namespace or a Workflow that is to be stopped, and the KillSwitch that stands there. */
+export interface Selected {
+  namespace: string;
+  /** Of the KillSwitch. */
+  name: string;
+  killSwitch: KillSwitch | undefined;
+}
+
+/** What is selected, in order. */
+export function selectedBy(view: ClusterView): Selected[] {
+  const { clusterKillSwitch, namespaces, workflows, killSwitchOf, operatorNamespace } = view;
+  const all = [...namespaces];
+  const found = isByWorkflow(clusterKillSwitch)
+    ? workflowsIn(clusterKillSwitch, workflows, all, operatorNamespace)
+    : all
+        .filter((namespace) => isSelected(clusterKillSwitch, namespace, operatorNamespace))
+        .map(({ metadata }) => ({ namespace: metadata.name, name: wholeNamespaceName }));
+  return found
+    .map(({ namespace, name }) => ({ namespace, name, killSwitch: killSwitchOf(namespace, name) }))
+    .toSorted((a, b) => (titleOf(a) < titleOf(b) ? -1 : 1));
+}
+
+function workflowsIn(
+  clusterKillSwitch: ClusterKillSwitch,
+  workflows: Iterable<Workflow>,
+  namespaces: readonly Namespace[],
+  operatorNamespace: string,
+): { namespace: string; name: string }[] {
+  const byName = new Map(namespaces.map((namespace) => [namespace.metadata.name, namespace]));
+  return [...workflows].flatMap((workflow) => {
+    const { namespace = '', name, deletionTimestamp } = workflow.metadata;
+    const isMeant = selectsWorkflow(
+      clusterKillSwitch,
+      workflow,
+      byName.get(namespace),
+      operatorNamespace,
+    );
+    return isMeant && deletionTimestamp === undefined ? [{ namespace, name }] : [];
+  });
+}
+
+/** As people call it. */
+function titleOf({ namespace, name }: Pick<Selected, 'namespace' | 'name'>): string {
+  return name === wholeNamespaceName ? namespace : `${namespace}/${name}`;
 }
 
 /** What becomes of a member when its ClusterKillSwitch is released. */
@@ -117,10 +189,14 @@ export type Parting =
   /** It is on its way. */
   | { to: 'Wait' };
 
-/** @param namespace where the member stands; `undefined`: it is gone, and the member goes with it */
+/**
+ * @param namespace where the member stands; `undefined`: it is gone, and the member goes with it
+ * @param workflow that the member stops; `undefined`: a whole namespace, or it is gone
+ */
 export function partingOf(
   member: KillSwitch,
   namespace: Namespace | undefined,
+  workflow: Workflow | undefined,
   { others, operatorNamespace }: Pick<ClusterView, 'others' | 'operatorNamespace'>,
 ): Parting {
   if (isReleasing(member)) return { to: 'Wait' };
@@ -128,7 +204,9 @@ export function partingOf(
     (other) =>
       !isReleasing(other) &&
       namespace !== undefined &&
-      isSelected(other, namespace, operatorNamespace),
+      (member.metadata.name === wholeNamespaceName
+        ? isSelected(other, namespace, operatorNamespace)
+        : workflow !== undefined && selectsWorkflow(other, workflow, namespace, operatorNamespace)),
   );
   return heir === undefined ? { to: 'Release' } : { to: heir };
 }
@@ -151,14 +229,49 @@ export function releaseOf(clusterKillSwitch: ClusterKillSwitch, member: KillSwit
 /** What a ClusterKillSwitch says of itself. */
 export interface ClusterReport {
   findings: readonly Finding[];
-  counts: Pick<ClusterKillSwitchStatus, 'namespaces' | 'waiting'>;
+  counts: Pick<ClusterKillSwitchStatus, 'namespaces' | 'workflows' | 'waiting'>;
 }
 
 /** While it is engaged. */
-export function stopReport(
-  fence: FenceAnswer,
-  selected: readonly { namespace: string; killSwitch: KillSwitch | undefined }[],
+export function stopReport(fence: FenceAnswer, selected: readonly Selected[]): ClusterReport {
+  return reportOf(fenceFinding(fence), selected, 'namespaces');
+}
+
+/** While it is engaged, of one whose Workflows are fenced one by one. */
+export function stopReportByWorkflow(selected: readonly Selected[]): ClusterReport {
+  const open = selected.filter(
+    ({ killSwitch }) =>
+      killSwitch === undefined ||
+      isReleasing(killSwitch) ||
+      !isTrue(killSwitch.status?.conditions, 'Fenced'),
+  );
+  const all = selected.length;
+  return reportOf(
+    open.length === 0
+      ? {
+          type: 'Fenced',
+          status: 'True',
+          reason: 'EachFenced',
+          message: `The KillSwitches of ${all} Workflows stand; each is proven by a dry run.`,
+        }
+      : {
+          type: 'Fenced',
+          status: 'False',
+          reason: 'NotEachFenced',
+          message: `Not fenced yet: ${open.length} of ${all} Workflows: ${some(open.map(titleOf))}.`,
+        },
+    selected,
+    'workflows',
+  );
+}
+
+function reportOf(
+  fenced: Finding,
+  selected: readonly Selected[],
+  what: 'namespaces' | 'workflows',
 ): ClusterReport {
+  const isFenced = fenced.status === 'True';
+  const words = { namespaces: 'namespaces', workflows: 'Workflows' }[what];
   const is =
     (type: string) =>
     (entry: (typeof selected)[number]): boolean =>
@@ -170,17 +283,16 @@ export function stopReport(
   const waiting = selected.filter((entry) => !is('Ready')(entry));
   const unproven = selected.filter((entry) => is('Ready')(entry) && !is('Effective')(entry));
   const all = selected.length;
-  const names = (entries: typeof selected): string =>
-    some(entries.map(({ namespace }) => namespace));
+  const names = (entries: typeof selected): string => some(entries.map(titleOf));
   return {
     findings: [
-      fenceFinding(fence),
-      effective === all && fence === 'Denied'
+      fenced,
+      effective === all && isFenced
         ? {
             type: 'Effective',
             status: 'True',
             reason: 'Verified',
-            message: `Every rung was verified in ${all} namespaces.`,
+            message: `Every rung was verified in ${all} ${words}.`,
           }
         : {
             type: 'Effective',
@@ -189,14 +301,14 @@ export function stopReport(
             message:
               effective === all
                 ? 'The fence is not proven.'
-                : `Not verified in ${all - effective} of ${all} namespaces: ${names([...waiting, ...unproven])}. See kubectl get ksw -A.`,
+                : `Not verified in ${all - effective} of ${all} ${words}: ${names([...waiting, ...unproven])}. See kubectl get ksw -A.`,
           },
-      stopped === all && fence === 'Denied'
+      stopped === all && isFenced
         ? {
             type: 'Ready',
             status: 'True',
             reason: 'Stopped',
-            message: `Nothing runs in ${all} namespaces, and nothing can start.`,
+            message: `Nothing runs in ${all} ${words}, and nothing can start.`,
           }
         : {
             type: 'Ready',
@@ -205,10 +317,10 @@ export function stopReport(
             message:
               stopped === all
                 ? 'The fence is not proven.'
-                : `Not stopped yet in ${all - stopped} of ${all} namespaces: ${names(waiting)}.`,
+                : `Not stopped yet in ${all - stopped} of ${all} ${words}: ${names(waiting)}.`,
           },
     ],
-    counts: countsOf(all, stopped, effective, waiting),
+    counts: countsOf(what, { total: all, stopped, effective }, waiting),
   };
 }
 
@@ -219,7 +331,7 @@ export function releaseReport(
   waiting: readonly KillSwitch[],
 ): ClusterReport {
   const message = lifted
-    ? `Released by ${releaserOf(clusterKillSwitch)}; waits for ${some(waiting.map(({ metadata }) => metadata.namespace ?? ''))}.`
+    ? `Released by ${releaserOf(clusterKillSwitch)}; waits for ${some(waiting.map(({ metadata: { namespace = '', name } }) => titleOf({ namespace, name })))}.`
     : `Released by ${releaserOf(clusterKillSwitch)}; the API server still refuses new pods.`;
   return {
     findings: [
@@ -235,10 +347,9 @@ export function releaseReport(
       { type: 'Ready', status: 'False', reason: 'Releasing', message },
     ],
     counts: countsOf(
-      waiting.length,
-      0,
-      0,
-      waiting.map(({ metadata: { namespace = '' } }) => ({ namespace })),
+      isByWorkflow(clusterKillSwitch) ? 'workflows' : 'namespaces',
+      { total: waiting.length, stopped: 0, effective: 0 },
+      waiting.map(({ metadata: { namespace = '', name } }) => ({ namespace, name })),
     ),
   };
 }
@@ -281,15 +392,12 @@ function fenceFinding(fence: FenceAnswer): Finding {
 }
 
 function countsOf(
-  total: number,
-  stopped: number,
-  effective: number,
-  waiting: readonly { namespace: string }[],
+  what: 'namespaces' | 'workflows',
+  counts: NonNullable<ClusterKillSwitchStatus['namespaces']>,
+  waiting: readonly Pick<Selected, 'namespace' | 'name'>[],
 ): ClusterReport['counts'] {
   return {
-    namespaces: { total, stopped, effective },
-    ...(waiting.length > 0 && {
-      waiting: waiting.slice(0, maxWaiting).map(({ namespace }) => namespace),
-    }),
+    [what]: counts,
+    ...(waiting.length > 0 && { waiting: waiting.slice(0, maxWaiting).map(titleOf) }),
   };
 }
