@@ -109,8 +109,9 @@ function stampGroups(): AdmissionObject[] {
       'Stamps a new Approval with the groups of its approver that the GuardrailPolicy names.',
     rules: [rule(approvals, ['CREATE'])],
     parameter: inForce,
-    patchType: 'ApplyConfiguration',
-    expression: `Object{spec: Object.spec{approverGroups: ${groups}.filter(g, ${isNamed('g')})}}`,
+    // An apply configuration can't replace a list, and what the request said of it must not stay.
+    patchType: 'JSONPatch',
+    expression: `[JSONPatch{op: 'add', path: '/spec/approverGroups', value: ${groups}.filter(g, ${isNamed('g')})}]`,
   });
 }
 

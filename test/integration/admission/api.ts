@@ -172,11 +172,7 @@ export class Api {
     const response = await request(target, {
       method,
       dispatcher: this.#dispatcher,
-      // As pairs: of a list, undici would make one value, and so one group of many.
-      headers: Object.entries({
-        ...this.#headers,
-        ...(body !== undefined && { 'content-type': type }),
-      }).flatMap(([name, values]) => [values].flat().flatMap((value) => [name, value])),
+      headers: { ...this.#headers, ...(body !== undefined && { 'content-type': type }) },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
     const object = await bodyOf(response.body);
