@@ -19,11 +19,10 @@ import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError, isConflict, messageOf } from '../../runtime/errors.ts';
 import type { IndexedStore } from '../../runtime/merged-store.ts';
 import type { ReadStore } from '../../runtime/store.ts';
-import { assertAllDone, forEachBounded, type Outcome } from '../../runtime/parallel.ts';
+import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { Problem } from '../requirements.ts';
 import { clip, some } from '../wording.ts';
 import type { CopyOutcome, CredentialCopies } from './copies.ts';
-import { needsRestart, planRestarts, restart, type RestartPlan } from './consumers.ts';
 import { existingSecret, type ExistingSecret } from './existing.ts';
 import { generateValue, type RandomBytes } from './generate.ts';
 import { HookRunner } from './hook.ts';
@@ -37,6 +36,7 @@ import {
 } from './pending.ts';
 import { earliest, foreignSecret, refusalOf, refusedMs } from './refusal.ts';
 import { ExternalRefresh } from './refresh.ts';
+import { restartConsumers } from './restarts.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
@@ -47,7 +47,6 @@ import {
   type CredentialStep,
 } from './plan.ts';
 import {
-  completionPatch,
   lastHandledOf,
   newSecret,
   ownerPatch,
@@ -110,10 +109,6 @@ export interface CredentialsOutcome {
   oldestRotatedAt: number | undefined;
 }
 
-/** Time that a cache gets to show workloads which were there before a rotation. */
-const settleMs = 5_000;
-/** Restarts that take longer than this are told. */
-const restartsSlowMs = 30 * 60_000;
 /** Requests in flight at a time, for one identity. */
 const parallelism = 8;
 /** A copy that couldn't be withdrawn is tried again after this time. */
@@ -164,7 +159,7 @@ export class CredentialKeeper {
     await this.#hooks.tidy(identity, hookJobs, request.signal);
     const left = deleted.flatMap((outcome) => ('result' in outcome ? (outcome.result ?? []) : []));
     const existing = seen.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
-    const restarts = await this.#restartConsumers(results, request);
+    const restarts = await restartConsumers(results, request, this.#options);
 
     const asked = askedOf(identity);
     const handled = (what: 'rotate' | 'emergency'): string | undefined =>
@@ -518,107 +513,6 @@ export class CredentialKeeper {
           dueAt: clock() + refusedMs,
         };
   }
-
-  /**
-   * Restarts whoever may still hold a replaced value, each once however many Secrets it reads, some
-   * at a time. A rotation is complete when, some time after it, no such workload is left.
-   */
-  async #restartConsumers(
-    results: readonly KeptCredential[],
-    request: KeepCredentials,
-  ): Promise<{ problems: Problem[]; dueAt: number | undefined }> {
-    const { client, clock, workloads } = this.#options;
-    const { identity, isKilled, signal } = request;
-    const { namespace = '', name } = identity.metadata;
-    const now = clock();
-    const rollovers = results.flatMap(({ live, restartSince, atOnce, status }) => {
-      if (live === undefined || restartSince === undefined) return [];
-      const consumers = workloads.byIndex('secret', `${namespace}/${status.secretName}`);
-      return [{ live, rotatedAt: restartSince, atOnce, consumers }];
-    });
-    // A killed identity's pods are being stopped; what release starts reads the current value.
-    const plan = planRestarts(
-      rollovers,
-      ({ serviceAccountName }) => isKilled && serviceAccountName === name,
-      now,
-    );
-    const completed = rollovers.filter(
-      ({ rotatedAt, consumers }) =>
-        now >= rotatedAt + settleMs && !consumers.some((one) => needsRestart(one, rotatedAt, now)),
-    );
-
-    const restarted = await forEachBounded([...plan.now], parallelism, ([workload, rotatedAt]) =>
-      restart(client, workload, rotatedAt, signal),
-    );
-    const latched = await forEachBounded(completed, parallelism, ({ live }) =>
-      client.mergePatch(
-        resources.secrets,
-        { namespace, name: live.metadata.name },
-        completionPatch(live),
-        { signal },
-      ),
-    );
-    const since = Math.max(...rollovers.map(({ rotatedAt }) => rotatedAt));
-    const isSlow = now >= since + restartsSlowMs;
-    const isUnfinished =
-      plan.now.size > 0 || plan.later.length > 0 || latched.some((outcome) => 'error' in outcome);
-    return {
-      problems: [
-        ...reportRestarts(restarted, request),
-        ...(isSlow && plan.later.length > 0 ? [restartsSlow(plan)] : []),
-      ],
-      dueAt: earliest([
-        ...(isUnfinished ? [now + (isSlow ? refusedMs : settleMs)] : []),
-        // Status tells of it, and the previous value may go, with the next look.
-        ...(completed.length > 0 ? [now] : []),
-        // In the future where the clock was ahead when it was rotated.
-        ...rollovers
-          .map(({ rotatedAt }) => rotatedAt + settleMs)
-          .filter((settledAt) => now < settledAt),
-      ]),
-    };
-  }
-}
-
-function restartsSlow({ later, underWay }: RestartPlan): Problem {
-  const blocking = underWay.length === 0 ? '' : ` Not available again: ${some(namesOf(underWay))}.`;
-  return {
-    reason: 'RestartsWaiting',
-    message: `${later.length} workloads still wait to be restarted, and may use the value before: ${some(namesOf(later))}.${blocking}`,
-  };
-}
-
-/** @returns the problem, where a workload couldn't be restarted */
-function reportRestarts(
-  restarted: readonly Outcome<[Workload, number], boolean>[],
-  { notify, log }: KeepCredentials,
-): Problem[] {
-  const named = (outcomes: readonly { item: [Workload, number] }[]): string =>
-    some(namesOf(outcomes.map(({ item: [workload] }) => workload)));
-  const done = restarted.filter((outcome) => 'result' in outcome && outcome.result);
-  if (done.length > 0) {
-    log.info('Consumers of a rotated credential restarted', { count: done.length });
-    notify({
-      type: 'normal',
-      reason: 'ConsumersRestarted',
-      message: `${done.length} workloads were restarted to read the new value: ${named(done)}.`,
-    });
-  }
-  const failed = restarted.filter((outcome) => 'error' in outcome);
-  const [first] = failed;
-  if (first === undefined) return [];
-  log.warn('Consumers of a rotated credential could not be restarted', { error: first.error });
-  return [
-    {
-      reason: 'ConsumersNotRestarted',
-      message: `${failed.length} workloads could not be restarted and may still use the value before: ${named(failed)}.`,
-    },
-  ];
-}
-
-/** As people name objects. */
-function namesOf(objects: readonly { kind: string; metadata: ObjectMeta }[]): string[] {
-  return objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
 }
 
 interface KeptCredential {
@@ -733,7 +627,7 @@ function hookFailed(credential: string, { step, reason, job, notBefore }: Failur
 
 function overdueOf({ secretName }: SecretStatus, pods: readonly Pod[]): Problem[] {
   if (pods.length === 0) return [];
-  const named = some(namesOf(pods.map(({ metadata }) => ({ kind: 'Pod', metadata }))));
+  const named = some(pods.map(({ metadata }) => `Pod ${metadata.name}`));
   return [
     {
       reason: 'ConvergenceOverdue',
