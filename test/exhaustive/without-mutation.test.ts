@@ -61,13 +61,19 @@ describe('installing where mutation is not served', () => {
     const installed = await policies();
     expect(installed.length).toBeGreaterThan(20);
     await kubectlOk(controlPlane, ['delete', `-k=${folder}`, '--wait=false']);
-    await waitFor('everything to be gone', async () => {
-      const { code } = await controlPlane.kubectl(['get', 'namespace', 'automation-guardrails']);
-      const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
-      return (
-        code !== 0 && (await policies()).length === 0 && !crds.includes('automationguardrails.dev')
-      );
-    });
+    await waitFor(
+      'everything to be gone',
+      async () => {
+        const { code } = await controlPlane.kubectl(['get', 'namespace', 'automation-guardrails']);
+        const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
+        return (
+          code !== 0 &&
+          (await policies()).length === 0 &&
+          !crds.includes('automationguardrails.dev')
+        );
+      },
+      { timeoutMs: 120_000 },
+    );
   });
 
   it('works with the chart, which asks the API server', async () => {

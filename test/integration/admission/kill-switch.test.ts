@@ -50,7 +50,11 @@ afterAll(() => cluster?.stop());
 
 /** Annotations but the one that says who changed the spec. */
 function unmarked({ metadata }: KubeObject): Record<string, string> {
-  const { [annotation.changedBy]: _, ...others } = metadata.annotations ?? {};
+  const {
+    [annotation.changedBy]: _,
+    [annotation.changedByGroups]: __,
+    ...others
+  } = metadata.annotations ?? {};
   return others;
 }
 
