@@ -17,7 +17,8 @@ interface MetricDefinition {
 
 const prefix = 'automation_guardrails_';
 
-const controllers = '`workflow`, `automation-identity`, `kill-switch`, `fence-in-force`';
+const controllers =
+  '`workflow`, `automation-identity`, `approval`, `revisions`, `guardrail-policy`, `kill-switch`, `cluster-kill-switch`, `fence-in-force`';
 const kinds = 'kind of the watched objects';
 
 const runLabels = {
