@@ -267,6 +267,7 @@ it('holds what fails again and again, until a person acknowledges it', async () 
   const after = await getObject<Workflow>(controlPlane, 'awf', 'importer', namespace);
   expect(after?.metadata.annotations).toEqual({
     'automationguardrails.dev/changed-by': 'admin',
+    'automationguardrails.dev/changed-by-groups': 'system:masters\nsystem:authenticated',
   });
   expect(after?.metadata.labels ?? {}).toEqual({});
   expect(after?.status?.runs?.acknowledged).toMatchObject({ by: 'eve', reason: 'the ERP is back' });
