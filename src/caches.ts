@@ -205,8 +205,8 @@ export async function lookedUp(
 }
 
 /** Those that nothing was heard of for longer than `limitMs`, in words. */
-export function staleCaches({ all }: Caches, limitMs: number): string[] {
-  return all
+export function staleCaches(caches: readonly Cache[], limitMs: number): string[] {
+  return caches
     .filter(({ stalenessMs }) => stalenessMs > limitMs)
     .map(({ resource }) => `nothing heard of ${resource.plural} for too long`);
 }

@@ -134,7 +134,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     namespaces: caches.namespaces.store,
     clock,
   });
-  const requester = new RequesterRights(leading);
+  const requester = new RequesterRights(leading, clock);
   const approvals = new WorkflowApprovals({
     policy,
     workflows: caches.workflows.store,
@@ -446,7 +446,8 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     host: config.bindAddress,
     metricsPort: config.metricsPort,
     healthPort: config.healthPort,
-    live: () => staleCaches(caches, config.watchStaleAfterMs),
+    // A kind that is gone isn't cured by a restart, which would stop kills for want of it.
+    live: () => staleCaches(caches.forKills, config.watchStaleAfterMs),
     ready: () => unreadyCaches(caches),
     logger,
   });

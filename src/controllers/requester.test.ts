@@ -34,6 +34,8 @@ const identity = (permissions: AutomationIdentity['spec']['permissions']): Autom
 function rights(allows: (resource: string) => boolean): {
   of: RequesterRights;
   asked: SubjectAccessReview['spec'][];
+  /** Lets time pass. */
+  pass: (ms: number) => void;
 } {
   const asked: SubjectAccessReview['spec'][] = [];
   class Reviews extends MemoryClient {
@@ -44,7 +46,11 @@ function rights(allows: (resource: string) => boolean): {
       return await Promise.resolve({ metadata: { name: '' }, spec, status: { allowed } });
     }) as MemoryClient['create'];
   }
-  return { of: new RequesterRights(new Reviews(() => 0)), asked };
+  let now = 0;
+  const pass = (ms: number): void => {
+    now += ms;
+  };
+  return { of: new RequesterRights(new Reviews(() => 0), () => now), asked, pass };
 }
 
 function stored(verdict: RequesterVerdict, generation = 1): Workflow {
@@ -91,8 +97,8 @@ describe('who asks for an automation', () => {
     expect(asked).toHaveLength(4);
   });
 
-  it('holds it where he lacks a right, which is named, and is asked about again', async () => {
-    const { of, asked } = rights((resource) => resource !== 'secrets');
+  it('holds it where he lacks a right, which is named, and is asked about again after a minute', async () => {
+    const { of, asked, pass } = rights((resource) => resource !== 'secrets');
     const spec = identity([
       { apiGroups: [''], resources: ['configmaps'], verbs: ['get', 'list'], reason: 'settings' },
       {
@@ -110,8 +116,15 @@ describe('who asks for an automation', () => {
     );
     expect(verdict.againMs).toBe(60_000);
     const again = { ...spec, status: stored(verdict).status } as AutomationIdentity;
+    pass(59_000);
+    expect((await of.ofIdentity(again, again.spec, signal)).againMs).toBe(1_000);
+    expect(asked).toHaveLength(3);
+    // A Workflow of that name is something else.
+    await of.ofWorkflow(workflow, workflow.spec, signal);
+    expect(asked).toHaveLength(5);
+    pass(1_000);
     await of.ofIdentity(again, again.spec, signal);
-    expect(asked).toHaveLength(6);
+    expect(asked).toHaveLength(8);
     expect(isHeldBack(stored(verdict))).toBe(true);
   });
 

@@ -1,5 +1,5 @@
 import type { AutomationIdentity, AutomationIdentitySpec } from '../api/automation-identity.ts';
-import type { ResourceAttributes } from '../api/objects.ts';
+import { keyOf, type ResourceAttributes } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec } from '../api/workflow.ts';
 import { questionsOf } from '../guardrails/identity/access.ts';
@@ -26,12 +26,26 @@ export interface RequesterVerdict extends RequesterOutcome {
   againMs: number | undefined;
 }
 
+/** An answer that holds an object. */
+interface Held {
+  /** Of the question. */
+  digest: string;
+  outcome: RequesterOutcome;
+  /** Milliseconds since the epoch at which it is asked again. */
+  until: number;
+}
+
 /** Asks the API server whether who asked for an automation is allowed himself what it may do. */
 export class RequesterRights {
   readonly #client: Pick<KubeClient, 'create'>;
+  readonly #clock: () => number;
+  /** By kind, namespace and name: answers that aren't asked for again yet. */
+  readonly #held = new Map<string, Held>();
 
-  constructor(client: Pick<KubeClient, 'create'>) {
+  /** @param clock milliseconds since the epoch */
+  constructor(client: Pick<KubeClient, 'create'>, clock: () => number = Date.now) {
     this.#client = client;
+    this.#clock = clock;
   }
 
   /** @param spec `undefined` where it can't be read: that holds by itself */
@@ -41,7 +55,8 @@ export class RequesterRights {
     signal: AbortSignal,
   ): Promise<RequesterVerdict> {
     const { namespace = '' } = workflow.metadata;
-    return this.#verdict(workflow, rightsForTargets(namespace, spec?.targets ?? []), signal);
+    const rights = rightsForTargets(namespace, spec?.targets ?? []);
+    return this.#verdict(`Workflow ${keyOf(workflow)}`, workflow, rights, signal);
   }
 
   /** @param spec `undefined` where it can't be read: that holds by itself */
@@ -53,19 +68,33 @@ export class RequesterRights {
     const { namespace = '' } = identity.metadata;
     // One more than is asked tells that there are too many.
     const rights = questionsOf(namespace, spec?.permissions ?? [], maxQuestions + 1);
-    return this.#verdict(identity, rights, signal);
+    return this.#verdict(`AutomationIdentity ${keyOf(identity)}`, identity, rights, signal);
   }
 
   async #verdict(
+    key: string,
     object: Workflow | AutomationIdentity,
     rights: readonly ResourceAttributes[],
     signal: AbortSignal,
   ): Promise<RequesterVerdict> {
     const requester = requesterOf(object);
     const digest = requester && questionDigest(requester, rights);
-    const answer = await this.#answer(object, requester, rights, digest ?? '', signal);
-    const outcome = outcomeOf(answer);
-    return { ...outcome, digest, againMs: outcome.problem === undefined ? undefined : againMs };
+    const held = this.#held.get(key);
+    if (held !== undefined && held.digest === digest && this.#clock() < held.until) {
+      return { ...held.outcome, digest, againMs: held.until - this.#clock() };
+    }
+    const outcome = outcomeOf(await this.#answer(object, requester, rights, digest ?? '', signal));
+    this.#held.delete(key);
+    if (outcome.problem === undefined) return { ...outcome, digest, againMs: undefined };
+    const againMs = outcome.finding.reason === 'RequesterNotAsked' ? failedMs : refusedMs;
+    if (digest !== undefined) {
+      this.#held.set(key, { digest, outcome, until: this.#clock() + againMs });
+      for (const oldest of this.#held.keys()) {
+        if (this.#held.size <= maxHeld) break;
+        this.#held.delete(oldest);
+      }
+    }
+    return { ...outcome, digest, againMs };
   }
 
   async #answer(
@@ -106,5 +135,9 @@ export class RequesterRights {
 /** Questions about one object that are under way at a time. */
 const parallelism = 4;
 
-/** A right that was missing may be given, and nobody tells. */
-const againMs = 60_000;
+/** Time until a refusal is asked about again: a right may be given, and nobody tells. */
+const refusedMs = 60_000;
+/** Time until a question is put again that nobody answered. */
+const failedMs = 10_000;
+/** Answers that are remembered; of the oldest beyond, the question is put again at each look. */
+const maxHeld = 10_000;
