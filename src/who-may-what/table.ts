@@ -75,7 +75,7 @@ export interface Separation {
 export const separations = [
   {
     duties: 'requester and approver',
-    how: 'refused: who changed the Workflow, its identity or a pod template last, or is named in `change.requestedBy`; counted again by the operator',
+    how: 'refused: who changed the Workflow, its identity or a pod template last, or is named in `change.requestedBy`; the operator counts nobody who changed one since the last approval',
     tried: { id: 'approve', as: 'requester' },
   },
   {
