@@ -72,6 +72,7 @@ export interface Separation {
   readonly tried?: { readonly id: ActionId; readonly as: Person };
 }
 
+/** Each pair of duties, and what keeps them apart. */
 export const separations = [
   {
     duties: 'requester and approver',
