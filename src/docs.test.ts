@@ -127,3 +127,12 @@ it('the guide for platform engineers names every role for people', () => {
 it('the pages show commands at all', () => {
   expect(pages.flatMap(commandLinesOf).length).toBeGreaterThan(50);
 });
+
+it('the index of the documentation has every page but the decisions', () => {
+  const index = textOf('docs/README.md');
+  const linked = [...index.matchAll(/\]\(([^)\s#]+)/g)].map(([, target = '']) => target);
+  const there = pages
+    .filter((page) => page.startsWith('docs/') && !page.startsWith('docs/decisions/'))
+    .map((page) => path.relative('docs', page));
+  expect(there.filter((page) => page !== 'README.md' && !linked.includes(page))).toEqual([]);
+});

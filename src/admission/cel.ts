@@ -76,6 +76,7 @@ export function brief(text: string): string {
 }
 
 export const user = 'request.userInfo.username';
+/** Groups of the user who sends the request. */
 export const groups = 'request.userInfo.?groups.orValue([])';
 export const isPerson = `!${user}.startsWith('system:serviceaccount:')`;
 /** The cluster's own controllers, whose pods and Jobs are part of what somebody else wrote. */

@@ -31,6 +31,7 @@ export interface NamedParameter {
   name: string;
 }
 
+/** What a policy is asked with, once for each. */
 export type Parameter = SelectedParameter | NamedParameter;
 
 export interface MatchCondition {

@@ -9,6 +9,7 @@ export const policyInForceName = 'default';
 /** What an environment counts as. They are the environments that need no mapping. */
 export const tiers = ['dev', 'test', 'prod'] as const;
 
+/** What an environment counts as. */
 export type Tier = (typeof tiers)[number];
 
 /** Fields of a Workflow that a policy can ask for. */
@@ -21,6 +22,7 @@ export const requirableFields = [
   'Timeout',
 ] as const;
 
+/** A field of a Workflow that a policy can ask for. */
 export type RequirableField = (typeof requirableFields)[number];
 
 const environment = z
@@ -196,6 +198,7 @@ export const guardrailPolicySpecSchema = z
 
 export type GuardrailPolicySpec = z.infer<typeof guardrailPolicySpecSchema>;
 export type TierRules = z.infer<typeof tierRules>;
+/** What becomes of what goes beyond a ceiling. */
 export type Enforcement = (typeof enforcements)[number];
 
 export const guardrailPolicyStatusSchema = z

@@ -164,6 +164,7 @@ export interface NetworkPolicy extends KubeObject {
   };
 }
 
+/** Ports of a CiliumNetworkPolicy, and what Cilium's DNS proxy learns names from. */
 export interface CiliumPortRule {
   ports: { port: string; endPort?: number; protocol: string }[];
   rules?: { dns: { matchPattern: string }[] };
@@ -188,11 +189,13 @@ type ClusterNetworkPolicyPort = {
   destinationPort: { number: number } | { range: { start: number; end: number } };
 };
 
+/** A port of a ClusterNetworkPolicy, under the name of its protocol. */
 export type ClusterNetworkPolicyProtocol =
   | { tcp: ClusterNetworkPolicyPort }
   | { udp: ClusterNetworkPolicyPort }
   | { sctp: ClusterNetworkPolicyPort };
 
+/** One egress rule of a ClusterNetworkPolicy. */
 export interface ClusterNetworkPolicyRule {
   action: 'Accept' | 'Deny' | 'Pass';
   name?: string;

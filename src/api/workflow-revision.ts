@@ -139,6 +139,7 @@ export function revisionName(workflow: string, revision: number): string {
   return `${workflow}.${revision}`;
 }
 
+/** What the schema demands of the object as a whole. */
 export const workflowRevisionRules = [
   {
     rule: "self.metadata.name.startsWith(self.spec.workflow + '.') && self.metadata.name.matches('[.][1-9][0-9]{0,7}$') && int(self.metadata.name.substring(self.spec.workflow.size() + 1)) == self.spec.revision",

@@ -54,8 +54,9 @@ export interface ClusterKillSwitchControllerOptions {
 /**
  * Stops many namespaces by one object. Its fence is the API server's and needs no operator; this
  * engages a KillSwitch in each namespace, which stops what runs, and releases those with it. Of an
- * owner or a risk, it engages one for each Workflow, and those are the fence. A KillSwitch that somebody engaged there himself stays when the cluster's goes. Every step is a
- * function of what stands in the API, so it runs on every replica without leadership.
+ * owner or a risk, it engages one for each Workflow, and those are the fence. A KillSwitch that
+ * somebody engaged there himself stays when the cluster's goes. Every step is a function of what
+ * stands in the API, so it runs on every replica without leadership.
  */
 export class ClusterKillSwitchController implements Reconciler {
   readonly name = 'cluster-kill-switch';

@@ -25,8 +25,9 @@ fi
 exec node "$(dirname "$file")/dist/cli/main.js" "$@"
 `;
 
+/** One release of the plugin, as it is put where people fetch it. */
 export interface PluginRelease {
-  /** Without the \`v\`. */
+  /** Without the `v`. */
   version: string;
   /** Of the archive. */
   url: string;

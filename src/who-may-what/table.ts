@@ -72,10 +72,11 @@ export interface Separation {
   readonly tried?: { readonly id: ActionId; readonly as: Person };
 }
 
+/** Each pair of duties, and what keeps them apart. */
 export const separations = [
   {
     duties: 'requester and approver',
-    how: 'refused: who changed the Workflow, its identity or a pod template last, or is named in `change.requestedBy`; counted again by the operator',
+    how: 'refused: who changed the Workflow, its identity or a pod template last, or is named in `change.requestedBy`; the operator counts nobody who changed one since the last approval',
     tried: { id: 'approve', as: 'requester' },
   },
   {

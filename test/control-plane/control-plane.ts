@@ -35,6 +35,7 @@ export interface ControlPlaneOptions {
   keep?: boolean;
 }
 
+/** How kubectl is run. */
 export interface KubectlOptions extends Impersonation {
   /** Standard input. */
   input?: string;

@@ -61,6 +61,7 @@ const aggregated = 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDisco
 /** A server under load takes its time for a write that many policies look at. */
 const timeoutMs = 60_000;
 
+/** Objects of one API server, by requests of this process. */
 export class Objects {
   readonly #send: Send;
   /** In the order in which kubectl prefers them: the core group first. */

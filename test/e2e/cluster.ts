@@ -12,6 +12,7 @@ const root = path.dirname(path.dirname(import.meta.dirname));
 
 /** What `npm run e2e` asks for, by the environment. */
 export const choices = ['1.36', '1.35', 'kind'] as const;
+/** What `E2E_CLUSTER` can be. */
 export type Choice = (typeof choices)[number];
 
 /** A cluster with nothing of ours in it. */

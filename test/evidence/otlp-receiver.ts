@@ -23,6 +23,7 @@ export interface OtlpReceiver {
   stop(): Promise<void>;
 }
 
+/** Starts a receiver on loopback that keeps what it is sent. Whoever starts it closes it. */
 export async function startOtlpReceiver(): Promise<OtlpReceiver> {
   const received: ReceivedLog[] = [];
   let status: number | undefined = 200;

@@ -148,6 +148,7 @@ export const networkCrds = {
   },
 } satisfies Record<string, ForeignCrd>;
 
+/** The CustomResourceDefinition of a kind of another project, as far as the tests need it. */
 export function manifestOf({
   group,
   version,

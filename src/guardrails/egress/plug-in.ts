@@ -22,6 +22,7 @@ import { dnsRule, namespaceNameLabel, singleAddress, type EgressRule } from './r
 /** A policy of such a kind. */
 export type PlugInPolicy = CiliumNetworkPolicy | ClusterNetworkPolicy;
 
+/** What a policy that knows names has to allow. */
 export interface AllowRequest {
   workflow: Workflow;
   /** Entries of the allowlist with a host. */
@@ -278,6 +279,7 @@ function chunks<T>(items: readonly T[], size: number): T[][] {
   );
 }
 
+/** What has to be known to plan the policy of a Workflow. */
 export interface PlugInRequest extends AllowRequest {
   kind: PlugInKind;
   /** Those of the Workflow, of any kind, as far as they are ours. */
@@ -290,6 +292,7 @@ export interface PlugInRequest extends AllowRequest {
   isGuarded: boolean;
 }
 
+/** The policy that has to stand, and those that have to go. */
 export interface PlugInPlan {
   kind: PlugInKind;
   /** `undefined`: none is needed. */

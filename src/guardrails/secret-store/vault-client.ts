@@ -25,6 +25,7 @@ export interface VaultClientOptions {
   observe?: (operation: VaultOperation, code: string) => void;
 }
 
+/** What a vault is asked to do. */
 export type VaultOperation =
   | 'login'
   | 'read-metadata'
@@ -47,6 +48,7 @@ export interface KeyMetadata {
   versions: readonly VersionMetadata[];
 }
 
+/** What the engine keeps of one version beside its value. */
 export interface VersionMetadata {
   version: number;
   destroyed: boolean;
