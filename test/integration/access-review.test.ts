@@ -33,6 +33,8 @@ beforeAll(async () => {
     bind('bob', 'automation-guardrails-reviewer'),
     role('writes-reviews', ['create', 'patch', 'delete']),
     bind('alice', 'writes-reviews'),
+    // What she asks for, she has to be allowed herself.
+    bind('alice', 'view'),
     bind('carol', 'writes-reviews'),
     bind('carol', 'admin'),
     {
