@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 /**
  * unit: pure logic and contract tests, beside the code.
- * integration: behaviour on the real control plane; two files at a time, for two cores.
+ * integration: behaviour on the real control plane; three files at a time: on two cores, one of them waits.
  * exhaustive: every crash point, every path, the other version of Kubernetes; a command of its own
  * (`npm run test:exhaustive`), one file at a time.
  * peers: beside the real Flux and Argo CD, which are built first; `npm run test:peers`.
@@ -23,7 +23,7 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: ['test/{integration,control-plane,e2e}/**/*.test.ts'],
-          maxWorkers: 2,
+          maxWorkers: 3,
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },

@@ -75,7 +75,7 @@ export const operatorRole: RoleDefinition = {
   description: 'What the operator does by itself.',
   rules: [
     rule(read, workflows, automationIdentities, killSwitches, clusterKillSwitches),
-    rule(read, guardrailPolicies),
+    rule(['list', 'watch'], guardrailPolicies),
     rule(['list', 'watch'], approvals, resources.accessReviews),
     // The label that says that a KillSwitch stands for the annotation.
     ...rulesByGroup(['patch'], [workflows, automationIdentities, resources.namespaces]),

@@ -312,9 +312,12 @@ describe('installing with kustomize', () => {
       '--wait=false',
     ]);
     await waitFor(
-      'the namespace to be gone',
-      async () =>
-        (await controlPlane.kubectl(['get', 'namespace', 'automation-guardrails'])).code !== 0,
+      'the namespace and the kinds to be gone',
+      async () => {
+        const { code } = await controlPlane.kubectl(['get', 'namespace', 'automation-guardrails']);
+        const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
+        return code !== 0 && !crds.includes('automationguardrails.dev');
+      },
       { timeoutMs: 60_000 },
     );
   });
