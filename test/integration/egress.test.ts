@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { label } from '../../src/api/names.ts';
+import { FIELD_MANAGER, label } from '../../src/api/names.ts';
 import type { CiliumNetworkPolicy, Condition, NetworkPolicy, Pod } from '../../src/api/objects.ts';
 import { run } from '../../src/cli/run.ts';
 import { dnsRule } from '../../src/guardrails/egress/rules.ts';
@@ -291,6 +291,24 @@ describe('the egress of an automation', () => {
     expect(await cli('egress', name)).toMatch(
       /^api\.example\.com +all +poster-egress +an API +fin/m,
     );
+    // What its creation would have left, were it made at a kill.
+    await kubectlOk(controlPlane, [
+      'patch',
+      'ciliumnetworkpolicies',
+      'poster-egress',
+      `--namespace=${namespace}`,
+      `--field-manager=${FIELD_MANAGER}`,
+      '--type=merge',
+      '--patch={"spec":{"ingressDeny":[{"fromEntities":["all"]}]}}',
+    ]);
+    await waitFor('the end of the deny', async () => {
+      const [found] = await listObjects<CiliumNetworkPolicy>(
+        controlPlane,
+        'ciliumnetworkpolicies',
+        namespace,
+      );
+      return found?.spec.ingressDeny?.length === 0;
+    });
     await declare({});
     await waitFor('its end', async () => {
       const left = await listObjects(controlPlane, 'ciliumnetworkpolicies', namespace);

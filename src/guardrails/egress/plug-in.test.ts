@@ -89,6 +89,7 @@ describe('a CiliumNetworkPolicy', () => {
         { toFQDNs: [{ matchPattern: '*.example.org' }] },
       ],
       egressDeny: [{ toCIDR: ['169.254.169.254/32', 'fd00:ec2::254/128', 'fd20:ce::254/128'] }],
+      ingressDeny: [],
     });
   });
 });
@@ -122,6 +123,7 @@ describe('a ClusterNetworkPolicy', () => {
         },
         { action: 'Accept', to: [{ domainNames: ['*.example.org', 'b.example'] }] },
       ],
+      ingress: [],
     });
   });
 
@@ -150,6 +152,11 @@ describe.each([
     expect(kind.workflowOf(allow)).toBe('billing/poster');
     expect([kind.isDeny(allow), kind.isDeny(deny)]).toEqual([false, true]);
     expect(deny.metadata).toEqual(allow.metadata);
+  });
+
+  it('leaves no field of what it was before, as an apply would that mentions none', () => {
+    const fields = ({ spec }: PlugInPolicy): string[] => Object.keys(spec).toSorted();
+    expect(fields(allow)).toEqual(fields(deny));
   });
 
   it('keeps what it allows while nothing is granted, and loses what is taken out', () => {

@@ -16,7 +16,9 @@ import { dnsRule, namespaceNameLabel, singleAddress, type EgressRule } from './r
 /**
  * Policies of kinds that only some network plug-ins know, and that can do two things more than
  * NetworkPolicies: allow names, and deny what another policy allows. Of each Workflow at most one
- * exists: it allows the hosts, or, at a kill, denies everything; one write turns it round.
+ * exists: it allows the hosts, or, at a kill, denies everything; one write turns it round. So each
+ * of the two says an empty list of what only the other one has, which is as good as none: a
+ * server-side apply leaves what it doesn't mention, if that came with the creation.
  */
 
 /** A policy of such a kind. */
@@ -68,12 +70,14 @@ export const cilium: PlugInKind = {
       ...ciliumSubject(workflow),
       egress: [...[dnsRule, ...dns].flatMap(ciliumDns), ...entries.map(ciliumRule)],
       egressDeny: [{ toCIDR: metadataNetworks }],
+      ingressDeny: [],
     },
   }),
   deny: (workflow) => ({
     ...ciliumMeta(workflow),
     spec: {
       ...ciliumSubject(workflow),
+      egress: [],
       egressDeny: [{ toEntities: ['all'] }],
       ingressDeny: [{ fromEntities: ['all'] }],
     },
@@ -183,6 +187,7 @@ export const clusterNetworkPolicy: PlugInKind = {
         { action: 'Deny', name: 'metadata', to: [{ networks: metadataNetworks }] },
         ...acceptRules(entries),
       ],
+      ingress: [],
     },
   }),
   deny: (workflow) => ({
