@@ -1392,8 +1392,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "EgressClosed",
       "status": "True",
       "reason": "Closed",
-      "meaning": "The NetworkPolicies of the Workflow allow nothing, not even DNS; or it has none. Where NetworkPolicies of others select its pods and let them out, the message and status.remaining name them: they add up, and nothing in this cluster overrides them. No pod is left that they could be for.",
-      "action": "Delete those before the release, if they aren't meant for it."
+      "meaning": "The NetworkPolicies of the Workflow allow nothing, not even DNS; or it has none. Where NetworkPolicies of others select its pods and let them out, the message and status.remaining name them: they add up, and nothing overrides them. No pod is left that they could be for. Where the CiliumNetworkPolicy or ClusterNetworkPolicy that would override them is refused, or somebody else's has its name, the message and status.remaining name it and say why.",
+      "action": "Delete those of others before the release, if they aren't meant for it. For a policy that is refused, see who refuses it (a role, a quota, an admission policy or webhook); it is tried again every minute."
     },
     {
       "kind": "KillSwitch",

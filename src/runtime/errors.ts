@@ -63,6 +63,17 @@ export function isInvalid(error: unknown): boolean {
   );
 }
 
+/**
+ * The API server, an admission policy or a webhook says no to a write as it stands: it stays so
+ * until somebody changes a role, a rule or a quota. Webhooks answer 400 unless they say otherwise,
+ * policies 422 (k8s.io/apiserver, admission/plugin/webhook/errors and policy/validating).
+ */
+export function isRefused(error: unknown): boolean {
+  return error instanceof ApiError && refusals.has(error.status);
+}
+
+const refusals: ReadonlySet<number> = new Set([400, 403, 413, 422]);
+
 /** Somebody else's write came first (409, and not a name that exists). */
 export function isConflict(error: unknown): boolean {
   return error instanceof ApiError && error.status === 409 && error.reason !== 'AlreadyExists';

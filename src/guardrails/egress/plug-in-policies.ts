@@ -1,7 +1,7 @@
 import type { Workflow } from '../../api/workflow.ts';
 import { keyOf } from '../../api/objects.ts';
 import { ForeignObjectError, isControlledBy, type Applier } from '../../runtime/applier.ts';
-import { isInvalid, messageOf } from '../../runtime/errors.ts';
+import { isInvalid, isRefused, messageOf } from '../../runtime/errors.ts';
 import type { OptionalWatch } from '../../runtime/optional-watch.ts';
 import type { Problem } from '../requirements.ts';
 import { cilium, clusterNetworkPolicy, isOfKind } from './plug-in.ts';
@@ -27,6 +27,13 @@ export interface PlugInOutcome {
   /** What a retry may cure. */
   errors: readonly unknown[];
 }
+
+/** What became of a deny. */
+export type Denial =
+  /** Kind of the policy that denies. */
+  | { deniedBy: string }
+  /** Kind and name of the policy that can't be made to deny, and why: no retry alone cures it. */
+  | { refused: string };
 
 /** In the order in which they are preferred. */
 export const plugInKinds: readonly PlugInKind[] = [cilium, clusterNetworkPolicy];
@@ -82,18 +89,28 @@ export class PlugInPolicies {
   }
 
   /**
-   * Denies everything to the pods of a Workflow, whatever other policies allow.
+   * Denies everything to the pods of a Workflow, whatever other policies allow. What can't be turned
+   * round goes: its own doesn't go on allowing.
    *
-   * @returns the kind, where this cluster has one
-   * @throws ForeignObjectError, ApiError
+   * @returns `undefined` where this cluster has no kind for it
+   * @throws ApiError for what a retry may cure
    */
-  async deny(workflow: Workflow, options: WriteOptions): Promise<PlugInKind | undefined> {
+  async deny(workflow: Workflow, options: WriteOptions): Promise<Denial | undefined> {
     const { kind } = this;
     if (kind === undefined || kind === 'None') return undefined;
     const desired = kind.deny(workflow);
     const live = this.of(workflow).find(({ metadata }) => metadata.name === desired.metadata.name);
-    await options.applier.ensure(kind.resource, desired, live, options);
-    return kind;
+    try {
+      await options.applier.ensure(kind.resource, desired, live, options);
+      return { deniedBy: kind.resource.kind };
+    } catch (error) {
+      if (error instanceof ForeignObjectError) return { refused: error.message };
+      if (!isRefused(error)) throw error;
+      if (live !== undefined && !kind.isDeny(live)) {
+        await options.applier.remove(kind.resource, live, options);
+      }
+      return { refused: `${nameOf(kind, desired)}: ${messageOf(error)}` };
+    }
   }
 
   /** Makes the first part of a plan true: what is needed, stands. Never throws. */

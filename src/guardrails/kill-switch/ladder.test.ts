@@ -14,6 +14,7 @@ import type { WriteOptions } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../api/names.ts';
 import { RevokedTokens } from '../credentials/revoked-tokens.ts';
+import { cilium } from '../egress/plug-in.ts';
 import { PlugInPolicies, plugInKeys, plugInKinds } from '../egress/plug-in-policies.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
@@ -317,6 +318,71 @@ describe('egress that somebody else allows', () => {
     client.afterWrite = () => undefined;
     expect(stateOf(await climb())).toContain('EgressClosed True Denied');
     expect(client.all(resources.clusterNetworkPolicies)).toHaveLength(1);
+  });
+
+  it.each([
+    ['a role', 403],
+    ['an admission policy', 422],
+    ['a webhook', 400],
+  ])('remains where %s refuses the deny, until it is let in', async (_, status) => {
+    served = ['CiliumNetworkPolicy'];
+    client.put(resources.networkPolicies, others);
+    client.beforeWrite = ({ kind, verb }) => {
+      if (kind === 'CiliumNetworkPolicy' && verb !== 'delete') {
+        throw new ApiError('not here', { status, reason: 'x' });
+      }
+    };
+    await climb();
+    now += tokensDieMs;
+    const refused = await climb();
+    const why = 'CiliumNetworkPolicy poster-egress: not here';
+    expect(stateOf(refused)).toEqual(reached);
+    expect(refused.remaining).toEqual([{ what: why }, { what }]);
+    expect(refused.findings.at(-1)?.message).toContain(why);
+    expect(refused.errors).toEqual([]);
+    expect(client.all(resources.networkPolicies)[0]?.spec.egress).toEqual([]);
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
+
+    // Whoever writes it: the ladder hears of it.
+    client.beforeWrite = () => undefined;
+    const [workflow] = client.all(resources.workflows);
+    if (workflow === undefined) throw new Error('no Workflow');
+    client.put(resources.ciliumNetworkPolicies, cilium.deny(workflow));
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
+    const denied = await climb();
+    expect(stateOf(denied)).toContain('EgressClosed True Denied');
+    expect(denied.remaining).toEqual([]);
+    expect(ladder.isQuiet(killSwitch())).toBe(true);
+  });
+
+  it('remains where somebody else has the name of the deny, and theirs is left alone', async () => {
+    served = ['CiliumNetworkPolicy'];
+    client.put(resources.networkPolicies, others);
+    const metadata = { name: 'poster-egress', namespace, uid: 'uid-theirs' };
+    client.put(resources.ciliumNetworkPolicies, { metadata, spec: { endpointSelector: {} } });
+    const look = await climb();
+    expect(stateOf(look)).toContain('EgressClosed True Closed');
+    expect(look.remaining).toContainEqual({ what });
+    expect(look.remaining).toContainEqual({
+      what: expect.stringContaining("poster-egress in namespace billing exists already and wasn't"),
+    });
+    expect(look.errors).toEqual([]);
+    expect(client.all(resources.ciliumNetworkPolicies)).toMatchObject([{ metadata }]);
+  });
+
+  it('and what allows hosts goes where it cannot be turned into the deny', async () => {
+    served = ['CiliumNetworkPolicy'];
+    const [workflow] = client.all(resources.workflows);
+    if (workflow === undefined) throw new Error('no Workflow');
+    const entries = [{ host: 'api.example.com', reason: 'an API' }];
+    client.put(resources.ciliumNetworkPolicies, cilium.allow({ workflow, entries, dns: [] }));
+    client.beforeWrite = ({ kind, verb }) => {
+      if (kind === 'CiliumNetworkPolicy' && verb !== 'delete') {
+        throw new ApiError('not here', { status: 403, reason: 'Forbidden' });
+      }
+    };
+    expect(stateOf(await climb())).toContain('EgressClosed True Closed');
+    expect(client.all(resources.ciliumNetworkPolicies)).toEqual([]);
   });
 });
 

@@ -36,7 +36,7 @@ import { coveredIn } from './plan.ts';
 import {
   egressRung,
   identityRung,
-  isPolicyOfOthers,
+  isOfEgress,
   notVerified,
   permissionsRung,
   remainingPolicies,
@@ -159,7 +159,7 @@ export class Ladder {
         'EgressClosed',
         !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
           this.#allowedByOthers(killSwitch).length === 0 &&
-          !(killSwitch.status?.remaining ?? []).some(isPolicyOfOthers),
+          !(killSwitch.status?.remaining ?? []).some(isOfEgress),
         () => this.#closeEgress(look),
       ),
     ]);
@@ -339,7 +339,7 @@ export class Ladder {
     const { namespace = '' } = killSwitch.metadata;
     const workflows = this.#workflowsOf(killSwitch);
     if (workflows.length === 0) {
-      return egressRung({ policies: 0, deniedBy: undefined, allowing: [] });
+      return egressRung({ policies: 0, deniedBy: undefined, refused: [], allowing: [] });
     }
     const policies = await client.list(resources.networkPolicies, { namespace, signal });
     const applier = this.#applier;
@@ -355,12 +355,16 @@ export class Ladder {
     assertAllDone(closed, 'close egress');
     assertAllDone(denied, 'deny egress');
     const results = closed.flatMap((outcome) => ('result' in outcome ? [outcome.result] : []));
-    const [kind] = denied.flatMap((outcome) => ('result' in outcome ? (outcome.result ?? []) : []));
+    const denials = denied.flatMap((outcome) =>
+      'result' in outcome ? [{ workflow: outcome.item, ...outcome.result }] : [],
+    );
+    const open = denials.filter((one) => !('deniedBy' in one)).map(({ workflow }) => workflow);
     look.done.push(...results.flatMap(({ changed }) => changed.map((name) => `egress of ${name}`)));
     return egressRung({
       policies: results.reduce((sum, { count }) => sum + count, 0),
-      deniedBy: kind?.resource.kind,
-      allowing: kind === undefined ? this.#policiesOfOthers(workflows) : [],
+      deniedBy: denials.flatMap((one) => ('deniedBy' in one ? [one.deniedBy] : []))[0],
+      refused: denials.flatMap((one) => ('refused' in one ? [one.refused] : [])),
+      allowing: this.#policiesOfOthers(open),
     });
   }
 
@@ -369,7 +373,7 @@ export class Ladder {
     const { remaining = [] } = killSwitch.status ?? {};
     return (
       remaining.length >= maxRemaining ||
-      isDeepStrictEqual(this.#allowedByOthers(killSwitch), remaining.filter(isPolicyOfOthers))
+      isDeepStrictEqual(this.#allowedByOthers(killSwitch), remaining.filter(isOfEgress))
     );
   }
 

@@ -242,8 +242,10 @@ export function tokensRung(view: TokensView, now: number): TimedRung {
 export interface ClosedView {
   /** NetworkPolicies that were found or made closed. */
   policies: number;
-  /** The kind of policy that denies whatever others allow, where this cluster has one. */
+  /** The kind of policy that denies whatever others allow, where one stands. */
   deniedBy: string | undefined;
+  /** Kinds and names of such policies that can't be made to stand, each with why. */
+  refused: readonly string[];
   /** NetworkPolicies of others that still allow something, each with what, in words. */
   allowing: readonly string[];
 }
@@ -251,9 +253,9 @@ export interface ClosedView {
 /** Begins what {@link egressRung} tells of policies of others. */
 const policyOfOthers = 'NetworkPolicy ';
 
-/** Of what remains, policies of others that allow something. */
-export function isPolicyOfOthers({ what }: Remaining): boolean {
-  return what.startsWith(policyOfOthers);
+/** Of what remains, policies of others that allow something, and those that can't deny it. */
+export function isOfEgress({ what }: Remaining): boolean {
+  return /^(Cilium|Cluster)?NetworkPolicy /.test(what);
 }
 
 /** What remains of policies of others. */
@@ -261,30 +263,39 @@ export function remainingPolicies(allowing: readonly string[]): Remaining[] {
   return allowing.map((words) => ({ what: clip(`${policyOfOthers}${words}`) }));
 }
 
-/** Policies of others are for pods, of which the rungs before leave none: they keep nothing open. */
-export function egressRung({ policies, deniedBy, allowing }: ClosedView): Rung {
+/**
+ * Policies of others are for pods, of which the rungs before leave none: they keep nothing open, and
+ * neither does what can't deny them.
+ */
+export function egressRung({ policies, deniedBy, refused, allowing }: ClosedView): Rung {
   const closed =
     policies === 0
       ? 'It has no NetworkPolicy that could be closed.'
       : `${policies} ${policies === 1 ? 'NetworkPolicy allows' : 'NetworkPolicies allow'} nothing any more, not even DNS.`;
-  const denied =
-    deniedBy === undefined
+  const isDenied = deniedBy !== undefined && refused.length === 0;
+  const denied = isDenied
+    ? [`A ${deniedBy} denies everything, whatever policies of others allow.`]
+    : [];
+  const notDenied =
+    refused.length === 0
       ? []
-      : [`A ${deniedBy} denies everything, whatever policies of others allow.`];
+      : [
+          `What would deny everything, whatever policies of others allow, can't be written: ${some(refused.map((why) => clip(why)))}. It is tried again.`,
+        ];
   const others =
     allowing.length === 0
       ? []
       : [
-          `NetworkPolicies of others would let its pods out, if there were any, and nothing in this cluster overrides them: ${some(allowing)}.`,
+          `NetworkPolicies of others would let its pods out, if there were any, and nothing overrides them: ${some(allowing)}.`,
         ];
   return {
     finding: {
       type: 'EgressClosed',
       status: 'True',
-      reason: deniedBy === undefined ? 'Closed' : 'Denied',
-      message: [closed, ...denied, ...others].join(' '),
+      reason: isDenied ? 'Denied' : 'Closed',
+      message: [closed, ...denied, ...notDenied, ...others].join(' '),
     },
-    remaining: remainingPolicies(allowing),
+    remaining: [...refused.map((why) => ({ what: clip(why) })), ...remainingPolicies(allowing)],
   };
 }
 
