@@ -219,6 +219,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workflows: caches.workflows.store,
       identities: caches.identities.store,
       namespaces: caches.namespaces.store,
+      operatorNamespace: config.operatorNamespace,
       ladder: {
         workflows: caches.workflows.store,
         identities: caches.identities.store,

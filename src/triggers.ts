@@ -20,7 +20,7 @@ import { plugInKeys } from './guardrails/egress/plug-in-policies.ts';
 import type { EvidenceRecorder } from './evidence/recorder.ts';
 import type { Mutation } from './guardrails/kill-switch/mutation.ts';
 import { isByWorkflow } from './guardrails/kill-switch/cluster.ts';
-import { isEngaging } from './guardrails/kill-switch/plan.ts';
+import { isEngaging, isLeaving } from './guardrails/kill-switch/plan.ts';
 import type { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { fieldOf } from './guardrails/requirements.ts';
 import type { Metrics } from './observability/metrics.ts';
@@ -130,16 +130,17 @@ export function wireClusterKillSwitch(caches: Caches, controller: Controller): v
   };
   caches.clusterKillSwitches.onChange(({ object }) => controller.enqueue(object.metadata.name));
   caches.namespaces.onChange(enqueueAll);
-  const enqueueByWorkflow = (): void => {
+  const enqueueByWorkflow = (delayMs: number): void => {
     for (const one of caches.clusterKillSwitches.store.list()) {
-      if (isByWorkflow(one)) controller.enqueueAfter(one.metadata.name, countsDelayMs);
+      if (isByWorkflow(one)) controller.enqueueAfter(one.metadata.name, delayMs);
     }
   };
   caches.killSwitches.onChange(({ object }) => {
     const of = object.metadata.labels?.[label.clusterKillSwitch];
     if (object.metadata.name === wholeNamespaceName) enqueueAll();
     else if (of !== undefined) controller.enqueueAfter(of, countsDelayMs);
-    else enqueueByWorkflow();
+    // Its release is taken over.
+    else enqueueByWorkflow(isLeaving(object) ? 0 : countsDelayMs);
   });
   caches.workflows.onChange(({ type, object, previous }) => {
     if (type === 'updated' && object.metadata.generation === previous?.metadata.generation) return;

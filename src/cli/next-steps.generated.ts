@@ -1078,6 +1078,30 @@ export const conditionsPage: ConditionsPage = {
     {
       "kind": "ClusterKillSwitch",
       "condition": "Fenced",
+      "status": "False",
+      "reason": "NothingSelected",
+      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped.",
+      "action": "Is the name written as in spec.owner.team? kubectl guardrails status -A -o wide lists the teams. Kill by the right one, and have somebody else release this one."
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Effective",
+      "status": "False",
+      "reason": "NothingSelected",
+      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped.",
+      "action": "Is the name written as in spec.owner.team? kubectl guardrails status -A -o wide lists the teams. Kill by the right one, and have somebody else release this one."
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "NothingSelected",
+      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped.",
+      "action": "Is the name written as in spec.owner.team? kubectl guardrails status -A -o wide lists the teams. Kill by the right one, and have somebody else release this one."
+    },
+    {
+      "kind": "ClusterKillSwitch",
+      "condition": "Fenced",
       "status": "Unknown",
       "reason": "Lifting",
       "meaning": "Fenced: the release waits until the fence is lifted on the API server.",
@@ -1176,8 +1200,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Ready",
       "status": "False",
       "reason": "Releasing",
-      "meaning": "The release is under way; the message says who asked for it and what it waits for: the fence, an AutomationIdentity, or workloads that still have to be put back.",
-      "action": "If it stays, look at what it names. An identity comes back by the operator that leads."
+      "meaning": "The release is under way; the message says who asked for it and what it waits for: a ClusterKillSwitch that stops it as well, the fence, an AutomationIdentity, or workloads that still have to be put back.",
+      "action": "If it stays, look at what it names. A ClusterKillSwitch is released first. An identity comes back by the operator that leads."
     },
     {
       "kind": "KillSwitch",
@@ -1224,8 +1248,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Fenced",
       "status": "True",
       "reason": "Lifting",
-      "meaning": "The release waits until the fence is lifted on the API server.",
-      "action": ""
+      "meaning": "The release waits until the fence is lifted on the API server, or for the ClusterKillSwitch that the message names, which stops it as well.",
+      "action": "Release that ClusterKillSwitch first."
     },
     {
       "kind": "KillSwitch",

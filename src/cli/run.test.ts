@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
 import { accessReviewCreationPolicyName } from '../admission/index.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
@@ -176,6 +176,21 @@ describe('kill', () => {
     expect(err).toContain('TokensRevoked      tokens live');
   });
 
+  it('says that an owner has no Workflow, with a non-zero exit code', async () => {
+    const message = 'No Workflow has this owner.';
+    server.put(resources.clusterKillSwitches, {
+      metadata: { name: 'team-finanse' },
+      spec: { teams: ['finanse'], reason: 'leak' },
+      status: {
+        conditions: [{ type: 'Ready', status: 'False', reason: 'NothingSelected', message }],
+      },
+    } as never);
+    const { code, err } = await cli('kill', '--team=finanse', '--reason=leak');
+    expect(code).toBe(1);
+    expect(err).toContain(`nothing is stopped for team finanse: ${message}`);
+    expect(err).toContain('kubectl guardrails release --team finanse --reason TEXT');
+  });
+
   it('says that it is not stopped in time, with a non-zero exit code', async () => {
     const { code, err } = await cli('kill', 'invoice', '--reason=runaway', '--timeout=0.01');
     expect(code).toBe(1);
@@ -342,6 +357,43 @@ describe('release', () => {
       labels: { [label.releasing]: 'true' },
     });
   });
+
+  /** Releases one, and its KillSwitch goes as the operator lets it go. */
+  async function releaseOf(...argv: string[]): ReturnType<typeof cli> {
+    await cli('kill', ...argv, '--reason=runaway', '--wait=false');
+    const [killSwitch] = server.list(resources.killSwitches);
+    if (killSwitch === undefined) throw new Error('no KillSwitch');
+    const released = cli('release', ...argv, '--reason=fixed', '--timeout=1');
+    const at = `finance/${killSwitch.metadata.name}`;
+    await vi.waitFor(() => {
+      const asked = server.get(resources.killSwitches, at)?.metadata.annotations;
+      expect(asked).toHaveProperty([annotation.release]);
+    });
+    server.remove(resources.killSwitches, at);
+    return released;
+  }
+
+  it('says that all is back where nothing is held', async () => {
+    const { code, out } = await releaseOf('invoice');
+    expect(code).toBe(0);
+    expect(out).toContain('everything is as its owners want it');
+  });
+
+  it.each(['invoice', '--whole-namespace'])(
+    'of %s says what is held and so is not back, with a non-zero exit code',
+    async (what) => {
+      const status = { conditions: [{ type: 'Held', status: 'True', reason: 'OwnerMissing' }] };
+      server.put(resources.automationIdentities, {
+        metadata: workflow.metadata,
+        spec: { permissions: [{ verbs: ['get'] }] },
+        status,
+      } as never);
+      const { code, out, err } = await releaseOf(what);
+      expect(code).toBe(1);
+      expect(out).not.toContain('everything is');
+      expect(err).toContain('AutomationIdentity invoice: RoleBinding: OwnerMissing');
+    },
+  );
 
   it('fails where nothing is engaged', async () => {
     const { code, err } = await cli('release', 'invoice', '--reason=fixed');

@@ -124,6 +124,14 @@ describe('what does not come back', () => {
       {
         carriers: [subjectOf(resources.workflows, workflow)],
         notRestored: [{ name: 'Deployment a', why: 'it changed' }],
+        held: [
+          {
+            name: 'AutomationIdentity invoice',
+            lacks: 'RoleBinding',
+            reason: 'OwnerMissing',
+            message: 'Missing spec.owner.team.',
+          },
+        ],
         workloads: [],
         log,
       },
@@ -132,6 +140,7 @@ describe('what does not come back', () => {
       'break-glass',
       '! KillSwitch BreakGlass: bob broke the glass: nobody else is awake',
       '! KillSwitch NotRestored: Deployment a was not put back: it changed.',
+      '! KillSwitch NotRestored: Held, and so not put back before the hold ends: RoleBinding of AutomationIdentity invoice (OwnerMissing).',
       'Workflow KillSwitchReleased: Released by bob: fixed',
     ]);
   });

@@ -5,6 +5,7 @@ import type { Condition, KubeObject, Pod } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workload } from '../api/workload.ts';
 import { isBare, releaserOf } from '../guardrails/kill-switch/plan.ts';
+import type { HeldBack } from '../guardrails/kill-switch/held-back.ts';
 import { some } from '../guardrails/wording.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -157,7 +158,10 @@ export class KillSwitchReport {
   }
 
   /** It is over: by whom, and what stays as it is. */
-  released(killSwitch: KillSwitch, { carriers, notRestored, workloads, log }: Released): void {
+  released(
+    killSwitch: KillSwitch,
+    { carriers, notRestored, held, workloads, log }: Released,
+  ): void {
     const { events, metrics } = this.#options;
     const about = subjectOf(resources.killSwitches, killSwitch);
     const releasedBy = releaserOf(killSwitch);
@@ -169,6 +173,14 @@ export class KillSwitchReport {
     }
     for (const { name, why } of notRestored) {
       events.warning(about, 'NotRestored', `${name} was not put back: ${why}.`);
+    }
+    if (held.length > 0) {
+      const names = held.map(({ name, lacks, reason }) => `${lacks} of ${name} (${reason})`);
+      events.warning(
+        about,
+        'NotRestored',
+        `Held, and so not put back before the hold ends: ${some(names, 10)}.`,
+      );
     }
     const born = workloads.filter(
       ({ metadata, isPaused }) =>
@@ -195,6 +207,8 @@ export interface Released {
   /** What carried the annotation, or could have. */
   carriers: readonly KubeObject[];
   notRestored: readonly { name: string; why: string }[];
+  /** What isn't granted again while it is held. */
+  held: readonly HeldBack[];
   /** Every workload that was covered. */
   workloads: readonly Workload[];
   log: Logger;

@@ -1,5 +1,6 @@
 import { isTrue } from '../api/conditions.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import { annotation, label } from '../api/names.ts';
 import { keyOf, splitKey, type KubeObject, type Namespace, type Pod } from '../api/objects.ts';
@@ -9,6 +10,7 @@ import type { SecretStore } from '../guardrails/secret-store/store.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
 import { Carriers } from '../guardrails/kill-switch/carriers.ts';
+import { clusterKillSwitchOver } from '../guardrails/kill-switch/cluster.ts';
 import { Contests } from '../guardrails/kill-switch/contested.ts';
 import { probeFence } from '../guardrails/kill-switch/fence.ts';
 import {
@@ -20,6 +22,7 @@ import {
 } from '../guardrails/kill-switch/findings.ts';
 import type { ForeignKind } from '../guardrails/kill-switch/foreign-kinds.ts';
 import { ForeignWorkloads, isQuiet } from '../guardrails/kill-switch/foreign.ts';
+import { heldBack } from '../guardrails/kill-switch/held-back.ts';
 import { Ladder, type LadderOptions, type LadderStores } from '../guardrails/kill-switch/ladder.ts';
 import type { Pausing } from '../guardrails/kill-switch/pausing.ts';
 import {
@@ -37,14 +40,14 @@ import {
 } from '../guardrails/kill-switch/plan.ts';
 import { pokeOwners } from '../guardrails/kill-switch/pokes.ts';
 import { listHeldWorkloads, restoreWorkload } from '../guardrails/kill-switch/restore.ts';
-import { awaitIdentities, handOverKept } from '../guardrails/kill-switch/return.ts';
+import { awaitIdentities, handOverKept, isStillStopped } from '../guardrails/kill-switch/return.ts';
 import { remainingPods } from '../guardrails/kill-switch/rungs.ts';
 import { deletePods, findPods, pauseWorkloads } from '../guardrails/kill-switch/stop.ts';
 import { isGuarded } from '../guardrails/requirements.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
-import { isAlreadyExists } from '../runtime/errors.ts';
+import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
@@ -54,12 +57,13 @@ import { KillSwitchReport, type KillSwitchMetrics } from './kill-switch-report.t
 export interface KillSwitchControllerOptions {
   client: KubeClient;
   statusWriter: StatusWriter;
-  events: EventRecorder;
+  events: Pick<EventRecorder, 'normal' | 'warning'>;
   metrics: KillSwitchMetrics;
   killSwitches: ReadStore<KillSwitch>;
   workflows: ReadStore<Workflow>;
   identities: ReadStore<AutomationIdentity>;
   namespaces: ReadStore<Namespace>;
+  operatorNamespace: string;
   ladder: LadderStores;
   /** Policies that deny what others allow. */
   plugIn: LadderOptions['plugIn'];
@@ -327,6 +331,13 @@ export class KillSwitchController implements Reconciler {
     const { signal, log } = context;
     const { namespace = '', name, uid = '' } = killSwitch.metadata;
     const releasedBy = releaserOf(killSwitch);
+    const over = await this.#clusterKillSwitchOver(killSwitch, signal);
+    if (over !== undefined) {
+      // That one takes this over; until then what it stops stays stopped.
+      const stopped = { lifted: false, releasedBy, stoppedBy: over.metadata.name, waiting: [] };
+      await this.#report.progress(killSwitch, releaseFindings(stopped), {}, log);
+      return { retry: true };
+    }
     const releasing = isReleasing(killSwitch)
       ? killSwitch
       : await this.#beginRelease(killSwitch, context);
@@ -352,9 +363,9 @@ export class KillSwitchController implements Reconciler {
       return { requeueAfterMs: identityCheckMs };
     }
     const engaged = others.filter((other) => !isReleasing(other));
-    const held = await listHeldWorkloads(client, releasing, engaged, signal);
+    const paused = await listHeldWorkloads(client, releasing, engaged, signal);
 
-    const outcomes = await forEachBounded(held, parallelism, (workload) =>
+    const outcomes = await forEachBounded(paused, parallelism, (workload) =>
       restoreWorkload(releasing, workload, { client, pausing, now: clock(), signal }),
     );
     const unrestorable = outcomes.flatMap(({ item, ...outcome }) =>
@@ -362,7 +373,7 @@ export class KillSwitchController implements Reconciler {
         ? [{ name: nameOf(item), why: outcome.result.why }]
         : [],
     );
-    if (unrestorable.length < held.length) {
+    if (unrestorable.length < paused.length) {
       // Whatever was put back is looked at once more, before the KillSwitch goes.
       const waiting = outcomes.flatMap((outcome) =>
         'result' in outcome && outcome.result.state !== 'Waiting' ? [] : [nameOf(outcome.item)],
@@ -385,6 +396,11 @@ export class KillSwitchController implements Reconciler {
     if (keepEvidence !== undefined && !(await keepEvidence(releasing, signal))) {
       return { retry: true };
     }
+    const isFree = ({ metadata }: KubeObject): boolean => !isStillStopped(others, metadata.name);
+    const held = heldBack(
+      coveredIn(this.#options.ladder.workflows, releasing).filter(isFree),
+      identities.filter(isFree),
+    );
     const isOurs = await client.delete(
       resources.killSwitches,
       { namespace, name },
@@ -395,10 +411,38 @@ export class KillSwitchController implements Reconciler {
     this.#report.released(releasing, {
       carriers: this.#carriers.cached(keyOf(releasing)),
       notRestored: [...unrestorable, ...foreign.notRestored],
+      held,
       workloads: this.#workloadsOf(releasing),
       log,
     });
     return {};
+  }
+
+  /**
+   * The ClusterKillSwitch that stops it as well, as the API server has it. A fence that is being
+   * lifted is lifted: by the release of a ClusterKillSwitch, or by who broke the glass.
+   */
+  async #clusterKillSwitchOver(
+    killSwitch: KillSwitch,
+    signal: AbortSignal,
+  ): Promise<ClusterKillSwitch | undefined> {
+    if (isReleasing(killSwitch)) return undefined;
+    const { client, namespaces, workflows, operatorNamespace } = this.#options;
+    const { namespace = '' } = killSwitch.metadata;
+    // No kill waits for a cache of theirs, which may be empty still.
+    const others = await client
+      .list(resources.clusterKillSwitches, { signal })
+      .catch((error: unknown) => {
+        // The kind isn't served.
+        if (isNotFound(error)) return [];
+        throw error;
+      });
+    return clusterKillSwitchOver(
+      killSwitch,
+      namespaces.get(namespace),
+      workflows.get(keyOf(killSwitch)),
+      { others, operatorNamespace },
+    );
   }
 
   /** From here on the fence is lifted: the policies go by the label. */

@@ -209,13 +209,19 @@ it('hands a namespace over to another that covers it, and releases the rest', as
 it('stops the Workflows of an owner one by one, and releases them together', async () => {
   const owner = { team: 'Ledger & Co', contact: 'x@example.com', escalation: '#x' };
   const patch = `-p=${JSON.stringify({ spec: { owner } })}`;
-  await kubectlOk(controlPlane, ['patch', 'awf', 'invoice', '-n=prod-a', '--type=merge', patch]);
+  for (const namespace of ['prod-a', 'prod-late']) {
+    const at = `-n=${namespace}`;
+    await kubectlOk(controlPlane, ['patch', 'awf', 'invoice', at, '--type=merge', patch]);
+  }
+  // Somebody stopped one of them by himself before.
+  const before = ['kill', 'invoice', '-n=prod-late', '--reason=by itself', '--wait=false'];
+  expect(await cli(...before)).toMatchObject({ code: 0, err: '' });
   const argv = ['kill', '--team=Ledger & Co', '--reason=rogue release'];
   expect(await cli(...argv)).toMatchObject({ code: 0, err: '' });
   const ofTeam = { ...cksw, name: 'team-ledger-co' };
   await waitForCondition(controlPlane, ofTeam, 'Fenced');
   const standing = await getObject<ClusterKillSwitch>(controlPlane, 'cksw', ofTeam.name, '');
-  expect(standing?.status?.workflows?.total).toBe(1);
+  expect(standing?.status?.workflows?.total).toBe(2);
   const member = await getObject<KillSwitch>(controlPlane, 'ksw', 'invoice', 'prod-a');
   expect(member?.spec).toEqual({
     workflow: 'invoice',
@@ -232,11 +238,28 @@ it('stops the Workflows of an owner one by one, and releases them together', asy
   expect(alone.stderr).toContain('the ClusterKillSwitch team-ledger-co stops this Workflow');
   await kubectlOk(
     controlPlane,
+    ['annotate', 'ksw', 'invoice', '-n=prod-late', 'automationguardrails.dev/release=fixed'],
+    bob,
+  );
+  const taken = await waitFor('the ClusterKillSwitch to take over what stood before', async () => {
+    const own = await getObject<KillSwitch>(controlPlane, 'ksw', 'invoice', 'prod-late');
+    return own?.metadata.labels?.['automationguardrails.dev/cluster-kill-switch'] && own;
+  });
+  expect(taken.spec.reason).toBe('by itself');
+  expect(taken.metadata.annotations).not.toHaveProperty(['automationguardrails.dev/release']);
+  expect(await listObjects(controlPlane, 'pods', 'prod-late')).toEqual([]);
+  await kubectlOk(
+    controlPlane,
     ['annotate', 'cksw', ofTeam.name, 'automationguardrails.dev/release=fixed'],
     bob,
   );
   await waitUntilGone(controlPlane, ofTeam);
   await waitForPods(controlPlane, 'prod-a', automationPods);
+  await waitForPods(controlPlane, 'prod-late', automationPods - 1);
+
+  const mistyped = await cli('kill', '--team=Legder & Co', '--reason=rogue release');
+  expect(mistyped.code).toBe(1);
+  expect(mistyped.err).toContain('nothing is stopped for team Legder & Co');
 });
 
 it('is nothing that a kill of one Workflow waits for, nor is any kind that it does not need', async () => {

@@ -76,6 +76,7 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
   let missing = ['No operator has worked on it yet.'];
   const reached = new Set<string>();
   let remaining: readonly Remaining[] | undefined;
+  let nothing: string | undefined;
   const done = await follow(session, async () => {
     const killSwitch = await client.get(resource, at);
     if (killSwitch === undefined) throw new Error('The KillSwitch is gone: it was released.');
@@ -93,8 +94,16 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
     remaining = conditions.some(({ reason: why }) => why === 'SomethingRemains')
       ? remainingOf(killSwitch)
       : undefined;
-    return reached.has('Ready') || remaining !== undefined;
+    nothing = conditions.find(({ reason: why }) => why === 'NothingSelected')?.message;
+    return reached.has('Ready') || remaining !== undefined || nothing !== undefined;
   });
+  if (nothing !== undefined) {
+    session.stderr(`Error: nothing is stopped for ${title}: ${nothing}`);
+    session.stderr(
+      `If the name is wrong, kill by the right one; somebody else releases this: kubectl guardrails release ${target.args} --reason TEXT`,
+    );
+    return exit.failed;
+  }
   if (done && remaining === undefined) return exit.ok;
   if (done) {
     session.stderr('Stopped, as far as the operator can. What stays valid:');

@@ -4,8 +4,10 @@ import { wholeNamespaceName } from '../../api/kill-switch.ts';
 import { annotation, label } from '../../api/names.ts';
 import { resources } from '../../api/resources.ts';
 import { isEngaging } from '../../guardrails/kill-switch/plan.ts';
+import { heldBack, type HeldBack } from '../../guardrails/kill-switch/held-back.ts';
+import type { KubeClient } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
-import { exit, follow, reasonOf, type Command, type Session } from '../command.ts';
+import { exit, follow, isForbidden, reasonOf, type Command, type Session } from '../command.ts';
 import { clusterOption, killTarget, scopeOptions, type KillTarget } from '../kill-target.ts';
 import { stamped } from '../stamped.ts';
 
@@ -42,16 +44,78 @@ async function release(session: Session, target: KillTarget): Promise<number> {
     const killSwitch = await client.get(resource, at);
     return killSwitch === undefined || killSwitch.metadata.uid !== engaged.metadata.uid;
   });
-  if (done) {
-    stdout('Released: everything is as its owners want it.');
-    return exit.ok;
-  }
+  if (done) return await tellOfHeld(session, target);
   const look =
     at.namespace === undefined
       ? `kubectl describe cksw ${at.name}`
       : `kubectl guardrails status ${at.name} -n ${at.namespace}`;
   session.stderr(`Not released in time; see what it waits for: ${look}`);
   return exit.failed;
+}
+
+/** A release ends though something is held, and what is held isn't granted again. */
+async function tellOfHeld(
+  { client, stdout, stderr, timeoutMs }: Session,
+  { at: { namespace, name } }: KillTarget,
+): Promise<number> {
+  if (namespace === undefined) {
+    stdout('Released. Whether something is held: kubectl guardrails status -A');
+    return exit.ok;
+  }
+  let held: readonly HeldBack[] | undefined = [];
+  const look = async (): Promise<boolean> => {
+    held = await heldIn(client, namespace, name);
+    return held === undefined || held.length === 0;
+  };
+  // What only the release kept from being ready is told of for a moment still.
+  await follow({ timeoutMs: Math.min(timeoutMs, 5_000) }, look);
+  if (held === undefined) {
+    stdout('Released. You may not see whether something is held.');
+    return exit.ok;
+  }
+  if (held.length === 0) {
+    stdout('Released: everything is as its owners want it.');
+    return exit.ok;
+  }
+  stderr(
+    'Released, and nothing is stopped any more. What is held is not put back before that ends:',
+  );
+  for (const { name: of, lacks, reason, message } of held.slice(0, mostHeld)) {
+    stderr(`  ${of}: ${lacks}: ${reason}: ${message}`);
+  }
+  if (held.length > mostHeld) stderr(`  and ${held.length - mostHeld} more`);
+  return exit.failed;
+}
+
+/** Lines of what is held. */
+const mostHeld = 20;
+
+/** @returns `undefined` for a user who may not look */
+async function heldIn(
+  client: KubeClient,
+  namespace: string,
+  name: string,
+): Promise<HeldBack[] | undefined> {
+  try {
+    if (name === wholeNamespaceName) {
+      const [workflows, identities] = await Promise.all([
+        client.list(resources.workflows, { namespace }),
+        client.list(resources.automationIdentities, { namespace }),
+      ]);
+      return heldBack(workflows, identities);
+    }
+    const [workflow, identity] = await Promise.all([
+      client.get(resources.workflows, { namespace, name }),
+      client.get(resources.automationIdentities, { namespace, name }),
+    ]);
+    return heldBack(
+      workflow === undefined ? [] : [workflow],
+      identity === undefined ? [] : [identity],
+    );
+  } catch (error) {
+    if (isForbidden(error)) return undefined;
+    throw error;
+  }
 }
 
 /**

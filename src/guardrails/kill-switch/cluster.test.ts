@@ -275,6 +275,16 @@ describe('Workflows that are stopped by owner or risk', () => {
     expect(begun.counts.waiting).toEqual(['b/poster']);
   });
 
+  it('that are none are no kill: the name may be mistyped', () => {
+    const { findings, counts } = stopReportByWorkflow([]);
+    expect(findings.map(({ type, status, reason }) => `${type} ${status} ${reason}`)).toEqual([
+      'Fenced False NothingSelected',
+      'Effective False NothingSelected',
+      'Ready False NothingSelected',
+    ]);
+    expect(counts).toEqual({ workflows: { total: 0, stopped: 0, effective: 0 } });
+  });
+
   it('are handed over to another one that stops them, and to none that stops a namespace', () => {
     const one = member('a', 'poster', []);
     const of = workflow('a', 'poster', { ...payments, risk: 'High' });

@@ -200,15 +200,30 @@ export function partingOf(
   { others, operatorNamespace }: Pick<ClusterView, 'others' | 'operatorNamespace'>,
 ): Parting {
   if (isReleasing(member)) return { to: 'Wait' };
-  const heir = others.find(
+  const heir = clusterKillSwitchOver(member, namespace, workflow, { others, operatorNamespace });
+  return heir === undefined ? { to: 'Release' } : { to: heir };
+}
+
+/**
+ * The ClusterKillSwitch, none that is being released, that stops what a KillSwitch stops, too.
+ *
+ * @param namespace where the KillSwitch stands; `undefined`: it is gone
+ * @param workflow that the KillSwitch stops; `undefined`: a whole namespace, or it is gone
+ */
+export function clusterKillSwitchOver(
+  { metadata: { name } }: KillSwitch,
+  namespace: Namespace | undefined,
+  workflow: Workflow | undefined,
+  { others, operatorNamespace }: Pick<ClusterView, 'others' | 'operatorNamespace'>,
+): ClusterKillSwitch | undefined {
+  return others.find(
     (other) =>
       !isReleasing(other) &&
       namespace !== undefined &&
-      (member.metadata.name === wholeNamespaceName
+      (name === wholeNamespaceName
         ? isSelected(other, namespace, operatorNamespace)
         : workflow !== undefined && selectsWorkflow(other, workflow, namespace, operatorNamespace)),
   );
-  return heir === undefined ? { to: 'Release' } : { to: heir };
 }
 
 /** The merge patch by which a member is released with its ClusterKillSwitch, in the same name. */
@@ -239,6 +254,7 @@ export function stopReport(fence: FenceAnswer, selected: readonly Selected[]): C
 
 /** While it is engaged, of one whose Workflows are fenced one by one. */
 export function stopReportByWorkflow(selected: readonly Selected[]): ClusterReport {
+  if (selected.length === 0) return nothingSelected();
   const open = selected.filter(
     ({ killSwitch }) =>
       killSwitch === undefined ||
@@ -263,6 +279,17 @@ export function stopReportByWorkflow(selected: readonly Selected[]): ClusterRepo
     selected,
     'workflows',
   );
+}
+
+/** A name that is mistyped must not look like a kill that is complete. */
+function nothingSelected(): ClusterReport {
+  const message =
+    'No Workflow of a guarded namespace has this owner or risk, so nothing is stopped; one that gets it is.';
+  const finding = { status: 'False', reason: 'NothingSelected', message } as const;
+  return {
+    findings: ['Fenced', 'Effective', 'Ready'].map((type) => ({ type, ...finding })),
+    counts: countsOf('workflows', { total: 0, stopped: 0, effective: 0 }, []),
+  };
 }
 
 function reportOf(

@@ -155,6 +155,8 @@ function podsGoneFinding({ pods, now }: StopProgress): Finding {
 export interface ReleaseProgress {
   lifted: boolean;
   releasedBy: string;
+  /** The ClusterKillSwitch that stops it as well: while it does, the fence stays. */
+  stoppedBy?: string;
   /** What of the identities has to be back before workloads start, in sentences. */
   awaited?: readonly string[];
   /** Kind and name of the workloads that still have to be put back. */
@@ -164,9 +166,13 @@ export interface ReleaseProgress {
 /** Conditions of a KillSwitch that is being released; it is deleted when nothing waits. */
 export function releaseFindings(progress: ReleaseProgress): Finding[] {
   const by = `Release asked for by ${progress.releasedBy}.`;
-  const { awaited = [] } = progress;
+  const { awaited = [], stoppedBy } = progress;
+  const waitsForFence =
+    stoppedBy === undefined
+      ? 'Waiting until the fence is lifted on the API server.'
+      : `The ClusterKillSwitch ${stoppedBy} stops it; release that first.`;
   const message = !progress.lifted
-    ? `${by} Waiting until the fence is lifted on the API server.`
+    ? `${by} ${waitsForFence}`
     : awaited.length > 0
       ? `${by} ${awaited.slice(0, 5).join(' ')}`
       : `${by} ${progress.waiting.length} workloads still have to be put back${progress.waiting.length > 0 ? `: ${some(progress.waiting)}` : ''}.`;

@@ -115,7 +115,8 @@ function isRestAwaited({ status }: KillSwitch, now: number): boolean {
   return fenced?.reason !== 'Lifted' || now - Date.parse(fenced.lastTransitionTime) < restWaitMs;
 }
 
-function isStillStopped(others: readonly KillSwitch[], name: string): boolean {
+/** Whether another KillSwitch, which isn't being released, stops what is called that. */
+export function isStillStopped(others: readonly KillSwitch[], name: string): boolean {
   return others.some((other) => !isReleasing(other) && covers(other, name));
 }
 
