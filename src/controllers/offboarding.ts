@@ -8,6 +8,7 @@ import { markNameOf, readSpec } from '../guardrails/identity/plan.ts';
 import { some } from '../guardrails/wording.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { isControlledBy } from '../runtime/applier.ts';
+import { dropOldest } from '../runtime/bounded-map.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import { idOf } from './workflow-targets.ts';
@@ -26,8 +27,7 @@ export class Departures {
     const key = keyOf(identity);
     this.#gone.delete(key);
     this.#gone.set(key, identity);
-    const [oldest] = this.#gone.keys();
-    if (this.#gone.size > maxRemembered && oldest !== undefined) this.#gone.delete(oldest);
+    dropOldest(this.#gone, maxRemembered);
   }
 
   /** @param key `namespace/name` */

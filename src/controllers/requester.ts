@@ -15,6 +15,7 @@ import {
   type RequesterOutcome,
 } from '../guardrails/requester/plan.ts';
 import { rightText } from '../guardrails/wording.ts';
+import { dropOldest } from '../runtime/bounded-map.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 
@@ -89,10 +90,7 @@ export class RequesterRights {
     const againMs = outcome.finding.reason === 'RequesterNotAsked' ? failedMs : refusedMs;
     if (digest !== undefined) {
       this.#held.set(key, { digest, outcome, until: this.#clock() + againMs });
-      for (const oldest of this.#held.keys()) {
-        if (this.#held.size <= maxHeld) break;
-        this.#held.delete(oldest);
-      }
+      dropOldest(this.#held, maxHeld);
     }
     return { ...outcome, digest, againMs };
   }

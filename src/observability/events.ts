@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { GROUP } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
+import { dropOldest } from '../runtime/bounded-map.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { ApiError, isAlreadyExists, isNotFound } from '../runtime/errors.ts';
 import type { Logger } from './logger.ts';
@@ -290,9 +291,4 @@ function truncate(text: string, maxBytes: number): string {
   if (bytes.length <= maxBytes) return text;
   const head = bytes.subarray(0, maxBytes - Buffer.byteLength('…')).toString();
   return `${head.replace(/\uFFFD$/, '')}…`;
-}
-
-function dropOldest(map: Map<string, unknown>, limit: number): void {
-  const [oldest] = map.keys();
-  if (map.size > limit && oldest !== undefined) map.delete(oldest);
 }

@@ -4,6 +4,7 @@ import { annotation } from '../../api/names.ts';
 import type { Secret } from '../../api/objects.ts';
 import type { Resource } from '../../api/resources.ts';
 import type { Logger } from '../../observability/logger.ts';
+import { dropOldest } from '../../runtime/bounded-map.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import type { Problem } from '../requirements.ts';
 import { refusalOf, refusedMs } from './refusal.ts';
@@ -136,7 +137,6 @@ export class ExternalRefresh {
   #remember(id: string, published: string): void {
     this.#told.delete(id);
     this.#told.set(id, published);
-    const [oldest] = this.#told.keys();
-    if (this.#told.size > maxTold && oldest !== undefined) this.#told.delete(oldest);
+    dropOldest(this.#told, maxTold);
   }
 }

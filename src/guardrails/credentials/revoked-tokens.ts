@@ -1,5 +1,6 @@
 import type { Secret, TokenReview } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
+import { dropOldest } from '../../runtime/bounded-map.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { readClaims, tokenOf } from './token.ts';
 import { refusalOf } from './refusal.ts';
@@ -80,8 +81,7 @@ export class RevokedTokens {
       audiences,
       revokedAt: this.#clock(),
     });
-    const [oldest] = this.#tokens.keys();
-    if (this.#tokens.size > maxRemembered && oldest !== undefined) this.#tokens.delete(oldest);
+    dropOldest(this.#tokens, maxRemembered);
   }
 
   /**

@@ -7,6 +7,7 @@ import { secretNameOf } from '../../api/names.ts';
 import { keyOf, type Secret } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import { isControlledBy } from '../../runtime/applier.ts';
+import { dropOldest } from '../../runtime/bounded-map.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isConflict, messageOf } from '../../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
@@ -368,8 +369,7 @@ export class TokenKeeper {
     if (!isForApiServer && !(await isAccepted(client, text, [audience], signal))) return undefined;
     this.#verdicts.delete(audience);
     this.#verdicts.set(audience, { isForApiServer, askedAt: clock() });
-    const [oldest] = this.#verdicts.keys();
-    if (this.#verdicts.size > maxVerdicts && oldest !== undefined) this.#verdicts.delete(oldest);
+    dropOldest(this.#verdicts, maxVerdicts);
     return isForApiServer;
   }
 

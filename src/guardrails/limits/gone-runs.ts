@@ -1,4 +1,5 @@
 import type { Workload } from '../../api/workload.ts';
+import { dropOldest } from '../../runtime/bounded-map.ts';
 import { runOf, type Run } from './plan.ts';
 
 /** Deleted Jobs that are remembered, of all Workflows together. */
@@ -20,8 +21,7 @@ export class GoneRuns {
       key: `${namespace}/${job.serviceAccountName}`,
       run: runOf(job, true),
     });
-    const [oldest] = this.#runs.keys();
-    if (this.#runs.size > maxRuns && oldest !== undefined) this.#runs.delete(oldest);
+    dropOldest(this.#runs, maxRuns);
   }
 
   /** @param key `namespace/name` of the Workflow */
