@@ -1,3 +1,4 @@
+import { annotation } from './names.ts';
 import type { EgressProbe } from './workflow.ts';
 
 /** The parts of Kubernetes objects that the operator reads and writes, as they stand in JSON. */
@@ -290,6 +291,11 @@ export interface Lease extends KubeObject {
 export function keyOf(object: KubeObject): string {
   const { namespace, name } = object.metadata;
   return namespace === undefined ? name : `${namespace}/${name}`;
+}
+
+/** The user whom admission stamped as the last who changed the spec; `undefined` without a stamp. */
+export function stampOf({ metadata }: Pick<KubeObject, 'metadata'>): string | undefined {
+  return metadata.annotations?.[annotation.changedBy];
 }
 
 /** Splits what {@link keyOf} made. */

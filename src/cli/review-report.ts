@@ -2,8 +2,7 @@ import type { AccessReview } from '../api/access-review.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionOf } from '../api/conditions.ts';
 import { formatDuration } from '../api/duration.ts';
-import { annotation } from '../api/names.ts';
-import type { PolicyRule } from '../api/objects.ts';
+import { stampOf, type PolicyRule } from '../api/objects.ts';
 import type { EgressEntry, Workflow } from '../api/workflow.ts';
 import { canonicalRules, digestOf } from '../guardrails/identity/digest.ts';
 import { ruleText } from '../guardrails/identity/rules.ts';
@@ -81,7 +80,7 @@ function who({ identity, now }: ReviewFacts): string[] {
     `Purpose     ${spec.purpose ?? 'not said'}`,
     `Owner       ${[team, contact, escalation].map((part) => part ?? 'not said').join(', ')}`,
     `Created     ${timeAndAge(metadata.creationTimestamp, now)}`,
-    `Changed by  ${metadata.annotations?.[annotation.changedBy] ?? 'not known'}`,
+    `Changed by  ${stampOf(identity) ?? 'not known'}`,
     `State       ${ready?.reason ?? 'no operator has looked at it yet'}`,
     ...(held?.status === 'True' ? [`Held        ${held.message}`] : []),
   ];

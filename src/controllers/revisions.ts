@@ -1,6 +1,6 @@
 import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
-import { splitKey, type KubeObject, type Namespace } from '../api/objects.ts';
+import { splitKey, stampOf, type KubeObject, type Namespace } from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { WorkflowRevision } from '../api/workflow-revision.ts';
@@ -17,7 +17,6 @@ import {
   outlived,
   revisionAfter,
   sourceOf,
-  stampOf,
   statusesOf,
 } from '../guardrails/revisions/plan.ts';
 import { isGuarded } from '../guardrails/requirements.ts';

@@ -3,7 +3,7 @@ import { conditionOf, isTrue, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Ledger } from '../api/limits.ts';
 import { annotation, label } from '../api/names.ts';
-import type { KubeObject, Namespace } from '../api/objects.ts';
+import { stampOf, type KubeObject, type Namespace } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { notApproved } from '../guardrails/approval/plan.ts';
 import type { Workload } from '../api/workload.ts';
@@ -205,7 +205,7 @@ function overlapOf({
     releaser: killSwitch?.metadata.annotations?.[annotation.releasedBy],
     templates: targets.workloads.map((target) => ({
       name: idOf(target),
-      changedBy: target.metadata.annotations?.[annotation.changedBy],
+      changedBy: stampOf(target),
     })),
   });
 }

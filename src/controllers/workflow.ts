@@ -4,7 +4,14 @@ import { conditionsFrom, type Finding } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { CountedLimit } from '../api/limits.ts';
 import { annotation } from '../api/names.ts';
-import { keyOf, splitKey, type Namespace, type NetworkPolicy, type Pod } from '../api/objects.ts';
+import {
+  keyOf,
+  splitKey,
+  stampOf,
+  type Namespace,
+  type NetworkPolicy,
+  type Pod,
+} from '../api/objects.ts';
 import { resources, subjectOf } from '../api/resources.ts';
 import type { Workflow, WorkflowSpec, WorkflowStatus } from '../api/workflow.ts';
 import type { Workload } from '../api/workload.ts';
@@ -219,7 +226,7 @@ function aspectsOf(workload: Workload): object {
     codeDigest,
     secretHints,
     allowsSecret: metadata.annotations?.[annotation.allowSecretInSpec],
-    changedBy: metadata.annotations?.[annotation.changedBy],
+    changedBy: stampOf(workload),
     finished,
     isStopped: isStopped(workload),
   };

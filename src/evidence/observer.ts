@@ -6,10 +6,11 @@ import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import { clusterChain } from '../api/evidence-segment.ts';
 import { policyInForceName, type GuardrailPolicy } from '../api/guardrail-policy.ts';
 import { wholeNamespaceName, type KillSwitch } from '../api/kill-switch.ts';
-import { annotation, label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
+import { label, MANAGED_BY, PROBE_NAMESPACE } from '../api/names.ts';
 import {
   keyOf,
   splitKey,
+  stampOf,
   type Condition,
   type KubeObject,
   type Namespace,
@@ -401,7 +402,7 @@ export class EvidenceObserver {
    * its fields, which is what a client calls itself.
    */
   async #authorOf(of: Resource, { metadata }: KubeObject): Promise<Actor> {
-    const stamped = metadata.annotations?.[annotation.changedBy];
+    const stamped = stampOf({ metadata });
     if (stamped !== undefined) return { name: stamped, basis: 'authenticated' };
     return await this.#managerOf(of, { metadata }, (fields) => 'f:spec' in fields);
   }

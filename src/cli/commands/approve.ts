@@ -4,8 +4,7 @@ import { approvalCreationPolicyName } from '../../admission/index.ts';
 import type { Approval } from '../../api/approval.ts';
 import { conditionOf, timestamp } from '../../api/conditions.ts';
 import { parseDuration } from '../../api/duration.ts';
-import { annotation } from '../../api/names.ts';
-import type { KubeObject } from '../../api/objects.ts';
+import { stampOf, type KubeObject } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import { defaultQuorums, type RevisionPart, type Workflow } from '../../api/workflow.ts';
 import type { WorkflowRevision } from '../../api/workflow-revision.ts';
@@ -209,8 +208,8 @@ function imagesOf(object: KubeObject | undefined): string[] {
   });
 }
 
-function changerOf({ metadata }: KubeObject): string {
-  return metadata.annotations?.[annotation.changedBy] ?? 'unknown';
+function changerOf(object: KubeObject): string {
+  return stampOf(object) ?? 'unknown';
 }
 
 /** For who decides: what it is, who changed it, and what differs from what was approved last. */

@@ -1,4 +1,4 @@
-import { annotation } from '../../api/names.ts';
+import { stampOf } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { WorkflowRevision } from '../../api/workflow-revision.ts';
 import { workloadResources } from '../../api/workload.ts';
@@ -95,7 +95,7 @@ function placesOf({ workflow, identity, targets, objects }: WhatRuns): ReadonlyM
     const object = objects.get(target);
     if (object === undefined) return [];
     const above = target.kind === 'CronJob' ? ['jobTemplate', 'spec'] : [];
-    const isStamped = object.metadata.annotations?.[annotation.changedBy] !== undefined;
+    const isStamped = stampOf(object) !== undefined;
     const path = ['spec', ...above, 'template'];
     return [[idOf(target), { object, resource: workloadResources[target.kind], path, isStamped }]];
   });

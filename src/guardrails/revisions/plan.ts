@@ -277,11 +277,6 @@ export function outlived(
     );
 }
 
-/** Whose stamp an object carries. */
-export function stampOf({ metadata }: Pick<KubeObject, 'metadata'>): string | undefined {
-  return metadata.annotations?.[annotation.changedBy];
-}
-
 function unique(names: readonly string[]): string[] {
   return [...new Set(names)].toSorted();
 }
