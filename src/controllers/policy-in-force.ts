@@ -13,7 +13,7 @@ import {
   quorumsIn,
   tierOf,
   workflowViolations,
-  type PolicyInForce as Policy,
+  type EffectivePolicy,
   type Violation,
 } from '../guardrails/policy/plan.ts';
 import type { Problem } from '../guardrails/requirements.ts';
@@ -40,7 +40,7 @@ export interface PolicyVerdict {
 export class PolicyInForce {
   readonly #options: PolicyInForceOptions;
   /** What was read last, and of what. */
-  #read: { stored: GuardrailPolicy | undefined; policy: Policy } = {
+  #read: { stored: GuardrailPolicy | undefined; policy: EffectivePolicy } = {
     stored: undefined,
     policy: policyInForce(undefined),
   };
@@ -50,7 +50,7 @@ export class PolicyInForce {
   }
 
   /** What holds now. */
-  get current(): Policy {
+  get current(): EffectivePolicy {
     const stored = this.#options.guardrailPolicies.get(policyInForceName);
     if (stored !== this.#read.stored) this.#read = { stored, policy: policyInForce(stored) };
     return this.#read.policy;
@@ -92,7 +92,7 @@ export class PolicyInForce {
 
   #verdict(
     { metadata, status }: Workflow | AutomationIdentity,
-    violationsIn: (policy: Policy, tier: ReturnType<typeof tierOf>) => Violation[],
+    violationsIn: (policy: EffectivePolicy, tier: ReturnType<typeof tierOf>) => Violation[],
   ): PolicyVerdict {
     const { namespaces, clock } = this.#options;
     const policy = this.current;

@@ -31,14 +31,14 @@ export const defaultPolicy: GuardrailPolicySpec = {
 };
 
 /** The policy that is in force, and why it is that one. */
-export interface PolicyInForce {
+export interface EffectivePolicy {
   spec: GuardrailPolicySpec;
   /** Places in the stored one that can't be read; then what holds without a policy does. */
   malformed: readonly string[];
 }
 
 /** @param stored the GuardrailPolicy of the name that counts; it may hold anything */
-export function policyInForce(stored: Pick<GuardrailPolicy, 'spec'> | undefined): PolicyInForce {
+export function policyInForce(stored: Pick<GuardrailPolicy, 'spec'> | undefined): EffectivePolicy {
   if (stored === undefined) return { spec: defaultPolicy, malformed: [] };
   const { success, data, error } = guardrailPolicySpecSchema.safeParse(stored.spec);
   if (success) return { spec: data, malformed: [] };
@@ -49,7 +49,7 @@ export function policyInForce(stored: Pick<GuardrailPolicy, 'spec'> | undefined)
 /** @returns what the environment of a namespace counts as; `undefined` where nothing says so */
 export function tierOf(
   namespace: Namespace | undefined,
-  { spec }: Pick<PolicyInForce, 'spec'>,
+  { spec }: Pick<EffectivePolicy, 'spec'>,
 ): Tier | undefined {
   const environment = namespace?.metadata.labels?.[label.environment];
   return (
@@ -61,7 +61,7 @@ export function tierOf(
 /** A guarded namespace whose environment counts as nothing that has rules. */
 export function environmentUnknown(
   namespace: Namespace | undefined,
-  policy: PolicyInForce,
+  policy: EffectivePolicy,
 ): Problem | undefined {
   if (!isGuarded(namespace) || tierOf(namespace, policy) !== undefined) return undefined;
   const { name, labels = {} } = namespace?.metadata ?? { name: '' };
@@ -72,7 +72,7 @@ export function environmentUnknown(
   };
 }
 
-function rulesOf({ spec }: PolicyInForce, tier: Tier): TierRules | undefined {
+function rulesOf({ spec }: EffectivePolicy, tier: Tier): TierRules | undefined {
   return spec.tiers?.find(({ name }) => name === tier);
 }
 
@@ -81,7 +81,7 @@ function rulesOf({ spec }: PolicyInForce, tier: Tier): TierRules | undefined {
  *
  * @param tier `undefined`: the most that any tier asks for
  */
-export function quorumsIn(policy: PolicyInForce, tier: Tier | undefined): Quorums {
+export function quorumsIn(policy: EffectivePolicy, tier: Tier | undefined): Quorums {
   if (tier === undefined) {
     const all = tiers.map((one) => quorumsIn(policy, one));
     const most = (risk: Risk): number => Math.max(...all.map((quorums) => quorums[risk]));
@@ -102,7 +102,7 @@ export function quorumsIn(policy: PolicyInForce, tier: Tier | undefined): Quorum
  * @returns `undefined` where everybody's do who may approve
  */
 export function approversIn(
-  policy: PolicyInForce,
+  policy: EffectivePolicy,
   tier: Tier | undefined,
   risk: Risk,
 ): Approvers | undefined {
@@ -124,7 +124,7 @@ type Ceilings = NonNullable<TierRules['ceilings']>;
  */
 export function workflowViolations(
   spec: WorkflowSpec,
-  policy: PolicyInForce,
+  policy: EffectivePolicy,
   tier: Tier | undefined,
 ): Violation[] {
   const rules = tier && rulesOf(policy, tier);
@@ -174,7 +174,7 @@ function missingFields(spec: WorkflowSpec, required: readonly RequirableField[])
 /** The same of an AutomationIdentity. */
 export function identityViolations(
   spec: AutomationIdentitySpec,
-  policy: PolicyInForce,
+  policy: EffectivePolicy,
   tier: Tier | undefined,
 ): Violation[] {
   const ceilings = (tier && rulesOf(policy, tier)?.ceilings) ?? {};
@@ -250,7 +250,7 @@ export interface PolicyOutcome {
  */
 export function outcomeOf(
   violations: readonly Violation[],
-  policy: PolicyInForce,
+  policy: EffectivePolicy,
   tier: Tier | undefined,
   before: readonly Condition[] | undefined,
   now: number,
