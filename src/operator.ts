@@ -23,7 +23,7 @@ import { Departures } from './controllers/offboarding.ts';
 import { RevisionController } from './controllers/revisions.ts';
 import { WorkflowApprovals } from './controllers/workflow-approval.ts';
 import { askDns, HostResolver } from './guardrails/egress/host-resolver.ts';
-import { askPrometheus, RefusedConnections } from './guardrails/egress/refused.ts';
+import { RefusedConnections } from './guardrails/egress/refused.ts';
 import { PlugInPolicies } from './guardrails/egress/plug-in-policies.ts';
 import { isOfCluster } from './guardrails/egress/named-peers.ts';
 import { driftMessage } from './evidence/operator-facts.ts';
@@ -53,6 +53,7 @@ import { PooledKubeConfig } from './runtime/kube-config.ts';
 import { guardedByLeadership, LeaderElector } from './runtime/leader-election.ts';
 import { mergeStores } from './runtime/merged-store.ts';
 import { OperatorHost } from './runtime/operator-host.ts';
+import { askPrometheus } from './runtime/prometheus.ts';
 import { StatusWriter } from './runtime/status-writer.ts';
 import { createSecretStore } from './guardrails/secret-store/create.ts';
 import { version } from './version.ts';
@@ -191,10 +192,15 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   caches.identities.onChange(({ type, object }) => {
     if (type === 'deleted') departures.add(object);
   });
+  const { hubblePrometheus: base } = config;
   const refused =
-    config.hubblePrometheus === undefined
+    base === undefined
       ? undefined
-      : new RefusedConnections({ query: askPrometheus(config.hubblePrometheus), logger });
+      : new RefusedConnections({
+          query: (query, signal) =>
+            askPrometheus({ base, endpoint: 'query', parameters: { query }, signal }),
+          logger,
+        });
   const revokedTokens = new RevokedTokens({ clock });
   const secretStore = createSecretStore(config.vault, { client: leading, userAgent, clock });
   const mutation = new Mutation({

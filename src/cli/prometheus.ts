@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Series } from '../evidence/bundle.ts';
+import { askPrometheus } from '../runtime/prometheus.ts';
 import { UsageError } from './command.ts';
 
 /** What is asked of Prometheus, for people and for its server. */
@@ -27,7 +28,6 @@ const answer = z.object({
 
 const maxPoints = 240;
 const maxSeries = 50;
-const maxBytes = 4 * 1024 * 1024;
 const timeoutMs = 10_000;
 
 /**
@@ -42,18 +42,14 @@ export async function queryRange({ url, query, from, to }: RangeQuery): Promise<
     throw new UsageError('--prometheus takes an http or https URL');
   }
   const seconds = Math.max(1, (Date.parse(to) - Date.parse(from)) / 1_000);
-  const asked = new URL(`${base.href.replace(/\/+$/, '')}/api/v1/query_range`);
   const step = Math.max(15, Math.ceil(seconds / (maxPoints - 1)));
-  for (const [name, value] of Object.entries({ query, start: from, end: to, step })) {
-    asked.searchParams.set(name, String(value));
-  }
-  const response = await fetch(asked, {
+  const body = await askPrometheus({
+    base: base.href,
+    endpoint: 'query_range',
+    parameters: { query, start: from, end: to, step },
     signal: AbortSignal.timeout(timeoutMs),
-    redirect: 'error',
   });
-  if (!response.ok) throw new Error(`Prometheus answered ${response.status}`);
-  const text = await boundedText(response);
-  const parsed = answer.safeParse(readJson(text));
+  const parsed = answer.safeParse(body);
   if (!parsed.success) throw new Error('this is not an answer of Prometheus');
   return parsed.data.data.result.slice(0, maxSeries).map(({ metric, values }) => ({
     labels: metric,
@@ -61,23 +57,4 @@ export async function queryRange({ url, query, from, to }: RangeQuery): Promise<
       .slice(0, maxPoints)
       .map(([at, value]) => ({ time: new Date(at * 1_000).toISOString(), value })),
   }));
-}
-
-async function boundedText(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.byteLength;
-    if (size > maxBytes) throw new Error('the answer of Prometheus is too long');
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString();
-}
-
-function readJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,8 +1,6 @@
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { silentLogger } from '../../observability/logger.ts';
-import { askPrometheus, RefusedConnections, refusedQuery, unusualFinding } from './refused.ts';
+import { RefusedConnections, refusedQuery, unusualFinding } from './refused.ts';
 
 const signal = new AbortController().signal;
 
@@ -89,31 +87,5 @@ describe('the condition', () => {
     const finding = unusualFinding(packets);
     expect(finding.status).toBe(status);
     expect(finding.message).toContain(words);
-  });
-});
-
-describe('a Prometheus', () => {
-  const server = createServer((request, response) => {
-    const { pathname, searchParams } = new URL(request.url ?? '', 'http://x');
-    if (searchParams.get('query') === 'long') response.end(`"${'x'.repeat(2_000)}"`);
-    else if (searchParams.get('query') === 'no') response.writeHead(503).end();
-    else response.end(JSON.stringify({ pathname, query: searchParams.get('query') }));
-  });
-
-  afterEach(() => {
-    server.close();
-  });
-
-  it('is asked by its HTTP API, with bounds', async () => {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- it listens on a port
-    const { port } = server.address() as AddressInfo;
-    const ask = askPrometheus(`http://127.0.0.1:${port}/prometheus`, 1_000);
-    expect(await ask('a + b', signal)).toEqual({
-      pathname: '/prometheus/api/v1/query',
-      query: 'a + b',
-    });
-    await expect(ask('long', signal)).rejects.toThrow('too long');
-    await expect(ask('no', signal)).rejects.toThrow('answers 503');
   });
 });

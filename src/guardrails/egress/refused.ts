@@ -140,24 +140,3 @@ function roundedDown(packets: number): number {
   const [step = 1] = [5, 2, 1].filter((factor) => factor * power <= packets);
   return step * power;
 }
-
-/** By HTTP. Answers are bounded; what is longer is none. @throws what `fetch` does, and on others than 200 */
-export function askPrometheus(base: string, maxBytes = 4 << 20): Query {
-  return async (expression, signal) => {
-    const url = new URL('api/v1/query', base.endsWith('/') ? base : `${base}/`);
-    url.searchParams.set('query', expression);
-    const response = await fetch(url, { signal, redirect: 'error' });
-    if (!response.ok || response.body === null) {
-      await response.body?.cancel();
-      throw new Error(`Prometheus answers ${response.status}`);
-    }
-    const parts: Uint8Array[] = [];
-    let size = 0;
-    for await (const part of response.body) {
-      size += part.byteLength;
-      if (size > maxBytes) throw new Error('the answer of Prometheus is too long');
-      parts.push(part);
-    }
-    return JSON.parse(Buffer.concat(parts).toString('utf8')) as unknown;
-  };
-}
