@@ -11,7 +11,11 @@ import { keysForPod } from './controllers/approval.ts';
 import { keysFor as identityKeysFor } from './controllers/automation-identity.ts';
 import { fenceInForceKey } from './controllers/fence-in-force.ts';
 import type { PolicyInForce } from './controllers/policy-in-force.ts';
-import { isOfCountsAlone, keysFor as workflowKeysFor } from './controllers/workflow.ts';
+import {
+  countsDelayMs,
+  isOfCountsAlone,
+  keysFor as workflowKeysFor,
+} from './controllers/workflow.ts';
 import { workflowOfApproval, workflowOfRevision } from './controllers/workflow-approval.ts';
 import { policyIndexes, usesHosts, usesKubeAPI } from './controllers/workflow-indexes.ts';
 import type { HostResolver } from './guardrails/egress/host-resolver.ts';
@@ -156,9 +160,6 @@ function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {
     isDeepStrictEqual(before.metadata.labels, after.metadata.labels)
   );
 }
-
-/** Time in which changes of counts are gathered. */
-const countsDelayMs = 1_000;
 
 /** Time after which the API server's own authorizer has heard of a ClusterRole, too. */
 const grantableDelayMs = 1_000;

@@ -313,7 +313,7 @@ export class WorkflowController implements Reconciler {
 
   #untilItExpires({ approval, policy }: Observation): number[] {
     return [approval.changesAt, policy.changesAt].flatMap((at) =>
-      at === undefined ? [] : [Math.min(Math.max(at - this.#options.clock(), 0), longestMs)],
+      at === undefined ? [] : [Math.min(Math.max(at - this.#options.clock(), 0), longestWaitMs)],
     );
   }
 
@@ -487,7 +487,10 @@ export class WorkflowController implements Reconciler {
 
     const counts = { targets: before?.targets, ...(before?.runs && { runs: before.runs }) };
     const isCountOnly = isDeepStrictEqual({ ...status, ...counts }, before);
-    const waitMs = Math.min((this.#countedAt.get(key) ?? -Infinity) - now + countsMs, countsMs);
+    const waitMs = Math.min(
+      (this.#countedAt.get(key) ?? -Infinity) - now + countsDelayMs,
+      countsDelayMs,
+    );
     if (isCountOnly && waitMs > 0) {
       return isDeepStrictEqual(status, before) ? undefined : waitMs;
     }
@@ -512,13 +515,13 @@ export class WorkflowController implements Reconciler {
 const unwatchedMs = 60_000;
 /** Pods whose policy waits for their end aren't watched. */
 const podsCheckMs = 10_000;
-/** No timer of Node's holds a month. */
-const longestMs = 3_600_000;
-/** Counts alone are written at most this often: a kill changes as many of them as it stops. */
-const countsMs = 1_000;
-
-/** Longer ones are begun anew: a clock may be set meanwhile, and a timer has a limit. */
+/** Longer ones are begun anew: a clock may be set meanwhile, and no timer of Node's holds a month. */
 const longestWaitMs = 3_600_000;
+/**
+ * Milliseconds in which changes of counts are gathered, and after which counts alone are written
+ * again: a kill changes as many of them as it stops.
+ */
+export const countsDelayMs = 1_000;
 
 const nothingApplied: EgressOutcome = {
   created: [],
