@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { splitKey } from '../api/objects.ts';
 import type { Logger } from '../observability/logger.ts';
+import { aborted } from '../runtime/aborted.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { ApiError } from '../runtime/errors.ts';
 import { forEachBounded } from '../runtime/parallel.ts';
@@ -127,7 +128,7 @@ export class EvidenceLog {
     await Promise.race([
       forEachBounded(rest, parallelism, (chain) => this.#flush(chain, closing, true)),
       // Some of what a record needs is looked up, in a time of its own.
-      new Promise((resolve) => closing.addEventListener('abort', resolve, { once: true })),
+      aborted(closing),
     ]);
   }
 

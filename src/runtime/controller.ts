@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../observability/logger.ts';
+import { aborted } from './aborted.ts';
 import { ApiError, isConflict } from './errors.ts';
 import { NotLeaderError } from './leader-election.ts';
 import { systemTimers, WorkQueue, type Timers } from './work-queue.ts';
@@ -138,7 +139,7 @@ export class Controller implements Lane {
     const running = Promise.all(
       Array.from({ length: workers }, () => this.#work(queue, signal, cut.signal)),
     );
-    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    await aborted(signal);
     queue.shutDown();
     const isDone = await this.#within(shutdownMs, running);
     cut.abort();
