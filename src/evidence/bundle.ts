@@ -140,10 +140,7 @@ export function verifyBundle(
   const anchors = parse(z.array(z.unknown()), 'anchors.json', files).filter(isAnchor);
   const credentials = parse(z.array(z.record(z.string(), z.string())), 'credentials.json', files);
   const proofs = proofsOf(namespace, chains, anchors, since, undefined);
-  // A bundle of an earlier version has none.
-  const metrics = files.has('metrics.json')
-    ? parse(z.array(seriesSchema), 'metrics.json', files)
-    : [];
+  const metrics = parse(z.array(seriesSchema), 'metrics.json', files);
   const report = reportOf(
     { namespace, workflow, since, exportedAt, notes, credentials, metrics },
     proofs,

@@ -52,18 +52,6 @@ describe('what holds an object', () => {
     expect(holdsOf(changed, free, start)[0]?.since).toBe('2026-03-01T10:00:00Z');
   });
 
-  it('has been held since the condition says so, where a version before kept no list', () => {
-    const since = '2026-02-01T00:00:00Z';
-    const condition = {
-      type: 'Held',
-      reason: 'OwnerMissing',
-      message: '',
-      lastTransitionTime: since,
-    };
-    const status = { conditions: [{ ...condition, status: 'True' as const }] };
-    expect(holdsOf(missing('OwnerMissing'), { metadata, status }, start)[0]?.since).toBe(since);
-  });
-
   it('is bounded, in number and in length', () => {
     const many = Array.from({ length: 50 }, (_, index) => ({
       reason: `Reason${index}`,

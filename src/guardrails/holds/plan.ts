@@ -1,13 +1,13 @@
-import { conditionOf, timestamp } from '../../api/conditions.ts';
+import { timestamp } from '../../api/conditions.ts';
 import { maxHolds, type Hold } from '../../api/holds.ts';
 import { annotation } from '../../api/names.ts';
-import type { Condition, KubeObject } from '../../api/objects.ts';
+import type { KubeObject } from '../../api/objects.ts';
 import type { Problem, Transition } from '../requirements.ts';
 import { clip } from '../wording.ts';
 
 /** What can be held. */
 export interface Holdable extends KubeObject {
-  status?: { conditions?: readonly Condition[] | undefined; holds?: readonly Hold[] | undefined };
+  status?: { holds?: readonly Hold[] | undefined };
 }
 
 const { acknowledgeHold, holdAcknowledgedBy } = annotation;
@@ -24,14 +24,14 @@ export function holdsOf(missing: readonly Problem[], object: Holdable, now: numb
   const byReason = Map.groupBy(missing, ({ reason }) => reason);
   return [...byReason].slice(0, maxHolds).map(([reason, problems]): Hold => {
     const standing = before.find((hold) => hold.reason === reason);
-    const isNew = standing !== undefined && acknowledgement?.of === reason;
-    const acknowledged = isNew
+    const isAcknowledgedNow = standing !== undefined && acknowledgement?.of === reason;
+    const acknowledged = isAcknowledgedNow
       ? { by: acknowledgement.by, reason: acknowledgement.reason, time: timestamp(now) }
       : standing?.acknowledged;
     return {
       reason,
       message: clip(problems.map(({ message }) => message).join(' '), 2048),
-      since: standing?.since ?? heldBefore(object) ?? timestamp(now),
+      since: standing?.since ?? timestamp(now),
       ...(acknowledged !== undefined && { acknowledged }),
     };
   });
@@ -39,14 +39,6 @@ export function holdsOf(missing: readonly Problem[], object: Holdable, now: numb
 
 function standingOf({ status }: Holdable): readonly Hold[] {
   return status?.holds ?? [];
-}
-
-/** A version that kept no list has said since when it is held. */
-function heldBefore({ status }: Holdable): string | undefined {
-  const held = conditionOf(status?.conditions, 'Held');
-  return status?.holds === undefined && held?.status === 'True'
-    ? held.lastTransitionTime
-    : undefined;
 }
 
 interface Acknowledgement {
