@@ -1,3 +1,4 @@
+import { table } from '../markdown.ts';
 import { SchemaError, structuralSchema, type StructuralSchema } from './crd.ts';
 import { kinds, type KindDefinition } from './kinds.ts';
 import { apiVersionOf } from './resources.ts';
@@ -119,12 +120,4 @@ function range(minimum: number | undefined, maximum: number | undefined, unit: s
 
 function code(text: string): string {
   return text.startsWith('(') ? text : `\`${text}\``;
-}
-
-function table(header: readonly string[], rows: readonly string[][]): string {
-  return [tableRow(header), tableRow(header.map(() => '---')), ...rows.map(tableRow)].join('\n');
-}
-
-function tableRow(cells: readonly string[]): string {
-  return `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
 }

@@ -1,3 +1,4 @@
+import { table } from '../markdown.ts';
 import {
   attackers,
   threats,
@@ -33,12 +34,12 @@ export function withMatrix(page: string): string {
 function generated(): string {
   const names = attackers.map(({ name }) => name);
   return [
-    ...table(
+    table(
       ['attacker', 'who that is'],
       attackers.map(({ name, who }) => [name, who]),
     ),
     '',
-    ...table(
+    table(
       ['what is tried', ...names],
       threats.map((threat) => [anchor(threat), ...names.map((name) => cell(threat, name))]),
     ),
@@ -79,9 +80,4 @@ function engagementOf({ byAnnotation, wholeNamespace }: Partial<Engagement>): st
   if (byAnnotation === true && wholeNamespace === true) return 'By annotation of the Namespace';
   if (byAnnotation === true && wholeNamespace === false) return 'By another annotation';
   return byAnnotation === true ? 'By annotation alone' : 'Where the whole namespace is stopped';
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)];
 }

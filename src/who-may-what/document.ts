@@ -1,3 +1,4 @@
+import { table } from '../markdown.ts';
 import { actions, people, separations, type Action } from './table.ts';
 
 /** The page docs/reference/who-may-what.md. */
@@ -9,12 +10,12 @@ export function whoMayWhat(): string {
     '',
     'With a Workflow of high risk, in a guarded namespace. A test tries every cell on a real API server. A dash: refused, by RBAC or by an admission policy, also while the operator is down.',
     '',
-    ...table(
+    table(
       ['who', 'with which rights'],
       people.map(({ name, who }) => [name, who]),
     ),
     '',
-    ...table(
+    table(
       ['what', ...names],
       actions.map(({ what, by }: Action) => [
         what,
@@ -26,16 +27,11 @@ export function whoMayWhat(): string {
     '',
     "Who asks (the requester), who approves, what executes (the automation's ServiceAccount), and who releases a kill are different ones. What can't be refused is the condition `DutiesOverlap` of the Workflow, and `automation_guardrails_attention_seconds`.",
     '',
-    ...table(
+    table(
       ['duties', 'kept apart by'],
       separations.map(({ duties, how }) => [duties, how]),
     ),
     '',
     '`cluster-admin` holds every verb, as a person those of approvers and waivers too; only that he changed it himself keeps him from approving it.',
   ].join('\n')}\n`;
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)];
 }
