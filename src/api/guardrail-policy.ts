@@ -13,7 +13,7 @@ export const tiers = ['dev', 'test', 'prod'] as const;
 export type Tier = (typeof tiers)[number];
 
 /** Fields of a Workflow that a policy can ask for. */
-export const requirableFields = [
+const requirableFields = [
   'Description',
   'Version',
   'ChangeReason',
@@ -92,7 +92,7 @@ const ceilings = z
   .meta({ description: 'What no Workflow and no AutomationIdentity may go beyond.' });
 
 /** Groups that a policy names for one risk. */
-export const maxApproverGroups = 8;
+const maxApproverGroups = 8;
 
 const approvers = z
   .object({
@@ -159,7 +159,7 @@ const tierRules = z
   .meta({ description: 'What holds in the environments of a tier.' });
 
 /** What becomes of what goes beyond a policy. */
-export const enforcements = ['Enforce', 'Warn', 'Audit'] as const;
+const enforcements = ['Enforce', 'Warn', 'Audit'] as const;
 
 export const guardrailPolicySpecSchema = z
   .object({

@@ -126,7 +126,7 @@ function identityNotReady({ identity }: WorkflowView): Problem | undefined {
 const passing = new Set(['Provisioning', 'KillSwitchEngaged']);
 
 /** The identity was created, or approved, just now, and nobody has looked at it yet. */
-export function isIdentityPending({ identity, approved }: WorkflowView): boolean {
+function isIdentityPending({ identity, approved }: WorkflowView): boolean {
   const held = conditionOf(identity?.status?.conditions, 'Held');
   if (held?.reason === 'NotApproved' && approved.status === 'True') return true;
   const ready = conditionOf(identity?.status?.conditions, 'Ready');

@@ -32,7 +32,7 @@ export const operator: Actor = { name: MANAGED_BY, basis: 'operator' };
 export const unknown: Actor = { name: 'unknown', basis: 'unknown' };
 
 /** Correlates a version of a Workflow with what it ran and what became of it. */
-export function changeOf({ metadata }: KubeObject): string {
+function changeOf({ metadata }: KubeObject): string {
   return `${(metadata.uid ?? '').slice(0, 8)}-g${metadata.generation ?? 0}`;
 }
 

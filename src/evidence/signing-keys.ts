@@ -7,7 +7,7 @@ import { isAlreadyExists, isNotFound } from '../runtime/errors.ts';
 import { fingerprintOf, publicKeyOf, type SigningKey } from './head.ts';
 
 /** The ConfigMap that holds every public key that ever signed, by its fingerprint. */
-export const publicKeysConfigMap = 'automation-guardrails-evidence-keys';
+const publicKeysConfigMap = 'automation-guardrails-evidence-keys';
 
 export interface SigningKeysOptions {
   client: Pick<KubeClient, 'get' | 'create' | 'mergePatch'>;

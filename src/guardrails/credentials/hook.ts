@@ -56,7 +56,7 @@ export function hookRetryMs(attempt: number): number {
 }
 
 /** The CronJob that a step's Job is made of; `undefined` where the hook has no such step. */
-export function cronJobOf(hook: RotationHook, step: HookStep): string | undefined {
+function cronJobOf(hook: RotationHook, step: HookStep): string | undefined {
   return step === 'Set' ? hook.set : hook.test;
 }
 

@@ -48,7 +48,7 @@ export interface Failure {
 export type HookStep = 'Set' | 'Test';
 
 /** Why a value is replaced. */
-export const rotationCauses = [
+const rotationCauses = [
   'ValueLost',
   'SpecChanged',
   'Emergency',

@@ -34,7 +34,7 @@ export const graceMs = 10 * 60_000;
 export const maxAddresses = 64;
 /** Bounds of the time between two looks, whatever the server says. */
 export const minRefreshMs = 30_000;
-export const maxRefreshMs = 5 * 60_000;
+const maxRefreshMs = 5 * 60_000;
 
 /**
  * What isn't the Internet (IANA's registries of special-purpose addresses). A name leads there by
