@@ -31,6 +31,7 @@ import type { Metrics } from './observability/metrics.ts';
 import type { Controller } from './runtime/controller.ts';
 import type { Change } from './runtime/list-watch.ts';
 import { namedPeersIn, lookedUp, type Caches } from './caches.ts';
+import { keysIn } from './runtime/store.ts';
 
 /** Every replica works on kills, from the moment its caches are synced. */
 export function wireKillSwitch(caches: Caches, controller: Controller): void {
@@ -85,7 +86,7 @@ export function wireKillSwitch(caches: Caches, controller: Controller): void {
   for (const cache of caches.plugIn) {
     cache.onChange(({ object }) => enqueueCoveringKeys(plugInKeys(object)));
     cache.onServed(() => {
-      for (const killSwitch of killSwitches.store.list()) controller.enqueue(keyOf(killSwitch));
+      for (const key of keysIn(killSwitches.store)) controller.enqueue(key);
     });
   }
   for (const cache of caches.workloads) {
@@ -96,7 +97,7 @@ export function wireKillSwitch(caches: Caches, controller: Controller): void {
 }
 
 function killSwitchesIn({ store }: Caches['killSwitches'], namespace: string): string[] {
-  return [...store.list()].map(keyOf).filter((key) => splitKey(key).namespace === namespace);
+  return keysIn(store).filter((key) => splitKey(key).namespace === namespace);
 }
 
 /** Every replica remembers them: one that comes to lead counts what went since the last count. */
@@ -124,16 +125,16 @@ export function* killSwitchKeys(caches: Caches): Iterable<string> {
 
 /** Names of all ClusterKillSwitches. */
 export function clusterKeys({ clusterKillSwitches }: Caches): string[] {
-  return [...clusterKillSwitches.store.list()].map(({ metadata }) => metadata.name);
+  return keysIn(clusterKillSwitches.store);
 }
 
 /** Few stand at any time, so that each is looked at for every change that could concern one. */
 export function wireClusterKillSwitch(caches: Caches, controller: Controller): void {
-  const enqueueAll = (): void => {
-    for (const name of clusterKeys(caches)) controller.enqueue(name);
+  const enqueueClusterKills = (): void => {
+    for (const key of clusterKeys(caches)) controller.enqueue(key);
   };
   caches.clusterKillSwitches.onChange(({ object }) => controller.enqueue(object.metadata.name));
-  caches.namespaces.onChange(enqueueAll);
+  caches.namespaces.onChange(enqueueClusterKills);
   const enqueueByWorkflow = (delayMs: number): void => {
     for (const one of caches.clusterKillSwitches.store.list()) {
       if (isByWorkflow(one)) controller.enqueueAfter(one.metadata.name, delayMs);
@@ -141,7 +142,7 @@ export function wireClusterKillSwitch(caches: Caches, controller: Controller): v
   };
   caches.killSwitches.onChange(({ object }) => {
     const of = object.metadata.labels?.[label.clusterKillSwitch];
-    if (object.metadata.name === wholeNamespaceName) enqueueAll();
+    if (object.metadata.name === wholeNamespaceName) enqueueClusterKills();
     else if (of !== undefined) controller.enqueueAfter(of, countsDelayMs);
     // Its release is taken over.
     else enqueueByWorkflow(isLeaving(object) ? 0 : countsDelayMs);
@@ -270,7 +271,7 @@ export function wireLed(
       workflowKeysFor.pod(change, workflows.store, caches.networkPolicies.store),
     ),
   );
-  mutation.onChange(() => enqueueAll(workflow, [...workflows.store.list()].map(keyOf)));
+  mutation.onChange(() => enqueueAll(workflow, keysIn(workflows.store)));
   let peers = namedPeersIn(caches);
   for (const cache of Object.values(caches.peers)) {
     cache.onChange(() => {
@@ -284,7 +285,7 @@ export function wireLed(
       }
     });
   }
-  refused?.onChange(() => enqueueAll(workflow, [...workflows.store.list()].map(keyOf)));
+  refused?.onChange(() => enqueueAll(workflow, keysIn(workflows.store)));
   hosts.onChange((host) =>
     enqueueAll(workflow, workflows.store.byIndex('resolvedHost', host).map(keyOf)),
   );
@@ -309,18 +310,16 @@ export function wireLed(
     }
   });
   for (const cache of caches.optional) {
-    cache.onVisibility(() => enqueueAll(identity, [...identities.store.list()].map(keyOf)));
+    cache.onVisibility(() => enqueueAll(identity, keysIn(identities.store)));
   }
   return async (signal) => {
     await Promise.all([
-      identity.run(signal, [...caches.identities.store.list()].map(keyOf)),
+      identity.run(signal, keysIn(identities.store)),
       // What isn't known yet would look as if it could not be looked up.
-      lookedUp(caches, mutation, signal).then(() =>
-        workflow.run(signal, [...workflows.store.list()].map(keyOf)),
-      ),
+      lookedUp(caches, mutation, signal).then(() => workflow.run(signal, keysIn(workflows.store))),
       approval.run(signal, approvalKeys(caches)),
       guardrailPolicy.run(signal, [policyInForceName]),
-      revisions.run(signal, [...workflows.store.list()].map(keyOf)),
+      revisions.run(signal, keysIn(workflows.store)),
       fence.run(signal, [fenceInForceKey]),
       evidence?.lead(signal),
       refused?.run(signal),
@@ -354,7 +353,7 @@ function wireGuardrailPolicy(
     spread(workflows.store.list(), [workflow, approval]);
     spread(identities.store.list(), [identity]);
   });
-  const isOther = (
+  const violationChanged = (
     before: readonly Condition[] | undefined,
     after: readonly Condition[] | undefined,
   ): boolean => isTrue(before, 'PolicyViolation') !== isTrue(after, 'PolicyViolation');
@@ -362,7 +361,9 @@ function wireGuardrailPolicy(
     cache.onChange(({ type, object, previous }: Change<Workflow | AutomationIdentity>) => {
       const now = type === 'deleted' ? undefined : object.status?.conditions;
       const before = type === 'deleted' ? object.status?.conditions : previous?.status?.conditions;
-      if (isOther(before, now)) guardrailPolicy.enqueueAfter(policyInForceName, countsDelayMs);
+      if (violationChanged(before, now)) {
+        guardrailPolicy.enqueueAfter(policyInForceName, countsDelayMs);
+      }
     });
   }
 }
@@ -370,7 +371,7 @@ function wireGuardrailPolicy(
 /** Of every Workflow, and of those that decisions are left of. */
 function approvalKeys({ workflows, approvals }: Caches): Iterable<string> {
   return new Set([
-    ...[...workflows.store.list()].map(keyOf),
+    ...keysIn(workflows.store),
     ...[...approvals.store.list()].flatMap(workflowOfApproval),
   ]);
 }

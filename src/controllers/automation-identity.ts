@@ -72,7 +72,7 @@ import { isConflict, isNotFound } from '../runtime/errors.ts';
 import type { Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
-import type { ReadStore } from '../runtime/store.ts';
+import { keysIn, type ReadStore } from '../runtime/store.ts';
 import { offboard, type Departures } from './offboarding.ts';
 import type { PolicyInForce, PolicyVerdict } from './policy-in-force.ts';
 import type { RequesterRights, RequesterVerdict } from './requester.ts';
@@ -191,7 +191,7 @@ export const keysFor = {
   grantable: (role: Role, identities: Pick<ReadStore<AutomationIdentity>, 'list'>): string[] =>
     role.metadata.namespace !== undefined || role.metadata.name !== grantableRole
       ? []
-      : [...identities.list()].map(keyOf),
+      : keysIn(identities),
 
   /** A ServiceAccount, Role or RoleBinding, by whom its controller reference names. */
   child: (child: KubeObject): string[] => {

@@ -15,6 +15,11 @@ export interface ReadStore<T> {
   readonly size: number;
 }
 
+/** Keys of all objects, as they are now: of each what `keyOf` makes. */
+export function keysIn(store: Pick<ReadStore<KubeObject>, 'list'>): string[] {
+  return [...store.list()].map(keyOf);
+}
+
 /** Values under which an object is found, by name of the index. */
 export type Indexes<T> = Readonly<Record<string, (object: T) => readonly string[]>>;
 
