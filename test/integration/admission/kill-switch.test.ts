@@ -11,6 +11,7 @@ import {
   AdmissionCluster,
   annotationsOf,
   earlier,
+  groupsAlone,
   identity,
   killSwitch,
   name,
@@ -845,5 +846,38 @@ describe('without what the mutating policies do', () => {
     ]) {
       expect((await alice.merge(workflows, target, { metadata })).status).toBe(403);
     }
+  });
+
+  it('groups of who changed a spec stand beside the name, and lock nothing', async () => {
+    const own = 'system:authenticated';
+    const made = (of: string, annotations: Record<string, string>): KubeObject => ({
+      ...workflow(namespace),
+      metadata: { namespace, name: of, annotations },
+    });
+    const alone = await alice.create(
+      workflows,
+      made('stamped', { [annotation.changedByGroups]: own }),
+    );
+    expect(alone.message).toContain(`stand beside ${annotation.changedBy}`);
+    const both = { [annotation.changedBy]: 'alice', [annotation.changedByGroups]: own };
+    expect((await alice.create(workflows, made('stamped', both))).message).toBe('');
+    const labelled = { metadata: { labels: { seen: 'true' } } };
+    const regrouped = { [annotation.changedByGroups]: 'others' };
+    const stamped = { namespace, name: 'stamped' };
+    expect((await mallory.merge(workflows, stamped, labelled)).message).toBe('');
+    expect((await mallory.annotate(workflows, stamped, regrouped)).status).toBe(403);
+
+    const named = { namespace, name: 'named' };
+    const name = made('named', { [annotation.changedBy]: 'alice' });
+    expect((await alice.create(workflows, name)).message).toBe('');
+    const others = { [annotation.changedByGroups]: own };
+    expect((await mallory.annotate(workflows, named, others)).status).toBe(403);
+
+    const stood = { namespace: earlier, name: groupsAlone };
+    expect((await mallory.merge(workflows, stood, labelled)).message).toBe('');
+    const claimed = { [annotation.changedBy]: 'mallory' };
+    expect((await mallory.annotate(workflows, stood, claimed)).status).toBe(403);
+    const taken = { ...claimed, [annotation.changedByGroups]: own };
+    expect((await mallory.annotate(workflows, stood, taken)).message).toBe('');
   });
 });
