@@ -868,8 +868,8 @@ describe('without what the mutating policies do', () => {
     expect((await mallory.annotate(workflows, stamped, regrouped)).status).toBe(403);
 
     const named = { namespace, name: 'named' };
-    const name = made('named', { [annotation.changedBy]: 'alice' });
-    expect((await alice.create(workflows, name)).message).toBe('');
+    const nameAlone = made('named', { [annotation.changedBy]: 'alice' });
+    expect((await alice.create(workflows, nameAlone)).message).toBe('');
     const others = { [annotation.changedByGroups]: own };
     expect((await mallory.annotate(workflows, named, others)).status).toBe(403);
 
@@ -879,5 +879,30 @@ describe('without what the mutating policies do', () => {
     expect((await mallory.annotate(workflows, stood, claimed)).status).toBe(403);
     const taken = { ...claimed, [annotation.changedByGroups]: own };
     expect((await mallory.annotate(workflows, stood, taken)).message).toBe('');
+  });
+
+  it('a Workflow that a GuardrailPolicy came to ask approval of is labelled all the same', async () => {
+    const { guardrailPolicies } = resources;
+    const stood = { namespace, name: 'stood' };
+    const object = { ...workflow(namespace), metadata: stood };
+    expect((await alice.create(workflows, object)).message).toBe('');
+    const policy = { name: 'default' };
+    const spec = { tiers: [{ name: 'test', approvals: { low: 1 } }] };
+    const created = await admin.create(guardrailPolicies, { metadata: policy, spec } as KubeObject);
+    expect(created.message).toBe('');
+    const another = { ...workflow(namespace), metadata: { namespace, name: 'another' } };
+    await waitFor('the policy to be in force', async () => {
+      const { message } = await alice.create(workflows, another, { dryRun: true });
+      return message.includes('asks for approval of this Workflow');
+    });
+    const seen = { metadata: { labels: { seen: 'true' } } };
+    expect((await mallory.merge(workflows, stood, seen)).message).toBe('');
+    const changed = await alice.merge(workflows, stood, { spec: { description: 'else' } });
+    expect(changed.message).toContain('asks for approval of this Workflow');
+    const mark = { metadata: { labels: { [label.approval]: 'by-policy' } } };
+    expect((await alice.merge(workflows, stood, mark)).message).toBe('');
+    const without = { metadata: { labels: { [label.approval]: null } } };
+    expect((await alice.merge(workflows, stood, without)).status).toBe(403);
+    expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
   });
 });
