@@ -375,6 +375,21 @@ describe('the operator, or whoever has its token', () => {
     expect((await operator.delete(jobs, marked.metadata)).status).toBe(200);
   });
 
+  it('binds nobody where no automation is guarded, and writes what stands there', async () => {
+    const unguarded = await cluster.namespace('reach-unguarded');
+    for (const elsewhere of ['kube-system', unguarded]) {
+      const { message } = await operator.create(roleBindings, markBinding(elsewhere), dryRun);
+      expect(message).toContain(says);
+    }
+    const mark = markBinding(unguarded);
+    expect((await admin.create(roleBindings, mark)).message).toBe('');
+    const annotated = { metadata: { annotations: { kept: 'yes' } } };
+    expect((await operator.merge(roleBindings, mark.metadata, annotated)).message).toBe('');
+    const more = { subjects: [{ kind: 'ServiceAccount', name: 'default', namespace: unguarded }] };
+    expect((await operator.merge(roleBindings, mark.metadata, more)).message).toContain(says);
+    expect((await operator.delete(roleBindings, mark.metadata)).status).toBe(200);
+  });
+
   it('is told from a ServiceAccount with cluster-admin', async () => {
     const admins = 'system:serviceaccount:ci:admins';
     await cluster.controlPlane.apply([clusterRoleBinding('cluster-admin', admins)]);
