@@ -245,11 +245,14 @@ describe('a run that is asked for by itself', () => {
     client.put(workflows, workflow({ approval: { per: 'Run', timeout: '1h' } }));
     approve();
   };
-  const job = (uid: string, fields: object = {}): void => {
+  const job = (uid: string, fields: object = {}, codeDigest = code): void => {
     const annotations = { [annotation.changedBy]: 'erin' };
     const metadata = { namespace, name: uid, uid, annotations };
     const object = { metadata, ...fields };
-    jobs = [...jobs.filter((one) => one.metadata.uid !== uid), projectWorkload('Job', object)];
+    jobs = [
+      ...jobs.filter((one) => one.metadata.uid !== uid),
+      { ...projectWorkload('Job', object), codeDigest },
+    ];
     client.put(resources.jobs, object);
   };
   const waits = (podName: string, uid: string): void => {
@@ -287,6 +290,17 @@ describe('a run that is asked for by itself', () => {
     waits('a-2', 'a');
     await reconcile();
     expect(client.lifted).toEqual(['a-1', 'a-2']);
+  });
+
+  it('starts no pod that runs another approved template than its Job', async () => {
+    perRun();
+    job('a', {}, 'd'.repeat(64));
+    waits('a-1', 'a');
+    approve(ofRun('a'));
+    await reconcile();
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+    expect(events).toEqual(['a-1 PodNotApproved']);
   });
 
   it('does not start where what it runs is not approved', async () => {

@@ -68,6 +68,14 @@ export function waitingRuns(pods: readonly Pod[], jobs: readonly Workload[]): Wa
   });
 }
 
+/**
+ * Whether a pod runs what its Job says: what was approved is that, and another pod of a Job has no
+ * part in it. One of a Job that isn't known has none either.
+ */
+export function isPartOf({ kind, job }: WaitingRun, { codeDigest }: Pod): boolean {
+  return kind === 'Pod' || (job !== undefined && codeDigest === job.codeDigest);
+}
+
 function jobOf({ metadata }: Pod): { name: string; uid: string } | undefined {
   return metadata.ownerReferences?.find(
     ({ kind, controller }) => kind === 'Job' && controller === true,
