@@ -104,7 +104,7 @@ export class ApprovalController implements Reconciler {
   async #start(
     key: string,
     workflow: Workflow,
-    { mayStart, finding, isHeldBack = false, changesAt }: ApprovalState,
+    { mayStart, finding, isHeldBack = false, changesAt, approvers }: ApprovalState,
     context: ReconcileContext,
   ): Promise<number[]> {
     const { clock, pods } = this.#options;
@@ -119,7 +119,7 @@ export class ApprovalController implements Reconciler {
     const isStopped = this.#isStopped(key, workflow);
     const runs =
       isPerRun(workflow) && !isStopped
-        ? await this.#decideRuns(key, workflow, waiting, context)
+        ? await this.#decideRuns(key, workflow, { waiting, approvers }, context)
         : [];
     const strays = new Set(
       runs.flatMap(({ run }) => run.pods.filter((pod) => !isPartOf(run, pod))),
@@ -149,13 +149,14 @@ export class ApprovalController implements Reconciler {
   async #decideRuns(
     key: string,
     workflow: Workflow,
-    waiting: readonly Pod[],
+    { waiting, approvers }: { waiting: readonly Pod[] } & Pick<ApprovalState, 'approvers'>,
     context: ReconcileContext,
   ): Promise<{ run: WaitingRun; isApproved: boolean; changesAt: number | undefined }[]> {
     const { approvals, workloads, clock, events } = this.#options;
     const jobs = workloads.byIndex('identity', key).filter(({ kind }) => kind === 'Job');
     const decided = waitingRuns(waiting, jobs).map((run) => {
-      const decision = decideRun(workflow, run, approvals.byIndex('workflow', key), clock());
+      const ofWorkflow = approvals.byIndex('workflow', key);
+      const decision = decideRun(workflow, run, ofWorkflow, approvers, clock());
       return { run, decision, sentence: sentenceOf(workflow, run, decision) };
     });
     const asked = this.#asked.get(key);
