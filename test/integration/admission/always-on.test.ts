@@ -704,6 +704,11 @@ describe('a credential in a spec', () => {
       spec: { template: { spec: { containers: [{ name: 'main', image, ...container }] } } },
     };
     expect((await owner.merge(deployments, key, patch)).message).toBe('');
+    const asAnother = { spec: { template: { spec: { serviceAccountName: 'other' } } } };
+    expect((await owner.merge(deployments, key, asAnother, dryRun)).message).toContain(
+      'takes the verb allow-secret-in-spec',
+    );
+    expect((await sue.merge(deployments, key, asAnother, dryRun)).message).toBe('');
     // What a kill writes, once nobody allows it any more.
     const off = {
       metadata: { annotations: { 'automationguardrails.dev/allow-secret-in-spec': null } },
