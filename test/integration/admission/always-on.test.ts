@@ -1014,6 +1014,32 @@ describe('what the operator created', () => {
   });
 });
 
+describe('a NetworkPolicy that lets the pods of an identity out', () => {
+  it('is refused in every environment but those of development and test', async () => {
+    const [lab, abroad] = await Promise.all([
+      cluster.guardedNamespace('out-of-test'),
+      cluster.namespace('out-of-prod-eu', { [label.environment]: 'prod-eu' }),
+    ]);
+    const letOut = (namespace: string): Promise<Answer> =>
+      owner.create(
+        networkPolicies,
+        {
+          metadata: { namespace, name: 'out' },
+          spec: { podSelector: {}, policyTypes: ['Egress'], egress: [{}] },
+        } as KubeObject,
+        dryRun,
+      );
+    for (const namespace of [lab, abroad]) {
+      const identity = { metadata: { namespace, name }, spec: { purpose: 'posts invoices' } };
+      expect((await admin.create(automationIdentities, identity)).message).toBe('');
+    }
+    await waitFor('the identities to be known', async () =>
+      (await letOut(abroad)).message.includes('takes the verb widen'),
+    );
+    expect((await letOut(lab)).message).toBe('');
+  });
+});
+
 describe('the cluster’s own controllers', () => {
   const kinds: [Resource, object][] = [
     [serviceAccounts, { automountServiceAccountToken: false }],
