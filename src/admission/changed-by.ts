@@ -55,8 +55,9 @@ export function changedByPolicies(kinds: readonly Resource[]): AdmissionObject[]
             'an automation changes neither its own Workflow nor its own AutomationIdentity: somebody else asks for it',
         },
         {
-          expression: `${isKnown} ? !${changesAnnotation(changedByGroups)} : !${hasAnnotation('object', changedByGroups)} || ${annotationOf('object', changedByGroups)} == ${groupStamp}`,
-          message: `${changedByGroups} are the groups of the authenticated user who changed the spec, stamped by admission; leave it alone`,
+          // Groups that stand alone are nobody's, and must not keep others from writing a label.
+          expression: `${isKnown} ? !${changesAnnotation(changedByGroups)} : !${hasAnnotation('object', changedByGroups)} || (${hasAnnotation('object', changedBy)} ? ${annotationOf('object', changedByGroups)} == ${groupStamp} : ${isSameSpec} && !${changesAnnotation(changedByGroups)})`,
+          message: `${changedByGroups} are the groups of the authenticated user who changed the spec, and stand beside ${changedBy}; leave them alone`,
         },
       ],
     }),

@@ -86,7 +86,8 @@ function validateMark(): AdmissionObject[] {
     variables: { ...marked.variables, quorumBefore: quorum('oldObject') },
     validations: [
       {
-        expression: `variables.quorum == 0 || ${hasLabel('object', label.approval)}`,
+        // The policy may have come later: until the operator has marked it, labels of a kill get through.
+        expression: `variables.quorum == 0 || ${hasLabel('object', label.approval)} || (${isUpdate} && !${hasLabel('oldObject', label.approval)} && dyn(object).?spec == dyn(oldObject).?spec)`,
         message: `the GuardrailPolicy asks for approval of this Workflow: write the label ${label.approval}: ${approvalByPolicy}, or leave it out where admission adds it`,
       },
       validatesWaiver('variables.quorum', before),

@@ -33,7 +33,10 @@ const textOf = (of: string): string =>
 const leaks = (of: string): string =>
   `[${textOf(of)}].exists(t, t.size() <= ${lookedThrough} && t.matches('${anyCredential}'))`;
 
-const mayAllow = `authorizer.group('${GROUP}').resource('${workflows.plural}').namespace(request.namespace).name(${specOf('object')}.?serviceAccountName.orValue('default')).check('allow-secret-in-spec').allowed()`;
+/** Expression: what it runs as. */
+const accountOf = (of: string): string => `${specOf(of)}.?serviceAccountName.orValue('default')`;
+
+const mayAllow = `authorizer.group('${GROUP}').resource('${workflows.plural}').namespace(request.namespace).name(${accountOf('object')}).check('allow-secret-in-spec').allowed()`;
 
 const envNames = `${containersOf('object')}.map(c, c.?env.orValue([]).filter(e, e.?value.orValue('').size() <= ${lookedThrough} && e.?value.orValue('').matches('${anyCredential}')).map(e, 'env ' + e.name + ' of container ' + c.name).join(', ')).filter(t, t != '').join(', ')`;
 
@@ -75,7 +78,8 @@ export function secretInSpecPolicies(): AdmissionObject[] {
       ],
       conditions: {
         author: `!${byClusterItself}`,
-        allows: `${hasAnnotation('object', allowSecretInSpec)} && (!${isUpdate} || ${changesAnnotation(allowSecretInSpec)})`,
+        // It was allowed of the Workflow that it ran as then.
+        allows: `${hasAnnotation('object', allowSecretInSpec)} && (!${isUpdate} || ${changesAnnotation(allowSecretInSpec)} || ${accountOf('object')} != ${accountOf('oldObject')})`,
       },
       validations: [
         {

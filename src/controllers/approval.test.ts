@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { approvalRequired } from '../admission/index.ts';
 import type { Approval } from '../api/approval.ts';
+import { policyInForceName } from '../api/guardrail-policy.ts';
 import { timestamp } from '../api/conditions.ts';
 import { annotation, approvalGate, label } from '../api/names.ts';
 import type { KubeObject, Pod } from '../api/objects.ts';
@@ -245,11 +246,14 @@ describe('a run that is asked for by itself', () => {
     client.put(workflows, workflow({ approval: { per: 'Run', timeout: '1h' } }));
     approve();
   };
-  const job = (uid: string, fields: object = {}): void => {
+  const job = (uid: string, fields: object = {}, codeDigest = code): void => {
     const annotations = { [annotation.changedBy]: 'erin' };
     const metadata = { namespace, name: uid, uid, annotations };
     const object = { metadata, ...fields };
-    jobs = [...jobs.filter((one) => one.metadata.uid !== uid), projectWorkload('Job', object)];
+    jobs = [
+      ...jobs.filter((one) => one.metadata.uid !== uid),
+      { ...projectWorkload('Job', object), codeDigest },
+    ];
     client.put(resources.jobs, object);
   };
   const waits = (podName: string, uid: string): void => {
@@ -287,6 +291,34 @@ describe('a run that is asked for by itself', () => {
     waits('a-2', 'a');
     await reconcile();
     expect(client.lifted).toEqual(['a-1', 'a-2']);
+  });
+
+  it('starts by the approvals of the groups that the policy names, and by no others', async () => {
+    const approvers = [{ risk: 'Medium' as const, groups: ['leads'] }];
+    const spec = { tiers: [{ name: 'prod' as const, approvers }] };
+    client.put(guardrailPolicies, { metadata: { name: policyInForceName }, spec });
+    client.put(workflows, workflow({ approval: { per: 'Run', timeout: '1h' } }));
+    const lead = { approver: 'carol', approverGroups: ['leads'] };
+    approve(lead);
+    job('a');
+    waits('a-1', 'a');
+    approve(ofRun('a'));
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+    approve({ ...ofRun('a'), ...lead });
+    await reconcile();
+    expect(client.lifted).toEqual(['a-1']);
+  });
+
+  it('starts no pod that runs another approved template than its Job', async () => {
+    perRun();
+    job('a', {}, 'd'.repeat(64));
+    waits('a-1', 'a');
+    approve(ofRun('a'));
+    await reconcile();
+    await reconcile();
+    expect(client.lifted).toEqual([]);
+    expect(events).toEqual(['a-1 PodNotApproved']);
   });
 
   it('does not start where what it runs is not approved', async () => {

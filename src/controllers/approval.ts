@@ -10,6 +10,7 @@ import type { Workload } from '../api/workload.ts';
 import { isPerRun, quorumOf, superseded } from '../guardrails/approval/plan.ts';
 import {
   decideRun,
+  isPartOf,
   sentenceOf,
   waitingRuns,
   type WaitingRun,
@@ -103,7 +104,7 @@ export class ApprovalController implements Reconciler {
   async #start(
     key: string,
     workflow: Workflow,
-    { mayStart, finding, isHeldBack = false, changesAt }: ApprovalState,
+    { mayStart, finding, isHeldBack = false, changesAt, approvers }: ApprovalState,
     context: ReconcileContext,
   ): Promise<number[]> {
     const { clock, pods } = this.#options;
@@ -115,15 +116,22 @@ export class ApprovalController implements Reconciler {
     const isApproved = ({ codeDigest = '' }: Pod): boolean =>
       mayStart === 'everything' || mayStart.has(codeDigest);
     const others = waiting.filter((pod) => !isApproved(pod));
-    // Until then, approval is what they wait for.
-    if (finding.status === 'True' && !isHeldBack) this.#explain(key, others);
-    else this.#told.delete(key);
     const isStopped = this.#isStopped(key, workflow);
     const runs =
       isPerRun(workflow) && !isStopped
-        ? await this.#decideRuns(key, workflow, waiting, context)
+        ? await this.#decideRuns(key, workflow, { waiting, approvers }, context)
         : [];
-    const mayRun = new Set(runs.flatMap(({ run, isApproved: may }) => (may ? run.pods : [])));
+    const strays = new Set(
+      runs.flatMap(({ run }) => run.pods.filter((pod) => !isPartOf(run, pod))),
+    );
+    // Until then, approval is what they wait for.
+    if (finding.status === 'True' && !isHeldBack) this.#explain(key, others, strays);
+    else this.#told.delete(key);
+    const mayRun = new Set(
+      runs.flatMap(({ run, isApproved: may }) =>
+        may ? run.pods.filter((pod) => !strays.has(pod)) : [],
+      ),
+    );
     const approved = waiting.filter(
       (pod) => isApproved(pod) && (!isPerRun(workflow) || mayRun.has(pod)),
     );
@@ -141,13 +149,14 @@ export class ApprovalController implements Reconciler {
   async #decideRuns(
     key: string,
     workflow: Workflow,
-    waiting: readonly Pod[],
+    { waiting, approvers }: { waiting: readonly Pod[] } & Pick<ApprovalState, 'approvers'>,
     context: ReconcileContext,
   ): Promise<{ run: WaitingRun; isApproved: boolean; changesAt: number | undefined }[]> {
     const { approvals, workloads, clock, events } = this.#options;
     const jobs = workloads.byIndex('identity', key).filter(({ kind }) => kind === 'Job');
     const decided = waitingRuns(waiting, jobs).map((run) => {
-      const decision = decideRun(workflow, run, approvals.byIndex('workflow', key), clock());
+      const ofWorkflow = approvals.byIndex('workflow', key);
+      const decision = decideRun(workflow, run, ofWorkflow, approvers, clock());
       return { run, decision, sentence: sentenceOf(workflow, run, decision) };
     });
     const asked = this.#asked.get(key);
@@ -236,18 +245,21 @@ export class ApprovalController implements Reconciler {
   }
 
   /** Says once of each pod why it isn't started. */
-  #explain(key: string, others: readonly Pod[]): void {
+  #explain(key: string, others: readonly Pod[], strays: ReadonlySet<Pod>): void {
     const told = this.#told.get(key);
-    for (const pod of others) {
+    const all = [...new Set([...others, ...strays])];
+    for (const pod of all) {
       if (told?.has(pod.metadata.uid ?? '') === true) continue;
       this.#options.events.warning(
         subjectOf(resources.pods, pod),
         'PodNotApproved',
-        'It runs what no approved pod template says, and is not started: let it be made from a target of the Workflow, as that stands there.',
+        strays.has(pod)
+          ? 'It runs something else than the pod template of its Job says, and is not started: the approval of a run is for that.'
+          : 'It runs what no approved pod template says, and is not started: let it be made from a target of the Workflow, as that stands there.',
       );
     }
-    if (others.length === 0) this.#told.delete(key);
-    else this.#told.set(key, new Set(others.map(({ metadata }) => metadata.uid ?? '')));
+    if (all.length === 0) this.#told.delete(key);
+    else this.#told.set(key, new Set(all.map(({ metadata }) => metadata.uid ?? '')));
   }
 
   /** @returns whether there is more to delete */

@@ -454,6 +454,7 @@ export class AutomationIdentityController implements Reconciler {
     const plan = planIdentity(identity, spec, children, {
       withheld: isWithheld(observation),
       awaitsApproval: awaitsApproval(observation),
+      isUnguarded: !isGuarded(observation),
       grantable: this.#grantable(),
       kept,
     });

@@ -342,7 +342,7 @@ export const userRoles: readonly RoleDefinition[] = [
   {
     name: 'egress-widener',
     description:
-      'In prod, write NetworkPolicies that let pods of an automation out. For the few who answer for it.',
+      'Outside of dev and test, write NetworkPolicies that let pods of an automation out. For the few who answer for it.',
     rules: [
       rule(read, ...kinds),
       rule(['widen'], workflows),

@@ -710,7 +710,7 @@ export const threats = [
     ],
     reach: writers,
     outcome: 'Detected',
-    why: 'NetworkPolicies add up. Those that widen the allowlist are reported, the pods are deleted, and where the network plug-in has policies that deny, one does. In prod, who lacks the verb `widen` is refused.',
+    why: 'NetworkPolicies add up. Those that widen the allowlist are reported, the pods are deleted, and where the network plug-in has policies that deny, one does. Outside of dev and test, who lacks the verb `widen` is refused.',
   },
   {
     id: 'node',

@@ -62,7 +62,9 @@ async function waitingLines(
       const { namespace = '' } = workflow.metadata;
       return (await runsOf(client, workflow)).map((run) => {
         const ofHere = decisions.filter(({ metadata }) => metadata.namespace === namespace);
-        return sentenceOf(workflow, run, decideRun(workflow, run, ofHere, Date.now()));
+        const approvers = workflow.status?.revision?.approvers;
+        const decision = decideRun(workflow, run, ofHere, approvers, Date.now());
+        return sentenceOf(workflow, run, decision);
       });
     }),
   );

@@ -74,7 +74,8 @@ async function decideOn(
   const recorded = await revisionsOf(client, namespace, name);
   for (const line of shown(seen, recorded)) stdout(plain(line));
   const ticket = session.option('ticket');
-  const counted = workflow.status?.revision?.approvers?.groups ?? [];
+  const approvers = workflow.status?.revision?.approvers;
+  const counted = approvers?.groups ?? [];
   await stamped(client, approvalCreationPolicyName, (approver, groups = []) =>
     client.create(resources.approvals, {
       metadata: { namespace, name: `${name}-${revision.digest.slice(0, 8)}-${nonce()}` },
@@ -96,7 +97,7 @@ async function decideOn(
   );
   const approvals = await client.list(resources.approvals, { namespace });
   if (run !== undefined) {
-    const decided = decideRun(workflow, run, approvals, Date.now());
+    const decided = decideRun(workflow, run, approvals, approvers, Date.now());
     stdout(plain(sentenceOf(workflow, run, decided)));
     return exit.ok;
   }
@@ -105,7 +106,7 @@ async function decideOn(
   const outcome = decide({
     workflow,
     required: requiredOf(workflow),
-    approvers: workflow.status?.revision?.approvers,
+    approvers,
     identity,
     targets,
     digest,

@@ -178,7 +178,8 @@ export function decide(question: Question): Decision {
   return { ...nothing, outcome, required, people, notes };
 }
 
-function groupsNote({ groups, oneOfEach = false }: ApproverGroups): string {
+/** Whose approvals count; a sentence. */
+export function groupsNote({ groups, oneOfEach = false }: ApproverGroups): string {
   return oneOfEach
     ? `Each of these groups has to approve, by a person of its own: ${some(groups)}.`
     : `Approvals count of these groups: ${some(groups)}.`;
@@ -186,13 +187,18 @@ function groupsNote({ groups, oneOfEach = false }: ApproverGroups): string {
 
 const groupsOf = ({ spec }: Approval): readonly string[] => spec.approverGroups ?? [];
 
-function isOfGroups(approval: Approval, approvers: ApproverGroups | undefined): boolean {
+/**
+ * Whether who approved is in a group whose approvals count.
+ *
+ * @param approvers `undefined`: everybody's count
+ */
+export function isOfGroups(approval: Approval, approvers: ApproverGroups | undefined): boolean {
   if (approvers === undefined) return true;
   return groupsOf(approval).some((group) => approvers.groups.includes(group));
 }
 
 /** As many people as it needs and, where that is asked for, one of each group. */
-function isEnough(
+export function isEnough(
   approvals: readonly Approval[],
   { required, approvers }: Pick<Question, 'required' | 'approvers'>,
 ): boolean {

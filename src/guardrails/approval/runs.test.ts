@@ -147,7 +147,7 @@ describe('a run', () => {
     ],
     ['waits a day', workflow({ approval: { per: 'Run' } }), run(), [], 24 * hour, 'TimedOut'],
   ])('that %s', (_, of, waiting, approvals, later, outcome) => {
-    expect(decideRun(of, waiting, approvals, start + later).outcome).toBe(outcome);
+    expect(decideRun(of, waiting, approvals, undefined, start + later).outcome).toBe(outcome);
   });
 
   function revisionOnly(): Approval {
@@ -156,10 +156,28 @@ describe('a run', () => {
   }
 
   it('says what it waits for, and until when', () => {
-    const decision = decideRun(high, run(), [bob], start);
+    const decision = decideRun(high, run(), [bob], undefined, start);
     expect(decision.changesAt).toBe(start + hour);
     expect(sentenceOf(high, run(), decision)).toBe(
       'job/a waits for 1 of 2 approvals. As somebody else than alice: kubectl guardrails approve poster -n finance --run job/a --reason "…"',
+    );
+  });
+
+  it('counts the approvals of the groups that count, and one of each where that is asked', () => {
+    const of = (by: string, ...approverGroups: string[]): Approval =>
+      approval(by, 'uid-a', { approverGroups });
+    const groups = ['leads', 'security'];
+    const outcome = (approvals: Approval[], oneOfEach: boolean): string =>
+      decideRun(workflow(), run(), approvals, { groups, oneOfEach }, start).outcome;
+    expect(outcome([bob, of('eve', 'sales')], false)).toBe('Waiting');
+    expect(outcome([of('carol', 'leads')], false)).toBe('Approved');
+    expect(outcome([of('alice', 'leads')], false)).toBe('Waiting');
+    const leads = [of('carol', 'leads'), of('dan', 'leads')];
+    expect(outcome(leads, true)).toBe('Waiting');
+    expect(outcome([...leads, of('sue', 'security')], true)).toBe('Approved');
+    const decision = decideRun(workflow(), run(), leads, { groups, oneOfEach: true }, start);
+    expect(sentenceOf(workflow(), run(), decision)).toContain(
+      'job/a waits for 1 of 1 approvals. Each of these groups has to approve, by a person of its own: leads, security.',
     );
   });
 
@@ -200,7 +218,7 @@ describe('a run', () => {
         const isRejected = [...last.values()].includes('Reject');
         last.delete(askedBy.toLowerCase());
         const isEnough = last.size >= (of === high ? 2 : 1);
-        const { outcome } = decideRun(of, run({ askedBy }), approvals, start);
+        const { outcome } = decideRun(of, run({ askedBy }), approvals, undefined, start);
         expect(outcome === 'Approved').toBe(isEnough && !isRejected);
       }),
     );

@@ -2,10 +2,10 @@ import type { Approval } from '../../api/approval.ts';
 import { parseDuration } from '../../api/duration.ts';
 import { annotation } from '../../api/names.ts';
 import type { Pod } from '../../api/objects.ts';
-import { defaultQuorums, type Workflow } from '../../api/workflow.ts';
+import { defaultQuorums, type ApproverGroups, type Workflow } from '../../api/workflow.ts';
 import type { Workload } from '../../api/workload.ts';
 import { fieldOf } from '../requirements.ts';
-import { isAccount, lastDecisions, quorumOf } from './plan.ts';
+import { groupsNote, isAccount, isEnough, isOfGroups, lastDecisions, quorumOf } from './plan.ts';
 
 /** How long a run waits where its Workflow doesn't say, in milliseconds. */
 const defaultTimeoutMs = 24 * 3_600_000;
@@ -32,6 +32,8 @@ export interface RunDecision {
   people: readonly string[];
   /** Approvals that it needs. */
   required: number;
+  /** Groups whose approvals count; `undefined`: everybody's do. */
+  approvers: ApproverGroups | undefined;
   /** When it changes by itself: milliseconds since the epoch. */
   changesAt: number | undefined;
 }
@@ -68,6 +70,14 @@ export function waitingRuns(pods: readonly Pod[], jobs: readonly Workload[]): Wa
   });
 }
 
+/**
+ * Whether a pod runs what its Job says: what was approved is that, and another pod of a Job has no
+ * part in it. One of a Job that isn't known has none either.
+ */
+export function isPartOf({ kind, job }: WaitingRun, { codeDigest }: Pod): boolean {
+  return kind === 'Pod' || (job !== undefined && codeDigest === job.codeDigest);
+}
+
 function jobOf({ metadata }: Pod): { name: string; uid: string } | undefined {
   return metadata.ownerReferences?.find(
     ({ kind, controller }) => kind === 'Job' && controller === true,
@@ -84,12 +94,14 @@ function madeBy({ metadata }: Pod, job: object | undefined): string | undefined 
  * Whether a run may start: as many as the Workflow needs have approved exactly this one, and none
  * who asked for it among them. One rejection stops it, and so does its time.
  *
+ * @param approvers groups whose approvals count; `undefined`: everybody's do
  * @param now milliseconds since the epoch
  */
 export function decideRun(
   workflow: Workflow,
   run: WaitingRun,
   approvals: readonly Approval[],
+  approvers: ApproverGroups | undefined,
   now: number,
 ): RunDecision {
   // The GuardrailPolicy may ask for more than the risk; the status has what it asks for.
@@ -105,17 +117,18 @@ export function decideRun(
   const people = (of: readonly Approval[]): string[] =>
     of.map(({ spec }) => spec.approver ?? '').toSorted();
   const rejecting = decisions.filter(({ spec }) => spec.decision === 'Reject');
-  const decision = { required, people: [], changesAt: undefined };
+  const decision = { required, approvers, people: [], changesAt: undefined };
   if (rejecting.length > 0) {
     return { ...decision, outcome: 'Rejected', people: people(rejecting) };
   }
   const asker = run.askedBy?.toLowerCase();
   const valid = decisions.filter(
-    ({ spec }) =>
-      spec.approver?.toLowerCase() !== asker &&
-      (spec.expires === undefined || Date.parse(spec.expires) > now),
+    (approval) =>
+      approval.spec.approver?.toLowerCase() !== asker &&
+      isOfGroups(approval, approvers) &&
+      (approval.spec.expires === undefined || Date.parse(approval.spec.expires) > now),
   );
-  if (asker !== undefined && valid.length >= required) {
+  if (asker !== undefined && isEnough(valid, decision)) {
     return { ...decision, outcome: 'Approved', people: people(valid) };
   }
   const asked: unknown = fieldOf(fieldOf(workflow.spec, 'approval'), 'timeout');
@@ -130,7 +143,7 @@ export function decideRun(
 export function sentenceOf(
   { metadata }: Workflow,
   { kind, name, askedBy }: WaitingRun,
-  { outcome, people, required }: RunDecision,
+  { outcome, people, required, approvers }: RunDecision,
 ): string {
   const { name: workflow, namespace = '' } = metadata;
   const run = `${kind === 'Job' ? 'job' : 'pod'}/${name}`;
@@ -146,7 +159,10 @@ export function sentenceOf(
         return `${run} waits, and can't be approved: nobody knows who asked for it. Create it anew, with ${annotation.changedBy} where admission writes nothing.`;
       }
       const who = isAccount(askedBy) ? 'somebody' : `somebody else than ${askedBy}`;
-      return `${run} waits for ${required - people.length} of ${required} approvals. As ${who}: kubectl guardrails approve ${workflow} -n ${namespace} --run ${run} --reason "…"`;
+      // Of enough people, all may be of one group.
+      const missing = Math.max(required - people.length, 1);
+      const whose = approvers === undefined ? '' : ` ${groupsNote(approvers)}`;
+      return `${run} waits for ${missing} of ${required} approvals.${whose} As ${who}: kubectl guardrails approve ${workflow} -n ${namespace} --run ${run} --reason "…"`;
     }
   }
 }

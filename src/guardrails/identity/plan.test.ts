@@ -179,6 +179,15 @@ describe('planIdentity', () => {
       expect(serviceAccount).toBeUndefined();
     });
 
+    it('gives a ServiceAccount back without a mark where no mark can be made', () => {
+      const circumstances = { ...unlimited, withheld: true, isUnguarded: true, kept: {} };
+      const restored = planIdentity(identity, complete, {}, circumstances);
+      expect(restored.serviceAccount).toEqual(full.serviceAccount);
+      expect(restored.mark).toBeUndefined();
+      const kept = planIdentity(identity, complete, { mark: full.mark }, circumstances);
+      expect(kept.mark?.subjects).toEqual(full.mark?.subjects);
+    });
+
     it('takes permissions away, and gives none', () => {
       const other = { ...permission, resources: ['secrets'], resourceNames: ['x'] };
       const less = { ...permission, verbs: ['get'] };

@@ -139,6 +139,11 @@ export interface Circumstances {
    * ServiceAccount; it grants nothing.
    */
   awaitsApproval?: boolean;
+  /**
+   * Admission isn't bound to the namespace, and has the operator make no RoleBinding there: a mark
+   * that is gone comes back once it is.
+   */
+  isUnguarded?: boolean;
   /** The most that can be granted to any identity; `undefined` while that isn't known. */
   grantable: readonly PolicyRule[] | undefined;
   /** What others had on a ServiceAccount that a kill deleted. */
@@ -161,7 +166,7 @@ export function planIdentity(
   identity: AutomationIdentity,
   spec: AutomationIdentitySpec,
   live: IdentityChildren,
-  { withheld, awaitsApproval = false, grantable, kept }: Circumstances,
+  { withheld, awaitsApproval = false, isUnguarded = false, grantable, kept }: Circumstances,
 ): IdentityPlan {
   const metadata = childMetadata(identity, identity.metadata.name);
   const restored = live.serviceAccount === undefined ? kept : undefined;
@@ -180,7 +185,7 @@ export function planIdentity(
   const hasBinding = hasAccount && hasRole && mayBind;
 
   return {
-    ...((hasAccount || live.mark !== undefined) && {
+    ...(((hasAccount && !isUnguarded) || live.mark !== undefined) && {
       // Until the ServiceAccount is back, what it will get stays written down.
       mark: markOf(identity, live.serviceAccount === undefined ? keptTextOn(live.mark) : undefined),
     }),

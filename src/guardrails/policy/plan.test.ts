@@ -6,6 +6,7 @@ import { label } from '../../api/names.ts';
 import type { Condition, Namespace } from '../../api/objects.ts';
 import type { WorkflowSpec } from '../../api/workflow.ts';
 import {
+  approversIn,
   environmentUnknown,
   identityViolations,
   outcomeOf,
@@ -65,6 +66,15 @@ describe('approvals by risk', () => {
     ['dev', policy('nonsense'), [0, 1, 2]],
   ] as const)('in %s', (tier, of, [low, medium, high]) => {
     expect(quorumsIn(of, tier)).toEqual({ Low: low, Medium: medium, High: high });
+  });
+
+  it('count of the groups of the tier, and of those of prod where nobody says what it is', () => {
+    const approvers = [{ risk: 'High', groups: ['security'] }];
+    const of = policy({ tiers: [{ name: 'test' }, { name: 'prod', approvers }] });
+    expect(approversIn(of, 'prod', 'High')?.groups).toEqual(['security']);
+    expect(approversIn(of, undefined, 'High')?.groups).toEqual(['security']);
+    expect(approversIn(of, 'test', 'High')).toBeUndefined();
+    expect(approversIn(of, 'prod', 'Low')).toBeUndefined();
   });
 
   it('are those without a policy where the stored one can not be read, and it says where', () => {

@@ -98,7 +98,7 @@ export function quorumsIn(policy: EffectivePolicy, tier: Tier | undefined): Quor
 /**
  * Groups whose approvals count, by risk and tier.
  *
- * @param tier `undefined`: nobody says, and everything is Held by that
+ * @param tier `undefined`: nobody says, and those of `prod` count
  * @returns `undefined` where everybody's do who may approve
  */
 export function approversIn(
@@ -106,7 +106,7 @@ export function approversIn(
   tier: Tier | undefined,
   risk: Risk,
 ): Approvers | undefined {
-  return tier && rulesOf(policy, tier)?.approvers?.find((one) => one.risk === risk);
+  return rulesOf(policy, tier ?? 'prod')?.approvers?.find((one) => one.risk === risk);
 }
 
 /** Something that a policy doesn't allow: which of its fields says so, and a sentence. */

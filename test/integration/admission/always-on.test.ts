@@ -375,6 +375,21 @@ describe('the operator, or whoever has its token', () => {
     expect((await operator.delete(jobs, marked.metadata)).status).toBe(200);
   });
 
+  it('binds nobody where no automation is guarded, and writes what stands there', async () => {
+    const unguarded = await cluster.namespace('reach-unguarded');
+    for (const elsewhere of ['kube-system', unguarded]) {
+      const { message } = await operator.create(roleBindings, markBinding(elsewhere), dryRun);
+      expect(message).toContain(says);
+    }
+    const mark = markBinding(unguarded);
+    expect((await admin.create(roleBindings, mark)).message).toBe('');
+    const annotated = { metadata: { annotations: { kept: 'yes' } } };
+    expect((await operator.merge(roleBindings, mark.metadata, annotated)).message).toBe('');
+    const more = { subjects: [{ kind: 'ServiceAccount', name: 'default', namespace: unguarded }] };
+    expect((await operator.merge(roleBindings, mark.metadata, more)).message).toContain(says);
+    expect((await operator.delete(roleBindings, mark.metadata)).status).toBe(200);
+  });
+
   it('is told from a ServiceAccount with cluster-admin', async () => {
     const admins = 'system:serviceaccount:ci:admins';
     await cluster.controlPlane.apply([clusterRoleBinding('cluster-admin', admins)]);
@@ -689,6 +704,11 @@ describe('a credential in a spec', () => {
       spec: { template: { spec: { containers: [{ name: 'main', image, ...container }] } } },
     };
     expect((await owner.merge(deployments, key, patch)).message).toBe('');
+    const asAnother = { spec: { template: { spec: { serviceAccountName: 'other' } } } };
+    expect((await owner.merge(deployments, key, asAnother, dryRun)).message).toContain(
+      'takes the verb allow-secret-in-spec',
+    );
+    expect((await sue.merge(deployments, key, asAnother, dryRun)).message).toBe('');
     // What a kill writes, once nobody allows it any more.
     const off = {
       metadata: { annotations: { 'automationguardrails.dev/allow-secret-in-spec': null } },
@@ -991,6 +1011,32 @@ describe('what the operator created', () => {
     expect(code).not.toBe(0);
     expect((await admin.get(resource, target)).status).toBe(200);
     expect((await operator.delete(resource, target)).status).toBe(200);
+  });
+});
+
+describe('a NetworkPolicy that lets the pods of an identity out', () => {
+  it('is refused in every environment but those of development and test', async () => {
+    const [lab, abroad] = await Promise.all([
+      cluster.guardedNamespace('out-of-test'),
+      cluster.namespace('out-of-prod-eu', { [label.environment]: 'prod-eu' }),
+    ]);
+    const letOut = (namespace: string): Promise<Answer> =>
+      owner.create(
+        networkPolicies,
+        {
+          metadata: { namespace, name: 'out' },
+          spec: { podSelector: {}, policyTypes: ['Egress'], egress: [{}] },
+        } as KubeObject,
+        dryRun,
+      );
+    for (const namespace of [lab, abroad]) {
+      const identity = { metadata: { namespace, name }, spec: { purpose: 'posts invoices' } };
+      expect((await admin.create(automationIdentities, identity)).message).toBe('');
+    }
+    await waitFor('the identities to be known', async () =>
+      (await letOut(abroad)).message.includes('takes the verb widen'),
+    );
+    expect((await letOut(lab)).message).toBe('');
   });
 });
 

@@ -31,6 +31,9 @@ export const pipelineUser = 'system:serviceaccount:ci:pipeline' as const;
 /** Namespace with a Workflow that was engaged before the policies were installed. */
 export const earlier = 'earlier';
 
+/** Workflow of that namespace that has groups of who changed it, and not who. */
+export const groupsAlone = 'groups-alone';
+
 const configMaps: Resource = {
   group: '',
   version: 'v1',
@@ -101,6 +104,9 @@ export class AdmissionCluster {
     const early = await this.guardedNamespace(earlier);
     const reason = { [annotation.killSwitch]: 'it pays twice' };
     expect((await this.admin.create(workflows, workflow(early, reason))).message).toBe('');
+    const groups = workflow(early, { [annotation.changedByGroups]: 'others' });
+    groups.metadata.name = groupsAlone;
+    expect((await this.admin.create(workflows, groups)).message).toBe('');
     await this.controlPlane.apply([...admissionPolicies(), ...sentinels]);
     const namespace = await this.guardedNamespace('warm-up');
     await waitFor('the policies to be compiled', async () => {

@@ -11,6 +11,7 @@ import {
   AdmissionCluster,
   annotationsOf,
   earlier,
+  groupsAlone,
   identity,
   killSwitch,
   name,
@@ -845,5 +846,63 @@ describe('without what the mutating policies do', () => {
     ]) {
       expect((await alice.merge(workflows, target, { metadata })).status).toBe(403);
     }
+  });
+
+  it('groups of who changed a spec stand beside the name, and lock nothing', async () => {
+    const own = 'system:authenticated';
+    const made = (of: string, annotations: Record<string, string>): KubeObject => ({
+      ...workflow(namespace),
+      metadata: { namespace, name: of, annotations },
+    });
+    const alone = await alice.create(
+      workflows,
+      made('stamped', { [annotation.changedByGroups]: own }),
+    );
+    expect(alone.message).toContain(`stand beside ${annotation.changedBy}`);
+    const both = { [annotation.changedBy]: 'alice', [annotation.changedByGroups]: own };
+    expect((await alice.create(workflows, made('stamped', both))).message).toBe('');
+    const labelled = { metadata: { labels: { seen: 'true' } } };
+    const regrouped = { [annotation.changedByGroups]: 'others' };
+    const stamped = { namespace, name: 'stamped' };
+    expect((await mallory.merge(workflows, stamped, labelled)).message).toBe('');
+    expect((await mallory.annotate(workflows, stamped, regrouped)).status).toBe(403);
+
+    const named = { namespace, name: 'named' };
+    const nameAlone = made('named', { [annotation.changedBy]: 'alice' });
+    expect((await alice.create(workflows, nameAlone)).message).toBe('');
+    const others = { [annotation.changedByGroups]: own };
+    expect((await mallory.annotate(workflows, named, others)).status).toBe(403);
+
+    const stood = { namespace: earlier, name: groupsAlone };
+    expect((await mallory.merge(workflows, stood, labelled)).message).toBe('');
+    const claimed = { [annotation.changedBy]: 'mallory' };
+    expect((await mallory.annotate(workflows, stood, claimed)).status).toBe(403);
+    const taken = { ...claimed, [annotation.changedByGroups]: own };
+    expect((await mallory.annotate(workflows, stood, taken)).message).toBe('');
+  });
+
+  it('a Workflow that a GuardrailPolicy came to ask approval of is labelled all the same', async () => {
+    const { guardrailPolicies } = resources;
+    const stood = { namespace, name: 'stood' };
+    const object = { ...workflow(namespace), metadata: stood };
+    expect((await alice.create(workflows, object)).message).toBe('');
+    const policy = { name: 'default' };
+    const spec = { tiers: [{ name: 'test', approvals: { low: 1 } }] };
+    const created = await admin.create(guardrailPolicies, { metadata: policy, spec } as KubeObject);
+    expect(created.message).toBe('');
+    const another = { ...workflow(namespace), metadata: { namespace, name: 'another' } };
+    await waitFor('the policy to be in force', async () => {
+      const { message } = await alice.create(workflows, another, { dryRun: true });
+      return message.includes('asks for approval of this Workflow');
+    });
+    const seen = { metadata: { labels: { seen: 'true' } } };
+    expect((await mallory.merge(workflows, stood, seen)).message).toBe('');
+    const changed = await alice.merge(workflows, stood, { spec: { description: 'else' } });
+    expect(changed.message).toContain('asks for approval of this Workflow');
+    const mark = { metadata: { labels: { [label.approval]: 'by-policy' } } };
+    expect((await alice.merge(workflows, stood, mark)).message).toBe('');
+    const without = { metadata: { labels: { [label.approval]: null } } };
+    expect((await alice.merge(workflows, stood, without)).status).toBe(403);
+    expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
   });
 });

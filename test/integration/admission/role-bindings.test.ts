@@ -223,7 +223,7 @@ describe('in a namespace without an identity, or that isn’t guarded', () => {
   it('everything may be bound', async () => {
     const empty = await cluster.guardedNamespace('bound-empty');
     const unguarded = await cluster.namespace('bound-unguarded');
-    expect((await operator.create(roleBindings, markBinding(unguarded))).message).toBe('');
+    expect((await admin.create(roleBindings, markBinding(unguarded))).message).toBe('');
     expect((await admin.create(automationIdentities, identity(unguarded))).message).toBe('');
     for (const namespace of [empty, unguarded]) {
       const asked = binding(namespace, [account(namespace), group('system:authenticated')]);
