@@ -196,7 +196,12 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       ? undefined
       : new RefusedConnections({ query: askPrometheus(config.hubblePrometheus), logger });
   const revokedTokens = new RevokedTokens({ clock });
-  const secretStore = createSecretStore(config.vault, { client: leading, userAgent, clock });
+  const secretStore = createSecretStore(config.vault, {
+    client: leading,
+    userAgent,
+    clock,
+    log: logger,
+  });
   const mutation = new Mutation({
     client: killClient,
     logger,
