@@ -202,7 +202,12 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
           logger,
         });
   const revokedTokens = new RevokedTokens({ clock });
-  const secretStore = createSecretStore(config.vault, { client: leading, userAgent, clock });
+  const secretStore = createSecretStore(config.vault, {
+    client: leading,
+    userAgent,
+    clock,
+    log: logger,
+  });
   const mutation = new Mutation({
     client: killClient,
     logger,

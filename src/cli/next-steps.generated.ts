@@ -1336,7 +1336,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "SecretsWithdrawn",
       "status": "False",
       "reason": "CopiesRemain",
-      "meaning": "Copies of credentials in the vault can't be destroyed yet; the message says why, status.remaining where they are. It is tried again every few seconds.",
+      "meaning": "Copies of credentials in the vault can't be destroyed yet; the message says why, status.remaining where they are. It is tried again, at least once a minute, also when the identity is deleted meanwhile.",
       "action": "Look at the vault, or destroy them there: vault kv metadata delete PATH."
     },
     {

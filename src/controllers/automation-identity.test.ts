@@ -103,10 +103,11 @@ beforeEach(() => {
       withdraw: (keys) => {
         const names = keys.map(({ name }) => name);
         const error = new SecretStoreError('Unavailable', 'the vault is away');
+        const left = names.map((name) => ({ name, what: name, error }));
         return Promise.resolve(
           isVaultAway
-            ? { withdrawn: [], remaining: names.map((name) => ({ name, what: name, error })) }
-            : { withdrawn: names, remaining: [] },
+            ? { withdrawn: [], remaining: left, wasAsked: true }
+            : { withdrawn: names, remaining: [], wasAsked: true },
         );
       },
     },

@@ -40,7 +40,7 @@ beforeAll(async () => {
   });
   client = new VaultClient({
     address: vault.address,
-    ca: undefined,
+    readCa: undefined,
     namespace: undefined,
     mount: places.mount,
     authMount: places.authMount,

@@ -178,6 +178,10 @@ describe('the values of the chart', () => {
     expect(spec).toContain(
       '{"serviceAccountToken":{"path":"token","audience":"vault","expirationSeconds":600}}',
     );
+    // No ConfigMap, no vault: the operator starts, and kills.
+    expect(spec).toContain(
+      '{"configMap":{"name":"vault-ca","optional":true,"items":[{"key":"ca.crt","path":"ca.crt"}]}}',
+    );
     const env = [...spec.matchAll(/"name":"AUTOMATION_GUARDRAILS_(VAULT\w+)","value":"([^"]*)"/g)];
     const flags = env.map(
       ([, name = '', value]) => `--${name.toLowerCase().replaceAll('_', '-')}=${value}`,

@@ -115,7 +115,7 @@ class Bench {
     const client = this.client;
     this.#vaultClient = new VaultClient({
       address: this.vault.address,
-      ca: undefined,
+      readCa: undefined,
       namespace: undefined,
       mount: places.mount,
       authMount: places.authMount,
@@ -360,6 +360,7 @@ describe('a credential with store: Vault', () => {
     expect(reasons(await bench.withdraw())).toEqual(['SecretStoreUnavailable']);
     expect(bench.status.secrets).toMatchObject([{ store: 'Vault' }]);
     bench.vault.isSealed = false;
+    bench.now += minute;
     await bench.withdraw();
     expect(bench.vault.keys(places.mount)).toEqual([]);
     expect(bench.status.secrets?.[0]).not.toHaveProperty('store');

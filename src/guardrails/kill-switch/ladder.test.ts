@@ -18,7 +18,7 @@ import { cilium } from '../egress/plug-in.ts';
 import { PlugInPolicies, plugInKeys, plugInKinds } from '../egress/plug-in-policies.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
-import { SecretStoreError } from '../secret-store/store.ts';
+import { leftOf, SecretStoreError, type CopyKey } from '../secret-store/store.ts';
 import { Ladder, type Climb } from './ladder.ts';
 import type { FenceAnswer } from './fence.ts';
 import { tokensDieMs } from './rungs.ts';
@@ -72,6 +72,10 @@ let revoked: RevokedTokens;
 /** Copies that were to be withdrawn. */
 let withdrawals: string[];
 let isVaultAway: boolean;
+let isVaultAsked: boolean;
+let vaultSays: string;
+/** A copy of an identity that is gone. */
+let isOrphanThere: boolean;
 /** Kinds of policies that the network plug-in brings. */
 let served: readonly string[];
 
@@ -143,6 +147,9 @@ beforeEach(() => {
   revoked = new RevokedTokens({ clock: () => now });
   withdrawals = [];
   isVaultAway = false;
+  isVaultAsked = true;
+  vaultSays = 'the vault is away';
+  isOrphanThere = true;
   ladder = new Ladder({
     client,
     clock: () => now,
@@ -151,18 +158,19 @@ beforeEach(() => {
       withdraw: (keys) => {
         const asked = keys.map(({ identity, name }) => `${identity}/${name}`);
         withdrawals.push(...asked);
-        return Promise.resolve(
-          isVaultAway
-            ? {
-                withdrawn: [],
-                remaining: keys.map(({ name }) => ({
-                  name,
-                  what: `Copy of ${name}`,
-                  error: new SecretStoreError('Unavailable', 'the vault is away'),
-                })),
-              }
-            : { withdrawn: keys.map(({ name }) => name), remaining: [] },
-        );
+        const error = isVaultAway
+          ? new SecretStoreError('Unavailable', vaultSays, { retryMs: 20_000 })
+          : new SecretStoreError('Foreign', 'nobody knows whose it is');
+        const isLeft = (key: CopyKey): boolean => isVaultAway || (key.uid === '' && isOrphanThere);
+        return Promise.resolve({
+          withdrawn: keys.filter(({ uid }) => !isVaultAway && uid !== '').map(({ name }) => name),
+          remaining: keys.filter(isLeft).map((key) => ({
+            name: key.name,
+            what: leftOf(`vault secret/${key.namespace}/${key.identity}/${key.name}`),
+            error,
+          })),
+          wasAsked: isVaultAsked,
+        });
       },
     },
     stores: {
@@ -566,6 +574,8 @@ describe('what is not ours', () => {
 });
 
 describe('copies in a vault', () => {
+  const left = { what: `Copy in vault secret/${namespace}/poster/erp` };
+
   beforeEach(() => {
     const identity = client.find(resources.automationIdentities, { namespace, name: 'poster' });
     if (identity === undefined) throw new Error('no identity');
@@ -585,10 +595,64 @@ describe('copies in a vault', () => {
     now += tokensDieMs;
     const look = await climb();
     expect(stateOf(look)).toEqual(reached.with(1, 'SecretsWithdrawn False CopiesRemain'));
-    expect(look.remaining).toEqual([{ what: 'Copy of erp' }]);
-    expect(look.dueMs).toBeGreaterThan(0);
+    expect(look.remaining).toEqual([left]);
+    expect(look.dueMs).toBe(20_000);
     isVaultAway = false;
     expect(stateOf(await climb())).toEqual(reached);
+  });
+
+  it('remain though their identity is deleted meanwhile, until they are gone', async () => {
+    isVaultAway = true;
+    await climb();
+    client.remove(resources.automationIdentities, { namespace, name: 'poster' });
+    for (let looks = 0; looks < 2; looks++) {
+      const look = await climb();
+      expect(stateOf(look)).toContain('SecretsWithdrawn False CopiesRemain');
+      expect(look.remaining).toContainEqual(left);
+    }
+    isVaultAway = false;
+    const look = await climb();
+    expect(stateOf(look)).toContain('SecretsWithdrawn False CopiesRemain');
+    expect(look.findings[1]?.message).toContain('nobody knows whose it is');
+    isOrphanThere = false;
+    expect(stateOf(await climb())).toContain('SecretsWithdrawn True Withdrawn');
+  });
+
+  it('remain though another identity has that name by now', async () => {
+    isVaultAway = true;
+    await climb();
+    const key = { namespace, name: 'poster' };
+    client.remove(resources.automationIdentities, key);
+    client.put(resources.automationIdentities, {
+      metadata: { ...key, uid: 'aid-successor' },
+      spec: { permissions: [] },
+    });
+    isVaultAway = false;
+    expect((await climb()).remaining).toContainEqual(left);
+  });
+
+  it('are still told of where a look at the Secrets fails', async () => {
+    isVaultAway = true;
+    await climb();
+    client.put(resources.secrets, {
+      metadata: child('AutomationIdentity', 'poster', 'aid-poster', secretName),
+    });
+    client.beforeWrite = ({ kind }) => {
+      if (kind === 'Secret') throw new ApiError('not now', { status: 500, reason: 'X' });
+    };
+    const look = await climb();
+    expect(stateOf(look)).toContain('SecretsWithdrawn Unknown NotVerified');
+    expect(look.remaining).toContainEqual(left);
+  });
+
+  it('are told of with the words of whoever asked last', async () => {
+    isVaultAway = true;
+    const said = (await climb()).findings[1]?.message;
+    isVaultAsked = false;
+    vaultSays = 'the connection failed';
+    expect((await climb()).findings[1]?.message).toBe(said);
+    isVaultAsked = true;
+    expect((await climb()).findings[1]?.message).toContain(vaultSays);
   });
 });
 

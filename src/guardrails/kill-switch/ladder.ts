@@ -29,8 +29,9 @@ import { podLabelsOf, widenedBy, wordsOf } from '../egress/widened.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
 import { readSpec } from '../identity/plan.ts';
 import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
-import { copiesOf, type SecretStore } from '../secret-store/store.ts';
+import type { SecretStore } from '../secret-store/store.ts';
 import { clip, some } from '../wording.ts';
+import { isCopy, withdrawCopies } from './copies.ts';
 import type { FenceAnswer } from './fence.ts';
 import { coveredIn } from './plan.ts';
 import {
@@ -97,8 +98,6 @@ export interface Climb {
 const parallelism = 8;
 /** What others grant is asked for again after this time at the earliest. */
 const reviewAgainMs = 10_000;
-/** Copies that couldn't be withdrawn are tried again after this time. */
-const copiesAgainMs = 5_000;
 /** Kills whose last review is remembered. */
 const maxReviewed = 1_000;
 
@@ -151,7 +150,12 @@ export class Ladder {
       look.rung('PermissionsRevoked', !subjects.some((subject) => this.#isBound(subject)), () =>
         this.#revokePermissions(look, subjects),
       ),
-      look.rung('SecretsWithdrawn', true, () => this.#withdrawSecrets(look, subjects)),
+      look.rung(
+        'SecretsWithdrawn',
+        true,
+        () => this.#withdrawSecrets(look, subjects),
+        look.toldOfCopies,
+      ),
       look.rung('IdentityRevoked', !subjects.some((subject) => this.#hasAccount(subject)), () =>
         this.#revokeAccounts(look, subjects, fence),
       ),
@@ -208,7 +212,7 @@ export class Ladder {
   }
 
   async #withdrawSecrets(look: Look, subjects: readonly Subject[]): Promise<Rung> {
-    const { client, revoked } = this.#options;
+    const { client, revoked, secretStore } = this.#options;
     const { signal } = look;
     const identities = subjects.flatMap(({ identity }) => identity ?? []);
     const outcomes = await forEachBounded(identities, parallelism, (identity) =>
@@ -219,36 +223,22 @@ export class Ladder {
     look.done.push(
       ...results.flatMap(({ withdrawn }) => withdrawn.map((name) => `Secret ${name}`)),
     );
-    return secretsRung(
+    const { namespace = '' } = look.killSwitch.metadata;
+    const view = { namespace, identities, told: look.toldOfCopies };
+    const copies = await withdrawCopies(view, secretStore, signal);
+    look.done.push(...copies.done);
+    look.dueAfter(copies.dueMs);
+    const rung = secretsRung(
       results.flatMap(({ foreign }) => foreign),
-      await this.#withdrawCopies(look, identities),
+      copies.left,
     );
-  }
-
-  /** @returns what is left of them, and why */
-  async #withdrawCopies(
-    look: Look,
-    identities: readonly AutomationIdentity[],
-  ): Promise<{ what: string; why: string }[]> {
-    const { secretStore } = this.#options;
-    const copied = identities.filter((identity) => copiesOf(identity).length > 0);
-    const outcomes = await forEachBounded(copied, parallelism, (identity) =>
-      secretStore.withdraw(copiesOf(identity), look.signal),
-    );
-    assertAllDone(outcomes, 'withdraw copies of credentials');
-    const results = outcomes.flatMap((outcome) =>
-      'result' in outcome ? [{ identity: outcome.item, ...outcome.result }] : [],
-    );
-    look.done.push(
-      ...results.flatMap(({ identity, withdrawn }) =>
-        withdrawn.map((name) => `copy of ${name} of ${identity.metadata.name}`),
-      ),
-    );
-    const left = results.flatMap(({ remaining }) =>
-      remaining.map(({ what, error }) => ({ what, why: error.message })),
-    );
-    if (left.length > 0) look.dueAfter(copiesAgainMs);
-    return left;
+    const standing = look.conditionOf('SecretsWithdrawn');
+    // Only who was answered has something new to say, or replicas would contradict each other.
+    const isAsBefore =
+      standing?.reason === 'CopiesRemain' &&
+      !copies.wasAsked &&
+      isDeepStrictEqual(rung.remaining.filter(isCopy), view.told);
+    return isAsBefore ? { ...rung, finding: findingOf(standing) } : rung;
   }
 
   async #revokeAccounts(
@@ -495,12 +485,23 @@ class Look {
     return (this.killSwitch.status?.remaining ?? []).filter(({ what }) => what.startsWith(prefix));
   }
 
+  /** Copies that were left at the last look. */
+  get toldOfCopies(): Remaining[] {
+    return (this.killSwitch.status?.remaining ?? []).filter(isCopy);
+  }
+
   /**
    * A rung that was reached under a proven fence stays so until something of it shows up again.
    *
    * @param isQuiet the caches show nothing against it
+   * @param told what remained at the last look, which is told on if this one fails
    */
-  async rung(type: string, isQuiet: boolean, take: () => Promise<Rung>): Promise<Rung> {
+  async rung(
+    type: string,
+    isQuiet: boolean,
+    take: () => Promise<Rung>,
+    told: readonly Remaining[] = [],
+  ): Promise<Rung> {
     const standing = this.conditionOf(type);
     if (isQuiet && standing?.status === 'True' && isTrue(this.#conditions, 'Fenced')) {
       return { finding: findingOf(standing), remaining: [] };
@@ -509,7 +510,7 @@ class Look {
       return await take();
     } catch (error) {
       this.errors.push(error);
-      return notVerified(type, error);
+      return { ...notVerified(type, error), remaining: told };
     }
   }
 }

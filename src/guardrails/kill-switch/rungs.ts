@@ -102,7 +102,7 @@ export function secretsRung(
     const left = some(copies.map(({ what }) => what));
     return open({
       reason: 'CopiesRemain',
-      message: `Readable still, until it is destroyed: ${left}: ${copy.why}. It is tried again every few seconds.`,
+      message: `Readable still, until it is destroyed: ${left}: ${copy.why}. It is tried again, at least once a minute.`,
     });
   }
   if (foreign.length > 0) {

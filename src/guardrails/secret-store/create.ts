@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
 import type { VaultConfig } from '../../config-vault.ts';
+import type { Logger } from '../../observability/logger.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { IdentityTokens } from './identity-token.ts';
 import { noSecretStore, type SecretStore } from './store.ts';
@@ -14,24 +15,31 @@ export interface SecretStoreDependencies {
   userAgent: string;
   /** Milliseconds since the epoch. */
   clock: () => number;
+  log: Pick<Logger, 'error'>;
 }
 
 /**
- * The store that the operator was told of.
+ * The store that the operator was told of. Without the file of its authorities it answers
+ * `Unavailable`, until that can be read: a vault that can't be reached keeps no kill from working.
  *
  * @param config `undefined` where there is none
- * @throws Error where the file of authorities can't be read
  */
 export function createSecretStore(
   config: VaultConfig | undefined,
-  { client, userAgent, clock }: SecretStoreDependencies,
+  { client, userAgent, clock, log }: SecretStoreDependencies,
 ): SecretStore {
   if (config === undefined) return noSecretStore;
   const { address, caFile, namespace, authMount, mount, pathPrefix, roles, audience } = config;
+  const readCa = caFile === undefined ? undefined : () => readFileSync(caFile, 'utf8');
+  try {
+    readCa?.();
+  } catch (error) {
+    log.error("The authorities of the vault's certificate cannot be read", { caFile, error });
+  }
   return new VaultStore({
     client: new VaultClient({
       address,
-      ca: caFile === undefined ? undefined : readFileSync(caFile, 'utf8'),
+      readCa,
       namespace,
       authMount,
       mount,

@@ -1,5 +1,4 @@
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
-import { keyOf } from '../../api/objects.ts';
 
 /** One credential's copy in a store beside Kubernetes. */
 export interface CopyKey {
@@ -7,7 +6,10 @@ export interface CopyKey {
   namespace: string;
   /** Name of the AutomationIdentity. */
   identity: string;
-  /** UID of the AutomationIdentity: a copy that another one has made is never touched. */
+  /**
+   * UID of the AutomationIdentity: a copy that another one has made is never touched. Empty where
+   * nothing tells it any more: then the copy is looked for, and never touched.
+   */
   uid: string;
   /** Name of the credential within the identity. */
   name: string;
@@ -38,6 +40,8 @@ export interface CopyWithdrawal {
   withdrawn: string[];
   /** Where they are, and why they are still there, for people; never a value. */
   remaining: { name: string; what: string; error: SecretStoreError }[];
+  /** The store was asked; otherwise it is left alone for now, since it didn't answer. */
+  wasAsked: boolean;
 }
 
 /**
@@ -53,7 +57,7 @@ export interface SecretStore {
    */
   keep(copy: Copy, options: { isFresh: boolean; signal: AbortSignal }): Promise<CopyChange>;
   /**
-   * Ends every version of some copies of one identity. What says that it is somebody else's is left
+   * Ends every version of some copies. What says that it is somebody else's is left
    * alone, and told: whoever may write there could have made it say so. Never throws, but for the
    * signal.
    */
@@ -114,6 +118,25 @@ export function copyKeyOf(
   return { namespace, identity, uid, name };
 }
 
+/** @param place of a copy that is left; it ends in namespace, identity and name */
+export function leftOf(place: string): string {
+  return `${leftPrefix}${place}`;
+}
+
+/** What begins all that {@link leftOf} says. */
+export const leftPrefix = 'Copy in ';
+
+/**
+ * Key of the copy that {@link leftOf} spoke of, without the UID.
+ *
+ * @returns `undefined` where it is about nothing in that namespace
+ */
+export function copyLeftIn(namespace: string, what: string): CopyKey | undefined {
+  const [where, identity = '', name = ''] = what.split(/[ /]/).slice(-3);
+  const isCopy = what.startsWith(leftPrefix) && where === namespace;
+  return isCopy ? { namespace, identity, uid: '', name } : undefined;
+}
+
 /** Where the operator isn't told of any vault: nothing is copied, and nothing can be withdrawn. */
 export const noSecretStore: SecretStore = {
   keep: () => Promise.reject(notConfigured()),
@@ -122,9 +145,12 @@ export const noSecretStore: SecretStore = {
       withdrawn: [],
       remaining: keys.map((key) => ({
         name: key.name,
-        what: `Copy in a vault that the operator no longer knows, of ${key.name} of ${keyOf({ metadata: { namespace: key.namespace, name: key.identity } })}`,
+        what: leftOf(
+          `a vault that the operator no longer knows: ${key.namespace}/${key.identity}/${key.name}`,
+        ),
         error: notConfigured(),
       })),
+      wasAsked: false,
     }),
   locationOf: () => 'a vault',
 };

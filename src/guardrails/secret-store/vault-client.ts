@@ -6,8 +6,11 @@ import { SecretStoreError } from './store.ts';
 export interface VaultClientOptions {
   /** Scheme, host and port. */
   address: string;
-  /** PEM of the authorities that may sign the vault's certificate; Node's own if `undefined`. */
-  ca: string | undefined;
+  /**
+   * Reads the PEM of the authorities that may sign the vault's certificate, as often as it takes;
+   * Node's own if `undefined`.
+   */
+  readCa: (() => string) | undefined;
   /** Of Vault Enterprise or OpenBao; `undefined` for the root namespace. */
   namespace: string | undefined;
   /** Where the Kubernetes auth method is mounted. */
@@ -96,19 +99,11 @@ const maxResponseBytes = 512 * 1024;
 export class VaultClient {
   readonly #options: VaultClientOptions;
   readonly #timeoutMs: number;
-  readonly #agent: Agent;
+  #agent: Agent | undefined;
 
   constructor(options: VaultClientOptions) {
-    const { ca, timeoutMs = 5_000 } = options;
     this.#options = options;
-    this.#timeoutMs = timeoutMs;
-    this.#agent = new Agent({
-      connections: 8,
-      maxResponseSize: maxResponseBytes,
-      headersTimeout: timeoutMs,
-      bodyTimeout: timeoutMs,
-      connect: { timeout: timeoutMs, ...(ca !== undefined && { ca }) },
-    });
+    this.#timeoutMs = options.timeoutMs ?? 5_000;
   }
 
   /**
@@ -248,7 +243,7 @@ export class VaultClient {
 
   /** Ends all connections. */
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    await this.#agent?.destroy();
   }
 
   #pathOf(kind: 'data' | 'metadata' | 'destroy', key: string): string {
@@ -296,8 +291,32 @@ export class VaultClient {
   }
 
   async #send(options: Dispatcher.RequestOptions): Promise<Answer> {
+    this.#agent ??= this.#open();
     const { statusCode, body } = await this.#agent.request(options);
     return { status: statusCode, text: await body.text() };
+  }
+
+  #open(): Agent {
+    const ca = this.#readCa();
+    const timeout = this.#timeoutMs;
+    return new Agent({
+      connections: 8,
+      maxResponseSize: maxResponseBytes,
+      headersTimeout: timeout,
+      bodyTimeout: timeout,
+      connect: { timeout, ...(ca !== undefined && { ca }) },
+    });
+  }
+
+  #readCa(): string | undefined {
+    try {
+      return this.#options.readCa?.();
+    } catch {
+      throw new SecretStoreError(
+        'Unavailable',
+        "the file with the authorities of the vault's certificate can't be read",
+      );
+    }
   }
 }
 

@@ -71,7 +71,7 @@ beforeEach(async () => {
   fake.requests.length = 0;
   client = new VaultClient({
     address,
-    ca: undefined,
+    readCa: undefined,
     namespace: undefined,
     mount,
     authMount: 'kubernetes',
@@ -214,9 +214,12 @@ describe('a withdrawal', () => {
   it('ends all versions, and is nothing the second time', async () => {
     await keep(copyOf('a'));
     await keep(copyOf('b', { keepsPrevious: true }));
-    expect(await store.withdraw([key], signal)).toEqual({ withdrawn: ['erp'], remaining: [] });
+    expect(await store.withdraw([key], signal)).toMatchObject({
+      withdrawn: ['erp'],
+      remaining: [],
+    });
     expect(fake.keys(mount)).toEqual([]);
-    expect(await store.withdraw([key], signal)).toEqual({ withdrawn: [], remaining: [] });
+    expect(await store.withdraw([key], signal)).toMatchObject({ withdrawn: [], remaining: [] });
   });
 
   it('asks nothing where there is nothing to withdraw', async () => {
@@ -234,7 +237,74 @@ describe('a withdrawal', () => {
       { name: 'erp', what: `Copy in vault secret/${path}`, error: { failure: 'Unavailable' } },
     ]);
     fake.isSealed = false;
-    expect(await store.withdraw([key], signal)).toEqual({ withdrawn: ['erp'], remaining: [] });
+    now += 10 * second;
+    expect(await store.withdraw([key], signal)).toMatchObject({
+      withdrawn: ['erp'],
+      remaining: [],
+    });
+  });
+
+  it('leaves a vault alone that did not answer, for all identities, longer each time', async () => {
+    await keep(copyOf('a'));
+    fake.isSealed = true;
+    const before = fake.requests.length;
+    const other = { ...key, identity: 'payer' };
+    const said = new Set<string>();
+    for (let elapsed = 0; elapsed < 10 * minute; elapsed += second) {
+      for (const one of [key, other]) {
+        const { remaining } = await store.withdraw([one], signal);
+        expect(remaining).toMatchObject([{ name: 'erp', error: { failure: 'Unavailable' } }]);
+        for (const { error } of remaining) said.add(error.message);
+      }
+      now += second;
+    }
+    expect(said.size).toBe(1);
+    expect(fake.requests.length - before).toBeGreaterThan(10);
+    expect(fake.requests.length - before, 'about once in 45 seconds').toBeLessThan(25);
+    fake.isSealed = false;
+    now += minute;
+    expect(await store.withdraw([key], signal)).toMatchObject({ withdrawn: ['erp'] });
+    fake.isSealed = true;
+    expect(await store.withdraw([key], signal), 'at once after it answered').toMatchObject({
+      wasAsked: true,
+    });
+  });
+
+  it('holds up one kill at a time, at most, while the vault hangs', async () => {
+    fake.fault = () => ({ kind: 'hang' });
+    expect(await store.withdraw([key], signal)).toMatchObject({ wasAsked: true });
+    expect(await store.withdraw([key], signal)).toMatchObject({ wasAsked: false });
+    now += 10 * second;
+    const looks = Array.from({ length: 5 }, () => store.withdraw([key], signal));
+    const answers = await Promise.all(looks);
+    expect(answers.map(({ wasAsked }) => wasAsked)).toEqual([true, false, false, false, false]);
+  });
+
+  it('does not grow the pause by those that asked at one time', async () => {
+    fake.isSealed = true;
+    await Promise.all(Array.from({ length: 5 }, () => store.withdraw([key], signal)));
+    now += 10 * second;
+    expect(await store.withdraw([key], signal)).toMatchObject({ wasAsked: true });
+  });
+
+  it('touches nothing of which nobody knows whose it is, and says whether it is there', async () => {
+    await keep(copyOf('a'));
+    const orphan = { ...key, uid: '' };
+    expect(await store.withdraw([orphan], signal)).toMatchObject({
+      withdrawn: [],
+      remaining: [
+        {
+          name: 'erp',
+          error: {
+            failure: 'Foreign',
+            message: expect.stringContaining('identity was deleted') as unknown,
+          },
+        },
+      ],
+    });
+    expect(readable()).toEqual({ 1: 'a' });
+    await store.withdraw([key], signal);
+    expect(await store.withdraw([orphan], signal)).toMatchObject({ withdrawn: [], remaining: [] });
   });
 });
 

@@ -1,7 +1,9 @@
 import { forEachBounded } from '../../runtime/parallel.ts';
+import { Breaker } from './breaker.ts';
 import type { IdentityTokens } from './identity-token.ts';
 import { holds, isOurs, markOf, planCopy, type CopyObservation } from './plan.ts';
 import {
+  leftOf,
   SecretStoreError,
   type Copy,
   type CopyChange,
@@ -37,7 +39,8 @@ const maxSteps = 12;
 /** How long a vault is left alone that doesn't answer: at first, and at most. */
 const firstPauseMs = 1_000;
 const maxPauseMs = 60_000;
-const soonestMs = 2_000;
+/** The same for withdrawals: a kill doesn't ask every time that it looks. */
+const firstWithdrawPauseMs = 10_000;
 /** Longest time in which a kill waits for a vault; it asks again. */
 const withdrawMs = 3_000;
 /** Withdrawals at a time, for one identity. */
@@ -54,14 +57,16 @@ export class VaultStore implements SecretStore {
   readonly #options: VaultStoreOptions;
   /** Until when a copy is known to be as it has to be, and of which version of its Secret. */
   readonly #seen = new Map<string, { state: string; until: number }>();
-  /** A vault that didn't answer is left alone until then, in milliseconds since the epoch. */
-  #pausedUntil = -Infinity;
-  #failures = 0;
-  /** What it failed by; told while it is left alone, too, so that nothing seems to change. */
-  #lastFailure = new SecretStoreError('Unavailable', 'the vault does not answer');
+  readonly #keeping: Breaker;
+  /** Its own: a kill asks, though a copy just couldn't be written. */
+  readonly #withdrawing: Breaker;
 
   constructor(options: VaultStoreOptions) {
+    const { clock, random } = options;
     this.#options = options;
+    const shared = { maxMs: maxPauseMs, clock, random };
+    this.#keeping = new Breaker({ ...shared, firstMs: firstPauseMs });
+    this.#withdrawing = new Breaker({ ...shared, firstMs: firstWithdrawPauseMs });
   }
 
   async keep(
@@ -74,9 +79,6 @@ export class VaultStore implements SecretStore {
     const seen = this.#seen.get(path);
     if (!isFresh && seen?.state === state && clock() < seen.until) return unchanged;
     this.#seen.delete(path);
-    if (clock() < this.#pausedUntil) {
-      throw this.#paused();
-    }
     const change = await this.#watched(() => this.#bring(copy, path, signal));
     // Not all at once, after a start.
     this.#remember(path, state, clock() + recheckMs * (0.8 + 0.2 * this.#options.random()));
@@ -85,35 +87,39 @@ export class VaultStore implements SecretStore {
 
   async withdraw(keys: readonly CopyKey[], signal: AbortSignal): Promise<CopyWithdrawal> {
     const [first] = keys;
-    if (first === undefined) return { withdrawn: [], remaining: [] };
+    if (first === undefined) return { withdrawn: [], remaining: [], wasAsked: false };
+    const attempt = this.#withdrawing.attempt(withdrawMs);
+    if (attempt === undefined) {
+      const error = this.#withdrawing.error();
+      const remaining = keys.map((key) => this.#left(key, error));
+      return { withdrawn: [], remaining, wasAsked: false };
+    }
     const until = AbortSignal.any([signal, AbortSignal.timeout(withdrawMs)]);
     const outcomes = await this.#login(until).then(
       (session) => forEachBounded(keys, parallelism, (key) => this.#end(session, key, until)),
       (error: unknown) => keys.map((item) => ({ item, error })),
     );
     signal.throwIfAborted();
-    return {
-      withdrawn: outcomes.flatMap((outcome) =>
-        'result' in outcome && outcome.result ? [outcome.item.name] : [],
-      ),
-      remaining: outcomes.flatMap((outcome) =>
-        'error' in outcome
-          ? [
-              {
-                name: outcome.item.name,
-                what: `Copy in ${this.locationOf(outcome.item)}`,
-                error: failureOf(outcome.error),
-              },
-            ]
-          : [],
-      ),
-    };
+    const remaining = outcomes.flatMap((outcome) =>
+      'error' in outcome ? [this.#left(outcome.item, failureOf(outcome.error))] : [],
+    );
+    const away = remaining.find(({ error }) => error.failure === 'Unavailable');
+    if (away === undefined) this.#withdrawing.succeeded();
+    else this.#withdrawing.failed(attempt, away.error);
+    const withdrawn = outcomes.flatMap((outcome) =>
+      'result' in outcome && outcome.result ? [outcome.item.name] : [],
+    );
+    return { withdrawn, remaining, wasAsked: true };
   }
 
   locationOf(key: CopyKey): string {
     const { namespace, identity, name } = key;
     const { mount, pathPrefix } = this.#options;
     return `vault ${mount}/${pathPrefix}/${namespace}/${identity}/${name}`;
+  }
+
+  #left(key: CopyKey, error: SecretStoreError): CopyWithdrawal['remaining'][number] {
+    return { name: key.name, what: leftOf(this.locationOf(key)), error };
   }
 
   async #bring(copy: Copy, path: string, signal: AbortSignal): Promise<CopyChange> {
@@ -164,6 +170,12 @@ export class VaultStore implements SecretStore {
     this.#seen.delete(path);
     const metadata = await client.readMetadata(session, path, signal);
     if (metadata === undefined) return false;
+    if (key.uid === '') {
+      throw new SecretStoreError(
+        'Foreign',
+        'its identity was deleted, and only the leader that saw it go can destroy it',
+      );
+    }
     if (!isOurs(metadata, key)) throw this.#foreign(key);
     await client.deleteMetadata(session, path, signal);
     return true;
@@ -176,31 +188,21 @@ export class VaultStore implements SecretStore {
     );
   }
 
-  /** Whoever asks next leaves a vault alone that doesn't answer: longer each time. */
+  /** Whoever asks next leaves a vault alone that doesn't answer. */
   async #watched<T>(ask: () => Promise<T>): Promise<T> {
-    const { clock, random } = this.#options;
+    const breaker = this.#keeping;
+    const attempt = breaker.attempt();
+    if (attempt === undefined) throw breaker.error();
     try {
       const answer = await ask();
-      this.#failures = 0;
+      breaker.succeeded();
       return answer;
     } catch (error) {
       // A vault that refuses one of many isn't away.
       if (!(error instanceof SecretStoreError) || error.failure !== 'Unavailable') throw error;
-      const pauseMs = Math.min(maxPauseMs, firstPauseMs * 2 ** this.#failures);
-      this.#failures = Math.min(this.#failures + 1, 10);
-      this.#pausedUntil = clock() + pauseMs * (0.5 + 0.5 * random());
-      this.#lastFailure = error;
-      throw this.#paused();
+      breaker.failed(attempt, error);
+      throw breaker.error();
     }
-  }
-
-  /** Those that wait for it don't come back all at once. */
-  #paused(): SecretStoreError {
-    const { clock, random } = this.#options;
-    const { message, status } = this.#lastFailure;
-    const remainingMs = Math.max(0, this.#pausedUntil - clock());
-    const retryMs = soonestMs + remainingMs * (1 + random());
-    return new SecretStoreError('Unavailable', message, { status, retryMs });
   }
 
   #remember(path: string, state: string, until: number): void {
