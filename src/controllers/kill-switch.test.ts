@@ -89,7 +89,9 @@ beforeEach(() => {
     },
     plugIn: { isDenied: () => true, deny: () => Promise.resolve(undefined), kind: 'None' },
     revokedTokens: new RevokedTokens({ clock: () => now }),
-    secretStore: { withdraw: () => Promise.resolve({ withdrawn: [], remaining: [], wasAsked: true }) },
+    secretStore: {
+      withdraw: () => Promise.resolve({ withdrawn: [], remaining: [], wasAsked: true }),
+    },
     workloads: none,
     pods,
     pausing: {

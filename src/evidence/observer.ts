@@ -390,11 +390,23 @@ export class EvidenceObserver {
   #placeOf(key: string): Place {
     const { namespaces, workflows, identities, killSwitches } = this.#options.caches;
     const { namespace = '' } = splitKey(key);
-    const environment = namespaces.store.get(namespace)?.metadata.labels?.[label.environment];
+    const environmentOf = (): string | undefined =>
+      namespaces.store.get(namespace)?.metadata.labels?.[label.environment];
     const killSwitch =
       killSwitches.store.get(key) ?? killSwitches.store.get(`${namespace}/${wholeNamespaceName}`);
     const identity = identities.store.get(key);
-    return placeOf(environment, workflows.store.get(key), killSwitch, identity);
+    const place = placeOf(environmentOf(), workflows.store.get(key), killSwitch, identity);
+    // One apply makes all of it, and each cache is told in its own time: before a record is written
+    // what isn't known yet is looked up again.
+    return {
+      ...place,
+      get environment() {
+        return place.environment ?? environmentOf();
+      },
+      get identity() {
+        return place.identity ?? identities.store.get(key)?.metadata.name;
+      },
+    };
   }
 
   /**
