@@ -22,8 +22,8 @@ export async function nameOfUser(client: Pick<KubeClient, 'create'>): Promise<st
 }
 
 /**
- * Replaces what stands in a place, on exactly the version that was looked at. Where admission writes
- * nothing, who changes something writes his own name.
+ * Replaces what stands in a place, if the spec is still the one that was looked at: the operator may
+ * write a status meanwhile. Where admission writes nothing, who changes something writes his own name.
  *
  * @param more annotations to write with it
  * @throws ApiError where somebody changed it meanwhile, or the user may not
@@ -35,7 +35,7 @@ export async function writeAt(
   userName: string,
   more: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const { namespace = '', name, uid, resourceVersion, annotations } = object.metadata;
+  const { namespace = '', name, uid, resourceVersion, generation, annotations } = object.metadata;
   const added = { ...(isStamped && { [annotation.changedBy]: userName }), ...more };
   const whole: JsonPatchOperation[] = [{ op: 'add', path: '/metadata/annotations', value: added }];
   const each = Object.entries(added).map(([key, text]): JsonPatchOperation => ({
@@ -43,10 +43,16 @@ export async function writeAt(
     path: pointer('metadata', 'annotations', key),
     value: text,
   }));
+  const isWhole = annotations === undefined && Object.keys(added).length > 0;
+  // To write the first annotations would take those away that came meanwhile.
+  const unchanged: JsonPatchOperation =
+    isWhole || generation === undefined
+      ? { op: 'test', path: '/metadata/resourceVersion', value: resourceVersion }
+      : { op: 'test', path: '/metadata/generation', value: generation };
   await client.jsonPatch(resource, { namespace, name }, [
     { op: 'test', path: '/metadata/uid', value: uid },
-    { op: 'test', path: '/metadata/resourceVersion', value: resourceVersion },
+    unchanged,
     { op: 'replace', path: pointer(...path), value },
-    ...(annotations === undefined && Object.keys(added).length > 0 ? whole : each),
+    ...(isWhole ? whole : each),
   ]);
 }
