@@ -160,23 +160,17 @@ function attemptsIn(arena: Arena, party: readonly Attacker[]): Tried[] {
 }
 
 /**
- * Beside a KillSwitch any write of an attacker freezes a DaemonSet or a Job, whose controller then
- * has nothing to try; it may come to that before the pods are ended.
+ * The real controllers tried to make the pods that are missing, and were refused; but for what an
+ * attacker's write froze before its pods were ended, so that there is nothing to try.
  */
-function mayBeFrozen({ namespace }: Arena, kind: string): boolean {
-  const isByObject = /^(kill-switch|whole-namespace)-/.test(namespace);
-  return isByObject && (kind === 'DaemonSet' || kind === 'Job');
-}
-
-/** The real controllers tried to make the pods that are missing, and were refused. */
 async function controllersTried(arena: Arena): Promise<void> {
   // Nobody ended pods where nobody may.
   if (arena.namespace.endsWith('automation')) return;
   await waitFor(
     `the controllers to try in ${arena.namespace}`,
     async () => {
-      const refused = await arena.refusedMakers();
-      const missing = podMakers.filter((kind) => !refused.has(kind) && !mayBeFrozen(arena, kind));
+      const [refused, frozen] = await Promise.all([arena.refusedMakers(), arena.frozenMakers()]);
+      const missing = podMakers.filter((kind) => !refused.has(kind) && !frozen.has(kind));
       if (missing.length > 0) throw new Error(`nothing from ${missing.join(', ')}`);
       return true;
     },

@@ -5,7 +5,7 @@ import {
   probePolicyName,
 } from '../../src/admission/index.ts';
 import { isRefusedBy, policyName } from '../../src/admission/policies.ts';
-import { annotation } from '../../src/api/names.ts';
+import { annotation, stoppedSelector } from '../../src/api/names.ts';
 import type { KubeObject, Pod } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Attacker, Engagement } from '../../src/threat-model/table.ts';
@@ -369,6 +369,29 @@ export class Arena {
     );
   }
 
+  /** Kinds of which all objects are frozen, so that their controllers make no pod. */
+  async frozenMakers(): Promise<Set<string>> {
+    const listOf = async (url: string): Promise<Freezable[]> => {
+      const { object } = await this.cluster.admin.send({ method: 'GET', url });
+      return (object as { items?: Freezable[] }).items ?? [];
+    };
+    const [daemonSets, jobs] = await Promise.all([
+      listOf(`/apis/apps/v1/namespaces/${this.namespace}/daemonsets`),
+      listOf(`/apis/batch/v1/namespaces/${this.namespace}/jobs`),
+    ]);
+    const areAll = (items: readonly Freezable[], isFrozen: (item: Freezable) => boolean): boolean =>
+      items.length > 0 && items.every(isFrozen);
+    return new Set([
+      ...(areAll(
+        daemonSets,
+        ({ spec }) => stoppedSelector in (spec.template.spec.nodeSelector ?? {}),
+      )
+        ? ['DaemonSet']
+        : []),
+      ...(areAll(jobs, ({ spec }) => spec.suspend === true) ? ['Job'] : []),
+    ]);
+  }
+
   /** Names of Secrets that hold a token of the automation. */
   async tokenSecrets(): Promise<string[]> {
     const { object } = await this.cluster.admin.send({
@@ -382,6 +405,14 @@ export class Arena {
       )
       .map(({ metadata }) => metadata.name);
   }
+}
+
+/** The part of a DaemonSet or a Job that says whether it is frozen. */
+interface Freezable {
+  spec: {
+    suspend?: boolean;
+    template: { spec: { nodeSelector?: Record<string, string> } };
+  };
 }
 
 interface FailedCreate {
