@@ -16,7 +16,7 @@ import {
 const { workflows, automationIdentities, approvals } = resources;
 
 /** Without a policy nothing here says anything; what holds without one, others say. */
-const inForce: NamedParameter = { kind: 'GuardrailPolicy', name: policyInForceName };
+export const inForce: NamedParameter = { kind: 'GuardrailPolicy', name: policyInForceName };
 
 /** What a GuardrailPolicy asks for: more approvals, and that nothing goes beyond its ceilings. */
 export function guardrailPolicyPolicies(): AdmissionObject[] {
@@ -38,10 +38,18 @@ const strictest = 'prod';
 
 const isTier = `['${tiers.join("', '")}']`;
 
-/** Variables: what holds in the namespace of the request. Match conditions don't see it. */
-const rulesOfTier = {
+/**
+ * Variables of a policy with that parameter: the environment of the namespace of the request, and
+ * what it counts as. Match conditions don't see it.
+ */
+export const tierOfNamespace = {
   environment: labelOf('namespaceObject', label.environment),
   tier: `variables.environment in ${isTier} ? variables.environment : (params.spec.?environments.orValue([]).filter(e, e.name == variables.environment).map(e, e.tier) + ['${strictest}'])[0]`,
+};
+
+/** Variables: what holds there. */
+const rulesOfTier = {
+  ...tierOfNamespace,
   rules: 'params.spec.?tiers.orValue([]).filter(t, t.name == variables.tier)',
 };
 

@@ -437,6 +437,7 @@ const ofPolicies = Object.fromEntries(
     'policy-workflows-warn',
     'policy-identities',
     'policy-identities-warn',
+    'egress-widening-by-policy',
   ].map((name) => [name, compared(noPolicy)]),
 );
 

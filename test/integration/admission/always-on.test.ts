@@ -1038,6 +1038,44 @@ describe('a NetworkPolicy that lets the pods of an identity out', () => {
     );
     expect((await letOut(lab)).message).toBe('');
   });
+
+  it('is refused where the GuardrailPolicy counts a lenient environment as prod', async () => {
+    const { guardrailPolicies } = resources;
+    const [mapped, unmapped, spared] = await Promise.all(
+      ['staging', 'qa', 'test'].map((environment) =>
+        cluster.namespace(`out-of-mapped-${environment}`, { [label.environment]: environment }),
+      ),
+    );
+    for (const namespace of [mapped, unmapped, spared]) {
+      expect((await operator.create(roleBindings, markBinding(namespace ?? ''))).message).toBe('');
+    }
+    const letOut = async (namespace = '', podSelector: object = {}): Promise<string> => {
+      const spec = { podSelector, policyTypes: ['Egress'], egress: [{}] };
+      const object = { metadata: { namespace, name: 'out' }, spec } as KubeObject;
+      return (await owner.create(networkPolicies, object, dryRun)).message;
+    };
+    expect(await letOut(mapped)).toBe('');
+    const policy = { name: 'default' };
+    const spec = { environments: [{ name: 'staging', tier: 'prod' }] };
+    const created = await admin.create(guardrailPolicies, { metadata: policy, spec } as KubeObject);
+    expect(created.message).toBe('');
+    try {
+      await waitFor('the policy to be in force', async () =>
+        (await letOut(mapped)).includes('counts staging as prod'),
+      );
+      const runsAs = (account: string): object => ({ matchLabels: { [label.identity]: account } });
+      await waitFor('the mark to be known', async () =>
+        (await letOut(mapped, runsAs(name))).includes('takes the verb widen'),
+      );
+      expect(await letOut(mapped, runsAs('web'))).toBe('');
+      // A policy of one's own maps it, or nothing does.
+      expect(await letOut(unmapped)).toContain('takes the verb widen');
+      expect(await letOut(spared)).toBe('');
+    } finally {
+      expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
+    }
+    await waitFor('the policy to be gone', async () => (await letOut(mapped)) === '');
+  });
 });
 
 describe('the cluster’s own controllers', () => {
