@@ -33,14 +33,18 @@ export async function waitFor<T>(
 ): Promise<Exclude<T, NotYet>> {
   const deadline = performance.now() + timeoutMs;
   let last: Outcome<T> = { kind: 'late' };
+  let isCut = false;
 
   for (;;) {
     signal?.throwIfAborted();
     const remaining = deadline - performance.now();
-    if (remaining <= 0) throw timeoutError(description, timeoutMs, last);
+    if (remaining <= 0) throw timeoutError(description, timeoutMs, last, isCut);
 
-    last = await bounded(attempt(probe), remaining, signal);
-    if (last.kind === 'value' && isAnswer(last.value)) return last.value;
+    const outcome = await bounded(attempt(probe), remaining, signal);
+    if (outcome.kind === 'value' && isAnswer(outcome.value)) return outcome.value;
+    isCut = outcome.kind === 'late';
+    // What a look that was cut off would have told, the one before it tells best.
+    if (!isCut) last = outcome;
     await bounded(undefined, Math.min(intervalMs, deadline - performance.now()), signal);
   }
 }
@@ -86,11 +90,11 @@ function timeoutError(
   description: string,
   timeoutMs: number,
   last: Outcome<unknown>,
+  isCut: boolean,
 ): WaitTimeoutError {
-  const waited = `waited ${timeoutMs / 1000} s for ${description}`;
-  if (last.kind === 'late') {
-    return new WaitTimeoutError(`${waited}; the last look did not end in time`);
-  }
+  const cut = isCut ? '; the last look did not end in time' : '';
+  const waited = `waited ${timeoutMs / 1000} s for ${description}${cut}`;
+  if (last.kind === 'late') return new WaitTimeoutError(waited);
   if (last.kind === 'value') {
     return new WaitTimeoutError(`${waited}; last answer: ${JSON.stringify(last.value)}`);
   }

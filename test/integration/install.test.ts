@@ -309,11 +309,13 @@ describe('installing with kustomize', () => {
       '-n=automation-guardrails',
       '--timeout=60s',
     ]);
+    // The namespace goes first, and may take along what is named after it before its turn comes.
     await kubectlOk(controlPlane, [
       'delete',
       '-k',
       path.join(root, 'config/default'),
       '--wait=false',
+      '--ignore-not-found',
     ]);
     await waitFor(
       'the namespace and the kinds to be gone',

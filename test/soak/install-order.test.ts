@@ -239,6 +239,7 @@ describe('in the order of the documentation, no unrelated write is refused', () 
       '-k',
       path.join(root, 'config/operator'),
       '--wait=false',
+      '--ignore-not-found',
     ]);
     await kubectlOk(controlPlane, [
       'delete',
