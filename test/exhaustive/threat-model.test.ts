@@ -12,15 +12,10 @@ import {
   type ThreatId,
 } from '../../src/threat-model/table.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import {
-  Arena,
-  attackersManifests,
-  fenceModes,
-  podMakers,
-  type FenceMode,
-} from '../threat-model/arena.ts';
+import { Arena, attackersManifests, fenceModes, type FenceMode } from '../threat-model/arena.ts';
 import { generated, handWritten, type Attempt } from '../threat-model/attempts.ts';
 import { PodWatch } from '../threat-model/pod-watch.ts';
+import { podMakers, Refusals } from '../threat-model/refusals.ts';
 import { actingPaths, servedResources, type ServedResource } from '../threat-model/served.ts';
 import type { Answer } from '../integration/admission/api.ts';
 import { AdmissionCluster } from '../integration/admission/cluster.ts';
@@ -28,11 +23,13 @@ import { AdmissionCluster } from '../integration/admission/cluster.ts';
 let cluster: AdmissionCluster;
 let dispatcher: Agent;
 let watch: PodWatch;
+let refusals: Refusals;
 let served: ServedResource[];
 
 beforeAll(async () => {
-  cluster = await AdmissionCluster.start();
+  cluster = await AdmissionCluster.start({ audit: true });
   const { controlPlane, admin } = cluster;
+  refusals = new Refusals(controlPlane.auditLogPath);
   dispatcher = new Agent({ connect: { ca: controlPlane.certificateAuthority } });
   await controlPlane.apply(attackersManifests());
   watch = await PodWatch.start(controlPlane, dispatcher, admin);
@@ -164,14 +161,20 @@ function attemptsIn(arena: Arena, party: readonly Attacker[]): Tried[] {
  * attacker's write froze before its pods were ended, so that there is nothing to try.
  */
 async function controllersTried(arena: Arena): Promise<void> {
+  const { namespace } = arena;
   // Nobody ended pods where nobody may.
-  if (arena.namespace.endsWith('automation')) return;
+  if (namespace.endsWith('automation')) return;
   await waitFor(
-    `the controllers to try in ${arena.namespace}`,
+    `the controllers to try in ${namespace}`,
     async () => {
-      const [refused, frozen] = await Promise.all([arena.refusedMakers(), arena.frozenMakers()]);
-      const missing = podMakers.filter((kind) => !refused.has(kind) && !frozen.has(kind));
-      if (missing.length > 0) throw new Error(`nothing from ${missing.join(', ')}`);
+      const [refused, frozen] = await Promise.all([
+        refusals.fencedMakers(namespace),
+        arena.frozenMakers(),
+      ]);
+      const missing = podMakers
+        .filter((kind) => !refused.has(kind) && !frozen.has(kind))
+        .map((kind) => `${kind}: ${refusals.lastAnswer(namespace, kind)}`);
+      if (missing.length > 0) throw new Error(missing.join('; '));
       return true;
     },
     // Whoever was refused before waits ever longer.

@@ -61,12 +61,7 @@ describe('installing where mutation is not served', () => {
     const installed = await policies();
     expect(installed.length).toBeGreaterThan(20);
     // The namespace goes first, and may take along what is named after it before its turn comes.
-    await kubectlOk(controlPlane, [
-      'delete',
-      `-k=${folder}`,
-      '--wait=false',
-      '--ignore-not-found',
-    ]);
+    await kubectlOk(controlPlane, ['delete', `-k=${folder}`, '--wait=false', '--ignore-not-found']);
     await waitFor(
       'everything to be gone',
       async () => {

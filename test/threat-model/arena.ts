@@ -27,6 +27,7 @@ import {
   type TestKind,
 } from '../integration/admission/workloads.ts';
 import type { PodWatch } from './pod-watch.ts';
+import { podMakers, type PodMaker } from './refusals.ts';
 
 const { killSwitches, workflows, automationIdentities, namespaces, pods, roleBindings } = resources;
 
@@ -234,15 +235,6 @@ export const waiting = ['waiting-1', 'waiting-2', 'waiting-3', 'waiting-4'] as c
 /** Those, and one that a gate holds back. */
 const neverRun: readonly string[] = [...waiting, 'gated'];
 
-/** Kinds whose controllers make pods by themselves, as the events of their attempts name them. */
-export const podMakers = [
-  'ReplicaSet',
-  'ReplicationController',
-  'StatefulSet',
-  'DaemonSet',
-  'Job',
-] as const;
-
 /** ServiceAccounts with the rights of an attacker, by real tokens: these can impersonate. */
 export interface Acting {
   editor: Api;
@@ -355,22 +347,8 @@ export class Arena {
     );
   }
 
-  /** Kinds of owners whose controllers tried to make a pod, and were refused by a fence. */
-  async refusedMakers(): Promise<Set<string>> {
-    const { object } = await this.cluster.admin.send({
-      method: 'GET',
-      url: `/api/v1/namespaces/${this.namespace}/events?fieldSelector=reason%3DFailedCreate`,
-    });
-    const { items = [] } = object as { items?: FailedCreate[] };
-    return new Set(
-      items
-        .filter(({ message }) => message.includes(policyName('fence-pods')))
-        .map(({ involvedObject }) => involvedObject.kind),
-    );
-  }
-
   /** Kinds of which all objects are frozen, so that their controllers make no pod. */
-  async frozenMakers(): Promise<Set<string>> {
+  async frozenMakers(): Promise<Set<PodMaker>> {
     const listOf = async (url: string): Promise<Freezable[]> => {
       const { object } = await this.cluster.admin.send({ method: 'GET', url });
       return (object as { items?: Freezable[] }).items ?? [];
@@ -381,14 +359,14 @@ export class Arena {
     ]);
     const areAll = (items: readonly Freezable[], isFrozen: (item: Freezable) => boolean): boolean =>
       items.length > 0 && items.every(isFrozen);
-    return new Set([
+    return new Set<PodMaker>([
       ...(areAll(
         daemonSets,
         ({ spec }) => stoppedSelector in (spec.template.spec.nodeSelector ?? {}),
       )
-        ? ['DaemonSet']
+        ? ['DaemonSet' as const]
         : []),
-      ...(areAll(jobs, ({ spec }) => spec.suspend === true) ? ['Job'] : []),
+      ...(areAll(jobs, ({ spec }) => spec.suspend === true) ? ['Job' as const] : []),
     ]);
   }
 
@@ -413,11 +391,6 @@ interface Freezable {
     suspend?: boolean;
     template: { spec: { nodeSelector?: Record<string, string> } };
   };
-}
-
-interface FailedCreate {
-  message: string;
-  involvedObject: { kind: string };
 }
 
 function covers({ wholeNamespace }: FenceMode): (pod: Pod) => boolean {

@@ -14,7 +14,11 @@ import { resources, type Resource } from '../../../src/api/resources.ts';
 import type { Workflow } from '../../../src/api/workflow.ts';
 import { markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { rbacManifests } from '../../../src/install/manifests.ts';
-import { startControlPlane, type ControlPlane } from '../../control-plane/control-plane.ts';
+import {
+  startControlPlane,
+  type ControlPlane,
+  type ControlPlaneOptions,
+} from '../../control-plane/control-plane.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import { Api, type Answer, type ObjectName } from './api.ts';
 import { pod, testKinds, type TestKind } from './workloads.ts';
@@ -74,8 +78,10 @@ export class AdmissionCluster {
   }
 
   /** Everything is in force when it returns. */
-  static async start(): Promise<AdmissionCluster> {
-    const cluster = new AdmissionCluster(await startControlPlane({ controllerManagerQps: 500 }));
+  static async start(options: ControlPlaneOptions = {}): Promise<AdmissionCluster> {
+    const cluster = new AdmissionCluster(
+      await startControlPlane({ controllerManagerQps: 500, ...options }),
+    );
     try {
       await cluster.#install();
     } catch (error) {
