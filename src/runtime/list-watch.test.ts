@@ -1,6 +1,5 @@
 import * as fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { waitFor } from '../../test/control-plane/wait.ts';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { FakeApiServer, type Behaviour, type StreamEnd } from '../../test/fault/fake-api-server.ts';
 import { keyOf, type KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
@@ -15,7 +14,15 @@ let server: FakeApiServer;
 let kubeConfig: PooledKubeConfig;
 let running: Running[];
 
+/** Milliseconds of silence after which a request or a watch is given up, where a test has silence. */
+const silenceMs = 100;
+/** Silences of the server that the client has had time to notice. */
+let noticed: number;
+
 beforeEach(async () => {
+  // Time stands still but where a test has it go on, so that no machine is too slow.
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  noticed = 0;
   server = await new FakeApiServer().start();
   kubeConfig = server.kubeConfig();
   running = [];
@@ -25,6 +32,7 @@ afterEach(async () => {
   await Promise.all(running.map((one) => one.stop()));
   await kubeConfig.closeConnections();
   await server.stop();
+  vi.useRealTimers();
 });
 
 interface Running {
@@ -122,15 +130,41 @@ function isUpToDate({ listWatch }: Running): boolean {
   );
 }
 
-async function upToDate(one: Running): Promise<void> {
-  await waitFor('the store to be as the server is', () => isUpToDate(one), {
-    timeoutMs: 20_000,
-    intervalMs: 2,
-  });
+function upToDate(one: Running): Promise<void> {
+  return until('the store to be as the server is', () => isUpToDate(one));
 }
 
+/** Of real time, until a test that gets nowhere says where it is. */
+const patienceMs = 25_000;
+
+/** Until then, time goes on only where the server is silent: once for each silence. */
 async function until(what: string, condition: () => boolean): Promise<void> {
-  await waitFor(what, condition, { timeoutMs: 20_000, intervalMs: 2 });
+  const started = Date.now();
+  while (!condition()) {
+    if (Date.now() - started > patienceMs) throw new Error(`waited in vain for ${what}`);
+    for (; noticed < server.silences; noticed += 1) vi.advanceTimersByTime(silenceMs);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** The server keeps the next watch that isn't held yet waiting. */
+function heldWatch(): { opens: (one: Running) => Promise<void> } {
+  const gate = Promise.withResolvers<void>();
+  let hasCome = false;
+  const when = (): boolean => {
+    hasCome = true;
+    return true;
+  };
+  server.faults.next({ verb: 'watch', when }, { kind: 'hold', until: gate.promise });
+  return {
+    /** Returns when the client knows that its watch is open. */
+    opens: async ({ listWatch }) => {
+      await until('a watch', () => hasCome);
+      vi.advanceTimersByTime(1);
+      gate.resolve();
+      await until('the watch to be open', () => listWatch.stalenessMs === 0);
+    },
+  };
 }
 
 /** Requests in the order of arrival, without those of other kinds. */
@@ -286,10 +320,9 @@ describe('faults of the list', () => {
   test.each(faults)('%s: tries again, ever later', async (_, behaviour) => {
     put('a');
     server.faults.next('list', behaviour, 3);
-    const one = start({}, 100);
-    await one.listWatch.whenSynced();
+    const one = start({}, silenceMs);
+    await upToDate(one);
 
-    expect(isUpToDate(one)).toBe(true);
     expect(asked('list')).toHaveLength(4);
     expect(one.pauses).toHaveLength(3);
     expect(one.pauses.every((pause) => pause >= 800)).toBe(true);
@@ -306,9 +339,9 @@ describe('faults of the list', () => {
           return new Promise((resolve) => setImmediate(resolve));
         },
       });
-      await waitFor('the refusals', () => seen.length >= 2);
+      await until('the refusals', () => seen.length >= 2);
       expect(seen.slice(0, 2)).toEqual([true, true]);
-      await waitFor('the right', () => !one.listWatch.isForbidden);
+      await until('the right', () => !one.listWatch.isForbidden);
       expect(one.visible).toEqual(
         verb === 'list'
           ? ['unsynced, forbidden', 'unsynced', 'synced']
@@ -401,7 +434,7 @@ describe('faults at the start of a watch', () => {
 
   test.each(faults)('%s', async (_, behaviour, end, relist) => {
     server.faults.next('watch', behaviour);
-    const one = start({ timings: { inactivityMs: end === 'inactive' ? 150 : 20_000 } });
+    const one = start({ timings: { inactivityMs: silenceMs } });
     await until('the fault', () => server.faults.hits === 1);
     put('a');
     await upToDate(one);
@@ -437,8 +470,7 @@ describe('faults in the stream of a watch', () => {
     test.each(ends)('%s: nothing is lost', async (how, end, relist) => {
       server.faults.next('watch', { kind: 'stream', afterEvents, ending: how });
       put('gone');
-      // Silence alone is to be taken for silence, however slow the machine is.
-      const one = start({ timings: { inactivityMs: how === 'silence' ? 150 : 20_000 } });
+      const one = start({ timings: { inactivityMs: silenceMs } });
       await until('the fault', () => server.faults.hits === 1);
       for (const name of ['a', 'b', 'c', 'd']) put(name);
       server.remove(namespaces, 'gone');
@@ -455,17 +487,20 @@ describe('faults in the stream of a watch', () => {
 
   test('the silence timer is armed before the first event', async () => {
     server.faults.next('watch', { kind: 'stream', ending: 'silence' });
-    const one = start({ timings: { inactivityMs: 50 } });
+    const one = start({ timings: { inactivityMs: silenceMs } });
     await until('the end of the watch', () => one.ends.length === 1);
     expect(one.ends).toEqual(['inactive']);
   });
 
   test('bookmarks alone keep a watch alive', async () => {
-    await server.stop();
-    server = await new FakeApiServer({ bookmarkIntervalMs: 50 }).start();
-    kubeConfig = server.kubeConfig();
-    const one = start({ timings: { inactivityMs: 1_000 } });
-    await until('bookmarks for longer than the limit', () => server.bookmarks > 24);
+    const watch = heldWatch();
+    const one = start({ timings: { inactivityMs: silenceMs } });
+    await watch.opens(one);
+    for (let bookmark = 0; bookmark < 5; bookmark++) {
+      vi.advanceTimersByTime(silenceMs - 2);
+      server.bookmark();
+      await until('the bookmark', () => one.listWatch.stalenessMs === 0);
+    }
 
     expect(one.ends).toEqual([]);
     expect(asked('watch')).toHaveLength(1);
@@ -526,8 +561,13 @@ describe('faults in the stream of a watch', () => {
   });
 
   test('a quiet watch without bookmarks is followed by the next at once, again and again', async () => {
-    const one = start({ timings: { inactivityMs: 30, minWatchMs: 10 } });
-    await until('some watches', () => one.ends.length >= 4);
+    const watches = [heldWatch(), heldWatch(), heldWatch(), heldWatch()];
+    const one = start({ timings: { inactivityMs: silenceMs, minWatchMs: silenceMs } });
+    for (const [index, watch] of watches.entries()) {
+      await watch.opens(one);
+      vi.advanceTimersByTime(silenceMs);
+      await until('its end', () => one.ends.length === index + 1);
+    }
 
     expect(new Set(one.ends)).toEqual(new Set(['inactive']));
     expect(one.pauses).toEqual([]);
@@ -765,7 +805,7 @@ describe('whatever happens', () => {
       fc.asyncProperty(fc.array(step, { maxLength: 40, size: 'max' }), async (steps) => {
         server.faults.clear();
         for (const key of ['a', 'b', 'c', 'd']) server.remove(namespaces, key);
-        const one = start({ timings: { inactivityMs: 100 } }, 100);
+        const one = start({ timings: { inactivityMs: silenceMs } }, silenceMs);
         const model = new Map<string, KubeObject>();
         const lies: string[] = [];
         one.listWatch.onChange((change) => {

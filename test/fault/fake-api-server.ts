@@ -132,8 +132,6 @@ export class Faults {
 }
 
 export interface FakeApiServerOptions {
-  /** Default 60 s, as the real one. */
-  bookmarkIntervalMs?: number;
   /**
    * Mutating or denying admission: returns what is stored instead, or throws an ApiError.
    * `previous` is missing on create, `object` on delete.
@@ -147,6 +145,9 @@ export interface FakeApiServerOptions {
 
 const maxRequests = 100_000;
 
+/** As the real one. */
+const bookmarkIntervalMs = 60_000;
+
 /**
  * An API server in this process, over plain HTTP: any kind, CRUD with versions and conflicts, merge
  * patch, JSON patch, server-side apply in little, `status`, finalizers, pages, watches with
@@ -159,7 +160,6 @@ export class FakeApiServer {
   readonly storage = new FakeStorage();
   /** May be changed at any time. */
   admit: FakeApiServerOptions['admit'];
-  readonly #bookmarkIntervalMs: number;
   readonly #server = createServer((incoming, outgoing) => {
     this.#handle(incoming, outgoing).catch(() => outgoing.destroy());
   });
@@ -169,10 +169,9 @@ export class FakeApiServer {
   /** Lists that go on, by token. */
   readonly #pages = new Map<string, { version: number; rest: StoredObject[] }>();
   #connections = 0;
-  #bookmarks = 0;
+  #silences = 0;
 
-  constructor({ bookmarkIntervalMs = 60_000, admit }: FakeApiServerOptions = {}) {
-    this.#bookmarkIntervalMs = bookmarkIntervalMs;
+  constructor({ admit }: FakeApiServerOptions = {}) {
     this.admit = admit;
     this.#server.on('connection', () => (this.#connections += 1));
     // The kube-apiserver keeps idle connections for 90 s.
@@ -205,9 +204,9 @@ export class FakeApiServer {
     return this.#connections;
   }
 
-  /** Bookmarks sent so far, because their time had come. */
-  get bookmarks(): number {
-    return this.#bookmarks;
+  /** Requests and watches so far that were left without another word: half-open connections. */
+  get silences(): number {
+    return this.#silences;
   }
 
   get openWatches(): number {
@@ -269,6 +268,7 @@ export class FakeApiServer {
     const behaviour = this.faults.take(request);
     switch (behaviour?.kind) {
       case 'silence':
+        this.#silences += 1;
         return undefined;
       case 'garbage':
         outgoing.writeHead(200, { 'content-type': 'application/json' }).end(behaviour.text);
@@ -442,8 +442,7 @@ export class FakeApiServer {
       outgoing,
       storage: this.storage,
       from,
-      bookmarkIntervalMs: this.#bookmarkIntervalMs,
-      onBookmark: () => (this.#bookmarks += 1),
+      onSilence: () => (this.#silences += 1),
       ...(behaviour !== undefined && {
         end: { after: behaviour.afterEvents ?? 0, how: behaviour.ending },
       }),
@@ -462,8 +461,8 @@ interface WatchParameters {
   outgoing: ServerResponse;
   storage: FakeStorage;
   from: number;
-  bookmarkIntervalMs: number;
-  onBookmark: () => void;
+  /** Called when it leaves its client without another word. */
+  onSilence: () => void;
   end?: { after: number; how: StreamEnd };
 }
 
@@ -484,14 +483,11 @@ class Watch {
   }
 
   start(): void {
-    const { storage, request, from, bookmarkIntervalMs, onBookmark, end } = this.#parameters;
+    const { storage, request, from, end } = this.#parameters;
     const timeoutSeconds = Number(request.query.get('timeoutSeconds') ?? 1_800);
     this.#timers.push(
       setTimeout(() => this.end('end'), timeoutSeconds * 1_000),
-      setInterval(() => {
-        this.bookmark();
-        onBookmark();
-      }, bookmarkIntervalMs),
+      setInterval(() => this.bookmark(), bookmarkIntervalMs),
     );
     if (storage.isCompacted(from)) return this.end('expired');
     if (end?.after === 0 && end.how !== 'garbage' && end.how !== 'half-line') this.end(end.how);
@@ -537,6 +533,7 @@ class Watch {
         outgoing.end();
         break;
       case 'silence':
+        this.#parameters.onSilence();
         break;
     }
     this.#silent = true;

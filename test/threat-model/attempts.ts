@@ -37,7 +37,7 @@ export interface Attempt {
   schema?: string;
   /**
    * When: 0 at once and in parallel; 1 pods end, so that their controllers try; 2 what destroys
-   * the arena.
+   * the arena, or what the controllers try.
    */
   stage?: 1 | 2;
 }
@@ -664,7 +664,8 @@ const attempts: Record<ThreatId, Course> = {
   },
 
   account: (arena) => [
-    ...everyWay(arena, serviceAccounts, name, { automountServiceAccountToken: true }),
+    // Pods that the controllers make would then be refused for their token, and not by the fence.
+    ...later(2, everyWay(arena, serviceAccounts, name, { automountServiceAccountToken: true })),
     ...everyWay(arena, serviceAccounts, name, { metadata: { labels: { team: 'x' } } }),
     patch(arena.path(serviceAccounts, name), { secrets: [{ name: 'other-token' }] }),
     del(arena.path(serviceAccounts, name), 2),
