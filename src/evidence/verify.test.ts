@@ -33,11 +33,11 @@ beforeAll(async () => {
     namespace: 'finance',
     name: 'invoice',
     signingKey: async () => Promise.resolve(key),
-    limits: { segmentBytes: 2_500, segments: 100, retentionMs: 1e12, requireExport: false },
+    limits: { segmentBytes: 2_000, segments: 100, retentionMs: 1e12, requireExport: false },
     clock: Date.now,
     onCommitted: ({ incarnation, head }: Committed) => anchors.push({ chain, incarnation, head }),
   });
-  for (let turn = 0; turn < 20; turn++) {
+  for (let turn = 0; turn < 10; turn++) {
     await writer.commit(
       async () =>
         Promise.resolve([
@@ -91,7 +91,7 @@ describe('a chain', () => {
           expect(verifyChain(chain, changed).problems).not.toEqual([]);
         },
       ),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     );
   });
 
