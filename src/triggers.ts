@@ -165,37 +165,25 @@ function isAskedForTheSame(before: KillSwitch, after: KillSwitch): boolean {
 /** Time after which the API server's own authorizer has heard of a ClusterRole, too. */
 const grantableDelayMs = 1_000;
 
+/** What works while this replica leads, and whom it tells. */
+export interface Led {
+  identity: Controller;
+  workflow: Controller;
+  approval: Controller;
+  guardrailPolicy: Controller;
+  policy: PolicyInForce;
+  revisions: Controller;
+  fence: Controller;
+  metrics: Metrics;
+  mutation: Mutation;
+  evidence: EvidenceRecorder | undefined;
+  hosts: HostResolver;
+  refused: RefusedConnections | undefined;
+}
+
 /** What the leader does. @returns runs it until the signal aborts */
-export function wireLed(
-  caches: Caches,
-  {
-    identity,
-    workflow,
-    approval,
-    guardrailPolicy,
-    policy,
-    revisions,
-    fence,
-    metrics,
-    mutation,
-    evidence,
-    hosts,
-    refused,
-  }: {
-    identity: Controller;
-    workflow: Controller;
-    approval: Controller;
-    guardrailPolicy: Controller;
-    policy: PolicyInForce;
-    revisions: Controller;
-    fence: Controller;
-    metrics: Metrics;
-    mutation: Mutation;
-    evidence: EvidenceRecorder | undefined;
-    hosts: HostResolver;
-    refused: RefusedConnections | undefined;
-  },
-): (signal: AbortSignal) => Promise<void> {
+export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Promise<void> {
+  const { identity, workflow, approval, revisions, mutation, refused } = led;
   const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
     for (const key of keys) controller.enqueue(key);
   };
@@ -206,7 +194,7 @@ export function wireLed(
     enqueueAll(revisions, keys);
     const ofApproval = keys.filter((key) => {
       const known = workflows.store.get(key);
-      return known === undefined || policy.approvalsOf(known) > 0;
+      return known === undefined || led.policy.approvalsOf(known) > 0;
     });
     enqueueAll(approval, ofApproval);
     enqueueAll(identity, ofApproval);
@@ -239,7 +227,7 @@ export function wireLed(
     enqueueAll(workflow, workflowKeysFor.namespace(object, workflows.store));
     enqueueAll(revisions, workflowKeysFor.namespace(object, workflows.store));
   });
-  wireGuardrailPolicy(caches, { identity, workflow, approval, guardrailPolicy });
+  wireGuardrailPolicy(caches, led);
   caches.accessReviews.onChange(({ object }) =>
     enqueueAll(identity, identityKeysFor.accessReview(object)),
   );
@@ -286,7 +274,7 @@ export function wireLed(
     });
   }
   refused?.onChange(() => enqueueAll(workflow, keysIn(workflows.store)));
-  hosts.onChange((host) =>
+  led.hosts.onChange((host) =>
     enqueueAll(workflow, workflows.store.byIndex('resolvedHost', host).map(keyOf)),
   );
   for (const cache of caches.plugIn) {
@@ -318,13 +306,13 @@ export function wireLed(
       // What isn't known yet would look as if it could not be looked up.
       lookedUp(caches, mutation, signal).then(() => workflow.run(signal, keysIn(workflows.store))),
       approval.run(signal, approvalKeys(caches)),
-      guardrailPolicy.run(signal, [policyInForceName]),
+      led.guardrailPolicy.run(signal, [policyInForceName]),
       revisions.run(signal, keysIn(workflows.store)),
-      fence.run(signal, [fenceInForceKey]),
-      evidence?.lead(signal),
+      led.fence.run(signal, [fenceInForceKey]),
+      led.evidence?.lead(signal),
       refused?.run(signal),
     ]);
-    metrics.forgetObjects();
+    led.metrics.forgetObjects();
   };
 }
 
@@ -339,7 +327,7 @@ function wireGuardrailPolicy(
     workflow,
     approval,
     guardrailPolicy,
-  }: Record<'identity' | 'workflow' | 'approval' | 'guardrailPolicy', Controller>,
+  }: Pick<Led, 'identity' | 'workflow' | 'approval' | 'guardrailPolicy'>,
 ): void {
   guardrailPolicies.onChange(({ object, previous }) => {
     guardrailPolicy.enqueue(object.metadata.name);

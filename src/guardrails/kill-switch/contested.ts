@@ -1,6 +1,7 @@
 import type { Finding } from '../../api/conditions.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { pauses, type Workload, type WorkloadKind } from '../../api/workload.ts';
+import { dropOldest } from '../../runtime/bounded-map.ts';
 import type { Paused } from './pausing.ts';
 import { restoreOf } from './plan.ts';
 
@@ -85,10 +86,7 @@ export class Contests {
       resourceVersion: stored.metadata.resourceVersion,
     });
     this.#onPausedAgain(before.kind);
-    for (const oldest of this.#contests.keys()) {
-      if (this.#contests.size <= this.#maxWorkloads) break;
-      this.#contests.delete(oldest);
-    }
+    dropOldest(this.#contests, this.#maxWorkloads);
   }
 
   /** The condition `Contested` of a kill, from all of its workloads. */
