@@ -22,6 +22,8 @@ export interface Command {
   readonly options: Readonly<Record<string, ParseArgsOptionDescriptor>>;
   /** `--output` is a file, not a format. */
   readonly outputIsFile?: boolean;
+  /** Its arguments aren't all names of automations: it reads them itself. */
+  readonly readsNames?: boolean;
   /** How many arguments it takes at most; 1 unless said. */
   readonly maxNames?: number;
   /** Whether it asks no API server with these arguments, and so needs no kubeconfig. */
@@ -37,7 +39,7 @@ export interface Session {
   stderr: (line: string) => void;
   /** Of `--namespace`, or else of the context. */
   namespace: string;
-  /** The arguments behind the command. */
+  /** The arguments behind the command; of `awf/NAME` the name alone, unless the command reads that. */
   names: readonly string[];
   /** @returns the text of an option; `undefined` where it isn't given */
   option(name: string): string | undefined;

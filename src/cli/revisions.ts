@@ -16,8 +16,3 @@ export async function revisionsOf(
   });
   return newestFirst(list);
 }
-
-/** A Workflow may be named as kubectl names objects, too: `awf/NAME`. */
-export function nameIn(argument: string): string {
-  return argument.replace(/^(awf|automationworkflows?)\//, '');
-}

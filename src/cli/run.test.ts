@@ -74,6 +74,8 @@ describe('the command line', () => {
     ['an output that is none', ['status', '-o', 'xml'], 2],
     ['a decision about nothing', ['review', '--decision=Keep', '--reason=x'], 2],
     ['a review of one and of all', ['review', 'invoice', '-A'], 2],
+    ['a name of something else', ['kill', 'deployment/invoice', '--reason=x'], 2],
+    ['evidence of something else', ['evidence', 'export', 'deployment/invoice', '-o=x'], 2],
     ['a decision that is none', ['review', 'invoice', '--decision=Approve', '--reason=x'], 2],
     ['a decision without a reason', ['review', 'invoice', '--decision=Keep'], 2],
     ['help', ['--help'], 0],
@@ -97,6 +99,13 @@ describe('kill', () => {
     expect(server.get(resources.killSwitches, 'finance/invoice')).toMatchObject({
       spec: { workflow: 'invoice', reason: 'runaway' },
     });
+  });
+
+  it('takes the name as kubectl writes it, as every command does', async () => {
+    await cli('kill', 'awf/invoice', '--reason=runaway', '--wait=false');
+    expect(server.get(resources.killSwitches, 'finance/invoice')).toBeDefined();
+    const { code } = await cli('status', 'automationworkflows/invoice');
+    expect(code).toBe(0);
   });
 
   it.each(['-n=other', '-nother', '--namespace=other'])('takes %s', async (flag) => {

@@ -25,6 +25,7 @@ import { reviewCommand } from './commands/review.ts';
 import { statusCommand } from './commands/status.ts';
 import { treeCommand } from './commands/tree.ts';
 import { whoCanCommand } from './commands/who-can.ts';
+import { objectNameIn } from './object-name.ts';
 import { serverInfo } from './server.ts';
 import {
   runsCommand,
@@ -132,6 +133,8 @@ export const usage = `Keep automations inside their guardrails, and stop them.
 Usage:
 ${columns(commands.flatMap(({ usage: lines }) => lines.map(([form, text]) => [`kubectl guardrails ${form}`, text] as const)))}
 
+NAME is that of a Workflow and its AutomationIdentity; awf/NAME means the same.
+
 Options:
 ${columns(optionTexts)}
 
@@ -160,7 +163,8 @@ export async function run(options: RunOptions): Promise<number> {
     }
     const userName = textOf(values, 'as');
     if (userName !== undefined) impersonate(kubeConfig, userName);
-    return await command.run(sessionOf(options, values, { command, names, kubeConfig }));
+    const plain = plainNames(command, names);
+    return await command.run(sessionOf(options, values, { command, names: plain, kubeConfig }));
   } catch (error) {
     options.stderr(`Error: ${messageOf(error)}`);
     if (!isUsage(error)) return exit.failed;
@@ -234,6 +238,10 @@ function refuseWhatItDoesNotTake(
   if (unknown !== undefined) throw new UsageError(`${name} takes no --${unknown}`);
 }
 
+function plainNames({ readsNames = false }: Command, names: readonly string[]): readonly string[] {
+  return readsNames ? names : names.map((name) => objectNameIn(name).name);
+}
+
 function textOf(values: Values, name: string): string | undefined {
   const value = values[name];
   return typeof value === 'string' ? value : undefined;
@@ -300,6 +308,7 @@ export function checkCommandLine(argv: readonly string[]): string {
   const [name = '', ...names] = positionals;
   const command = commandOf(name);
   refuseWhatItDoesNotTake(command, values, names);
+  plainNames(command, names);
   return command.name;
 }
 

@@ -4,6 +4,7 @@ import { annotation } from '../../api/names.ts';
 import type { KubeObject } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import { exit, follow, reasonOf, required, UsageError, type Command } from '../command.ts';
+import { objectNameIn } from '../object-name.ts';
 import { stamped } from '../stamped.ts';
 
 const form = 'acknowledge awf/NAME --reason TEXT';
@@ -25,6 +26,7 @@ export const acknowledgeCommand: Command = {
     wait: { type: 'boolean' },
     timeout: { type: 'string' },
   },
+  readsNames: true,
   run: async (session) => {
     const { client, namespace, stdout, stderr } = session;
     const { resource, name } = targetOf(required(session.names[0], form));
@@ -76,17 +78,8 @@ export const acknowledgeCommand: Command = {
 
 /** @throws UsageError for a kind that isn't held */
 function targetOf(text: string): { resource: Resource; name: string } {
-  const [kind = '', name] = text.split('/');
-  if (name === undefined) return { resource: resources.workflows, name: kind };
-  const { workflows, automationIdentities } = resources;
-  const resource = [
-    { names: ['awf', workflows.plural, 'workflow'], resource: workflows },
-    {
-      names: ['aid', automationIdentities.plural, 'automationidentity'],
-      resource: automationIdentities,
-    },
-  ].find(({ names }) => names.includes(kind.toLowerCase()))?.resource;
-  if (resource === undefined || name === '') {
+  const { resource = resources.workflows, name } = objectNameIn(text);
+  if (resource === resources.killSwitches) {
     throw new UsageError(`write awf/NAME or aid/NAME: kubectl guardrails ${form}`);
   }
   return { resource, name };

@@ -12,6 +12,7 @@ import { pack, unpack } from '../../evidence/tar.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { exit, required, UsageError, type Command, type Session } from '../command.ts';
 import { queryRange } from '../prometheus.ts';
+import { objectNameIn } from '../object-name.ts';
 import { segmentsOf, sinceOf, sinceOption } from '../evidence-log.ts';
 
 const exportForm = 'evidence export workflow/NAME -o case.tar.gz';
@@ -34,6 +35,7 @@ export const evidenceCommand: Command = {
     anchors: { type: 'string' },
   },
   maxNames: 2,
+  readsNames: true,
   outputIsFile: true,
   isOffline: ([verb]) => verb === 'verify',
   run: async (session) => {
@@ -46,10 +48,7 @@ export const evidenceCommand: Command = {
 
 async function exportCase(session: Session): Promise<number> {
   const { client, namespace, stdout } = session;
-  const [kind, name, more] = required(session.names[1], exportForm).split('/');
-  if (kind !== 'workflow' || name === undefined || name === '' || more !== undefined) {
-    throw new UsageError(`write kubectl guardrails ${exportForm}`);
-  }
+  const { name } = objectNameIn(required(session.names[1], exportForm));
   const file = session.option('output');
   if (file === undefined)
     throw new UsageError(`a file is missing: kubectl guardrails ${exportForm}`);

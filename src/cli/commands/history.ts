@@ -10,7 +10,7 @@ import {
   type Session,
 } from '../command.ts';
 import { print, type Columns } from '../print.ts';
-import { nameIn, revisionsOf } from '../revisions.ts';
+import { revisionsOf } from '../revisions.ts';
 
 /** The revisions of a Workflow. */
 export const historyCommand: Command = {
@@ -40,7 +40,7 @@ interface HistoryRow {
 }
 
 async function history(session: Session): Promise<number> {
-  const name = nameIn(required(session.names[0], 'history NAME'));
+  const name = required(session.names[0], 'history NAME');
   const recorded = await revisionsOf(session.client, session.namespace, name);
   print(session, recorded.map(rowOf), columns, `Nothing is recorded of ${name}.`, wide);
   return recorded.length === 0 ? exit.failed : exit.ok;
@@ -94,7 +94,7 @@ export const diffCommand: Command = {
 
 async function diff(session: Session): Promise<number> {
   const { client, namespace, stdout, output } = session;
-  const name = nameIn(required(session.names[0], 'diff NAME'));
+  const name = required(session.names[0], 'diff NAME');
   const recorded = await revisionsOf(client, namespace, name);
   const to = chosen(recorded, session.option('to'), '--to') ?? recorded[0];
   const from = chosen(recorded, session.option('from'), '--from') ?? formerOf(recorded, to);

@@ -6,7 +6,7 @@ import { gitManagerOf } from '../../guardrails/revisions/git.ts';
 import { isGuarded } from '../../guardrails/requirements.ts';
 import { exit, required, UsageError, type Command, type Session } from '../command.ts';
 import { plain } from '../plain.ts';
-import { nameIn, revisionsOf } from '../revisions.ts';
+import { revisionsOf } from '../revisions.ts';
 import { whatRuns, type WhatRuns } from '../what-runs.ts';
 import { nameOfUser, writeAt } from '../write-at.ts';
 
@@ -22,7 +22,7 @@ export const promoteCommand: Command = {
 
 async function promote(session: Session): Promise<number> {
   const { client, stdout, stderr } = session;
-  const name = nameIn(required(session.names[0], form));
+  const name = required(session.names[0], form);
   const [from, to] = [session.option('from'), session.option('to')];
   if (from === undefined || to === undefined || from === to) {
     throw new UsageError(`two namespaces are missing: kubectl guardrails ${form}`);

@@ -8,7 +8,7 @@ import { gitManagerOf } from '../../guardrails/revisions/git.ts';
 import { restorePlan } from '../../guardrails/revisions/restore.ts';
 import { exit, follow, required, UsageError, type Command, type Session } from '../command.ts';
 import { plain } from '../plain.ts';
-import { nameIn, revisionsOf } from '../revisions.ts';
+import { revisionsOf } from '../revisions.ts';
 import { whatRuns, type WhatRuns } from '../what-runs.ts';
 import { nameOfUser, writeAt, type Place } from '../write-at.ts';
 
@@ -24,7 +24,7 @@ export const rollbackCommand: Command = {
 
 async function rollback(session: Session): Promise<number> {
   const { client, namespace, stdout } = session;
-  const name = nameIn(required(session.names[0], form));
+  const name = required(session.names[0], form);
   const number = session.option('to');
   if (number === undefined)
     throw new UsageError(`a revision is missing: kubectl guardrails ${form}`);
