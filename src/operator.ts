@@ -56,6 +56,7 @@ import { OperatorHost } from './runtime/operator-host.ts';
 import { askPrometheus } from './runtime/prometheus.ts';
 import { StatusWriter } from './runtime/status-writer.ts';
 import { createSecretStore } from './guardrails/secret-store/create.ts';
+import { CopyLedger } from './guardrails/secret-store/ledger.ts';
 import { version } from './version.ts';
 import {
   createCaches,
@@ -208,6 +209,11 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     clock,
     log: logger,
   });
+  const copyLedger = new CopyLedger({
+    client: leading,
+    namespace: config.operatorNamespace,
+    logger,
+  });
   const mutation = new Mutation({
     client: killClient,
     logger,
@@ -288,35 +294,35 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     metrics,
     logger,
   };
-  const identity = new Controller({
-    reconciler: new AutomationIdentityController({
-      client: leading,
-      applier,
-      statusWriter,
-      events,
-      metrics,
-      identities: caches.identities.store,
-      namespaces: caches.namespaces.store,
-      killSwitches: caches.killSwitches.store,
-      accessReviews: caches.accessReviews.store,
-      serviceAccounts: caches.serviceAccounts.store,
-      roles: caches.roles.store,
-      roleBindings: caches.roleBindings.store,
-      clusterRoles: caches.clusterRoles,
-      clusterRoleBindings: caches.clusterRoleBindings,
-      workloads,
-      pods: caches.pods.store,
-      approvals,
-      policy,
-      requester,
-      clock,
-      randomBytes,
-      revokedTokens,
-      secretStore,
-      departures,
-    }),
-    ...behindKills,
+  const identityReconciler = new AutomationIdentityController({
+    client: leading,
+    applier,
+    statusWriter,
+    events,
+    metrics,
+    identities: caches.identities.store,
+    namespaces: caches.namespaces.store,
+    killSwitches: caches.killSwitches.store,
+    accessReviews: caches.accessReviews.store,
+    serviceAccounts: caches.serviceAccounts.store,
+    roles: caches.roles.store,
+    roleBindings: caches.roleBindings.store,
+    clusterRoles: caches.clusterRoles,
+    clusterRoleBindings: caches.clusterRoleBindings,
+    workloads,
+    pods: caches.pods.store,
+    approvals,
+    policy,
+    requester,
+    clock,
+    randomBytes,
+    revokedTokens,
+    secretStore,
+    copyLedger,
+    departures,
   });
+  const { leftCopies } = identityReconciler;
+  const identity = new Controller({ reconciler: identityReconciler, ...behindKills });
   const goneRuns = new GoneRuns();
   const workflow = new Controller({
     reconciler: new WorkflowController({
@@ -439,8 +445,11 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     evidence,
     hosts,
     refused,
+    copyLedger,
+    leftCopies,
   });
   metrics.observe({
+    remainingCopies: () => leftCopies.list().length,
     clock,
     isLeader: () => !config.leaderElect || elector.isLeader,
     killSwitchStates: () => killSwitchStates(caches),

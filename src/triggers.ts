@@ -10,6 +10,7 @@ import type { Workflow } from './api/workflow.ts';
 import { keysForPod } from './controllers/approval.ts';
 import { keysFor as identityKeysFor } from './controllers/automation-identity.ts';
 import { fenceInForceKey } from './controllers/fence-in-force.ts';
+import type { LeftCopies } from './controllers/left-copies.ts';
 import type { PolicyInForce } from './controllers/policy-in-force.ts';
 import {
   countsDelayMs,
@@ -27,6 +28,7 @@ import { isByWorkflow } from './guardrails/kill-switch/cluster.ts';
 import { isEngaging, isLeaving } from './guardrails/kill-switch/plan.ts';
 import type { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { fieldOf } from './guardrails/requirements.ts';
+import { ownerOf, type CopyLedger } from './guardrails/secret-store/ledger.ts';
 import type { Metrics } from './observability/metrics.ts';
 import type { Controller } from './runtime/controller.ts';
 import type { Change } from './runtime/list-watch.ts';
@@ -179,6 +181,8 @@ export interface Led {
   evidence: EvidenceRecorder | undefined;
   hosts: HostResolver;
   refused: RefusedConnections | undefined;
+  copyLedger: CopyLedger;
+  leftCopies: LeftCopies;
 }
 
 /** What the leader does. @returns runs it until the signal aborts */
@@ -311,6 +315,9 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
       led.fence.run(signal, [fenceInForceKey]),
       led.evidence?.lead(signal),
       refused?.run(signal),
+      led.copyLedger.run(signal, () =>
+        enqueueAll(identity, new Set(led.leftCopies.list().map(({ key }) => ownerOf(key)))),
+      ),
     ]);
     led.metrics.forgetObjects();
   };

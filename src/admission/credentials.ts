@@ -1,5 +1,5 @@
 import { maxTokenSeconds } from '../api/automation-identity.ts';
-import { MANAGED_BY, secretPrefix } from '../api/names.ts';
+import { label, MANAGED_BY, secretPrefix } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import { annotationOf, isManaged, isUpdate, mayOnIdentities, user } from './cel.ts';
 import { rule, validating, type AdmissionObject } from './policies.ts';
@@ -11,6 +11,7 @@ export function credentialPolicies(): AdmissionObject[] {
     ...boundTokens(),
     ...reserveSecretNames(),
     ...reserveAccountNames(),
+    ...protectCopyRecords(),
   ];
 }
 
@@ -102,6 +103,24 @@ function reserveAccountNames(): AdmissionObject[] {
       {
         expression: mayOnIdentities('manage-children'),
         message: `an AutomationIdentity of this name has its ServiceAccount from ${MANAGED_BY}: choose another name`,
+      },
+    ],
+  });
+}
+
+/** What was copied to a vault has to be known when the identity is gone, or it stays there. */
+function protectCopyRecords(): AdmissionObject[] {
+  const goesWithNamespace = `(request.operation == 'DELETE' && namespaceObject.metadata.?deletionTimestamp.hasValue())`;
+  return validating({
+    name: 'copy-records',
+    description: 'What was copied to a vault is written down by the operator alone.',
+    rules: [rule(resources.configMaps, ['CREATE', 'UPDATE', 'DELETE'])],
+    everywhere: true,
+    objectSelector: { matchExpressions: [{ key: label.copies, operator: 'Exists' }] },
+    validations: [
+      {
+        expression: `${goesWithNamespace} || ${mayOnIdentities('issue-tokens')}`,
+        message: `a ConfigMap with the label ${label.copies} is written by the operator alone: it says what is to be destroyed in the vault`,
       },
     ],
   });

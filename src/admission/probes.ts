@@ -311,6 +311,7 @@ const ofIdentities: Record<string, PolicyProbe> = {
   'identity-tokens': compared(openToken),
   'identity-secret-names': compared(mayDoSo),
   'identity-accounts': compared(mayDoSo),
+  'copy-records': compared(mayDoSo),
   'pod-label': compared('The quota of that namespace leaves no pod to look at.'),
   'pod-labels': {
     kind: 'Denial',

@@ -42,6 +42,8 @@ export const label = {
   sealed: `${GROUP}/sealed`,
   /** On a ConfigMap: heads of evidence, written by the operator alone. */
   evidence: `${GROUP}/evidence`,
+  /** On a ConfigMap: what was copied to a vault, written by the operator alone. */
+  copies: `${GROUP}/copies`,
   managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 

@@ -4,10 +4,11 @@ import { annotation, grantableRole, label } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { IssuingClient } from '../guardrails/credentials/issuing-client.testing.ts';
+import { CopyLedger } from '../guardrails/secret-store/ledger.ts';
 import { noSecretStore, SecretStoreError } from '../guardrails/secret-store/store.ts';
 import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
-import type { Logger } from '../observability/logger.ts';
+import { silentLogger, type Logger } from '../observability/logger.ts';
 import { Departures } from './offboarding.ts';
 import { Applier } from '../runtime/applier.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
@@ -37,6 +38,7 @@ let now: number;
 let client: IssuingClient;
 let controller: AutomationIdentityController;
 let departures: Departures;
+let ledger: CopyLedger;
 let isVaultAway: boolean;
 let events: string[];
 let held: Map<string, string>;
@@ -52,6 +54,7 @@ beforeEach(() => {
   client = new IssuingClient(() => now);
   events = [];
   departures = new Departures();
+  ledger = new CopyLedger({ client, namespace: 'automation-guardrails', logger: silentLogger() });
   isVaultAway = false;
   held = new Map();
   oldest = new Map();
@@ -111,6 +114,7 @@ beforeEach(() => {
         );
       },
     },
+    copyLedger: ledger,
     departures,
   });
   client.put(resources.namespaces, {
@@ -625,11 +629,25 @@ describe('an identity that was deleted', () => {
     client.remove(resources.automationIdentities, key);
     isVaultAway = true;
     expect(await reconcile()).toMatchObject({ requeueAfterMs: expect.any(Number) as unknown });
-    expect(events).toContain('warning SecretStoreUnavailable');
+    expect(events).toContain('warning CopiesRemain');
     isVaultAway = false;
     await reconcile();
     expect(events).toContain('normal CopyWithdrawn');
     expect(departures.get('billing/poster')).toBeUndefined();
+  });
+
+  it('has them destroyed by an operator that never saw it, too', async () => {
+    const { namespace = '', name: identity, uid = '' } = deleted().metadata;
+    const copy = { namespace, identity, uid, name: 'erp' };
+    await ledger.record({ key: copy, place: noSecretStore.locationOf(copy) });
+    client.remove(resources.automationIdentities, key);
+    isVaultAway = true;
+    expect(await reconcile()).toMatchObject({ requeueAfterMs: expect.any(Number) as unknown });
+    expect(controller.leftCopies.list()).toHaveLength(1);
+    isVaultAway = false;
+    await reconcile();
+    expect(events).toContain('normal CopyWithdrawn');
+    expect(controller.leftCopies.list()).toEqual([]);
   });
 
   it('is tried again where a request fails', async () => {

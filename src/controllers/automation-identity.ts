@@ -63,6 +63,7 @@ import { clearNoted } from '../guardrails/holds/note.ts';
 import { acknowledgedNow, holdsOf } from '../guardrails/holds/plan.ts';
 import { applyFailed, heldReason, type Problem } from '../guardrails/requirements.ts';
 import { isLifted, killSwitchOver } from '../guardrails/kill-switch/plan.ts';
+import type { CopyLedger } from '../guardrails/secret-store/ledger.ts';
 import type { SecretStore } from '../guardrails/secret-store/store.ts';
 import type { EventRecorder } from '../observability/events.ts';
 import { controllerOf, isControlledBy, type Applier } from '../runtime/applier.ts';
@@ -73,6 +74,7 @@ import type { Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import { keysIn, type ReadStore } from '../runtime/store.ts';
+import { leftAgainMs, LeftCopies } from './left-copies.ts';
 import { offboard, type Departures } from './offboarding.ts';
 import type { PolicyInForce, PolicyVerdict } from './policy-in-force.ts';
 import type { RequesterRights, RequesterVerdict } from './requester.ts';
@@ -149,6 +151,7 @@ export interface AutomationIdentityControllerOptions {
   revokedTokens: RevokedTokens;
   /** Where copies of credentials go; shared with the kill switch. */
   secretStore: SecretStore;
+  copyLedger: CopyLedger;
   /** Of which what they had is taken away. */
   departures: Departures;
 }
@@ -234,7 +237,8 @@ interface Observation {
 export class AutomationIdentityController implements Reconciler {
   readonly name = 'automation-identity';
   readonly #options: AutomationIdentityControllerOptions;
-  readonly #copies: CredentialCopies;
+  /** Copies of identities that are gone. */
+  readonly leftCopies: LeftCopies;
   readonly #credentials: CredentialKeeper;
   readonly #tokens: TokenKeeper;
 
@@ -242,11 +246,14 @@ export class AutomationIdentityController implements Reconciler {
     const { client, workloads, pods, metrics, clock, randomBytes } = options;
     const { revokedTokens: revoked } = options;
     this.#options = options;
-    this.#copies = new CredentialCopies({
+    const copies = new CredentialCopies({
       store: options.secretStore,
+      ledger: options.copyLedger,
       countCopy: (action, result) => metrics.countSecretCopy(action, result),
       clock,
     });
+    const { events, identities, copyLedger: ledger } = options;
+    this.leftCopies = new LeftCopies({ client, events, identities, copies, ledger });
     this.#credentials = new CredentialKeeper({
       client,
       workloads,
@@ -255,7 +262,7 @@ export class AutomationIdentityController implements Reconciler {
       clock,
       randomBytes,
       revoked,
-      copies: this.#copies,
+      copies,
     });
     this.#tokens = new TokenKeeper({
       client,
@@ -318,30 +325,15 @@ export class AutomationIdentityController implements Reconciler {
     const standing = identities.get(key);
     const isLeaving = standing?.metadata.deletionTimestamp !== undefined;
     const leaving = departures.get(key) ?? (isLeaving ? standing : undefined);
-    if (leaving === undefined) return {};
     const namespace = namespaces.get(splitKey(key).namespace ?? '');
-    if (namespace !== undefined && namespace.metadata.deletionTimestamp === undefined) {
+    const isThere = namespace !== undefined && namespace.metadata.deletionTimestamp === undefined;
+    if (leaving !== undefined && isThere) {
       const { client, events, workloads } = this.#options;
       await offboard(leaving, { client, events, workloads, revoked, signal });
     }
-    const isDone = await this.#withdrawCopies(leaving, { signal, log });
-    if (isDone) departures.delete(leaving);
-    return isDone ? {} : { requeueAfterMs: unwatchedMs };
-  }
-
-  /** @returns whether none is left; what is deleted has no status to tell it in */
-  async #withdrawCopies(
-    identity: AutomationIdentity,
-    context: Pick<ReconcileContext, 'signal' | 'log'>,
-  ): Promise<boolean> {
-    const { events } = this.#options;
-    const subject = subjectOf(resources.automationIdentities, identity);
-    const left = await this.#copies.withdraw(identity, {
-      ...context,
-      notify: ({ type, reason, message }) => events[type](subject, reason, message),
-    });
-    for (const { problem } of left) events.warning(subject, problem.reason, problem.message);
-    return left.every(({ problem }) => hopeless.has(problem.reason));
+    const againMs = await this.leftCopies.end(key, leaving, { signal, log });
+    if (leaving !== undefined && againMs !== leftAgainMs) departures.delete(leaving);
+    return againMs === undefined ? {} : { requeueAfterMs: againMs };
   }
 
   async #observe(key: string, signal: AbortSignal): Promise<Observation | undefined> {
@@ -702,8 +694,6 @@ const recheckMs = 600_000;
 const unwatchedMs = 60_000;
 const unwatchedReasons = new Set(['ForeignObject', 'PermissionsNotGrantable']);
 const soonestMs = 1_000;
-/** Why copies are left of which nothing comes by trying again. */
-const hopeless = new Set(['SecretStoreNotConfigured', 'ForeignObject']);
 
 function isWithheld({ missing, isStopped }: Observation): boolean {
   return missing.length > 0 || isStopped;

@@ -292,6 +292,19 @@ export const alertGroups: readonly RuleGroup[] = [
           runbook: 'docs/runbooks/token-not-renewed.md',
         },
       },
+      {
+        alert: 'AutomationGuardrailsCopiesRemain',
+        // A vault that is unsealed after a restart is asked again within a minute.
+        expr: 'max(automation_guardrails_secret_store_copies_remaining) > 0',
+        for: '10m',
+        labels: { severity: 'warning' },
+        annotations: {
+          summary: 'Credentials of deleted automations can still be read in the vault',
+          description:
+            '{{ $value }} copies are not known to be destroyed. See kubectl get events -A --field-selector reason=CopiesRemain.',
+          runbook: 'docs/runbooks/copies-remain.md',
+        },
+      },
     ],
   },
   {

@@ -162,7 +162,8 @@ export const leaderElectionRole: RoleDefinition = {
 /** In the operator's own namespace. */
 export const anchorsRole: RoleDefinition = {
   name: 'evidence',
-  description: 'Where heads of evidence, and the keys that sign them, are written down.',
+  description:
+    'Where heads of evidence, the keys that sign them, and what was copied to a vault are written down.',
   namespaced: true,
   rules: [rule(['get', 'list', 'create', 'patch', 'delete'], resources.configMaps)],
 };

@@ -92,6 +92,7 @@ describe('Metrics', () => {
       since: 40_000,
     }));
     metrics.observe({
+      remainingCopies: () => 0,
       isLeader: () => true,
       killSwitchStates: () => [],
       attention: () => attention,
@@ -134,6 +135,7 @@ describe('Metrics', () => {
       expect.arrayContaining(['leader 0', 'kill_switches{state="stopped"} 0']),
     );
     metrics.observe({
+      remainingCopies: () => 0,
       isLeader: () => isLeader,
       killSwitchStates: () => states,
       attention: () => [],
@@ -157,6 +159,7 @@ describe('Metrics', () => {
   it('knows the age of the oldest credential, and none where there is none', async () => {
     const metrics = new Metrics();
     metrics.observe({
+      remainingCopies: () => 0,
       isLeader: () => true,
       killSwitchStates: () => [],
       attention: () => [],

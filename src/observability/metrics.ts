@@ -163,6 +163,12 @@ const definitions = {
       result: '`success`, `error`',
     },
   },
+  remainingCopies: {
+    type: 'gauge',
+    name: 'secret_store_copies_remaining',
+    help: 'Copies of credentials in a vault whose AutomationIdentity is gone, and that are not known to be destroyed. 0 on replicas that do not lead.',
+    labels: {},
+  },
   soonestTokenExpiry: {
     type: 'gauge',
     name: 'soonest_token_expiry_seconds',
@@ -327,6 +333,8 @@ export type KillSwitchState = (typeof killSwitchStates)[number];
 export interface MetricsSources {
   /** Whether this replica leads. */
   isLeader: () => boolean;
+  /** Copies in a vault whose identity is gone. */
+  remainingCopies: () => number;
   /** The state of each kill switch. */
   killSwitchStates: () => Iterable<KillSwitchState>;
   /** What somebody should look at, those that have waited longest first. */
@@ -409,6 +417,9 @@ export class Metrics {
     this.#gauge(definitions.killSwitches, (gauge) => this.#collectKillSwitches(gauge));
     this.#gauge(definitions.oldestCredentialAge, (gauge) => this.#collectCredentialAge(gauge));
     this.#gauge(definitions.soonestTokenExpiry, (gauge) => this.#collectTokenExpiry(gauge));
+    this.#gauge(definitions.remainingCopies, (gauge) =>
+      gauge.set(this.#sources?.remainingCopies() ?? 0),
+    );
     this.#gauge(definitions.attention, (gauge) => this.#collectAttention(gauge));
     this.#gauge(definitions.attentionLeftOut, (gauge) => {
       gauge.set(Math.max(0, (this.#sources?.attention() ?? []).length - maxAttention));
@@ -823,7 +834,7 @@ export function metricsReference(): string {
 
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\`, which has ${maxAttention} series at most, and of the counts of runs, of ${maxAutomations} Workflows at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`secret_store_copies_remaining\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

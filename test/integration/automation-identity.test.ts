@@ -13,6 +13,7 @@ import {
 import { Departures } from '../../src/controllers/offboarding.ts';
 import { RequesterRights } from '../../src/controllers/requester.ts';
 import { RevokedTokens } from '../../src/guardrails/credentials/revoked-tokens.ts';
+import { CopyLedger } from '../../src/guardrails/secret-store/ledger.ts';
 import { noSecretStore } from '../../src/guardrails/secret-store/store.ts';
 import { bindingIndexes } from '../../src/guardrails/identity/bindings.ts';
 import { podSecretKeys, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
@@ -125,6 +126,7 @@ async function startOperator(): Promise<RunningOperator> {
       departures,
       revokedTokens: new RevokedTokens({ clock }),
       secretStore: noSecretStore,
+      copyLedger: new CopyLedger({ client, namespace: 'automation-guardrails', logger }),
     }),
     workers: 4,
     metrics,

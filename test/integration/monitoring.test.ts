@@ -218,6 +218,10 @@ const cases: Record<string, Case> = {
     fires: { [`${prefix}soonest_token_expiry_seconds`]: '59x20' },
     quiet: { [`${prefix}soonest_token_expiry_seconds`]: '61x20' },
   },
+  AutomationGuardrailsCopiesRemain: {
+    fires: { [`${prefix}secret_store_copies_remaining`]: '1x30' },
+    quiet: { [`${prefix}secret_store_copies_remaining`]: '1x8 0x30' },
+  },
   AutomationGuardrailsLimitBreached: {
     fires: { [breaches]: '0x10 1x10' },
     quiet: { [breaches]: '1x20' },

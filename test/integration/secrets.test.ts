@@ -3,7 +3,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AutomationIdentity, SecretStatus } from '../../src/api/automation-identity.ts';
 import { annotation, label, secretNameOf } from '../../src/api/names.ts';
-import type { KubeObject, Secret } from '../../src/api/objects.ts';
+import type { ConfigMap, KubeObject, Secret } from '../../src/api/objects.ts';
 import { projectWorkload } from '../../src/api/workload.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -15,23 +15,26 @@ import {
   listObjects,
   waitForCondition,
 } from '../operator/cluster.ts';
-import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
+import {
+  startOperator,
+  type OperatorOptions,
+  type OperatorProcess,
+} from '../operator/operator-process.ts';
 import { setUpVault } from '../operator/vault-setup.ts';
 
 const namespace = 'secrets';
 const owner = { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' };
 
 let controlPlane: ControlPlane;
+let settings: OperatorOptions;
 let operator: OperatorProcess;
 
 /** Each test has identities of its own; the operator is the one that users run. */
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   const kubeconfigPath = await installGuardrails(controlPlane);
-  operator = await startOperator({
-    kubeconfigPath,
-    args: ['--leader-elect=false', ...(await startVault())],
-  });
+  settings = { kubeconfigPath, args: ['--leader-elect=false', ...(await startVault())] };
+  operator = await startOperator(settings);
   await controlPlane.apply([
     {
       apiVersion: 'v1',
@@ -548,16 +551,44 @@ describe('a vault', () => {
     expect(readable()).toEqual([third]);
     expect([first, second]).not.toContain(third);
 
+    // Of a vault that is away, and an operator that is killed, what is written down is left.
+    expect(await recorded()).toEqual([expect.stringContaining(`/${namespace}/${name}/s"`)]);
+    vault.isSealed = true;
     await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
+    await waitFor('it to be told', async () => {
+      const events = await listObjects<{ reason?: string }>(controlPlane, 'events', namespace);
+      return events.some(({ reason }) => reason === 'CopiesRemain');
+    });
+    expect(await metricsOf(operator)).toContain('secret_store_copies_remaining 1');
+    const said = operator.logs;
+    operator.kill();
+    await operator.exited;
+    vault.isSealed = false;
+    expect(vault.keys('secret')).toHaveLength(1);
+    operator = await startOperator(settings);
     await waitFor('the copy to be withdrawn', () => vault.keys('secret').length === 0);
+    await waitFor('it to be struck out', async () => (await recorded()).length === 0);
+    expect(await metricsOf(operator)).toContain('secret_store_copies_remaining 0');
     expect(inVault.size).toBeGreaterThan(4);
     const objects = JSON.stringify(
       await listObjects(controlPlane, 'aid,ksw,events,evidencesegments', namespace),
     );
-    const everywhere = [...operator.logs, objects].join('\n');
+    const everywhere = [...said, ...operator.logs, objects].join('\n');
     for (const canary of inVault) expect(everywhere).not.toContain(canary);
   });
 });
+
+/** Texts of what is written down of copies. */
+async function recorded(): Promise<string[]> {
+  const found = await listObjects<ConfigMap>(controlPlane, 'configmaps', 'automation-guardrails');
+  return found
+    .filter(({ metadata }) => metadata.labels?.[label.copies] !== undefined)
+    .flatMap(({ data = {} }) => Object.values(data));
+}
+
+async function metricsOf({ metricsUrl }: OperatorProcess): Promise<string> {
+  return await (await fetch(metricsUrl())).text();
+}
 
 describe('a Secret of somebody else', () => {
   it('is watched by its metadata: owner, age, and when it is overdue', async () => {

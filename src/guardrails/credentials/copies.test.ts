@@ -10,8 +10,10 @@ import { annotation } from '../../api/names.ts';
 import { resources } from '../../api/resources.ts';
 import type { Workload } from '../../api/workload.ts';
 import { silentLogger } from '../../observability/logger.ts';
+import { ApiError } from '../../runtime/errors.ts';
 import { IdentityTokens } from '../secret-store/identity-token.ts';
-import type { SecretStore } from '../secret-store/store.ts';
+import { CopyLedger } from '../secret-store/ledger.ts';
+import { copyKeyOf, type SecretStore } from '../secret-store/store.ts';
 import { VaultClient } from '../secret-store/vault-client.ts';
 import { VaultStore } from '../secret-store/vault.ts';
 import { CredentialCopies } from './copies.ts';
@@ -32,6 +34,8 @@ const places = {
   authMount: 'kubernetes',
   pathPrefix: 'automation-guardrails',
 } as const;
+
+const operator = 'automation-guardrails';
 
 class Crash extends Error {}
 
@@ -57,6 +61,8 @@ class Bench {
   #crashed = false;
   #vaultClient: VaultClient | undefined;
   #keeper: CredentialKeeper | undefined;
+  #copies: CredentialCopies | undefined;
+  #ledger: CopyLedger | undefined;
 
   constructor() {
     this.vault = new FakeVault({
@@ -132,6 +138,10 @@ class Bench {
       clock,
       random: () => 0,
     });
+    const ledger = new CopyLedger({ client, namespace: operator, logger: silentLogger() });
+    const countCopy = (): void => undefined;
+    this.#copies = new CredentialCopies({ store, ledger, countCopy, clock });
+    this.#ledger = ledger;
     this.#keeper = new CredentialKeeper({
       client,
       workloads: noWorkloads,
@@ -139,7 +149,7 @@ class Bench {
       countRotation: () => undefined,
       clock,
       revoked: new RevokedTokens({ clock }),
-      copies: new CredentialCopies({ store, countCopy: () => undefined, clock }),
+      copies: this.#copies,
       randomBytes: this.#randomBytes,
     });
   }
@@ -209,6 +219,25 @@ class Bench {
 
   get version(): number | undefined {
     return this.vault.currentVersion(places.mount, path);
+  }
+
+  get ledger(): CopyLedger {
+    if (this.#ledger === undefined) throw new Error('not started');
+    return this.#ledger;
+  }
+
+  /** Texts in which the copy is written down. */
+  recorded(): string[] {
+    return this.client.all(resources.configMaps).flatMap(({ data = {} }) => Object.values(data));
+  }
+
+  /** The identity is gone, and all that is known of it is written down. */
+  async leave(): Promise<void> {
+    const entries = await this.ledger.reread('finance/poster');
+    const keys = entries.map(({ key }) => key);
+    const left = await this.#copies?.end(keys, this.#context);
+    if (this.#crashed) throw new Crash();
+    expect(left).toEqual([]);
   }
 
   get #current(): CredentialKeeper {
@@ -436,7 +465,9 @@ describe('a vault that is away', () => {
 it('an operator that is not told of a vault says so, and goes on with the others', async () => {
   const { noSecretStore } = await import('../secret-store/store.ts');
   const clock = (): number => bench.now;
-  const copies = new CredentialCopies({ store: noSecretStore, countCopy: () => undefined, clock });
+  const { ledger } = bench;
+  const countCopy = (): void => undefined;
+  const copies = new CredentialCopies({ store: noSecretStore, ledger, countCopy, clock });
   await bench.settle();
   const left = await copies.withdraw(bench.identity, {
     notify: () => undefined,
@@ -469,6 +500,8 @@ it('cut off at any write, in either place, neither is ever without a valid versi
         wasCopied ||= current !== undefined;
         // What the vault gives is what Kubernetes holds to be valid.
         if (wasCopied) expect(bench.valid(), `${when} ${at}`).toContain(current);
+        // Whoever comes after a crash knows what to destroy.
+        if (bench.vault.keys(places.mount).length > 0) expect(bench.recorded()).toHaveLength(1);
         if (now === when && write === at) throw new Crash();
       };
       for (let restarts = 0; ; restarts++) {
@@ -493,6 +526,50 @@ it('cut off at any write, in either place, neither is ever without a valid versi
       await bench.stop();
     }
   }
+});
+
+it('cut off at any write of its end, a copy of what is gone is destroyed by what is written down', async () => {
+  await bench.settle();
+  const before = bench.writes;
+  await bench.leave();
+  const total = bench.writes - before;
+  expect(total).toBeGreaterThan(1);
+  for (const when of ['before', 'after'] as const) {
+    for (let at = 1; at <= total; at++) {
+      await bench.stop();
+      bench = new Bench();
+      await bench.start();
+      await bench.settle();
+      const first = bench.writes;
+      bench.atWrite = (now, write) => {
+        if (bench.vault.keys(places.mount).length > 0) expect(bench.recorded()).toHaveLength(1);
+        if (now === when && write === first + at) throw new Crash();
+      };
+      await bench.leave().catch(() => undefined);
+      bench.atWrite = () => undefined;
+      bench.restart();
+      bench.now += 2 * minute;
+      await bench.leave();
+      expect(bench.vault.keys(places.mount), `${when} ${at}`).toEqual([]);
+      expect(bench.recorded(), `${when} ${at}`).toEqual([]);
+    }
+  }
+});
+
+it('what is written down of a copy says whose it is and where, and no value', async () => {
+  await bench.settle();
+  const key = copyKeyOf(bench.identity, 'erp');
+  expect(bench.recorded().map((text) => JSON.parse(text) as unknown)).toEqual([
+    { ...key, place: `vault ${places.mount}/${path}` },
+  ]);
+});
+
+it('is not copied where that cannot be written down', async () => {
+  bench.client.beforeWrite = ({ kind }) => {
+    if (kind === 'ConfigMap') throw new ApiError('too long', { status: 422 });
+  };
+  await expect(bench.settle()).rejects.toThrow('too long');
+  expect(bench.vault.keys(places.mount)).toEqual([]);
 });
 
 it('no value and no token is in what is said', async () => {

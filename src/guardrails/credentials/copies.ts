@@ -6,7 +6,14 @@ import type {
 import type { Secret } from '../../api/objects.ts';
 import type { Logger } from '../../observability/logger.ts';
 import type { Problem } from '../requirements.ts';
-import { copiesOf, copyKeyOf, SecretStoreError, type SecretStore } from '../secret-store/store.ts';
+import type { CopyLedger } from '../secret-store/ledger.ts';
+import {
+  copiesOf,
+  copyKeyOf,
+  SecretStoreError,
+  type CopyKey,
+  type SecretStore,
+} from '../secret-store/store.ts';
 import type { CredentialStep } from './plan.ts';
 import { refusedMs } from './refusal.ts';
 import { hasPreviousIn, valueIn } from './secret.ts';
@@ -14,6 +21,8 @@ import { hasPreviousIn, valueIn } from './secret.ts';
 export interface CredentialCopiesOptions {
   /** Where copies go. */
   store: SecretStore;
+  /** Where each copy is written down before it is made, and until it is gone. */
+  ledger: Pick<CopyLedger, 'record' | 'strike'>;
   /** Counts each copy that was written, withdrawn, or couldn't be. */
   countCopy: (action: 'write' | 'destroy' | 'withdraw', result: 'success' | 'error') => void;
   /** Milliseconds since the epoch. */
@@ -28,6 +37,16 @@ export interface CopyRequest {
   notify: (notice: { type: 'normal' | 'warning'; reason: string; message: string }) => void;
   signal: AbortSignal;
   log: Logger;
+}
+
+/** What ending copies is told of. */
+export type WithdrawalContext = Pick<CopyRequest, 'signal' | 'log' | 'notify'>;
+
+/** A copy that couldn't be ended. */
+export interface RemainingCopy {
+  /** Of the credential. */
+  name: string;
+  problem: Problem;
 }
 
 /** What a look at a copy has found. */
@@ -110,28 +129,45 @@ export class CredentialCopies {
    * @param names of credentials that have no copy any more: of them, what says that it is somebody
    *   else's counts as gone; all credentials if `undefined`
    * @returns what is left of them
+   * @throws ApiError where it couldn't be written down that they are gone
    */
   async withdraw(
     identity: AutomationIdentity,
-    { signal, log, notify }: Pick<CopyRequest, 'signal' | 'log' | 'notify'>,
+    context: WithdrawalContext,
     names?: readonly string[],
-  ): Promise<{ name: string; problem: Problem }[]> {
-    const { store, countCopy } = this.#options;
+  ): Promise<RemainingCopy[]> {
     const keys = copiesOf(identity).filter(({ name }) => names?.includes(name) ?? true);
+    const left = await this.end(keys, context);
+    return left.filter(
+      ({ problem }) => names === undefined || problem.reason !== reasons.Foreign.reason,
+    );
+  }
+
+  /**
+   * Ends some copies of one identity, which may be gone.
+   *
+   * @returns what is left of them
+   * @throws ApiError where it couldn't be written down that they are gone
+   */
+  async end(
+    keys: readonly CopyKey[],
+    { signal, log, notify }: WithdrawalContext,
+  ): Promise<RemainingCopy[]> {
+    const { store, ledger, countCopy } = this.#options;
     const { withdrawn, remaining } = await store.withdraw(keys, signal);
-    for (const name of withdrawn) {
+    for (const key of keys.filter(({ name }) => withdrawn.includes(name))) {
       countCopy('withdraw', 'success');
-      log.info('Copy of a credential withdrawn', { credential: name });
+      log.info('Copy of a credential withdrawn', { credential: key.name });
       notify({
         type: 'normal',
         reason: 'CopyWithdrawn',
-        message: `All versions of credential ${name} in ${store.locationOf(copyKeyOf(identity, name))} were destroyed.`,
+        message: `All versions of credential ${key.name} in ${store.locationOf(key)} were destroyed.`,
       });
     }
-    const left = remaining.filter(
-      ({ error }) => names === undefined || error.failure !== 'Foreign',
-    );
-    return left.map(({ name, what, error }) => {
+    const isLeft = new Set(remaining.map(({ name }) => name));
+    const ended = keys.filter(({ name }) => !isLeft.has(name));
+    await Promise.all(ended.map((key) => ledger.strike({ key, place: store.locationOf(key) })));
+    return remaining.map(({ name, what, error }) => {
       countCopy('withdraw', 'error');
       log.warn('Copy of a credential could not be withdrawn', { credential: name, error });
       return {
@@ -142,6 +178,11 @@ export class CredentialCopies {
         },
       };
     });
+  }
+
+  /** Where a copy is made now, for people and for the ledger. */
+  placeOf(key: CopyKey): string {
+    return this.#options.store.locationOf(key);
   }
 
   async #end(name: string, request: CopyRequest): Promise<CopyOutcome> {
@@ -157,7 +198,7 @@ export class CredentialCopies {
     { identity, notify, signal, log }: CopyRequest,
     isFresh: boolean,
   ): Promise<CopyOutcome> {
-    const { store, countCopy, clock } = this.#options;
+    const { store, ledger, countCopy, clock } = this.#options;
     const { name: secretName, uid = '', resourceVersion = '' } = live.metadata;
     const value = valueIn(live, credential.type);
     // Somebody emptied it, and nothing is granted now.
@@ -166,7 +207,11 @@ export class CredentialCopies {
     const keepsPrevious = hasPreviousIn(live, credential.type);
     const copy = { key, secret: { name: secretName, uid, resourceVersion }, value, keepsPrevious };
     try {
-      const { isWritten, destroyed } = await store.keep(copy, { isFresh, signal });
+      const { isWritten, destroyed } = await store.keep(copy, {
+        isFresh,
+        record: () => ledger.record({ key, place: store.locationOf(key) }),
+        signal,
+      });
       if (isWritten) {
         countCopy('write', 'success');
         log.info('Credential copied', { credential: credential.name });

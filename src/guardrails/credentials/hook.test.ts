@@ -67,6 +67,7 @@ class Bench {
       clock: () => this.now,
       revoked: new RevokedTokens({ clock: () => this.now }),
       copies: new CredentialCopies({
+        ledger: { record: () => Promise.resolve(), strike: () => Promise.resolve() },
         store: noSecretStore,
         countCopy: () => undefined,
         clock: () => this.now,

@@ -26,6 +26,17 @@ export interface Copy {
   keepsPrevious: boolean;
 }
 
+export interface KeepOptions {
+  /** The store is asked, however lately it was. */
+  isFresh: boolean;
+  /**
+   * Writes down that there is such a copy; awaited once it is known that the place is free, or the
+   * copy's own, and before anything is written there.
+   */
+  record: () => Promise<void>;
+  signal: AbortSignal;
+}
+
 /** What was done: nothing, since it was so already, or the writes by which it is so now. */
 export interface CopyChange {
   /** A new version was written. */
@@ -52,10 +63,9 @@ export interface SecretStore {
   /**
    * Brings a copy to what its Secret says. Done already, it does nothing.
    *
-   * @param isFresh the store is asked, however lately it was
-   * @throws SecretStoreError
+   * @throws SecretStoreError, and what `record` throws: then nothing was written
    */
-  keep(copy: Copy, options: { isFresh: boolean; signal: AbortSignal }): Promise<CopyChange>;
+  keep(copy: Copy, options: KeepOptions): Promise<CopyChange>;
   /**
    * Ends every version of some copies. What says that it is somebody else's is left
    * alone, and told: whoever may write there could have made it say so. Never throws, but for the

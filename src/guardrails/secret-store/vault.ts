@@ -9,6 +9,7 @@ import {
   type CopyChange,
   type CopyKey,
   type CopyWithdrawal,
+  type KeepOptions,
   type SecretStore,
 } from './store.ts';
 import type { VaultClient, VaultSession } from './vault-client.ts';
@@ -69,17 +70,14 @@ export class VaultStore implements SecretStore {
     this.#withdrawing = new Breaker({ ...shared, firstMs: firstWithdrawPauseMs });
   }
 
-  async keep(
-    copy: Copy,
-    { isFresh, signal }: { isFresh: boolean; signal: AbortSignal },
-  ): Promise<CopyChange> {
+  async keep(copy: Copy, { isFresh, record, signal }: KeepOptions): Promise<CopyChange> {
     const { clock } = this.#options;
     const path = this.#pathOf(copy.key);
     const state = `${copy.secret.uid} ${copy.secret.resourceVersion} ${copy.keepsPrevious}`;
     const seen = this.#seen.get(path);
     if (!isFresh && seen?.state === state && clock() < seen.until) return unchanged;
     this.#seen.delete(path);
-    const change = await this.#watched(() => this.#bring(copy, path, signal));
+    const change = await this.#watched(() => this.#bring(copy, path, { record, signal }));
     // Not all at once, after a start.
     this.#remember(path, state, clock() + recheckMs * (0.8 + 0.2 * this.#options.random()));
     return change;
@@ -122,7 +120,11 @@ export class VaultStore implements SecretStore {
     return { name: key.name, what: leftOf(this.locationOf(key)), error };
   }
 
-  async #bring(copy: Copy, path: string, signal: AbortSignal): Promise<CopyChange> {
+  async #bring(
+    copy: Copy,
+    path: string,
+    { record, signal }: Omit<KeepOptions, 'isFresh'>,
+  ): Promise<CopyChange> {
     const { client, tokens, roles, clock } = this.#options;
     const { key, value, keepsPrevious } = copy;
     const session = await client.login(roles.identity, await tokens.issue(copy, signal), signal);
@@ -131,10 +133,9 @@ export class VaultStore implements SecretStore {
     for (let steps = 0; steps < maxSteps; steps++) {
       const metadata = await client.readMetadata(session, path, signal);
       const step = planCopy({ key, metadata, compared, keepsPrevious, now: clock() });
+      if (step.action === 'Leave') throw this.#foreign(key);
+      await record();
       if (step.action === 'None') return change;
-      if (step.action === 'Leave') {
-        throw this.#foreign(key);
-      }
       if (step.action === 'Mark') await client.writeMetadata(session, path, markOf(key), signal);
       if (step.action === 'Compare') {
         const found = await client.readData(session, path, signal);
@@ -173,7 +174,7 @@ export class VaultStore implements SecretStore {
     if (key.uid === '') {
       throw new SecretStoreError(
         'Foreign',
-        'its identity was deleted, and only the leader that saw it go can destroy it',
+        'its identity was deleted, and the leader has not destroyed it yet',
       );
     }
     if (!isOurs(metadata, key)) throw this.#foreign(key);

@@ -10,6 +10,7 @@ import { pod } from './workloads.ts';
 
 const {
   automationIdentities,
+  configMaps,
   jobs,
   namespaces,
   networkPolicies,
@@ -438,6 +439,26 @@ describe('a Secret named as generated ones are', () => {
       expect(message).toBe('');
     },
   );
+});
+
+describe('what was copied to a vault', () => {
+  const record = { namespace: 'automation-guardrails', name: 'vault-copies-1' };
+  const labels = { [label.copies]: 'recorded' };
+
+  it('is written down by the operator alone, and neither changed, forged nor deleted by others', async () => {
+    const found = await admin.create(configMaps, { metadata: { ...record, labels } });
+    expect(found.message).toBe('');
+    const forged = { ...record, name: 'vault-copies-2' };
+    const said = 'a ConfigMap with the label automationguardrails.dev/copies is written by';
+    const attempts = [
+      owner.create(configMaps, { metadata: { ...forged, labels } }),
+      owner.merge(configMaps, record, { data: { x: 'forged' } }),
+      owner.merge(configMaps, record, { metadata: { labels: { [label.copies]: null } } }),
+      owner.delete(configMaps, record),
+    ];
+    for (const { message } of await Promise.all(attempts)) expect(message).toContain(said);
+    expect((await owner.create(configMaps, { metadata: forged })).message).toBe('');
+  });
 });
 
 describe('a Secret of an identity', () => {
