@@ -5,7 +5,7 @@ import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { IssuingClient } from '../guardrails/credentials/issuing-client.testing.ts';
 import { CopyLedger } from '../guardrails/secret-store/ledger.ts';
-import { noSecretStore, SecretStoreError } from '../guardrails/secret-store/store.ts';
+import { copyKeyOf, noSecretStore, SecretStoreError } from '../guardrails/secret-store/store.ts';
 import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
 import { silentLogger, type Logger } from '../observability/logger.ts';
@@ -637,8 +637,7 @@ describe('an identity that was deleted', () => {
   });
 
   it('has them destroyed by an operator that never saw it, too', async () => {
-    const { namespace = '', name: identity, uid = '' } = deleted().metadata;
-    const copy = { namespace, identity, uid, name: 'erp' };
+    const copy = copyKeyOf(deleted(), 'erp');
     await ledger.record({ key: copy, place: noSecretStore.locationOf(copy) });
     client.remove(resources.automationIdentities, key);
     isVaultAway = true;

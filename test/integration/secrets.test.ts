@@ -1,5 +1,3 @@
-import { writeFile } from 'node:fs/promises';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AutomationIdentity, SecretStatus } from '../../src/api/automation-identity.ts';
 import { annotation, label, secretNameOf } from '../../src/api/names.ts';
@@ -7,7 +5,7 @@ import type { ConfigMap, KubeObject, Secret } from '../../src/api/objects.ts';
 import { projectWorkload } from '../../src/api/workload.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { FakeVault, type Reviewed } from '../fault/fake-vault.ts';
+import type { FakeVault } from '../fault/fake-vault.ts';
 import {
   getObject,
   installGuardrails,
@@ -15,12 +13,12 @@ import {
   listObjects,
   waitForCondition,
 } from '../operator/cluster.ts';
+import { startClusterVault } from '../operator/cluster-vault.ts';
 import {
   startOperator,
   type OperatorOptions,
   type OperatorProcess,
 } from '../operator/operator-process.ts';
-import { setUpVault } from '../operator/vault-setup.ts';
 
 const namespace = 'secrets';
 const owner = { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' };
@@ -33,7 +31,10 @@ let operator: OperatorProcess;
 beforeAll(async () => {
   controlPlane = await startControlPlane({ controllerManagerQps: 500 });
   const kubeconfigPath = await installGuardrails(controlPlane);
-  settings = { kubeconfigPath, args: ['--leader-elect=false', ...(await startVault())] };
+  const { vault: started, args } = await startClusterVault(controlPlane, [namespace]);
+  vault = started;
+  vault.onSecret = (text) => inVault.add(text);
+  settings = { kubeconfigPath, args: ['--leader-elect=false', ...args] };
   operator = await startOperator(settings);
   await controlPlane.apply([
     {
@@ -46,45 +47,11 @@ beforeAll(async () => {
 
 /** Values that the vault was given, and tokens that it issued. */
 const inVault = new Set<string>();
-const places = { mount: 'secret', authMount: 'kubernetes', pathPrefix: 'automation-guardrails' };
-const vault = new FakeVault({ review });
-
-/** Whose a token is says the API server, as it says it to a real vault. */
-async function review(token: string, audience: string): Promise<Reviewed | undefined> {
-  const tokenReview = {
-    apiVersion: 'authentication.k8s.io/v1',
-    kind: 'TokenReview',
-    spec: { token, audiences: [audience] },
-  };
-  const answer = await kubectlOk(
-    controlPlane,
-    ['create', '--raw=/apis/authentication.k8s.io/v1/tokenreviews', '-f', '-'],
-    { input: JSON.stringify(tokenReview) },
-  );
-  const { status } = JSON.parse(answer) as {
-    status: { authenticated?: boolean; user?: { username: string; uid: string } };
-  };
-  const { username = '', uid = '' } = status.user ?? {};
-  const [, , of = '', name = ''] = username.split(':');
-  return status.authenticated === true ? { namespace: of, name, uid } : undefined;
-}
-
-/** @returns the flags by which the operator finds it */
-async function startVault(): Promise<string[]> {
-  vault.onSecret = (text) => inVault.add(text);
-  const address = await vault.start();
-  const { rootToken } = vault;
-  await setUpVault({ address, rootToken }, places, { namespaces: [namespace] });
-  const account = ['automation-guardrails', '-n=automation-guardrails'];
-  const token = await kubectlOk(controlPlane, ['create', 'token', ...account, '--audience=vault']);
-  const file = path.join(controlPlane.dataDir, 'vault-token');
-  await writeFile(file, token);
-  return [`--vault-address=${address}`, '--vault-allow-http', `--vault-token-file=${file}`];
-}
+let vault: FakeVault;
 
 afterAll(async () => {
   await operator?.stop();
-  await vault.stop();
+  await vault?.stop();
   await controlPlane?.stop();
 });
 
