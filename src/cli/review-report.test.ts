@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { annotation } from '../api/names.ts';
+import type { Pod } from '../api/objects.ts';
 import { digestOf } from '../guardrails/identity/digest.ts';
 import type { Grant } from '../guardrails/identity/effective.ts';
 import { reviewReport, reviewText, type ReviewFacts } from './review-report.ts';
@@ -55,7 +56,14 @@ const excess: Grant = {
   ],
 };
 
-const facts: ReviewFacts = { identity, beyond: [], workflow: undefined, reviews: [], now };
+const facts: ReviewFacts = {
+  identity,
+  beyond: [],
+  workflow: undefined,
+  reviews: [],
+  pods: [],
+  now,
+};
 
 const textOf = (parts: Partial<ReviewFacts> = {}): string =>
   reviewText(reviewReport({ ...facts, ...parts })).join('\n');
@@ -87,6 +95,11 @@ describe('a review', () => {
       '',
       'May connect to',
       '  no Workflow of this name',
+      '',
+      'Last use',
+      '  Pods         none is there: when one last ran is not known here',
+      "  Rights       not known here: the API server's audit log knows when one was last used",
+      '  Credentials  not known here: the system that a value opens knows who came with it',
       '',
       'Reviews',
       '  No reviews are asked for.',
@@ -174,5 +187,29 @@ describe('a review', () => {
     ],
   ])('knows whether what it shows is what a decision would name: %s', (_, parts, state) => {
     expect(reviewReport({ ...facts, ...parts }).state).toBe(state);
+  });
+});
+
+describe('the last use', () => {
+  const pod = (phase: string, creationTimestamp: string): Pod => ({
+    metadata: { name: 'p', namespace: 'finance', creationTimestamp },
+    status: { phase },
+  });
+
+  it.each<[string, ReviewFacts['pods'], string]>([
+    ['may not be asked for', undefined, 'Pods         not known: you may not list pods here'],
+    ['left no pod', [], 'Pods         none is there: when one last ran is not known here'],
+    [
+      'is told by the latest pod',
+      [pod('Running', '2026-05-03T10:00:00Z'), pod('Succeeded', '2026-05-03T11:00:00Z')],
+      'Pods         1 run as it now, the latest of 2 was created 2026-05-03T11:00:00Z (1h ago)',
+    ],
+  ])('%s', (_what, pods, says) => {
+    expect(textOf({ pods })).toContain(says);
+  });
+
+  it('of rights and credentials is said not to be known', () => {
+    expect(textOf()).toContain('Rights       not known here');
+    expect(textOf()).toContain('Credentials  not known here');
   });
 });

@@ -2,7 +2,7 @@ import type { AccessReview } from '../api/access-review.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { conditionOf } from '../api/conditions.ts';
 import { formatDuration } from '../api/duration.ts';
-import { stampOf, type PolicyRule } from '../api/objects.ts';
+import { stampOf, type Pod, type PolicyRule } from '../api/objects.ts';
 import type { EgressEntry, Workflow } from '../api/workflow.ts';
 import { canonicalRules, digestOf } from '../guardrails/identity/digest.ts';
 import { ruleText } from '../guardrails/identity/rules.ts';
@@ -18,6 +18,8 @@ export interface ReviewFacts {
   workflow: Workflow | undefined;
   /** Of this identity. */
   reviews: readonly AccessReview[];
+  /** That run as it, and those that ended and are still there; `undefined` where the reader may not list them. */
+  pods: readonly Pod[] | undefined;
   /** Milliseconds since the epoch. */
   now: number;
 }
@@ -56,6 +58,7 @@ export function reviewReport(facts: ReviewFacts): ReviewReport {
       { title: 'Credentials', lines: credentials(facts) },
       { title: 'Tokens for runners outside of pods', lines: tokens(identity) },
       { title: 'May connect to', lines: egress(facts.workflow) },
+      { title: 'Last use', lines: lastUse(facts) },
       { title: 'Reviews', lines: reviews(facts) },
     ],
   };
@@ -171,6 +174,26 @@ function destination({
           )
           .join(', ');
   return `${[peer, ...narrowed].join(' ')}, ${shown}: ${reason}`;
+}
+
+/** As far as anybody in Kubernetes can know it; what isn't known is said, too. */
+function lastUse({ pods, now }: ReviewFacts): string[] {
+  return [
+    `Pods         ${podsText(pods, now)}`,
+    "Rights       not known here: the API server's audit log knows when one was last used",
+    'Credentials  not known here: the system that a value opens knows who came with it',
+  ];
+}
+
+function podsText(pods: readonly Pod[] | undefined, now: number): string {
+  if (pods === undefined) return 'not known: you may not list pods here';
+  const latest = pods
+    .flatMap(({ metadata }) => metadata.creationTimestamp ?? [])
+    .toSorted()
+    .at(-1);
+  if (latest === undefined) return 'none is there: when one last ran is not known here';
+  const running = pods.filter(({ status }) => status?.phase === 'Running').length;
+  return `${running} run as it now, the latest of ${pods.length} was created ${timeAndAge(latest, now)}`;
 }
 
 /** Reviews that are shown. */

@@ -3,7 +3,7 @@ import { dump } from 'js-yaml';
 import { accessReviewCreationPolicyName } from '../../admission/index.ts';
 import { decision as decisions, type AccessReviewSpec } from '../../api/access-review.ts';
 import type { AutomationIdentity } from '../../api/automation-identity.ts';
-import type { Role, RoleBinding } from '../../api/objects.ts';
+import type { Pod, Role, RoleBinding } from '../../api/objects.ts';
 import { conditionOf } from '../../api/conditions.ts';
 import { PROBE_NAMESPACE } from '../../api/names.ts';
 import { resources } from '../../api/resources.ts';
@@ -149,8 +149,23 @@ async function reportOf(session: Session, name: string): Promise<ReviewReport> {
     client.get(resources.workflows, { namespace, name }),
     client.list(resources.accessReviews, { namespace }),
   ]);
+  const pods = await podsOf(session, name);
   const reviews = all.filter(({ spec }) => spec.identity === name);
-  return reviewReport({ identity, beyond, workflow, reviews, now: Date.now() });
+  return reviewReport({ identity, beyond, workflow, reviews, pods, now: Date.now() });
+}
+
+/** `undefined` where the user may not list pods. */
+async function podsOf(
+  { client, namespace }: Session,
+  name: string,
+): Promise<readonly Pod[] | undefined> {
+  try {
+    const fieldSelector = `spec.serviceAccountName=${name}`;
+    return await client.list(resources.pods, { namespace, fieldSelector });
+  } catch (error) {
+    if (isForbidden(error)) return undefined;
+    throw error;
+  }
 }
 
 /** By the user's own rights; `undefined` where he may not list what grants. */
