@@ -16,7 +16,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['src/**/*.test.ts', 'test/fault/**/*.test.ts', 'test/operator/**/*.test.ts'],
-          testTimeout: 30_000,
+          testTimeout: 60_000,
         },
       },
       {
@@ -24,8 +24,8 @@ export default defineConfig({
           name: 'integration',
           include: ['test/{integration,control-plane,e2e}/**/*.test.ts'],
           maxWorkers: 3,
-          testTimeout: 120_000,
-          hookTimeout: 180_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
         },
       },
       {
@@ -34,7 +34,7 @@ export default defineConfig({
           include: ['test/exhaustive/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 1_800_000,
-          hookTimeout: 180_000,
+          hookTimeout: 300_000,
         },
       },
       {
@@ -43,7 +43,7 @@ export default defineConfig({
           include: ['test/soak/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 1_800_000,
-          hookTimeout: 180_000,
+          hookTimeout: 300_000,
         },
       },
       {
@@ -52,7 +52,7 @@ export default defineConfig({
           include: ['test/peers/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 1_800_000,
-          hookTimeout: 180_000,
+          hookTimeout: 300_000,
         },
       },
     ],

@@ -1,6 +1,6 @@
 /** How long and how often {@link waitFor} asks. */
 export interface WaitOptions {
-  /** Milliseconds until the wait fails. Default 30 000. */
+  /** Milliseconds until the wait fails. Default 120 000: no machine that CI runs on is too slow. */
   readonly timeoutMs?: number;
   /** Milliseconds between the end of one probe and the start of the next. Default 50. */
   readonly intervalMs?: number;
@@ -29,7 +29,7 @@ export class WaitTimeoutError extends Error {
 export async function waitFor<T>(
   description: string,
   probe: () => T | Promise<T>,
-  { timeoutMs = 30_000, intervalMs = 50, signal }: WaitOptions = {},
+  { timeoutMs = 120_000, intervalMs = 50, signal }: WaitOptions = {},
 ): Promise<Exclude<T, NotYet>> {
   const deadline = performance.now() + timeoutMs;
   let last: Outcome<T> = { kind: 'late' };

@@ -283,7 +283,7 @@ async function settledState(
     await waitFor(
       'the end state of the undisturbed run',
       async () => isDeepStrictEqual(await endStateOf(controlPlane, namespace), expected),
-      { timeoutMs: 60_000, intervalMs: 250 },
+      { timeoutMs: 120_000, intervalMs: 250 },
     ).catch(() => undefined);
   }
   return endStateOf(controlPlane, namespace);

@@ -56,7 +56,7 @@ describe('installing where mutation is not served', () => {
       'the apply',
       async () =>
         (await controlPlane.kubectl(['apply', '--server-side', `-k=${folder}`])).code === 0,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     const installed = await policies();
     expect(installed.length).toBeGreaterThan(20);
@@ -169,14 +169,14 @@ describe('a kill where mutation is not served', () => {
           running.length === count && running.every(({ status }) => status?.phase === 'Running')
         );
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
   };
   const untilReleased = async (): Promise<void> => {
     await waitFor(
       'the KillSwitch to be gone',
       async () => (await objectOf('ksw', 'invoice')) === undefined,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
   };
   const release = async (): Promise<void> => {

@@ -52,7 +52,7 @@ describe('doctor', () => {
         const outcome = await cli(['doctor']);
         return outcome.code === 0 && outcome;
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     expect(out).toMatch(/API server +ok +Kubernetes v1\.36/);
     expect(out).toMatch(/policies in force +ok/);

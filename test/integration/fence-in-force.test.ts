@@ -66,7 +66,7 @@ function canarySays(type: string, status: string, part = ''): Promise<string> {
       if (found?.status === status && found.message.includes(part)) return found.message;
       throw new Error(JSON.stringify(all));
     },
-    { timeoutMs: 40_000, intervalMs: 200 },
+    { timeoutMs: 120_000, intervalMs: 200 },
   );
 }
 

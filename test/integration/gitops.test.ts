@@ -121,7 +121,7 @@ async function runs(namespace: string, count: number): Promise<void> {
       const are = pods.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
       return are.length === count && are.every(({ status }) => status?.phase === 'Running');
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
 }
 

@@ -300,7 +300,7 @@ describe('installing with kustomize', () => {
     // to do when the first one was too fast for the API server.
     const apply = ['apply', '--server-side', '-k', path.join(root, 'config/default')];
     await waitFor('the apply', async () => (await controlPlane.kubectl(apply)).code === 0, {
-      timeoutMs: 60_000,
+      timeoutMs: 120_000,
     });
     await kubectlOk(controlPlane, [
       'rollout',
@@ -324,7 +324,7 @@ describe('installing with kustomize', () => {
         const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
         return code !== 0 && !crds.includes('automationguardrails.dev');
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
   });
 });

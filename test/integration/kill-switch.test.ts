@@ -252,7 +252,7 @@ describe('engaging again during a release', () => {
           killSwitch?.metadata.labels?.['automationguardrails.dev/releasing'] === undefined
         );
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     await podsRun(namespace, 0);
   });

@@ -138,7 +138,7 @@ async function upToDate(one: Running<Role>): Promise<void> {
       const listed = contents(await direct.list(roles, { namespace }));
       return JSON.stringify(contents(one.listWatch.store.list())) === JSON.stringify(listed);
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
   expect(replayed(one.changes)).toEqual(contents(one.listWatch.store.list()));
 }

@@ -480,7 +480,7 @@ describe('a real Prometheus that scrapes a running operator', () => {
         const found = await query(`${prefix}attention_seconds{condition="Held"}`);
         return found.length > 0 && found;
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     expect(attention?.metric).toMatchObject({
       kind: 'AutomationIdentity',
@@ -498,7 +498,7 @@ describe('a real Prometheus that scrapes a running operator', () => {
         if (seldom.has(title)) await query(expr);
         else {
           await waitFor(`data of the panel ${title}`, async () => (await query(expr)).length > 0, {
-            timeoutMs: 30_000,
+            timeoutMs: 120_000,
           });
         }
       }

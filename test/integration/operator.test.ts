@@ -81,7 +81,7 @@ describe('the operator at rest', () => {
         before = proxy.writes.length;
         return isQuiet;
       },
-      { timeoutMs: 60_000, intervalMs: 3_000 },
+      { timeoutMs: 120_000, intervalMs: 3_000 },
     );
     const leaseBefore = await renewal();
     await waitFor(
@@ -141,7 +141,7 @@ describe('the operator when the API server fails it', () => {
         const identities = await listObjects(controlPlane, 'aid', namespace);
         return identities.length > 20;
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     expect(proxy.cutWatches()).toBeGreaterThan(5);
     await applied;
@@ -155,7 +155,7 @@ describe('the operator when the API server fails it', () => {
         );
         return accounts.filter(({ metadata }) => metadata.name.startsWith('burst-')).length === 200;
       },
-      { timeoutMs: 60_000, intervalMs: 250 },
+      { timeoutMs: 120_000, intervalMs: 250 },
     );
   });
 
@@ -216,7 +216,7 @@ describe('the operator when the API server fails it', () => {
     await waitFor(
       'the policies to be back',
       async () => (await listObjects(controlPlane, 'networkpolicies', namespace)).length > 0,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     expect(await Promise.race([operator.exited, Promise.resolve('running')])).toBe('running');
   });
@@ -249,7 +249,7 @@ describe('secret values', () => {
       'automationguardrails.dev/rotate=now',
     ]);
     await waitFor('the rotation', async () => 'previous.password' in (await collect()), {
-      timeoutMs: 30_000,
+      timeoutMs: 120_000,
     });
     // A Secret that somebody else owns and one that is broken make errors; a value of theirs must
     // not be in those either.

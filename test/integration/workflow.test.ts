@@ -337,7 +337,7 @@ async function settles(
       );
       return isCached && isDeepStrictEqual(found, wanted);
     },
-    { timeoutMs: 60_000, ...options },
+    { timeoutMs: 120_000, ...options },
   );
 }
 

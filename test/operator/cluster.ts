@@ -101,7 +101,7 @@ async function waitUntilFenceIsActive(
       );
       return mutation ? stdout === 'admin' : stderr.includes('engagedBy is the authenticated user');
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
   await waitUntilPoliciesRefuse(controlPlane, namespace);
   await controlPlane.kubectl(['delete', 'namespace', namespace, '--wait=false']);
@@ -142,7 +142,7 @@ async function waitUntilPoliciesRefuse(
   await waitFor(
     'the refusal by the policy that was created last',
     async () => (await controlPlane.kubectl(create)).stderr.includes(message),
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
   const kinds = 'validatingadmissionpolicy,validatingadmissionpolicybinding';
   await kubectlOk(controlPlane, ['delete', kinds, name]);
@@ -234,7 +234,7 @@ export async function waitForPods(
         )
       );
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
 }
 
@@ -246,7 +246,7 @@ export async function waitUntilGone(
   await waitFor(
     `${kind} ${namespace}/${name} to be gone`,
     async () => (await getObject(controlPlane, kind, name, namespace)) === undefined,
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
 }
 

@@ -86,6 +86,6 @@ async function succeeds(request: () => Promise<Answer>): Promise<void> {
       if (status >= 300) throw new Error(`${status}: ${message}`);
       return true;
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 120_000 },
   );
 }

@@ -90,7 +90,7 @@ export async function startOperator(options: OperatorOptions): Promise<OperatorP
         if (ports === undefined) return false;
         return (await fetch(`${operator.healthUrl()}/readyz`)).ok;
       },
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
     if (ended !== undefined) {
       throw new Error(`The operator ended (${String(ended)}):\n${logs.slice(-20).join('\n')}`);

@@ -1196,7 +1196,7 @@ describe('the cluster’s own controllers', () => {
     await waitFor(
       'the namespace to be gone',
       async () => (await admin.get(namespaces, { name: namespace })).status === 404,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
   });
 });

@@ -214,7 +214,7 @@ describe('engaging a kill switch', () => {
     await waitFor(
       'the namespace to be gone',
       async () => (await admin.get(namespaces, { name: namespace })).status === 404,
-      { timeoutMs: 60_000 },
+      { timeoutMs: 120_000 },
     );
   });
 });
