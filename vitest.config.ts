@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
  * unit: pure logic and contract tests, beside the code.
  * integration: behaviour on the real control plane; three files at a time: on two cores, one of them waits.
  * exhaustive: every crash point, every path, the other version of Kubernetes; a command of its own
- * (`npm run test:exhaustive`), one file at a time.
+ * (`npm run test:exhaustive`), two files at a time.
  * peers: beside the real Flux and Argo CD, which are built first; `npm run test:peers`.
  */
 export default defineConfig({
@@ -32,7 +32,7 @@ export default defineConfig({
         test: {
           name: 'exhaustive',
           include: ['test/exhaustive/**/*.test.ts'],
-          fileParallelism: false,
+          maxWorkers: 2,
           testTimeout: 1_800_000,
           hookTimeout: 300_000,
         },

@@ -123,12 +123,12 @@ describe('a cluster that works', () => {
         },
       },
     ]);
-    await kubectl(first, 'rollout', 'status', 'deployment/web', '--timeout=60s');
+    await kubectl(first, 'rollout', 'status', 'deployment/web', '--timeout=180s');
     const phases = '-o=jsonpath={.items[*].status.phase}';
     expect(await kubectl(first, 'get', 'pods', '-l=app=web', phases)).toBe(
       'Running Running Running',
     );
-    await kubectl(first, 'delete', 'deployment', 'web', '--cascade=foreground', '--timeout=60s');
+    await kubectl(first, 'delete', 'deployment', 'web', '--cascade=foreground', '--timeout=180s');
     expect(await kubectl(first, 'get', 'pods', '-l=app=web', '-o=name')).toBe('');
   });
 
@@ -142,10 +142,10 @@ describe('a cluster that works', () => {
       }),
       job('fails', { ...completes, 'test.automationguardrails.dev/exit-code': '1' }),
     ]);
-    await kubectl(first, 'wait', '--for=condition=Complete', 'job/succeeds', '--timeout=60s');
-    await kubectl(first, 'wait', '--for=condition=Failed', 'job/fails', '--timeout=60s');
+    await kubectl(first, 'wait', '--for=condition=Complete', 'job/succeeds', '--timeout=180s');
+    await kubectl(first, 'wait', '--for=condition=Failed', 'job/fails', '--timeout=180s');
     await kubectl(first, 'wait', '--for=condition=Ready', 'pod', '-l=job-name=runs');
-    await kubectl(first, 'delete', 'job', 'runs', '--cascade=foreground', '--timeout=60s');
+    await kubectl(first, 'delete', 'job', 'runs', '--cascade=foreground', '--timeout=180s');
   });
 
   test('denies a ServiceAccount what no role grants', async () => {
@@ -198,7 +198,7 @@ describe('components that end', () => {
     expect(first.pid('kwok')).toBeUndefined();
     await first.startComponent('kwok');
     await kubectl(first, 'run', 'after', '--image=example.com/main', '--restart=Never');
-    await kubectl(first, 'wait', '--for=condition=Ready', 'pod/after', '--timeout=60s');
+    await kubectl(first, 'wait', '--for=condition=Ready', 'pod/after', '--timeout=180s');
   });
 
   test('an unexpected end is reported, and can be mended', async () => {
@@ -237,8 +237,8 @@ describe('the end', () => {
       expect(pids.every(isRunning)).toBe(true);
       if (how === 'end') child.stdin.end();
       else child.kill(how);
-      await waitFor('the processes to end', () => !pids.some(isRunning), { timeoutMs: 10_000 });
-      await waitFor('the folder to go', () => !existsSync(dataDir), { timeoutMs: 10_000 });
+      await waitFor('the processes to end', () => !pids.some(isRunning));
+      await waitFor('the folder to go', () => !existsSync(dataDir));
       await waitFor('its end', () => child.exitCode !== null || child.signalCode !== null);
       expect([child.exitCode, child.signalCode]).toEqual(how === 'end' ? [0, null] : [null, how]);
     },

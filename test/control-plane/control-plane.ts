@@ -39,7 +39,7 @@ export interface ControlPlaneOptions {
 export interface KubectlOptions extends Impersonation {
   /** Standard input. */
   input?: string;
-  /** Milliseconds until it is killed; default 120 000. */
+  /** Milliseconds until it is killed; default 240 000. */
   timeoutMs?: number;
 }
 
@@ -326,7 +326,7 @@ class LocalControlPlane implements ControlPlane {
       const child = spawn(this.binaries.kubectl, [...args, ...impersonation], {
         env: { ...this.#env(), KUBECONFIG: this.kubeconfigPath },
         stdio: ['pipe', 'pipe', 'pipe'],
-        timeout: options.timeoutMs ?? 120_000,
+        timeout: options.timeoutMs ?? 240_000,
         killSignal: 'SIGKILL',
       });
       let stdout = '';

@@ -16,13 +16,13 @@ export interface RequestOptions {
   headers?: Record<string, string | readonly string[]>;
   /** Sent as it is when it is text, otherwise as JSON. */
   body?: object | string;
-  /** Milliseconds of silence after which it fails; default 5000. */
+  /** Milliseconds of silence after which it fails; default 30 000. */
   timeoutMs?: number;
 }
 
 /** One request, on a connection of its own. @throws what Node throws where there is no answer */
 export function request(url: string, options: RequestOptions): Promise<Answer> {
-  const { method = 'GET', ca, token, headers, body, timeoutMs = 5000 } = options;
+  const { method = 'GET', ca, token, headers, body, timeoutMs = 30_000 } = options;
   return new Promise((resolve, reject) => {
     const outgoing = httpsRequest(url, {
       method,

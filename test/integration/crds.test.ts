@@ -34,7 +34,7 @@ beforeAll(async () => {
   controlPlane = await startControlPlane();
   agent = new Agent({ connect: { ca: controlPlane.certificateAuthority } });
   await kubectl(['apply', '--server-side', '-k', path.join(root, 'config/crds')]);
-  await kubectl(['wait', '--for=condition=Established', '--timeout=30s', 'crd', '--all']);
+  await kubectl(['wait', '--for=condition=Established', '--timeout=180s', 'crd', '--all']);
   await kubectl(['create', 'namespace', namespace]);
 });
 

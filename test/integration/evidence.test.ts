@@ -467,7 +467,7 @@ describe('a chain in the API server', () => {
   });
 
   it('goes with its namespace', async () => {
-    await kubectlOk(controlPlane, ['delete', 'namespace', chained, '--timeout=60s']);
+    await kubectlOk(controlPlane, ['delete', 'namespace', chained, '--timeout=180s']);
   });
 });
 

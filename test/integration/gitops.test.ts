@@ -278,7 +278,7 @@ describe('a kill, and a pipeline that deletes and creates', () => {
       ['AutomationIdentity'],
     ]) {
       const manifests = only(wanted, ...kinds);
-      await gitOk(['delete', '--wait', '--timeout=60s', '-f', '-'], manifests);
+      await gitOk(['delete', '--wait', '--timeout=180s', '-f', '-'], manifests);
       await gitOk(['create', '-f', '-'], manifests);
       await everythingIsStopped(namespace);
     }

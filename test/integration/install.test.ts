@@ -307,7 +307,7 @@ describe('installing with kustomize', () => {
       'status',
       'deployment/automation-guardrails',
       '-n=automation-guardrails',
-      '--timeout=60s',
+      '--timeout=180s',
     ]);
     // The namespace goes first, and may take along what is named after it before its turn comes.
     await kubectlOk(controlPlane, [
@@ -358,7 +358,7 @@ describe('installing with Helm', () => {
   });
 
   it('installs, upgrades, rolls back and uninstalls, and a kill that is engaged holds all the time', async () => {
-    const flags = ['--namespace=guardrails', '--timeout=60s', '--wait'];
+    const flags = ['--namespace=guardrails', '--timeout=180s', '--wait'];
     const installed = await run(helm, ['install', 'ag', chart, '--create-namespace', ...flags]);
     expect(installed.code, installed.output).toBe(0);
     expect(installed.output).toContain('automationguardrails.dev/environment=prod');

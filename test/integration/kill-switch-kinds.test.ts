@@ -327,7 +327,7 @@ describe('kinds of other projects', () => {
     await kubectlOk(controlPlane, [
       'wait',
       '--for=condition=Established',
-      '--timeout=30s',
+      '--timeout=180s',
       ...crds.map(({ plural, group }) => `crd/${plural}.${group}`),
     ]);
     await namespaceWith(

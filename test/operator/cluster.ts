@@ -31,7 +31,7 @@ export async function installGuardrails(
   await kubectlOk(controlPlane, [
     'wait',
     '--for=condition=Established',
-    '--timeout=30s',
+    '--timeout=180s',
     'crd/automationworkflows.automationguardrails.dev',
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',

@@ -175,7 +175,7 @@ describe('in the order of the documentation, no unrelated write is refused', () 
     await kubectlOk(controlPlane, [
       'wait',
       '--for=condition=Established',
-      '--timeout=30s',
+      '--timeout=180s',
       'crd',
       '--all',
     ]);
