@@ -101,11 +101,7 @@ export interface AdmissionSpec {
   failurePolicy?: 'Fail' | 'Ignore';
   reinvocationPolicy?: 'Never' | 'IfNeeded';
   paramKind?: { apiVersion: string; kind: string };
-  matchConstraints?: {
-    resourceRules: ResourceRule[];
-    objectSelector?: LabelSelector;
-    namespaceSelector?: LabelSelector;
-  };
+  matchConstraints?: Matched & { resourceRules: (ResourceRule & { scope: '*' })[] };
   matchConditions?: MatchCondition[];
   variables?: { name: string; expression: string }[];
   validations?: (Validation & { reason: string })[];
@@ -113,7 +109,17 @@ export interface AdmissionSpec {
   policyName?: string;
   validationActions?: ('Deny' | 'Warn')[];
   paramRef?: { selector?: LabelSelector; name?: string; parameterNotFoundAction: 'Allow' };
-  matchResources?: { namespaceSelector: LabelSelector };
+  matchResources?: Matched;
+}
+
+/**
+ * With the defaults of the API server: what is written is what is stored. A GitOps tool that doesn't
+ * know them of a kind so young as the mutating policies would see a difference for ever.
+ */
+interface Matched {
+  matchPolicy: 'Equivalent';
+  namespaceSelector: LabelSelector;
+  objectSelector: LabelSelector;
 }
 
 /** Name of a policy and of its binding. */
@@ -205,7 +211,7 @@ function admissionObject(
 }
 
 function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): AdmissionSpec {
-  const { parameter, rules, objectSelector } = policy;
+  const { parameter, rules, objectSelector = {} } = policy;
   const { conditions = {}, variables = {} } = policy;
   return {
     failurePolicy,
@@ -213,11 +219,12 @@ function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): Admissi
       paramKind: { apiVersion: API_VERSION, kind: parameter.kind },
     }),
     matchConstraints: {
-      resourceRules: rules,
+      resourceRules: rules.map((one) => ({ ...one, scope: '*' })),
+      matchPolicy: 'Equivalent',
       // Here as well as in the binding: a policy whose parameters the API server can't find (yet)
       // refuses whatever this matches, and looks at no binding before.
-      ...namespacesOf(policy),
-      ...(objectSelector !== undefined && { objectSelector }),
+      namespaceSelector: namespacesOf(policy) ?? {},
+      objectSelector,
     },
     ...(Object.keys(conditions).length > 0 && { matchConditions: named(conditions) }),
     ...(Object.keys(variables).length > 0 && { variables: named(variables) }),
@@ -226,7 +233,7 @@ function matching(policy: PolicyBase, failurePolicy: 'Fail' | 'Ignore'): Admissi
 
 function bound(policy: PolicyBase): AdmissionSpec {
   const { name, parameter } = policy;
-  const namespaces = namespacesOf(policy);
+  const namespaceSelector = namespacesOf(policy);
   return {
     policyName: policyName(name),
     ...(parameter !== undefined && {
@@ -237,28 +244,28 @@ function bound(policy: PolicyBase): AdmissionSpec {
         parameterNotFoundAction: 'Allow',
       },
     }),
-    ...(namespaces !== undefined && { matchResources: namespaces }),
+    ...(namespaceSelector !== undefined && {
+      matchResources: { matchPolicy: 'Equivalent', namespaceSelector, objectSelector: {} },
+    }),
   };
 }
 
 function selectorOf({ matchLabels, hasLabel }: SelectedParameter): LabelSelector {
-  return {
-    ...(hasLabel === undefined && { matchLabels }),
-    ...(hasLabel !== undefined && { matchExpressions: [{ key: hasLabel, operator: 'Exists' }] }),
-  };
+  if (hasLabel !== undefined) return { matchExpressions: [{ key: hasLabel, operator: 'Exists' }] };
+  return Object.keys(matchLabels).length === 0 ? {} : { matchLabels };
 }
 
 function namespacesOf({
   everywhere = false,
   namespaceLabel,
-}: PolicyBase): { namespaceSelector: LabelSelector } | undefined {
+}: PolicyBase): LabelSelector | undefined {
   if (everywhere) return undefined;
-  if (namespaceLabel === undefined) return { namespaceSelector: guardedNamespaces };
+  if (namespaceLabel === undefined) return guardedNamespaces;
   const matchExpressions = [
     ...(guardedNamespaces.matchExpressions ?? []),
     { key: namespaceLabel, operator: 'Exists' },
   ];
-  return { namespaceSelector: { matchExpressions } };
+  return { matchExpressions };
 }
 
 function named(expressions: Record<string, string>): MatchCondition[] {

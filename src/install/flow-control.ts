@@ -38,7 +38,7 @@ function killRules(): FlowRule[] {
           { ...clusterKillSwitches, plural: `${clusterKillSwitches.plural}/status` },
         ],
       ),
-      clusterScope: true,
+      ...wherever,
     },
     inNamespaces(['get', 'patch'], workflows, automationIdentities),
     inNamespaces(['get', 'list', 'patch', 'delete'], pods),
@@ -47,10 +47,16 @@ function killRules(): FlowRule[] {
     inNamespaces(['get', 'delete'], resources.serviceAccounts, resources.secrets),
     inNamespaces(['get', 'delete'], resources.roleBindings),
     inNamespaces(['list'], resources.networkPolicies),
-    { ...ruleOf(['create'], [resources.subjectAccessReviews]), clusterScope: true },
-    { ...ruleOf(['get', 'patch'], [namespaces]), clusterScope: true, namespaces: ['*'] },
+    { ...ruleOf(['create'], [resources.subjectAccessReviews]), ...wherever },
+    { ...ruleOf(['get', 'patch'], [namespaces]), ...wherever },
   ];
 }
+
+/**
+ * Of the whole cluster. A list of no namespaces would be stored as null, in which GitOps tools see
+ * a difference for ever.
+ */
+const wherever = { clusterScope: true, namespaces: ['*'] };
 
 function inNamespaces(verbs: string[], ...of: Resource[]): FlowRule {
   return { ...ruleOf(verbs, of), namespaces: ['*'] };
@@ -73,8 +79,7 @@ export function flowControlManifests(): KubeObject[] {
     verbs: ['*'],
     apiGroups: ['*'],
     resources: ['*'],
-    namespaces: ['*'],
-    clusterScope: true,
+    ...wherever,
   };
   return [
     // About an eighth of what an API server with the default levels does at a time: 75 of 600 seats,

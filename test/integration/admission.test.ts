@@ -3,7 +3,9 @@ import { admissionPolicies, isDeniedBy, probePolicyName } from '../../src/admiss
 import { annotation, GROUP, label, stoppedSelector } from '../../src/api/names.ts';
 import type { KubeObject, Secret } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
+import { flowControlManifests } from '../../src/install/flow-control.ts';
 import { waitFor } from '../control-plane/wait.ts';
+import { listObjects } from '../operator/cluster.ts';
 import type { Answer, Api, Stored } from './admission/api.ts';
 import {
   AdmissionCluster,
@@ -65,7 +67,27 @@ describe('the policies', () => {
       await admin.delete(validatingPolicies, copy.metadata);
     },
   );
+
+  it('are stored as they are written: a GitOps tool needs to know no default to see no difference', async () => {
+    const { controlPlane } = cluster;
+    await controlPlane.apply(flowControlManifests());
+    const manifests = [...admissionPolicies(), ...flowControlManifests()] as Written[];
+    const stored = new Map<string, unknown>();
+    for (const kind of new Set(manifests.map((manifest) => manifest.kind))) {
+      for (const { metadata, spec } of await listObjects<Written>(controlPlane, kind, '')) {
+        stored.set(`${kind} ${metadata.name}`, spec);
+      }
+    }
+    for (const { kind, metadata, spec } of manifests) {
+      expect(stored.get(`${kind} ${metadata.name}`), metadata.name).toEqual(spec);
+    }
+  });
 });
+
+interface Written extends KubeObject {
+  kind: string;
+  spec: object;
+}
 
 /**
  * The API server checks the types of validations alone. A copy of each policy, bound to nothing,

@@ -193,7 +193,7 @@ const sabotages: Sabotage[] = [
   {
     what: 'is bound elsewhere',
     ...edit('ValidatingAdmissionPolicyBinding', 'fence-pods', (spec) => {
-      spec.matchResources = { namespaceSelector: elsewhere };
+      if (spec.matchResources !== undefined) spec.matchResources.namespaceSelector = elsewhere;
     }),
   },
   {
