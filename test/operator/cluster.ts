@@ -43,6 +43,18 @@ export async function installGuardrails(
     'crd/evidencesegments.automationguardrails.dev',
   ]);
   await apply('-k', file(mutation ? 'admission' : 'admission/validating'));
+  return guardrailsInForce(controlPlane, { mutation });
+}
+
+/**
+ * Waits until what somebody installed is in force.
+ *
+ * @returns as {@link installGuardrails}
+ */
+export async function guardrailsInForce(
+  controlPlane: ControlPlane,
+  { mutation = true }: { mutation?: boolean } = {},
+): Promise<string> {
   await waitUntilFenceIsActive(controlPlane, mutation);
   return operatorKubeconfig(controlPlane);
 }

@@ -1,13 +1,16 @@
 import { execFile } from 'node:child_process';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { dump } from 'js-yaml';
+import { findBinaries } from '../control-plane/binaries.ts';
 import { freePort, type ControlPlane } from '../control-plane/control-plane.ts';
 import { SupervisedProcess } from '../control-plane/process.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { applyCrds, getObject, kubectlOk } from '../operator/cluster.ts';
+import { fromGuide } from './guide.ts';
+import { logEntries, type LogEntry } from './log.ts';
 import type { ArgoCdPrograms } from './programs.ts';
 
 const namespace = 'argocd';
@@ -22,19 +25,36 @@ export interface ApplicationOptions {
 export interface ApplicationStatus {
   sync?: { status?: string; revision?: string };
   health?: { status?: string };
+  /** What it manages. */
+  resources?: { kind?: string; name?: string; status?: string }[];
+  conditions?: { type?: string; message?: string }[];
   /** The last sync, or the one that runs. */
   operationState?: {
     phase?: string;
     message?: string;
     operation?: {
       initiatedBy?: { automated?: boolean; username?: string };
-      /** Heals of this revision so far; absent for none. */
-      sync?: { autoHealAttemptsCount?: number };
+      sync?: {
+        revision?: string;
+        /** Heals of this revision so far; absent for none. */
+        autoHealAttemptsCount?: number;
+      };
     };
     syncResult?: { revision?: string };
   };
   /** Successful syncs of everything, the last ten. */
   history?: { initiatedBy?: { username?: string } }[];
+}
+
+/** An Application as the guide has it. */
+interface GuidesApplication {
+  apiVersion: string;
+  kind: string;
+  spec: {
+    source: object;
+    destination: object;
+    syncPolicy: { syncOptions: string[] };
+  };
 }
 
 interface Application {
@@ -46,23 +66,27 @@ interface Application {
 
 /**
  * Argo CD's application controller and repository server, with the rights of an administrator, and
- * a Git repository on disk with one folder for each Application. No API server of Argo CD: what that
+ * a Git repository on disk with one folder for each Application. Its kustomize is kubectl's. No API server of Argo CD: what that
  * does for a user's sync is a write of the field `operation`.
  */
 export class ArgoCd {
   readonly #controlPlane: ControlPlane;
   readonly #folder: string;
-  readonly #repository: string;
+  readonly #program: string;
   readonly #processes: readonly SupervisedProcess[];
+  /** What is committed next: the platform team's repository. */
+  readonly repository: string;
 
   private constructor(
     controlPlane: ControlPlane,
     folder: string,
+    program: string,
     processes: readonly SupervisedProcess[],
   ) {
     this.#controlPlane = controlPlane;
     this.#folder = folder;
-    this.#repository = path.join(folder, 'repository');
+    this.repository = path.join(folder, 'repository');
+    this.#program = program;
     this.#processes = processes;
   }
 
@@ -71,9 +95,11 @@ export class ArgoCd {
     await controlPlane.apply(settings);
 
     const folder = path.join(controlPlane.dataDir, 'argocd');
-    for (const name of ['', 'repository', 'ssh', 'tls', 'gpg', 'plugins', 'temporary']) {
+    for (const name of ['repository', 'programs', 'ssh', 'tls', 'gpg', 'plugins', 'temporary']) {
       await mkdir(path.join(folder, name), { recursive: true });
     }
+    const kubectl = (await findBinaries({ log: () => undefined })).kubectl;
+    await writeFile(path.join(folder, 'programs/kustomize'), kustomizeBy(kubectl), { mode: 0o700 });
     const [redis, repoServer, repoMetrics, metrics] = [
       await freePort(),
       await freePort(),
@@ -87,7 +113,7 @@ export class ArgoCd {
         args,
         cwd: folder,
         env: {
-          PATH: process.env['PATH'],
+          PATH: `${path.join(folder, 'programs')}${path.delimiter}${process.env['PATH'] ?? ''}`,
           HOME: folder,
           TMPDIR: path.join(folder, 'temporary'),
           KUBECONFIG: controlPlane.kubeconfigPath,
@@ -115,7 +141,7 @@ export class ArgoCd {
         '--revision-cache-expiration=5s',
       ]),
     ];
-    const argoCd = new ArgoCd(controlPlane, folder, processes);
+    const argoCd = new ArgoCd(controlPlane, folder, programs.argocd, processes);
     await argoCd.#git('init', '--quiet', '--initial-branch=main');
     await waitFor('Redis and the repository server of Argo CD', async () => {
       await Promise.all([redis, repoServer].map(canConnect));
@@ -144,31 +170,47 @@ export class ArgoCd {
     return this.#processes.map((one) => `${one.name}\n${one.logTail(40)}`).join('\n');
   }
 
-  /** Commits what an Application should be. @returns the commit */
-  async push(name: string, manifests: readonly object[]): Promise<string> {
-    const folder = path.join(this.#repository, name);
-    await rm(folder, { recursive: true, force: true });
-    await mkdir(folder);
-    const text = manifests.map((one) => dump(one)).join('---\n');
-    await writeFile(path.join(folder, 'automation.yaml'), text);
+  /** What its application controller logged so far. */
+  log(): Promise<LogEntry[]> {
+    return logEntries(path.join(this.#controlPlane.dataDir, 'argocd-application-controller.log'));
+  }
+
+  /** Commits the repository. @returns the commit */
+  async push(): Promise<string> {
     await this.#git('add', '--all');
-    await this.#git('commit', '--quiet', `--message=${name}`);
+    await this.#git('commit', '--quiet', '--allow-empty', '--message=change');
     return (await this.#git('rev-parse', 'HEAD')).trim();
   }
 
-  /** An Application that syncs, prunes and heals by itself, into the namespace of its name. */
-  async follow(name: string, options: ApplicationOptions = {}): Promise<void> {
+  /**
+   * Has a folder of the repository applied, as the guide has it.
+   *
+   * @param example the guide's Application
+   * @param folder another name, folder and namespace than the guide's
+   * @param options besides the guide's own
+   */
+  async follow(example: string, folder?: string, options: ApplicationOptions = {}): Promise<void> {
     const { annotations = {}, syncOptions = [] } = options;
+    const guides = fromGuide('argoproj.io/v1alpha1', 'Application', example);
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- that is what an Application is
+    const { apiVersion, kind, spec } = guides as GuidesApplication;
     await this.#controlPlane.apply([
       {
-        apiVersion: 'argoproj.io/v1alpha1',
-        kind: 'Application',
-        metadata: { name, namespace, annotations },
+        apiVersion,
+        kind,
+        metadata: { name: folder ?? example, namespace, annotations },
         spec: {
-          project: 'default',
-          source: { repoURL: `file://${this.#repository}`, path: name, targetRevision: 'main' },
-          destination: { server: 'https://kubernetes.default.svc', namespace: name },
-          syncPolicy: { automated: { prune: true, selfHeal: true }, syncOptions },
+          ...spec,
+          source: {
+            ...spec.source,
+            ...(folder !== undefined && { path: folder }),
+            repoURL: `file://${this.repository}`,
+          },
+          destination: { ...spec.destination, ...(folder !== undefined && { namespace: folder }) },
+          syncPolicy: {
+            ...spec.syncPolicy,
+            syncOptions: [...spec.syncPolicy.syncOptions, ...syncOptions],
+          },
         },
       },
     ]);
@@ -224,6 +266,26 @@ export class ArgoCd {
     );
   }
 
+  /**
+   * What the health checks of its ConfigMap say of an object. Argo CD keeps that to itself: an
+   * Application shows the worst of all.
+   */
+  async healthOf(object: object): Promise<string> {
+    const files = {
+      object: path.join(this.#folder, 'object'),
+      settings: path.join(this.#folder, 'cm'),
+    };
+    await writeFile(files.object, dump(object));
+    const settingsFlag = `--argocd-cm-path=${files.settings}`;
+    await writeFile(files.settings, dump(fromGuide('v1', 'ConfigMap', 'argocd-cm')));
+    const { stdout } = await promisify(execFile)(
+      this.#program,
+      ['admin', 'settings', 'resource-overrides', 'health', files.object, settingsFlag],
+      { env: { HOME: this.#folder, ARGOCD_BINARY_NAME: 'argocd' } },
+    );
+    return /^STATUS: (\w+)$/m.exec(stdout)?.[1] ?? stdout;
+  }
+
   async status(name: string): Promise<ApplicationStatus> {
     return (await this.#get(name))?.status ?? {};
   }
@@ -234,7 +296,7 @@ export class ArgoCd {
 
   async #git(...args: string[]): Promise<string> {
     const { stdout } = await promisify(execFile)('git', args, {
-      cwd: this.#repository,
+      cwd: this.repository,
       env: { PATH: process.env['PATH'], HOME: this.#folder, ...gitSettings },
     });
     return stdout;
@@ -255,11 +317,7 @@ const labels = { 'app.kubernetes.io/part-of': 'argocd' };
 
 const settings: readonly object[] = [
   { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } },
-  {
-    apiVersion: 'v1',
-    kind: 'ConfigMap',
-    metadata: { name: 'argocd-cm', namespace, labels },
-  },
+  fromGuide('v1', 'ConfigMap', 'argocd-cm'),
   {
     apiVersion: 'v1',
     kind: 'Secret',
@@ -278,6 +336,11 @@ const settings: readonly object[] = [
     },
   },
 ];
+
+/** Argo CD asks for a version, and builds a folder. */
+function kustomizeBy(kubectl: string): string {
+  return `#!/bin/sh\n[ "$1" = build ] || exec echo v5.0.0\nexec '${kubectl}' kustomize "$2"\n`;
+}
 
 function canConnect(port: number): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -1,25 +1,35 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import path from 'node:path';
-import { dump } from 'js-yaml';
 import type { Condition } from '../../src/api/objects.ts';
 import { freePort, type ControlPlane } from '../control-plane/control-plane.ts';
 import { SupervisedProcess } from '../control-plane/process.ts';
 import { applyCrds, getObject, kubectlOk } from '../operator/cluster.ts';
+import { fromGuide } from './guide.ts';
+import { logEntries, type LogEntry } from './log.ts';
 import type { FluxPrograms } from './programs.ts';
 
 const namespace = 'flux-system';
 const kustomization = 'kustomization.kustomize.toolkit.fluxcd.io';
 const externalArtifact = 'externalartifact.source.toolkit.fluxcd.io';
+/** The one source, as in the guide. */
+const source = 'platform';
 
 export interface KustomizationStatus {
   /** Of the artifact: `main@sha1:…`. */
   lastAppliedRevision?: string;
   lastHandledReconcileAt?: string;
   conditions?: Condition[];
+}
+
+/** A Kustomization as the guide has it. */
+interface Kustomization {
+  apiVersion: string;
+  kind: string;
+  spec: Record<string, unknown>;
 }
 
 /**
@@ -50,6 +60,7 @@ export class Flux {
       program: kustomizeController,
       args: [
         '--feature-gates=ExternalArtifact=true',
+        '--requeue-dependency=5s',
         '--watch-all-namespaces',
         `--health-addr=127.0.0.1:${healthPort}`,
         `--metrics-addr=127.0.0.1:${metricsPort}`,
@@ -72,7 +83,7 @@ export class Flux {
       { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } },
     ]);
     const folder = path.join(controlPlane.dataDir, 'flux');
-    await mkdir(folder);
+    await mkdir(path.join(folder, 'repository'), { recursive: true });
     const ports = [await freePort(), await freePort()] as const;
     const flux = new Flux(controlPlane, folder, programs, ports);
     flux.#server.listen(0, '127.0.0.1');
@@ -91,10 +102,15 @@ export class Flux {
     return this.#controller.logTail(40);
   }
 
-  /** A new revision of a source, as source-controller tells of a push. */
-  async publish(name: string, revision: string, manifests: readonly object[]): Promise<void> {
-    const artifact = await tarOf(this.#folder, manifests);
-    const url = `/${name}/${revision}.tar.gz`;
+  /** What is published next: the platform team's repository. */
+  get repository(): string {
+    return path.join(this.#folder, 'repository');
+  }
+
+  /** A new revision of the repository, as source-controller tells of a push. */
+  async publish(revision: string): Promise<void> {
+    const artifact = await tarOf(this.repository);
+    const url = `/${source}/${revision}.tar.gz`;
     this.#artifacts.set(url, artifact);
     const address = this.#server.address();
     if (address === null || typeof address === 'string') throw new Error('no port to serve on');
@@ -102,8 +118,8 @@ export class Flux {
       {
         apiVersion: 'source.toolkit.fluxcd.io/v1',
         kind: 'ExternalArtifact',
-        metadata: { name, namespace },
-        spec: { sourceRef: { apiVersion: 'v1', kind: 'ConfigMap', name } },
+        metadata: { name: source, namespace },
+        spec: { sourceRef: { apiVersion: 'v1', kind: 'ConfigMap', name: source } },
       },
     ]);
     const now = new Date().toISOString();
@@ -129,7 +145,7 @@ export class Flux {
     await kubectlOk(this.#controlPlane, [
       'patch',
       externalArtifact,
-      name,
+      source,
       `-n=${namespace}`,
       '--subresource=status',
       '--type=merge',
@@ -137,22 +153,38 @@ export class Flux {
     ]);
   }
 
-  /** Applies a source again and again, prunes, and corrects drift. */
-  async follow(name: string): Promise<void> {
+  /**
+   * Has a folder of the repository applied, as the guide has it.
+   *
+   * @param example the guide's Kustomization
+   * @param folder another name and folder than the guide's
+   */
+  async follow(example: string, folder?: string): Promise<void> {
+    const guides = fromGuide('kustomize.toolkit.fluxcd.io/v1', 'Kustomization', example);
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- that is what a Kustomization is
+    const { apiVersion, kind, spec } = guides as Kustomization;
     await this.#controlPlane.apply([
       {
-        apiVersion: 'kustomize.toolkit.fluxcd.io/v1',
-        kind: 'Kustomization',
-        metadata: { name, namespace },
+        apiVersion,
+        kind,
+        metadata: { name: folder ?? example, namespace },
         spec: {
-          interval: '20s',
+          ...spec,
+          ...(folder !== undefined && { path: `./${folder}` }),
+          // Of an automation, so that it looks for drift all the time.
+          ...(folder !== undefined && { interval: '20s' }),
           retryInterval: '5s',
-          path: './',
-          prune: true,
-          sourceRef: { kind: 'ExternalArtifact', name },
+          // On a slow machine.
+          timeout: '5m',
+          sourceRef: { kind: 'ExternalArtifact', name: source },
         },
       },
     ]);
+  }
+
+  /** What its controller logged so far. */
+  log(): Promise<LogEntry[]> {
+    return logEntries(this.#controller.logPath);
   }
 
   /** What `flux reconcile` does. @returns the mark that the status shows once that is done */
@@ -180,12 +212,7 @@ export class Flux {
   }
 }
 
-async function tarOf(parent: string, manifests: readonly object[]): Promise<Buffer> {
-  const folder = await mkdtemp(path.join(parent, 'artifact-'));
-  await writeFile(
-    path.join(folder, 'automation.yaml'),
-    manifests.map((one) => dump(one)).join('---\n'),
-  );
+async function tarOf(folder: string): Promise<Buffer> {
   const child = spawn('tar', ['-czf', '-', '-C', folder, '.'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

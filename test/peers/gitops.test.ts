@@ -1,24 +1,21 @@
 import { dump } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it, onTestFailed } from 'vitest';
 import { label } from '../../src/api/names.ts';
-import type { KubeObject } from '../../src/api/objects.ts';
+import { isTrue } from '../../src/api/conditions.ts';
+import type { Condition, KubeObject } from '../../src/api/objects.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { automation } from '../operator/automation.ts';
-import {
-  getObject,
-  installGuardrails,
-  kubectlOk,
-  listObjects,
-  waitForCondition,
-} from '../operator/cluster.ts';
+import { getObject, guardrailsInForce, kubectlOk, listObjects } from '../operator/cluster.ts';
 import { Incident } from '../operator/incident.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 import { Witness, type Pod } from '../operator/witness.ts';
 import { Api } from '../integration/admission/api.ts';
 import { ArgoCd } from './argocd.ts';
 import { Flux } from './flux.ts';
+import { writeAutomation, writeGuardrails } from './guide.ts';
 import { findArgoCd, findFlux } from './programs.ts';
+import { Watch } from './watch.ts';
 
 interface Workload extends KubeObject {
   spec: { replicas?: number; suspend?: boolean; schedule?: string };
@@ -60,27 +57,14 @@ let incident: Incident;
 let witness: Witness;
 let fluxCd: Flux;
 let argoCd: ArgoCd;
-let first: { commit: string };
+let first: Pushed;
 
 beforeAll(async () => {
   const log = (line: string): void => console.log(line);
   controlPlane = await startControlPlane({ controllerManagerQps: 200 });
-  const kubeconfigPath = await installGuardrails(controlPlane);
   fluxCd = await Flux.start(controlPlane, await findFlux(log));
   argoCd = await ArgoCd.start(controlPlane, await findArgoCd(log));
-  operators = [await startOperator({ kubeconfigPath }), await startOperator({ kubeconfigPath })];
   admin = Api.asAdmin(controlPlane);
-  incident = await Incident.handledBy(controlPlane, admin);
-  witness = await Witness.of(controlPlane, name);
-  for (const namespace of namespaces) {
-    await controlPlane.apply([
-      {
-        apiVersion: 'v1',
-        kind: 'Namespace',
-        metadata: { name: namespace, labels: { [label.environment]: 'prod' } },
-      },
-    ]);
-  }
 }, 900_000);
 
 afterAll(async () => {
@@ -88,6 +72,12 @@ afterAll(async () => {
   await Promise.all(operators.map((operator) => operator.stop()));
   await controlPlane?.stop();
 });
+
+/** What the tools have to come to: Argo CD to a commit, Flux to the revision of an artifact. */
+interface Pushed {
+  commit: string;
+  artifact: string;
+}
 
 /** Workflow, identity and workloads, and a ConfigMap that no kill touches. */
 function inGit(namespace: string, revision: Revision): object[] {
@@ -122,15 +112,20 @@ function inGit(namespace: string, revision: Revision): object[] {
   ];
 }
 
-/** To all of them. @returns the commit that Argo CD has to come to, and the revision that Flux has to */
-async function push(revision: Revision): Promise<{ commit: string; artifact: string }> {
-  let commit = '';
+/** To all of them. */
+async function push(revision: Revision): Promise<Pushed> {
   for (const namespace of argoNamespaces) {
-    commit = await argoCd.push(namespace, inGit(namespace, revision));
+    await writeAutomation(argoCd.repository, namespace, inGit(namespace, revision));
   }
+  const guarded = {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: flux, labels: { [label.environment]: 'prod' } },
+  };
+  await writeAutomation(fluxCd.repository, flux, [guarded, ...inGit(flux, revision)]);
   const artifact = `main@sha1:${Object.values(revisions).indexOf(revision) + 1}`;
-  await fluxCd.publish(flux, artifact, inGit(flux, revision));
-  return { commit, artifact };
+  await fluxCd.publish(artifact);
+  return { commit: await argoCd.push(), artifact };
 }
 
 function toolLogs(): void {
@@ -180,15 +175,34 @@ async function noteIs(namespace: string, note: string): Promise<void> {
   );
 }
 
-async function isSynced(namespace: string): Promise<void> {
+/** An Application that has come to what is in Git, or, paused, to what the kill leaves of it. */
+async function shows(namespace: string, sync: string, health: string): Promise<void> {
   await waitFor(
-    `Application ${namespace} to be synced and healthy`,
+    `Application ${namespace} to be ${sync} and ${health}`,
     async () => {
-      const { sync, health } = await argoCd.status(namespace);
-      if (sync?.status === 'Synced' && health?.status === 'Healthy') return true;
-      throw new Error(JSON.stringify({ sync: sync?.status, health }));
+      const {
+        sync: synced,
+        health: healthy,
+        resources,
+        conditions,
+      } = await argoCd.status(namespace);
+      if (synced?.status === sync && healthy?.status === health) return true;
+      throw new Error(JSON.stringify({ synced: synced?.status, healthy, resources, conditions }));
     },
-    { timeoutMs: 300_000, intervalMs: 500 },
+    { timeoutMs: 600_000, intervalMs: 500 },
+  );
+}
+
+/** A Kustomization whose objects are all as its health checks want them, at a revision. */
+async function isReady(kustomization: string, artifact: string): Promise<void> {
+  await waitFor(
+    `Kustomization ${kustomization} to be ready at ${artifact}`,
+    async () => {
+      const { conditions, lastAppliedRevision } = await fluxCd.status(kustomization);
+      if (isTrue(conditions, 'Ready') && lastAppliedRevision === artifact) return true;
+      throw new Error(JSON.stringify({ lastAppliedRevision, conditions }));
+    },
+    { timeoutMs: 600_000, intervalMs: 500 },
   );
 }
 
@@ -198,87 +212,43 @@ async function workload(kind: string, namespace: string, component: string): Pro
   return found;
 }
 
-/** What the tools did while everything was to stay stopped. */
-class Watch {
-  /** Pods that ran or were created. */
-  readonly offences = new Set<string>();
-  /** Automated syncs of Argo CD by Application, as `revision, heal`. */
-  readonly syncs = new Map<string, Set<string>>(argoNamespaces.map((one) => [one, new Set()]));
-  reconciles = 0;
-
-  async look(): Promise<void> {
-    for (const namespace of namespaces) {
-      for (const offence of await witness.offenders(namespace)) {
-        this.offences.add(`${namespace}: ${offence}`);
-      }
-    }
-    for (const [application, seen] of this.syncs) {
-      const { operationState: { operation, syncResult } = {} } = await argoCd.status(application);
-      if (operation?.initiatedBy?.automated !== true || syncResult === undefined) continue;
-      seen.add(`${syncResult.revision}, ${operation.sync?.autoHealAttemptsCount ?? 0}`);
-    }
-  }
-
-  /** Has Flux reconcile, and looks until it has. */
-  async reconcile(): Promise<void> {
-    const mark = await fluxCd.reconcile(flux);
-    await this.until(
-      'Flux to reconcile on demand',
-      async () => (await fluxCd.status(flux)).lastHandledReconcileAt === mark,
-    );
-    this.reconciles += 1;
-  }
-
-  /** Looks until something has happened. */
-  until(
-    what: string,
-    happened: () => boolean | Promise<boolean>,
-    intervalMs = 500,
-  ): Promise<boolean> {
-    return waitFor(
-      what,
-      async () => {
-        await this.look();
-        return happened();
-      },
-      { timeoutMs: 600_000, intervalMs },
-    );
-  }
-
-  /** How often Argo CD has healed one commit; its own count. */
-  heals(application: string, commit: string): number {
-    const seen = [...(this.syncs.get(application) ?? [])].map((sync) => sync.split(', '));
-    return Math.max(0, ...seen.flatMap(([of, count]) => (of === commit ? [Number(count)] : [])));
-  }
-
-  summary(): string {
-    const syncs = [...this.syncs].map(([application, seen]) => `${application} ${seen.size}`);
-    return `Automated syncs: ${syncs.join(', ')}; reconciles of Flux on demand: ${this.reconciles}.`;
-  }
-}
-
 describe('Flux and Argo CD', () => {
-  it('bring up an automation each', async () => {
+  it('install the operator, and an automation each once it is there', async () => {
     toolLogs();
+    await writeGuardrails(fluxCd.repository);
     first = await push(revisions.first);
-    await fluxCd.follow(flux);
-    await argoCd.follow(argoClient);
-    await argoCd.follow(argoServer, {
+    await fluxCd.follow('automation-guardrails');
+    await fluxCd.follow('finance', flux);
+    await isReady('automation-guardrails', first.artifact);
+    const kubeconfigPath = await guardrailsInForce(controlPlane);
+    operators = [await startOperator({ kubeconfigPath }), await startOperator({ kubeconfigPath })];
+    incident = await Incident.handledBy(controlPlane, admin);
+    witness = await Witness.of(controlPlane, name);
+
+    await argoCd.follow('finance', argoClient);
+    await argoCd.follow('finance', argoServer, {
       annotations: { 'argocd.argoproj.io/compare-options': 'ServerSideDiff=true' },
       syncOptions: ['ServerSideApply=true'],
     });
     for (const namespace of namespaces) await runs(namespace, revisions.first);
-    for (const namespace of argoNamespaces) await isSynced(namespace);
-    for (const namespace of namespaces) {
-      await waitForCondition(controlPlane, { kind: 'awf', name, namespace }, 'Ready');
-    }
+    for (const namespace of argoNamespaces) await shows(namespace, 'Synced', 'Healthy');
+    await isReady(flux, first.artifact);
+    const policy = await getObject<KubeObject & { status?: { conditions?: Condition[] } }>(
+      controlPlane,
+      'guardrailpolicy',
+      'default',
+      '',
+    );
+    expect(isTrue(policy?.status?.conditions, 'Ready')).toBe(true);
   });
 
   it('start no pod of it in more than five minutes of a kill, whatever they and their users do', async () => {
     toolLogs();
     for (const namespace of namespaces) await incident.engage({ namespace, name });
     for (const namespace of namespaces) await incident.reached({ namespace, name }, 'Ready');
-    const watch = new Watch();
+    const watch = await Watch.start({ fluxCd, argoCd, witness }, { flux, argo: argoNamespaces });
+    await shows(argoClient, 'OutOfSync', 'Suspended');
+    await shows(argoServer, 'Synced', 'Suspended');
 
     // Argo CD heals by itself, Flux when asked.
     await watch.until('Argo CD to heal twice', () => watch.heals(argoClient, first.commit) >= 2);
@@ -325,9 +295,16 @@ describe('Flux and Argo CD', () => {
       },
       5000,
     );
-    console.log(watch.summary());
+    const tries = await watch.tries();
+    for (const one of tries) console.log(JSON.stringify(one));
     expect([...watch.offences]).toEqual([]);
-    expect((await fluxCd.status(flux)).lastAppliedRevision).toContain(artifact);
+    for (const { who, warnings, failed } of tries) {
+      expect(warnings, who).toBeGreaterThan(0);
+      expect(failed.filter((message) => message.includes('conflict'))).toEqual([]);
+    }
+    await isReady(flux, artifact);
+    await shows(argoClient, 'OutOfSync', 'Suspended');
+    await shows(argoServer, 'Synced', 'Suspended');
   });
 
   it('run the latest revision after the release, and nobody has to ask them to', async () => {
@@ -338,11 +315,12 @@ describe('Flux and Argo CD', () => {
       expect(witness.createdWhileFenced(namespace)).toEqual([]);
     }
     for (const namespace of namespaces) await runs(namespace, revisions.third);
-    for (const namespace of argoNamespaces) await isSynced(namespace);
+    for (const namespace of argoNamespaces) await shows(namespace, 'Synced', 'Healthy');
     for (const namespace of namespaces) {
       expect((await workload('cronjob', namespace, 'import')).spec.suspend).not.toBe(true);
     }
   });
+
   it('own what they apply: an apply of theirs without force, with other numbers, meets no conflict', async () => {
     for (const [namespace, manager] of [
       [flux, 'kustomize-controller'],
@@ -364,6 +342,6 @@ describe('Flux and Argo CD', () => {
     toolLogs();
     await push(revisions.fourth);
     for (const namespace of namespaces) await runs(namespace, revisions.fourth);
-    for (const namespace of argoNamespaces) await isSynced(namespace);
+    for (const namespace of argoNamespaces) await shows(namespace, 'Synced', 'Healthy');
   });
 });
