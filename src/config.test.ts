@@ -32,6 +32,7 @@ describe('parseConfig', () => {
     expect(configOf()).toEqual({
       kubeconfig: undefined,
       context: undefined,
+      namespaces: undefined,
       logLevel: 'info',
       bindAddress: '0.0.0.0',
       metricsPort: 8080,
@@ -106,6 +107,7 @@ describe('parseConfig', () => {
     [['--shutdown-timeout=1m30s'], { shutdownTimeoutMs: 90_000 }],
     [['--context', 'a=b'], { context: 'a=b' }],
     [['--kubeconfig=/a=b'], { kubeconfig: '/a=b' }],
+    [['--namespaces=finance, sales,finance'], { namespaces: ['finance', 'sales'] }],
   ])('reads %j', (argv, expected) => {
     expect(configOf(argv)).toMatchObject(expected);
   });
@@ -171,6 +173,9 @@ describe('parseConfig', () => {
     ['--operator-namespace=Über'],
     ['--lease-name=a/b'],
     ['--cluster-dns=kube-dns'],
+    ['--namespaces=finance,'],
+    ['--namespaces=Finance'],
+    ['--namespaces=*'],
     ['--cluster-dns=a/b/c'],
     ['--instance=a b'],
     ['--frobnicate'],

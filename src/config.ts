@@ -36,6 +36,8 @@ export interface Config {
   killSwitchParallelism: number;
   podGraceSeconds: number;
   catalogue: string | undefined;
+  /** Where the operator acts, beside its own namespaces; `undefined`: everywhere. */
+  namespaces: readonly string[] | undefined;
   /** The Service of the cluster's DNS. */
   clusterDns: { namespace: string; name: string };
   hubblePrometheus: string | undefined;
@@ -93,6 +95,19 @@ const service = z.string().transform((value, context) => {
     [];
   if (namespace !== undefined && name !== undefined) return { namespace, name };
   context.addIssue('must be a namespace and a Service, such as kube-system/kube-dns');
+  return z.NEVER;
+});
+
+/** Namespaces that may be listed. */
+const maxNamespaces = 100;
+
+const namespaceList = z.string().transform((value, context): readonly string[] => {
+  const names = [...new Set(value.split(',').map((name) => name.trim()))];
+  const isName = (name: string): boolean => /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(name);
+  if (names.length <= maxNamespaces && names.every(isName)) return names;
+  context.addIssue(
+    `must be names of namespaces, separated by commas, at most ${maxNamespaces}, such as finance,sales`,
+  );
   return z.NEVER;
 });
 
@@ -217,6 +232,11 @@ const ownSchema = z.object({
     description:
       'YAML file with a list of further kinds that a kill switch pauses, each with `group`, `version`, `kind`, `plural`, `serviceAccountPath`, `path` and `pausedValue`.',
   }),
+  namespaces: option(namespaceList.optional(), {
+    value: 'LIST',
+    description:
+      'Namespaces in which the operator acts, separated by commas, for an installation that has its rights in those alone. Elsewhere it says on each object that it doesn’t. Without it, it acts in every guarded namespace.',
+  }),
   clusterDns: option(service, {
     value: 'NAMESPACE/NAME',
     default: 'kube-system/kube-dns',
@@ -328,7 +348,8 @@ export function parseConfig(
 
   const { evidenceRetention, evidenceKeyRotation, ...parts } = ownSchema.parse(given);
   const { watchStaleAfter, shutdownTimeout, instance = hostname(), ...rest } = parts;
-  const { kubeconfig, context, catalogue, hubblePrometheus, evidenceOtlpEndpoint } = rest;
+  const { kubeconfig, context, catalogue, namespaces, hubblePrometheus, evidenceOtlpEndpoint } =
+    rest;
   const vault = vaultConfigOf(parsed.data);
   if (typeof vault === 'string') throw new ConfigError([vault]);
   const config: Config = {
@@ -336,6 +357,7 @@ export function parseConfig(
     kubeconfig,
     context,
     catalogue,
+    namespaces,
     hubblePrometheus,
     evidenceOtlpEndpoint,
     instance,

@@ -15,7 +15,12 @@ import { apiReference } from './api/reference.ts';
 import { nextStepsModule } from './cli/next-steps.ts';
 import { cliReference } from './cli/run.ts';
 import { configurationReference } from './config.ts';
-import { rbacManifests, roles } from './install/manifests.ts';
+import {
+  limitedRbacManifests,
+  namespaceRbacManifests,
+  rbacManifests,
+  roles,
+} from './install/manifests.ts';
 import { prometheusRule, ruleGroups } from './install/alerts.ts';
 import { dashboardConfigMap, dashboardText } from './install/dashboard.ts';
 import { flowControlManifests } from './install/flow-control.ts';
@@ -72,6 +77,9 @@ function generatedFiles(): Map<string, string> {
   }
   files.set('config/rbac/roles.yaml', yaml(...rbacManifests()));
   files.set(`${chart}/roles.yaml`, yaml(roles));
+  const limited = 'config/overlays/namespaced';
+  files.set(`${limited}/rbac/roles.yaml`, yaml(...limitedRbacManifests()));
+  files.set(`${limited}/namespace/role-bindings.yaml`, yaml(...namespaceRbacManifests()));
   files.set('config/probe/probe.yaml', yaml(...probeManifests()));
   files.set(`${chart}/probe.yaml`, yaml(probeManifests()));
   files.set('config/flow-control/flow-control.yaml', yaml(...flowControlManifests()));

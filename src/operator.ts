@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isTrue } from './api/conditions.ts';
 import { PROBE_NAMESPACE } from './api/names.ts';
+import { keyOf } from './api/objects.ts';
 import type { Config } from './config.ts';
 import { ApprovalController } from './controllers/approval.ts';
 import { AutomationIdentityController } from './controllers/automation-identity.ts';
@@ -17,6 +18,8 @@ import { PolicyInForce } from './controllers/policy-in-force.ts';
 import { RequesterRights } from './controllers/requester.ts';
 import { ClusterKillSwitchController } from './controllers/cluster-kill-switch.ts';
 import { KillSwitchController } from './controllers/kill-switch.ts';
+import { OutOfReachController } from './controllers/out-of-reach.ts';
+import { Reach } from './controllers/reach.ts';
 import { WorkflowController } from './controllers/workflow.ts';
 import { countRuns } from './controllers/run-counts.ts';
 import { Departures } from './controllers/offboarding.ts';
@@ -189,9 +192,11 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     logger,
     clock,
   });
+  const reach = new Reach(config);
+  const accepts = (key: string): boolean => isNotOfProbe(key) && reach.coversKey(key);
   const departures = new Departures();
   caches.identities.onChange(({ type, object }) => {
-    if (type === 'deleted') departures.add(object);
+    if (type === 'deleted' && reach.coversKey(keyOf(object))) departures.add(object);
   });
   const { hubblePrometheus: base } = config;
   const refused =
@@ -259,7 +264,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       podGraceSeconds: config.podGraceSeconds,
       clock,
     }),
-    accepts: isNotOfProbe,
+    accepts,
     workers: config.killSwitchWorkers,
     maxDelayMs: 5_000,
     shutdownMs: config.shutdownTimeoutMs,
@@ -275,6 +280,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       killSwitches: caches.killSwitches.store,
       namespaces: caches.namespaces.store,
       workflows: caches.workflows.store,
+      covers: (namespace) => reach.covers(namespace),
       operatorNamespace: config.operatorNamespace,
       parallelism: config.killSwitchParallelism,
       clock,
@@ -287,7 +293,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
   });
   // What the leader does waits while a kill is at work.
   const behindKills = {
-    accepts: isNotOfProbe,
+    accepts,
     behind: killSwitch,
     workers: config.workers,
     shutdownMs: config.shutdownTimeoutMs,
@@ -400,6 +406,24 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     ...behindKills,
   });
 
+  const outOfReach = new Controller({
+    reconciler: new OutOfReachController({
+      client: leading,
+      statusWriter,
+      metrics,
+      workflows: caches.workflows.store,
+      identities: caches.identities.store,
+      killSwitches: caches.killSwitches.store,
+      namespaces: caches.namespaces.store,
+      workloads,
+      pods: caches.pods.store,
+      clock,
+    }),
+    ...behindKills,
+    accepts: (key) => isNotOfProbe(key) && !reach.coversKey(key),
+    workers: 2,
+  });
+
   const fenceReconciler = new FenceInForceController({
     client: leading,
     statusWriter,
@@ -439,6 +463,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
     guardrailPolicy,
     policy,
     revisions,
+    outOfReach,
     fence,
     metrics,
     mutation,

@@ -175,6 +175,7 @@ export interface Led {
   guardrailPolicy: Controller;
   policy: PolicyInForce;
   revisions: Controller;
+  outOfReach: Controller;
   fence: Controller;
   metrics: Metrics;
   mutation: Mutation;
@@ -231,6 +232,9 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
     enqueueAll(workflow, workflowKeysFor.namespace(object, workflows.store));
     enqueueAll(revisions, workflowKeysFor.namespace(object, workflows.store));
   });
+  for (const cache of [workflows, identities, killSwitches]) {
+    cache.onChange(({ object }: Change<KubeObject>) => led.outOfReach.enqueue(keyOf(object)));
+  }
   wireGuardrailPolicy(caches, led);
   caches.accessReviews.onChange(({ object }) =>
     enqueueAll(identity, identityKeysFor.accessReview(object)),
@@ -312,6 +316,10 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
       approval.run(signal, approvalKeys(caches)),
       led.guardrailPolicy.run(signal, [policyInForceName]),
       revisions.run(signal, keysIn(workflows.store)),
+      led.outOfReach.run(
+        signal,
+        [workflows, identities, killSwitches].flatMap(({ store }) => keysIn(store)),
+      ),
       led.fence.run(signal, [fenceInForceKey]),
       led.evidence?.lead(signal),
       refused?.run(signal),

@@ -52,7 +52,7 @@ export function mayOnKillSwitch(
 }
 
 /**
- * The same of the KillSwitch or ClusterKillSwitch that is itself written.
+ * The same of the object of ours that is itself written.
  *
  * @param name expression: its name
  */
@@ -64,11 +64,12 @@ export function mayOnThis(
 }
 
 /**
- * Verbs of our own on `killswitches` and `clusterkillswitches`, given by RBAC like any other: `latch` passes on who engaged
- * by annotation, `lift` writes the label `releasing` (both for the operator), `release` asks for
- * release, `break-glass` does so without a second person or an operator (both for people).
+ * Verbs of our own on `killswitches` and `clusterkillswitches`, given by RBAC like any other. For the
+ * operator: `latch` passes on who engaged by annotation, `lift` writes the label `releasing`, and
+ * `report` the status, of Workflows and AutomationIdentities, too. For people: `release` asks for
+ * release, `break-glass` does so without a second person or an operator.
  */
-export type KillSwitchVerb = 'latch' | 'lift' | 'release' | 'break-glass';
+export type KillSwitchVerb = 'latch' | 'lift' | 'report' | 'release' | 'break-glass';
 
 /** A text in one line and of bounded length, as a message of a policy has to be. */
 export function brief(text: string): string {

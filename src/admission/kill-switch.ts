@@ -16,7 +16,6 @@ import {
   isReleasing,
   isUpdate,
   labelOf,
-  mayOnIdentities,
   mayOnThis,
   removeAnnotation,
   user,
@@ -548,7 +547,7 @@ function protectStatus(): AdmissionObject[] {
     everywhere: true,
     validations: [
       {
-        expression: `request.resource.resource in ['${ofIdentity.plural}', '${workflows.plural}'] ? ${mayOnIdentities('manage-children')} : ${mayOnThis('lift')}`,
+        expression: mayOnThis('report'),
         message: 'the status is written by the operator alone; leave it alone',
       },
     ],

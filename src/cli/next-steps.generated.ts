@@ -95,6 +95,14 @@ export const conditionsPage: ConditionsPage = {
       "kind": "Workflow",
       "condition": "Held",
       "status": "True",
+      "reason": "NamespaceNotCovered",
+      "meaning": "The operator acts in listed namespaces, and this is none of them. Nothing is granted, changed, stopped or put back here.",
+      "action": "Add the namespace to the list, and give the operator its rights there."
+    },
+    {
+      "kind": "Workflow",
+      "condition": "Held",
+      "status": "True",
       "reason": "EnvironmentUnknown",
       "meaning": "The label automationguardrails.dev/environment of the namespace is none of dev, test and prod, and the GuardrailPolicy doesn't say what it counts as.",
       "action": "Label it otherwise, or map the environment."
@@ -831,6 +839,14 @@ export const conditionsPage: ConditionsPage = {
       "kind": "AutomationIdentity",
       "condition": "Held",
       "status": "True",
+      "reason": "NamespaceNotCovered",
+      "meaning": "The operator acts in listed namespaces, and this is none of them. Nothing is granted, changed, stopped or put back here.",
+      "action": "Add the namespace to the list, and give the operator its rights there."
+    },
+    {
+      "kind": "AutomationIdentity",
+      "condition": "Held",
+      "status": "True",
       "reason": "EnvironmentUnknown",
       "meaning": "As of a Workflow.",
       "action": "Label the namespace otherwise, or map the environment."
@@ -1194,6 +1210,14 @@ export const conditionsPage: ConditionsPage = {
       "reason": "Unverified",
       "meaning": "As in Effective.",
       "action": ""
+    },
+    {
+      "kind": "KillSwitch",
+      "condition": "Ready",
+      "status": "False",
+      "reason": "NamespaceNotCovered",
+      "meaning": "The operator acts in listed namespaces, and this is none of them. Admission refuses new pods and tokens all the same, as Fenced says; what runs goes on.",
+      "action": "Add the namespace to the list and give the operator its rights there; or stop what runs by hand."
     },
     {
       "kind": "KillSwitch",

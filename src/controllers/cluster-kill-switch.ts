@@ -17,6 +17,7 @@ import {
   stopReport,
   stopReportByWorkflow,
   takeOver,
+  withUncovered,
   type ClusterReport,
   type ClusterView,
   type Selected,
@@ -44,6 +45,8 @@ export interface ClusterKillSwitchControllerOptions {
   killSwitches: ReadStore<KillSwitch>;
   namespaces: ReadStore<Namespace>;
   workflows: Pick<ReadStore<Workflow>, 'get' | 'list'>;
+  /** Whether the operator acts in a namespace. Where it doesn't, nothing but the fence stops anything. */
+  covers: (namespace: string) => boolean;
   operatorNamespace: string;
   /** Requests in flight at a time. */
   parallelism: number;
@@ -85,10 +88,11 @@ export class ClusterKillSwitchController implements Reconciler {
     clusterKillSwitch: ClusterKillSwitch,
     { signal, log }: ReconcileContext,
   ): Promise<ReconcileResult> {
-    const { client, parallelism } = this.#options;
+    const { client, parallelism, covers } = this.#options;
     const selected = selectedBy(this.#view(clusterKillSwitch));
     const missing = selected.filter(
-      ({ killSwitch }) => killSwitch === undefined || isLeaving(killSwitch),
+      ({ namespace, killSwitch }) =>
+        covers(namespace) && (killSwitch === undefined || isLeaving(killSwitch)),
     );
     const [fence, engaged] = await Promise.all([
       isByWorkflow(clusterKillSwitch)
@@ -102,8 +106,11 @@ export class ClusterKillSwitchController implements Reconciler {
         engagedBy: clusterKillSwitch.spec.engagedBy,
       });
     }
-    const report =
-      fence === undefined ? stopReportByWorkflow(selected) : stopReport(fence, selected);
+    const uncovered = selected.flatMap(({ namespace }) => (covers(namespace) ? [] : [namespace]));
+    const report = withUncovered(
+      fence === undefined ? stopReportByWorkflow(selected) : stopReport(fence, selected),
+      [...new Set(uncovered)],
+    );
     await this.#report(clusterKillSwitch, report);
     assertAllDone(engaged, 'engage kill switches');
     const isReady = report.findings.some(

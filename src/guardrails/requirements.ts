@@ -39,6 +39,14 @@ export function namespaceNotGuarded(
   };
 }
 
+/** The operator was told to act in other namespaces alone. */
+export function namespaceNotCovered(namespace: string): Problem {
+  return {
+    reason: 'NamespaceNotCovered',
+    message: `The operator acts in the namespaces alone that it was given (--namespaces), and ${namespace} is none of them: nothing is granted, changed, stopped or put back here. Add it to them, and give the operator its rights there.`,
+  };
+}
+
 /** Whether the admission policies are bound to it; they never are to `kube-system`. */
 export function isGuarded(namespace: Namespace | undefined): boolean {
   const environment = namespace?.metadata.labels?.[label.environment];

@@ -1,3 +1,4 @@
+import { PROBE_NAMESPACE } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import {
   anchorsRole,
@@ -5,7 +6,10 @@ import {
   grantableRole,
   identityRole,
   leaderElectionRole,
+  limitedOperatorRole,
+  namespaceOperatorRole,
   operatorRole,
+  ownNamespaceRole,
   userRoles,
   type RoleDefinition,
 } from './rbac.ts';
@@ -20,13 +24,50 @@ export const roles: readonly RoleDefinition[] = [
   grantableRole,
   identityRole,
   childrenRole,
+  limitedOperatorRole,
+  namespaceOperatorRole,
+  ownNamespaceRole,
   ...userRoles.map((role) => ({ ...role, forPeople: true })),
 ];
 
 /** RBAC of the installation in namespace `automation-guardrails`, as the kustomization has it. */
 export function rbacManifests(): KubeObject[] {
   const bound = [operatorRole, leaderElectionRole, anchorsRole, grantableRole, childrenRole];
-  return [...roles.map(roleManifest), ...bound.map(bindingManifest)];
+  return [
+    ...roles.filter(({ limited }) => limited === undefined).map(roleManifest),
+    ...bound.map(bindingManifest),
+  ];
+}
+
+/** RBAC of an operator that acts in listed namespaces alone, beside what it needs in each. */
+export function limitedRbacManifests(): KubeObject[] {
+  const inProbe = inNamespace(namespaceOperatorRole, PROBE_NAMESPACE);
+  return [
+    ...roles.filter(({ limited }) => limited !== undefined).map(roleManifest),
+    bindingManifest(limitedOperatorRole),
+    bindingManifest(ownNamespaceRole),
+    inProbe,
+  ];
+}
+
+/** What an operator that acts in listed namespaces alone needs in each of them. */
+export function namespaceRbacManifests(): KubeObject[] {
+  return [inNamespace(namespaceOperatorRole), inNamespace(grantableRole)];
+}
+
+/** A ClusterRole, bound in one namespace. @param namespace without it, whatever it is applied to */
+function inNamespace(role: RoleDefinition, namespace?: string): KubeObject {
+  const { metadata: of, ...manifest } = bindingManifest(role);
+  const { labels } = of;
+  return {
+    ...manifest,
+    kind: 'RoleBinding',
+    metadata: {
+      name: of.name,
+      ...(namespace !== undefined && { namespace }),
+      ...(labels && { labels }),
+    },
+  };
 }
 
 function roleManifest({

@@ -19,6 +19,8 @@ export interface RoleDefinition {
   namespaced?: boolean;
   /** An installation can do without it. */
   forPeople?: boolean;
+  /** Only where the operator acts in listed namespaces, and is bound in those (`namespaces`) or not. */
+  limited?: { namespaces: boolean };
   rules: PolicyRule[];
   /** Who is bound to it, other than the operator. */
   subjects?: Subject[];
@@ -89,6 +91,7 @@ export const operatorRole: RoleDefinition = {
       [clusterKillSwitches, 'status'],
       [guardrailPolicies, 'status'],
     ),
+    rule(['report'], workflows, automationIdentities, killSwitches, clusterKillSwitches),
     rule(['create', 'patch', 'delete', 'latch', 'lift'], killSwitches),
     rule(['patch', 'delete', 'lift'], clusterKillSwitches),
     // What is approved starts; decisions on what is long past go.
@@ -149,6 +152,82 @@ export const operatorRole: RoleDefinition = {
       resources.mutatingBindings,
     ),
   ],
+};
+
+const pluralsOf = (of: readonly Resource[]): ReadonlySet<string> =>
+  new Set(of.map(({ group, plural }) => `${plural}.${group}`));
+const clusterScoped = pluralsOf(Object.values(resources).filter(({ namespaced }) => !namespaced));
+/** Listed where they are stopped and poked, and nowhere else. */
+const ofOtherProjects = pluralsOf([
+  ...foreignKinds.map(({ resource }) => resource),
+  ...Object.values(pokedKinds),
+]);
+/** Told of what isn't acted on, too. Nothing is started, stopped or granted by one. */
+const writtenEverywhere = new Set([
+  ...seen.map(({ group, plural }) => `${plural}/status.${group}`),
+  ...pluralsOf([resources.events]),
+]);
+
+/** Whether an operator that acts in listed namespaces alone has a right everywhere all the same. */
+function isEverywhere(group: string, resource: string, verb: string): boolean {
+  const [plural = ''] = resource.split('/');
+  const name = `${plural}.${group}`;
+  // A Role grants what is done to its own namespace.
+  if (resource === resources.namespaces.plural) return read.includes(verb);
+  if (resource === resources.secrets.plural || ofOtherProjects.has(name)) return false;
+  if (clusterScoped.has(name) || plural === resources.evidenceSegments.plural) return true;
+  // By a dry run it is found out whether the fence of a kill stands.
+  if (resource === killSwitches.plural && verb === 'patch') return true;
+  return verb === 'report' || read.includes(verb) || writtenEverywhere.has(`${resource}.${group}`);
+}
+
+/** The operator's rights, as far as it has them everywhere, or in listed namespaces alone. */
+function partOfOperator(everywhere: boolean): PolicyRule[] {
+  const rights = operatorRole.rules.flatMap(({ apiGroups = [], resources: of = [], verbs }) =>
+    apiGroups.flatMap((group) =>
+      of.map((resource) => ({
+        group,
+        resource,
+        verbs: verbs.filter((verb) => isEverywhere(group, resource, verb) === everywhere),
+      })),
+    ),
+  );
+  const alike = Map.groupBy(
+    rights.filter(({ verbs }) => verbs.length > 0),
+    ({ group, verbs }) => [group, ...verbs].join(' '),
+  );
+  return [...alike.values()].map((ofOne) => ({
+    apiGroups: [...new Set(ofOne.map(({ group }) => group))],
+    resources: ofOne.map(({ resource }) => resource),
+    verbs: [...new Set(ofOne.flatMap(({ verbs }) => verbs))],
+  }));
+}
+
+/** Instead of {@link operatorRole}, for the whole cluster: it sees, and says what it doesn't do. */
+export const limitedOperatorRole: RoleDefinition = {
+  name: 'operator-everywhere',
+  description:
+    'What the operator does in every namespace where it acts in listed ones alone: it reads, and says what it does not do.',
+  limited: { namespaces: false },
+  rules: partOfOperator(true),
+};
+
+/** Instead of {@link operatorRole}, in each listed namespace and in the probe's. */
+export const namespaceOperatorRole: RoleDefinition = {
+  name: 'operator-in-namespace',
+  description: 'What the operator does in a namespace that it was given.',
+  limited: { namespaces: true },
+  rules: partOfOperator(false),
+};
+
+/** In the operator's own namespace, where {@link operatorRole} doesn't allow the same. */
+export const ownNamespaceRole: RoleDefinition = {
+  name: 'own-namespace',
+  description:
+    'The key that signs evidence; and a dry run that finds out whether admission rewrites requests.',
+  namespaced: true,
+  limited: { namespaces: false },
+  rules: [rule(['get', 'create', 'patch'], resources.secrets), rule(['create'], killSwitches)],
 };
 
 /** In the operator's own namespace. */

@@ -117,6 +117,7 @@ describe('the kustomizations', () => {
     ['samples', '1.36'],
     ['overlays/high-availability', '1.36'],
     ['overlays/without-prometheus', '1.36'],
+    ['overlays/namespaced', '1.36'],
   ] as const)('config/%s is what Kubernetes %s knows', async (name, minor) => {
     const manifests = await render(kubectl, ['kustomize', path.join('config', name)]);
     expect(await faults(minor, manifests)).toEqual([]);
@@ -126,17 +127,24 @@ describe('the kustomizations', () => {
 describe('an overlay and the values of the same name', () => {
   interface Manifest {
     kind: string;
-    metadata: { name: string };
+    metadata: { name: string; namespace?: string };
+    rules?: unknown;
     spec?: { replicas: number; template: { spec: Record<string, unknown> } };
   }
   const manifestsOf = (text: string): Manifest[] =>
     loadAll(text).filter((object): object is Manifest => object !== null && object !== undefined);
 
-  /** What decides where the replicas run; the chart selects by its release, too. */
+  /** What decides where the replicas run, and where they act; the chart selects by its release, too. */
   const placement = (manifests: Manifest[]): unknown => {
     const { spec } = manifests.find(({ kind }) => kind === 'Deployment') ?? {};
-    const { priorityClassName, topologySpreadConstraints } = spec?.template.spec ?? {};
-    const text = JSON.stringify([spec?.replicas, priorityClassName, topologySpreadConstraints]);
+    const { priorityClassName, topologySpreadConstraints, containers } = spec?.template.spec ?? {};
+    const [{ env } = { env: [] }] = (containers ?? []) as { env?: unknown }[];
+    const text = JSON.stringify([
+      spec?.replicas,
+      priorityClassName,
+      topologySpreadConstraints,
+      env,
+    ]);
     return JSON.parse(text, (key, value: unknown) =>
       key === 'app.kubernetes.io/instance' ? undefined : value,
     );
@@ -145,15 +153,17 @@ describe('an overlay and the values of the same name', () => {
   it.each([
     ['high-availability', ['-f', `${chart}/examples/high-availability.yaml`], 3],
     ['without-prometheus', ['--set=dashboard.enabled=true'], 2],
+    ['namespaced', ['--set=namespaces={finance}'], 2],
   ])('%s: render the same objects, and place the replicas alike', async (name, flags, replicas) => {
     const overlay = path.join('config/overlays', name);
     const kustomized = manifestsOf(await render(kubectl, ['kustomize', overlay]));
     const templated = manifestsOf(await template('1.36', ...flags));
-    const identify = ({ kind, metadata }: Manifest): string => `${kind}/${metadata.name}`;
+    const identify = ({ kind, metadata, rules }: Manifest): string =>
+      `${kind} ${metadata.namespace ?? ''}/${metadata.name} ${JSON.stringify(rules ?? '')}`;
     // Helm creates the namespace of a release itself.
     const expected = kustomized
       .map(identify)
-      .filter((of) => of !== 'Namespace/automation-guardrails');
+      .filter((of) => !of.startsWith('Namespace /automation-guardrails '));
     expect(templated.map(identify).toSorted()).toEqual(expected.toSorted());
     expect(placement(templated)).toEqual(placement(kustomized));
     expect(placement(templated)).toMatchObject({ 0: replicas });

@@ -14,6 +14,7 @@ import {
   stopReport,
   stopReportByWorkflow,
   takeOver,
+  withUncovered,
 } from './cluster.ts';
 import { isLeaving, isReleaseAsked } from './plan.ts';
 
@@ -298,5 +299,21 @@ describe('Workflows that are stopped by owner or risk', () => {
     expect(partingOf(one, at, undefined, { others: [byRisk], operatorNamespace })).toEqual({
       to: 'Release',
     });
+  });
+});
+
+describe('where the operator does not act', () => {
+  const selected = [{ namespace: 'sales', name: 'namespace', killSwitch: undefined }];
+  const report = stopReport('Denied', selected);
+
+  it('is said wherever something is not reached, and nowhere else', () => {
+    const messages = (of: typeof report): string[] =>
+      of.findings.map(({ type, message }) => `${type} ${String(message.includes('--namespaces'))}`);
+    expect(messages(withUncovered(report, ['sales']))).toEqual([
+      'Fenced false',
+      'Effective true',
+      'Ready true',
+    ]);
+    expect(withUncovered(report, [])).toBe(report);
   });
 });

@@ -292,6 +292,22 @@ function nothingSelected(): ClusterReport {
   };
 }
 
+/**
+ * Says in a report of a stop where the operator doesn't act: nothing there is done but by admission.
+ *
+ * @param uncovered namespaces, each once
+ */
+export function withUncovered(report: ClusterReport, uncovered: readonly string[]): ClusterReport {
+  if (uncovered.length === 0) return report;
+  const note = ` The operator doesn't act in ${some(uncovered)} (--namespaces): nothing there is stopped but what admission refuses.`;
+  return {
+    ...report,
+    findings: report.findings.map((finding) =>
+      finding.status === 'True' ? finding : { ...finding, message: finding.message + note },
+    ),
+  };
+}
+
 function reportOf(
   fenced: Finding,
   selected: readonly Selected[],
