@@ -425,6 +425,21 @@ describe('CredentialKeeper', () => {
     expect(writes).toEqual(['patch Secret', 'patch Deployment', 'patch Secret', 'patch Secret']);
   });
 
+  it('says once what happens to several Secrets at a time', async () => {
+    bench.credentials = [erp, { ...erp, name: 'crm' }];
+    await bench.settle();
+    bench.nonce = 'both';
+    await bench.settle();
+    bench.now += 2 * hour;
+    await bench.settle();
+    const who = 'Secrets aid.poster.crm, aid.poster.erp';
+    expect(bench.notices.map(({ message }) => message)).toEqual([
+      `${who} were created.`,
+      `${who} have new values: a rotation was asked for.`,
+      `The previous values of ${who} were withdrawn.`,
+    ]);
+  });
+
   it('restarts a consumer of two rotated Secrets once', async () => {
     bench.credentials = [erp, { ...erp, name: 'crm' }];
     bench.addConsumer('reader');

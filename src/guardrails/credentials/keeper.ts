@@ -38,6 +38,7 @@ import { earliest, foreignSecret, refusalOf, refusedMs } from './refusal.ts';
 import { ExternalRefresh } from './refresh.ts';
 import { restartConsumers } from './restarts.ts';
 import type { RevokedTokens } from './revoked-tokens.ts';
+import { SecretNotices, type SecretNotice } from './secret-notices.ts';
 import { credentialSecretsOf, withdrawSecrets } from './withdraw.ts';
 import {
   askedOf,
@@ -95,6 +96,11 @@ export interface KeepCredentials {
   log: Logger;
 }
 
+interface Look extends KeepCredentials {
+  /** What happens to Secrets meanwhile. */
+  told: SecretNotices;
+}
+
 export interface CredentialsOutcome {
   /** What keeps the identity from being ready. */
   problems: Problem[];
@@ -147,9 +153,12 @@ export class CredentialKeeper {
     const deleted = await forEachBounded(abandoned, parallelism, (status) =>
       this.#delete(status, request),
     );
+    const told = new SecretNotices();
+    const look = { ...request, told };
     const kept = await forEachBounded(generated, parallelism, async (credential) =>
-      this.#keepCopy(credential, await this.#keepOne(credential, request), request),
+      this.#keepCopy(credential, await this.#keepOne(credential, look), request),
     );
+    told.tell(request.notify);
     const seen = await forEachBounded(watched, parallelism, (entry) => this.#watch(entry, request));
     assertAllDone(deleted, 'delete credentials');
     assertAllDone(kept, 'keep credentials');
@@ -240,7 +249,7 @@ export class CredentialKeeper {
     return live === undefined ? { ...seen, dueAt: clock() + refusedMs } : seen;
   }
 
-  async #keepOne(credential: GeneratedSecret, request: KeepCredentials): Promise<KeptCredential> {
+  async #keepOne(credential: GeneratedSecret, request: Look): Promise<KeptCredential> {
     const { identity, isWithheld, isKilled, signal } = request;
     const { client, clock, pods, copies } = this.#options;
     const { namespace = '', name: identityName } = identity.metadata;
@@ -334,9 +343,9 @@ export class CredentialKeeper {
     step: Exclude<CredentialStep, { action: 'None' | 'RunHook' }>,
     credential: GeneratedSecret,
     name: string,
-    request: KeepCredentials,
+    request: Look,
   ): Promise<Secret> {
-    const { identity, childMetadata, notify, signal, log } = request;
+    const { identity, childMetadata, told, signal, log } = request;
     const { client, clock, countRotation, randomBytes } = this.#options;
     const { namespace = '' } = identity.metadata;
     const patch = (body: object): Promise<Secret> =>
@@ -368,17 +377,13 @@ export class CredentialKeeper {
         { signal },
       );
       log.info('Credential created', { secret: name });
-      notify({ type: 'normal', reason: 'SecretCreated', message: `Secret ${name} was created.` });
+      told.add(name, wasCreated);
       return created;
     }
     if (step.action === 'Retire') {
       const retired = await patch(retirementPatch(step.live));
       log.info('Previous credential withdrawn', { secret: name });
-      notify({
-        type: 'normal',
-        reason: 'PreviousWithdrawn',
-        message: `The previous value of Secret ${name} was withdrawn.`,
-      });
+      told.add(name, wasWithdrawn);
       return retired;
     }
     if (step.action === 'RecordOwner') return await patch(ownerPatch(step.live, step.owner));
@@ -399,16 +404,12 @@ export class CredentialKeeper {
     );
     if (cause === 'Created') {
       log.info('Credential created', { secret: name });
-      notify({ type: 'normal', reason: 'SecretCreated', message: `Secret ${name} was created.` });
+      told.add(name, wasCreated);
       return rotated;
     }
     countRotation('success');
     log.info('Credential rotated', { secret: name, cause, rotation: step.rotation });
-    notify({
-      type: 'normal',
-      reason: 'Rotated',
-      message: `Secret ${name} has a new value: ${causeSentences[cause]}.`,
-    });
+    told.add(name, hasRotated(cause));
     return rotated;
   }
 
@@ -553,6 +554,24 @@ function withCopy({ store, problem, dueAt }: CopyOutcome, kept: KeptCredential):
     dueAt: problem === undefined ? kept.dueAt : earliest([kept.dueAt, dueAt]),
   };
 }
+
+const wasCreated: SecretNotice = {
+  reason: 'SecretCreated',
+  one: (secret) => `${secret} was created.`,
+  many: (secrets) => `${secrets} were created.`,
+};
+
+const wasWithdrawn: SecretNotice = {
+  reason: 'PreviousWithdrawn',
+  one: (secret) => `The previous value of ${secret} was withdrawn.`,
+  many: (secrets) => `The previous values of ${secrets} were withdrawn.`,
+};
+
+const hasRotated = (cause: Pending['cause']): SecretNotice => ({
+  reason: 'Rotated',
+  one: (secret) => `${secret} has a new value: ${causeSentences[cause]}.`,
+  many: (secrets) => `${secrets} have new values: ${causeSentences[cause]}.`,
+});
 
 const causeSentences: Record<Pending['cause'], string> = {
   Created: 'there was none',
