@@ -144,7 +144,8 @@ describe('a cluster that works', () => {
     ]);
     await kubectl(first, 'wait', '--for=condition=Complete', 'job/succeeds', '--timeout=180s');
     await kubectl(first, 'wait', '--for=condition=Failed', 'job/fails', '--timeout=180s');
-    await kubectl(first, 'wait', '--for=condition=Ready', 'pod', '-l=job-name=runs');
+    const running = ['--for=condition=Ready', '--timeout=180s'];
+    await kubectl(first, 'wait', ...running, 'pod', '-l=job-name=runs');
     await kubectl(first, 'delete', 'job', 'runs', '--cascade=foreground', '--timeout=180s');
   });
 

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { runProgram } from '../install/helm.ts';
-import { kubectlOk } from '../operator/cluster.ts';
+import { kubectlOk, waitUntilEstablished } from '../operator/cluster.ts';
 
 const root = path.dirname(path.dirname(import.meta.dirname));
 
@@ -15,7 +15,7 @@ beforeAll(async () => {
   controlPlane = await startControlPlane();
   const crds = path.join(root, 'config/crds');
   await kubectlOk(controlPlane, ['apply', '--server-side', '-k', crds]);
-  await kubectlOk(controlPlane, ['wait', '--for=condition=Established', 'crd', '--all']);
+  await waitUntilEstablished(controlPlane, ['crd', '--all']);
 });
 
 afterAll(async () => {

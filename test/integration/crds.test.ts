@@ -20,6 +20,7 @@ import {
 import { planIdentity } from '../../src/guardrails/identity/plan.ts';
 import { refusalOf } from '../../src/guardrails/identity/refused.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { waitUntilEstablished } from '../operator/cluster.ts';
 import { path as pathOf } from './admission/api.ts';
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
@@ -34,7 +35,7 @@ beforeAll(async () => {
   controlPlane = await startControlPlane();
   agent = new Agent({ connect: { ca: controlPlane.certificateAuthority } });
   await kubectl(['apply', '--server-side', '-k', path.join(root, 'config/crds')]);
-  await kubectl(['wait', '--for=condition=Established', '--timeout=180s', 'crd', '--all']);
+  await waitUntilEstablished(controlPlane, ['crd', '--all']);
   await kubectl(['create', 'namespace', namespace]);
 });
 

@@ -12,6 +12,7 @@ import {
   listObjects,
   waitForCondition,
   waitForPods,
+  waitUntilEstablished,
   waitUntilGone,
 } from '../operator/cluster.ts';
 import { foreignCrds, manifestOf, type ForeignCrd } from '../operator/foreign-crds.ts';
@@ -324,12 +325,10 @@ describe('kinds of other projects', () => {
   beforeAll(async () => {
     const crds = [...foreignCrds, robots];
     await controlPlane.apply(crds.map(manifestOf));
-    await kubectlOk(controlPlane, [
-      'wait',
-      '--for=condition=Established',
-      '--timeout=180s',
-      ...crds.map(({ plural, group }) => `crd/${plural}.${group}`),
-    ]);
+    await waitUntilEstablished(
+      controlPlane,
+      crds.map(({ plural, group }) => `crd/${plural}.${group}`),
+    );
     await namespaceWith(
       namespace,
       ['mine', 'others'].map((suffix) =>

@@ -28,10 +28,7 @@ export async function installGuardrails(
   await apply('-k', file('rbac'));
   await apply('-k', file('probe'));
   await apply('-k', file('flow-control'));
-  await kubectlOk(controlPlane, [
-    'wait',
-    '--for=condition=Established',
-    '--timeout=180s',
+  await waitUntilEstablished(controlPlane, [
     'crd/automationworkflows.automationguardrails.dev',
     'crd/automationidentities.automationguardrails.dev',
     'crd/killswitches.automationguardrails.dev',
@@ -164,9 +161,21 @@ async function waitUntilPoliciesRefuse(
 export async function applyCrds(controlPlane: ControlPlane, files: string[]): Promise<void> {
   const args = files.flatMap((file) => ['-f', file]);
   await kubectlOk(controlPlane, ['apply', '--server-side', ...args]);
+  await waitUntilEstablished(controlPlane, args);
+}
+
+/**
+ * Waits until CustomResourceDefinitions are served.
+ *
+ * @param which as kubectl takes it: `-f FILE`, `crd/NAME`, or `crd --all`
+ */
+export async function waitUntilEstablished(
+  controlPlane: ControlPlane,
+  which: readonly string[],
+): Promise<void> {
   // kubectl itself fails where an object has no conditions yet.
   await waitFor('CustomResourceDefinitions to be served', async () => {
-    await kubectlOk(controlPlane, ['wait', '--for=condition=Established', ...args]);
+    await kubectlOk(controlPlane, ['wait', '--for=condition=Established', ...which]);
     return true;
   });
 }

@@ -11,7 +11,7 @@ import { resources, type Resource } from '../../src/api/resources.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { runProgram } from '../install/helm.ts';
-import { kubectlOk } from '../operator/cluster.ts';
+import { kubectlOk, waitUntilEstablished } from '../operator/cluster.ts';
 import { Api } from '../integration/admission/api.ts';
 import { pod } from '../integration/admission/workloads.ts';
 
@@ -172,13 +172,7 @@ describe('in the order of the documentation, no unrelated write is refused', () 
         .replaceAll(/automation-guardrails-fence-tokens$/gm, 'automation-guardrails-old-tokens'),
     );
     await applied('-k', path.join(root, 'crds'));
-    await kubectlOk(controlPlane, [
-      'wait',
-      '--for=condition=Established',
-      '--timeout=180s',
-      'crd',
-      '--all',
-    ]);
+    await waitUntilEstablished(controlPlane, ['crd', '--all']);
     // What the policies take as parameters is served, and read once, before any policy comes.
     await waitFor(
       'our kinds to be served',
