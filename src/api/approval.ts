@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { dnsLabel, generation, rules, sentence, time } from './fields.ts';
+import { dnsLabel, rules, sentence, time } from './fields.ts';
 import type { KubeObject } from './objects.ts';
 
 export const approvalSpecSchema = z
@@ -69,12 +69,6 @@ export const approvalSpecSchema = z
   });
 
 export type ApprovalSpec = z.infer<typeof approvalSpecSchema>;
-
-export const approvalStatusSchema = z
-  .object({
-    observedGeneration: generation('`metadata.generation` that the status speaks of.'),
-  })
-  .meta({ description: 'Not written: what approvals come to stands in the Workflow.' });
 
 /** A decision of one person on one revision of a Workflow. */
 export interface Approval extends KubeObject {

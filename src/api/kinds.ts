@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { approvalSpecSchema, approvalStatusSchema } from './approval.ts';
+import { approvalSpecSchema } from './approval.ts';
 import { accessReviewSpecSchema } from './access-review.ts';
 import {
   automationIdentityRules,
@@ -248,7 +248,6 @@ export const kinds: readonly KindDefinition[] = [
     description:
       'An Approval is the decision of one person on one revision of a Workflow: that it may run, or may not. It is created and never changed (`kubectl guardrails approve`, `kubectl guardrails reject`).',
     spec: approvalSpecSchema,
-    status: approvalStatusSchema,
     rules: [],
     columns: [
       {

@@ -575,7 +575,7 @@ export const threats = [
   {
     id: 'approval',
     what: 'Decide on a Workflow, or change decisions',
-    paths: [path(GROUP, ['approvals'], all), path(GROUP, ['approvals/status'], change)],
+    paths: [path(GROUP, ['approvals'], all)],
     reach: ['gitops', 'admin'],
     outcome: 'StartsNothing',
     why: 'An approval lets a pod start that waits at its gate; the fence refuses to lift that, too.',

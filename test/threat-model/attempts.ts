@@ -950,7 +950,6 @@ const attempts: Record<ThreatId, Course> = {
     return [
       post(approvals, arena.path(approvals), decision),
       patch(url, { metadata: { labels: { x: 'y' } } }),
-      patch(`${url}/status`, { status: { observedGeneration: 1 } }),
       del(url, 1),
     ];
   },
