@@ -200,6 +200,26 @@ describe('kill', () => {
     expect(err).toContain('kubectl guardrails release --team finanse --reason TEXT');
   });
 
+  it('ends where the operator does not act, and says so, with a non-zero exit code', async () => {
+    const reason = 'NamespaceNotCovered';
+    server.put(resources.killSwitches, {
+      metadata: { name: 'invoice', namespace: 'finance' },
+      spec: { workflow: 'invoice', reason: 'runaway' },
+      status: {
+        conditions: [
+          { type: 'Fenced', status: 'True', message: 'fenced' },
+          { type: 'PodsGone', status: 'False', reason: 'X', message: '2 pods run' },
+          { type: 'Ready', status: 'False', reason, message: 'Finance is none of them.' },
+        ],
+      },
+    } as never);
+    const { code, out, err } = await cli('kill', 'invoice', '--reason=runaway');
+    expect(code).toBe(1);
+    expect(out).toContain('fenced');
+    expect(err).toContain('nobody stops what runs of finance/invoice: Finance is none of them.');
+    expect(err).toContain('2 pods run');
+  });
+
   it('says that it is not stopped in time, with a non-zero exit code', async () => {
     const { code, err } = await cli('kill', 'invoice', '--reason=runaway', '--timeout=0.01');
     expect(code).toBe(1);

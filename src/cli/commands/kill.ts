@@ -77,6 +77,7 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
   const reached = new Set<string>();
   let remaining: readonly Remaining[] | undefined;
   let nothing: string | undefined;
+  let nobody: string | undefined;
   const done = await follow(session, async () => {
     const killSwitch = await client.get(resource, at);
     if (killSwitch === undefined) throw new Error('The KillSwitch is gone: it was released.');
@@ -95,7 +96,8 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
       ? remainingOf(killSwitch)
       : undefined;
     nothing = conditions.find(({ reason: why }) => why === 'NothingSelected')?.message;
-    return reached.has('Ready') || remaining !== undefined || nothing !== undefined;
+    nobody = conditions.find(({ reason: why }) => why === 'NamespaceNotCovered')?.message;
+    return [remaining, nothing, nobody].some((end) => end !== undefined) || reached.has('Ready');
   });
   if (nothing !== undefined) {
     session.stderr(`Error: nothing is stopped for ${title}: ${nothing}`);
@@ -104,8 +106,11 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
     );
     return exit.failed;
   }
-  if (done && remaining === undefined) return exit.ok;
-  if (done) {
+  if (nobody !== undefined) {
+    session.stderr(`Error: nobody stops what runs of ${title}: ${nobody} What is missing:`);
+  } else if (done && remaining === undefined) {
+    return exit.ok;
+  } else if (done) {
     session.stderr('Stopped, as far as the operator can. What stays valid:');
     for (const { what, until } of remaining ?? []) {
       session.stderr(`  ${what}${until === undefined ? '' : `, until ${until}`}`);
