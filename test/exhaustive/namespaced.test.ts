@@ -133,7 +133,7 @@ describe('in another namespace that is guarded', () => {
       );
       return pods.some(({ metadata }) => JSON.stringify(metadata.labels).includes('legacy'));
     };
-    await waitFor('its pod', untilRunning, { timeoutMs: 60_000 });
+    await waitFor('its pod', untilRunning);
     await controlPlane.apply([kill(namespace, 'legacy')]);
     const killSwitch = { kind: 'ksw', name: 'legacy', namespace };
     await waitForCondition(controlPlane, killSwitch, 'Fenced');

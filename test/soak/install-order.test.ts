@@ -51,7 +51,7 @@ class Traffic {
   async goesOn(rounds = 5): Promise<void> {
     const from = this.answers;
     await waitFor('the traffic to go on', () => this.answers >= from + rounds, {
-      timeoutMs: 60_000,
+      timeoutMs: 120_000,
     });
   }
 
