@@ -15,6 +15,7 @@ import { apiReference } from './api/reference.ts';
 import { nextStepsModule } from './cli/next-steps.ts';
 import { cliReference } from './cli/run.ts';
 import { configurationReference } from './config.ts';
+import { evidenceReference } from './evidence/actions.ts';
 import {
   limitedRbacManifests,
   namespaceRbacManifests,
@@ -93,6 +94,7 @@ function generatedFiles(): Map<string, string> {
   files.set('docs/reference/api.md', apiReference());
   files.set('docs/reference/cli.md', cliReference());
   files.set('docs/reference/configuration.md', configurationReference());
+  files.set('docs/reference/evidence.md', evidenceReference());
   files.set('docs/reference/metrics.md', metricsReference());
   files.set('docs/reference/who-may-what.md', whoMayWhat());
   return files;

@@ -261,6 +261,7 @@ export interface Pod extends KubeObject {
     reason?: string;
     /** RFC 3339: when its node began with it. */
     startTime?: string;
+    conditions?: { lastTransitionTime?: string }[];
     containerStatuses?: {
       state?: { terminated?: { exitCode?: number; reason?: string; finishedAt?: string } };
     }[];

@@ -84,8 +84,10 @@ export interface Workload extends KubeObject {
   isRolledOut: boolean;
   /** A Job that is Complete or Failed. */
   finished: boolean;
+  /** When a Job started, the last time where it was suspended meanwhile; RFC 3339. */
+  startedAt?: string;
   /** How a Job ended. */
-  end?: { succeeded: boolean; at: string; reason?: string; startedAt?: string };
+  end?: { succeeded: boolean; at: string; reason?: string };
   /** A StatefulSet whose volumes are deleted when it is scaled down: never scale it. */
   scaleDeletesVolumes: boolean;
 }
@@ -133,6 +135,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
   const restartedAt = template?.metadata?.annotations?.[annotation.restartedAt];
   const hints = secretHintsOf(template);
   const end = kind === 'Job' ? endOf(status) : undefined;
+  const startedAt = kind === 'Job' ? status?.startTime : undefined;
   const selector = kind === 'Job' || kind === 'CronJob' ? undefined : spec.selector;
   return {
     kind,
@@ -161,6 +164,7 @@ export function projectWorkload(kind: WorkloadKind, object: KubeObject): Workloa
     isPaused: isPaused(kind, spec, template),
     isRolledOut: isRolledOut(kind, metadata.generation, spec.replicas, status),
     finished: end !== undefined,
+    ...(startedAt !== undefined && { startedAt }),
     ...(end !== undefined && { end }),
     scaleDeletesVolumes:
       kind === 'StatefulSet' && spec.persistentVolumeClaimRetentionPolicy?.whenScaled === 'Delete',
@@ -173,7 +177,7 @@ function claimTemplatesOf({ volumeClaimTemplates = [] }: RawSpec): string[] {
 
 /** Complete or Failed; a Job that is about to be either isn't yet. */
 /** A Job that failed has no `completionTime`, so that the condition says when it ended. */
-function endOf({ conditions = [], startTime, completionTime }: RawStatus = {}): Workload['end'] {
+function endOf({ conditions = [], completionTime }: RawStatus = {}): Workload['end'] {
   const end = conditions.find(
     ({ type, status }) => (type === 'Complete' || type === 'Failed') && status === 'True',
   );
@@ -183,7 +187,6 @@ function endOf({ conditions = [], startTime, completionTime }: RawStatus = {}): 
     succeeded: type === 'Complete',
     at: completionTime ?? lastTransitionTime,
     ...(reason !== undefined && reason !== '' && { reason }),
-    ...(startTime !== undefined && { startedAt: startTime }),
   };
 }
 

@@ -345,7 +345,8 @@ describe('a run that is asked for by itself', () => {
       metadata: { annotations: { [annotation.runRejected]: expect.stringContaining('job/a') } },
       spec: { suspend: true },
     });
-    expect(events).toEqual(['poster RunRejected']);
+    const reason = when === 'in time' ? 'JobApprovalTimedOut' : 'RunRejected';
+    expect(events).toEqual([`poster ${reason}`]);
     job('a', { spec: { suspend: true } });
     client.writes.length = 0;
     await reconcile();

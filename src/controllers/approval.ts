@@ -169,11 +169,17 @@ export class ApprovalController implements Reconciler {
     const stopped = decided.filter(
       ({ decision: { outcome } }) => outcome === 'Rejected' || outcome === 'TimedOut',
     );
-    const outcomes = await forEachBounded(stopped, parallelism, async ({ run, sentence }) => {
-      if (!(await stopRun(this.#options.client, run, sentence, context.signal))) return;
-      context.log.info('A run that is not approved was stopped', { run: run.name });
-      events.warning(subjectOf(resources.workflows, workflow), 'RunRejected', sentence);
-    });
+    const outcomes = await forEachBounded(
+      stopped,
+      parallelism,
+      async ({ run, decision, sentence }) => {
+        if (!(await stopRun(this.#options.client, run, sentence, context.signal))) return;
+        context.log.info('A run that is not approved was stopped', { run: run.name });
+        const reason =
+          decision.outcome === 'Rejected' ? 'RunRejected' : `${run.kind}ApprovalTimedOut`;
+        events.warning(subjectOf(resources.workflows, workflow), reason, sentence);
+      },
+    );
     assertAllDone(outcomes, 'stop what is rejected');
     return decided.map(({ run, decision }) => ({
       run,

@@ -8,6 +8,7 @@ import { annotation, label, MANAGED_BY } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
 import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
 import { digestOf } from '../api/digest.ts';
+import type { Action } from './actions.ts';
 import { signHead, type SignedHead, type SigningKey } from './head.ts';
 import { applyRecord, carriedFrom, type ChainState, type PendingRecord } from './observation.ts';
 import { link, noHash, readRecord, type ChainEnd, type Entry, type RecordDraft } from './record.ts';
@@ -402,7 +403,7 @@ const operator = { name: MANAGED_BY, basis: 'operator' } as const;
 
 function beginning(index: number, carried: string): RecordDraft {
   return {
-    action: index === 1 ? 'ChainBegun' : 'SegmentBegun',
+    action: (index === 1 ? 'ChainBegun' : 'SegmentBegun') satisfies Action,
     outcome: 'Succeeded',
     actor: operator,
     details: { segment: String(index), carried },
@@ -411,7 +412,7 @@ function beginning(index: number, carried: string): RecordDraft {
 
 function expiry(count: number, through: number): RecordDraft {
   return {
-    action: 'SegmentsExpired',
+    action: 'SegmentsExpired' satisfies Action,
     outcome: 'Intended',
     actor: operator,
     message: `${count} segments, with the records up to ${through}, are let go.`,

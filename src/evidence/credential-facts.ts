@@ -4,6 +4,7 @@ import { annotation } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { draftOf, operator, referenceTo, type Place } from './drafts.ts';
+import type { Action } from './actions.ts';
 import type { Fact, Observation } from './observation.ts';
 import type { Actor, RecordDraft } from './record.ts';
 
@@ -84,7 +85,7 @@ export function credentialFacts(identity: AutomationIdentity, place: Place): Obs
     ];
   });
   const gone =
-    (action: string) =>
+    (action: Action) =>
     (subject: string): RecordDraft =>
       draftOf(place, { action, objects, details: { name: subject.split('/')[1] ?? '' } });
   return [
@@ -103,11 +104,11 @@ export function rotationRequests(
 ): Observation {
   const { automationIdentities } = resources;
   const { annotations = {} } = identity.metadata;
-  const requests = {
-    RotationRequested: annotation.rotate,
-    EmergencyRotationRequested: annotation.rotateEmergency,
-  };
-  const facts = Object.entries(requests).flatMap(([action, name]): Fact[] => {
+  const requests: readonly { action: Action; name: string }[] = [
+    { action: 'RotationRequested', name: annotation.rotate },
+    { action: 'EmergencyRotationRequested', name: annotation.rotateEmergency },
+  ];
+  const facts = requests.flatMap(({ action, name }): Fact[] => {
     const nonce = annotations[name];
     if (nonce === undefined) return [];
     return [

@@ -5,6 +5,7 @@ import { MANAGED_BY } from '../api/names.ts';
 import type { Condition, KubeObject } from '../api/objects.ts';
 import { apiVersionOf, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
+import type { Action } from './actions.ts';
 import type { Fact } from './observation.ts';
 import type { Actor, RecordDraft, RecordObject } from './record.ts';
 
@@ -57,7 +58,7 @@ export function referenceTo(of: Resource, { metadata }: KubeObject): RecordObjec
 
 /** What a record says by itself. */
 export interface DraftInit extends Partial<RecordDraft> {
-  action: string;
+  action: Action;
 }
 
 /** A record of what the operator did, where nothing else is said. */
@@ -79,9 +80,9 @@ export function draftOf(
 /** What a condition is called in a record. */
 export interface Words {
   /** Action where the status becomes True. */
-  on: string;
+  on: Action;
   /** Where it was True, and isn't any more. */
-  off: string;
+  off: Action;
 }
 
 /**
@@ -94,7 +95,16 @@ export function conditionFact(
   { status, reason, message, lastTransitionTime }: Condition,
   { on, off }: Words,
   place: Place,
-  { objects, isFinding = false }: { objects: readonly RecordObject[]; isFinding?: boolean },
+  {
+    objects,
+    isFinding = false,
+    endedBy,
+  }: {
+    objects: readonly RecordObject[];
+    isFinding?: boolean;
+    /** Who saw to it that it isn't True any more, and why. */
+    endedBy?: { actor: Actor; message: string } | undefined;
+  },
 ): Fact {
   const isOn = status === 'True';
   return {
@@ -110,6 +120,7 @@ export function conditionFact(
             reason,
             message,
             objects,
+            ...(!isOn && endedBy),
           })
         : undefined,
   };

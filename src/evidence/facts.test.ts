@@ -19,9 +19,8 @@ import {
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { permissionFacts } from './right-facts.ts';
 import { revisionFacts } from './revision-facts.ts';
-import { runFact } from './run-facts.ts';
+import { allRuns, hasNews, runFacts, runGone, type Run, type RunContext } from './run-facts.ts';
 import { toldFact } from './operator-facts.ts';
-import { resources } from '../api/resources.ts';
 import { pendingRecords, type ChainState, type Observation } from './observation.ts';
 
 const now = Date.UTC(2026, 0, 1);
@@ -178,9 +177,8 @@ describe('a kill', () => {
 });
 
 describe('what is found', () => {
-  const of = resources.workflows;
   const workflow = (...conditions: Condition[]): Observation =>
-    findingFacts(of, { metadata: { name: 'invoice' }, status: { conditions } }, {});
+    findingFacts('Workflow', { metadata: { name: 'invoice' }, status: { conditions } }, {});
 
   it('is told when it begins, when it is another, and when it ends', async () => {
     const state: ChainState = new Map();
@@ -200,7 +198,7 @@ describe('what is found', () => {
 it('who knows of a hold is told once, and again of the next hold', async () => {
   const known = (since: string, time: string): Observation =>
     findingFacts(
-      resources.workflows,
+      'Workflow',
       {
         metadata: { name: 'invoice' },
         status: {
@@ -229,12 +227,43 @@ it('who knows of a hold is told once, and again of the next hold', async () => {
   });
 });
 
+it('who ended the hold of a limit is told, and that nobody had to', async () => {
+  const breach = (status: Condition['status'], at: number, by?: string): Observation =>
+    findingFacts(
+      'Workflow',
+      {
+        metadata: { name: 'invoice' },
+        status: {
+          conditions: [condition('LimitBreached', status, at)],
+          ...(by !== undefined && {
+            runs: { acknowledged: { by, reason: 'repaired', time: '2026-01-01T01:00:00Z' } },
+          }),
+        },
+      },
+      {},
+    );
+  const state: ChainState = new Map();
+  const all = [
+    breach('True', 1),
+    breach('False', 2, 'dave'),
+    breach('True', 3),
+    breach('False', 4),
+  ];
+  const records = await pendingRecords(state, all, new Map(), now);
+  expect(records.map(({ draft: { action, actor, message } }) => [action, actor, message])).toEqual([
+    ['LimitBreached', { name: 'automation-guardrails', basis: 'operator' }, 'm'],
+    ['LimitHoldEnded', { name: 'dave', basis: 'authenticated' }, 'repaired'],
+    ['LimitBreached', { name: 'automation-guardrails', basis: 'operator' }, 'm'],
+    ['LimitHoldEnded', { name: 'automation-guardrails', basis: 'operator' }, 'm'],
+  ]);
+});
+
 describe('what is asked for', () => {
   const author = (): Promise<{ name: string; basis: 'asserted' }> =>
     Promise.resolve({ name: 'kubectl', basis: 'asserted' });
   const at = (generation: number, uid = 'u'): Observation =>
     specFacts(
-      resources.workflows,
+      'Workflow',
       { metadata: { name: 'invoice', uid, generation }, spec: { description: `${generation}` } },
       {},
       author,
@@ -243,7 +272,7 @@ describe('what is asked for', () => {
   it('is told when it is made, changed, deleted, and made anew', async () => {
     const state: ChainState = new Map();
     expect(
-      await actionsOf(state, at(1), at(1), at(2), specGone(resources.workflows, {}), at(1, 'v')),
+      await actionsOf(state, at(1), at(1), at(2), specGone('Workflow', {}), at(1, 'v')),
     ).toEqual(['WorkflowCreated', 'WorkflowChanged', 'WorkflowDeleted', 'WorkflowCreated']);
   });
 });
@@ -312,22 +341,36 @@ describe('permissions', () => {
 });
 
 describe('a run', () => {
-  const job = (type: string, reason: string) =>
+  const jobOf = (spec: object, status: object, annotations: object = {}): Run =>
     projectWorkload('Job', {
       metadata: {
         name: 'import-1',
         namespace: 'finance',
         uid: 'j1',
+        annotations,
         ownerReferences: [
           { apiVersion: 'batch/v1', kind: 'CronJob', name: 'import', uid: 'c1', controller: true },
         ],
       },
-      spec: {},
-      status: {
-        startTime: '2026-01-01T10:00:00Z',
+      spec,
+      status,
+    } as never);
+  const startTime = '2026-01-01T09:50:00Z';
+  const job = (type: string, reason: string): Run =>
+    jobOf(
+      {},
+      {
+        startTime,
         conditions: [{ type, status: 'True', reason, lastTransitionTime: '2026-01-01T10:20:30Z' }],
       },
-    } as never);
+    );
+  const context = (init: Partial<RunContext> = {}): RunContext => ({
+    pods: () => [],
+    place: {},
+    isPerRun: false,
+    isRejected: () => false,
+    ...init,
+  });
   const pod = (exitCode: number): Pod =>
     projectPod({
       metadata: {
@@ -350,30 +393,101 @@ describe('a run', () => {
       },
     } as never);
 
-  it('that succeeds is counted in its hour', () => {
-    expect(runFact(job('Complete', 'CompletionsReached'), [], {})).toMatchObject({
-      state: '2026-01-01T10:20:30Z',
-      foldInto: '2026-01-01T10:00:00Z',
-    });
+  it('that succeeds is counted in its hour, and in that in which it started', () => {
+    expect(runFacts(job('Complete', 'CompletionsReached'), context())).toMatchObject([
+      { state: startTime, foldInto: '2026-01-01T09:00:00Z' },
+      { state: '2026-01-01T10:20:30Z', foldInto: '2026-01-01T10:00:00Z' },
+    ]);
+  });
+
+  it('is told by itself where each is approved by itself', async () => {
+    const run = job('Complete', 'CompletionsReached');
+    const records = await pendingRecords(
+      new Map(),
+      allRuns([run], context({ isPerRun: true })),
+      new Map(),
+      now,
+    );
+    expect(records.map(({ draft }) => draft)).toMatchObject([
+      { action: 'RunStarted', happened: startTime, objects: [{ kind: 'Job', uid: 'j1' }] },
+      { action: 'RunSucceeded', details: { cronJob: 'import', started: startTime } },
+    ]);
+  });
+
+  it('is told from its start to its end, once, whatever else changes of it', async () => {
+    const state: ChainState = new Map();
+    const each = context({ isPerRun: true });
+    const [waiting, running] = [jobOf({}, {}), jobOf({}, { startTime })];
+    const ended = job('Failed', 'BackoffLimitExceeded');
+    expect(hasNews(waiting, undefined)).toBe(false);
+    expect(hasNews(running, waiting)).toBe(true);
+    expect(hasNews(running, running)).toBe(false);
+    expect(hasNews(ended, running)).toBe(true);
+    const all = [waiting, running, running, ended, ended].flatMap((run) => allRuns([run], each));
+    expect(await actionsOf(state, ...all)).toEqual(['RunStarted', 'RunFailed']);
+    expect(await actionsOf(state, ...runGone(ended))).toEqual([]);
+    expect(state.size).toBe(0);
+  });
+
+  it.each([
+    [false, 'GateTimedOut'],
+    [true, 'RunRejected'],
+  ])('that is not approved is told, rejected: %s', async (isRejected, action) => {
+    const of = context({ isPerRun: true, isRejected: () => isRejected });
+    const stopped = jobOf({ suspend: true }, {}, { [annotation.runRejected]: 'job/import-1 …' });
+    const resumed = jobOf({ suspend: false }, {}, { [annotation.runRejected]: 'job/import-1 …' });
+    const state: ChainState = new Map();
+    const told = (...runs: Run[]): Promise<string[]> =>
+      actionsOf(state, ...runs.flatMap((run) => allRuns([run], of)));
+    expect(hasNews(stopped, resumed)).toBe(true);
+    expect(await told(stopped, stopped)).toEqual([action]);
+    // Who resumes it asks again.
+    expect(await told(resumed, stopped)).toEqual([action]);
   });
 
   it.each([
     ['BackoffLimitExceeded', 'RunFailed'],
     ['DeadlineExceeded', 'RunTimedOut'],
   ])('that fails is told by itself, with the exit codes: %s', async (reason, action) => {
-    const fact = runFact(job('Failed', reason), [pod(137), pod(0)], {});
+    const pods = (): Pod[] => [pod(137), pod(0)];
+    const [, fact] = runFacts(job('Failed', reason), context({ pods }));
     expect(fact?.foldInto).toBeUndefined();
     expect(await fact?.draft(undefined)).toMatchObject({
       action,
       outcome: 'Failed',
       reason,
       actor: { name: 'import' },
-      details: { exitCodes: '137', podReasons: 'OOMKilled', started: '2026-01-01T10:00:00Z' },
+      details: { exitCodes: '137', podReasons: 'OOMKilled', started: startTime },
     });
   });
 
   it('of a pod that something controls is that one’s', () => {
-    expect(runFact(pod(1), [], {})).toBeUndefined();
+    expect(runFacts(pod(1), context())).toEqual([]);
+    expect(hasNews(pod(1), undefined)).toBe(false);
+  });
+
+  it('of a pod that belongs to nothing is its own, also when it was evicted', async () => {
+    const evicted = projectPod({
+      metadata: { name: 'alone', namespace: 'finance', uid: 'p2' },
+      status: {
+        phase: 'Failed',
+        reason: 'Evicted',
+        startTime,
+        conditions: [
+          { type: 'PodScheduled', status: 'True', lastTransitionTime: startTime },
+          { type: 'Ready', status: 'False', lastTransitionTime: '2026-01-01T10:20:30Z' },
+        ],
+      },
+    } as never);
+    const [started, failed] = runFacts(evicted, context());
+    expect(started).toMatchObject({ state: startTime, foldInto: '2026-01-01T09:00:00Z' });
+    expect(await failed?.draft(undefined)).toMatchObject({
+      action: 'RunFailed',
+      happened: '2026-01-01T10:20:30Z',
+      reason: 'Evicted',
+      details: { started: startTime },
+      objects: [{ kind: 'Pod', name: 'alone' }],
+    });
   });
 });
 

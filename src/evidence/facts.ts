@@ -2,8 +2,10 @@ import type { AccessReview } from '../api/access-review.ts';
 import type { Approval } from '../api/approval.ts';
 import type { Hold } from '../api/holds.ts';
 import { digestOf } from '../api/digest.ts';
+import type { Ledger } from '../api/limits.ts';
 import type { Condition, KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
+import type { Action } from './actions.ts';
 import { unknown, referenceTo, draftOf, conditionFact, type Place, type Words } from './drafts.ts';
 import type { Fact, Observation } from './observation.ts';
 import type { Actor, RecordObject } from './record.ts';
@@ -11,14 +13,43 @@ import type { Actor, RecordObject } from './record.ts';
 /** Looks up who wrote a version of an object. */
 export type AuthorOf = (of: Resource, object: KubeObject) => Promise<Actor>;
 
+/** What the records of a spec are called. */
+const specActions = {
+  Workflow: {
+    created: 'WorkflowCreated',
+    changed: 'WorkflowChanged',
+    deleted: 'WorkflowDeleted',
+  },
+  AutomationIdentity: {
+    created: 'AutomationIdentityCreated',
+    changed: 'AutomationIdentityChanged',
+    deleted: 'AutomationIdentityDeleted',
+  },
+  GuardrailPolicy: {
+    created: 'GuardrailPolicyCreated',
+    changed: 'GuardrailPolicyChanged',
+    deleted: 'GuardrailPolicyDeleted',
+  },
+} as const satisfies Record<string, Record<'created' | 'changed' | 'deleted', Action>>;
+
+/** A kind whose spec is recorded. */
+export type SpecKind = keyof typeof specActions;
+
+const specResources: Readonly<Record<SpecKind, Resource>> = {
+  Workflow: resources.workflows,
+  AutomationIdentity: resources.automationIdentities,
+  GuardrailPolicy: resources.guardrailPolicies,
+};
+
 /** What somebody asked of an automation, its Workflow or its identity; or of all: the policy. */
 export function specFacts(
-  of: Resource,
+  kind: SpecKind,
   object: KubeObject & { spec?: unknown },
   place: Place,
   authorOf: AuthorOf,
 ): Observation {
-  const { kind } = of;
+  const of = specResources[kind];
+  const { created, changed } = specActions[kind];
   const { uid = '', generation = 0 } = object.metadata;
   const digest = digestOf(object.spec);
   return {
@@ -28,8 +59,7 @@ export function specFacts(
         state: `${uid.slice(0, 8)} g${generation} ${digest}`,
         draft: async (before) =>
           draftOf(place, {
-            action:
-              before?.startsWith(uid.slice(0, 8)) === true ? `${kind}Changed` : `${kind}Created`,
+            action: before?.startsWith(uid.slice(0, 8)) === true ? changed : created,
             actor: await authorOf(of, object),
             objects: [referenceTo(of, object)],
             details: { digest, generation: String(generation) },
@@ -40,24 +70,29 @@ export function specFacts(
 }
 
 /** A Workflow or an identity that is no more. */
-export function specGone(of: Resource, place: Place): Observation {
+export function specGone(kind: SpecKind, place: Place): Observation {
   return {
-    scope: `${of.kind}/spec`,
+    scope: `${kind}/spec`,
     facts: [],
     gone: () =>
-      draftOf(place, { action: `${of.kind}Deleted`, actor: unknown, outcome: 'Observed' }),
+      draftOf(place, { action: specActions[kind].deleted, actor: unknown, outcome: 'Observed' }),
   };
 }
 
 /** What its guardrails found: conditions that are true when it is bad. */
 export function findingFacts(
-  of: Resource,
+  kind: SpecKind,
   object: KubeObject & {
-    status?: { conditions?: Condition[] | undefined; holds?: Hold[] | undefined };
+    status?: {
+      conditions?: Condition[] | undefined;
+      holds?: Hold[] | undefined;
+      runs?: Pick<Ledger, 'acknowledged'> | undefined;
+    };
   },
   place: Place,
 ): Observation {
-  const { kind } = of;
+  const of = specResources[kind];
+  const { acknowledged } = object.status?.runs ?? {};
   const facts = (object.status?.conditions ?? []).flatMap((condition) => {
     const words = findings[condition.type];
     if (words === undefined) return [];
@@ -66,6 +101,14 @@ export function findingFacts(
       conditionFact(`${kind}/${condition.type}`, condition, words, place, {
         objects,
         isFinding: true,
+        // A breach takes the acknowledgement of the one before away.
+        ...(condition.type === 'LimitBreached' &&
+          acknowledged !== undefined && {
+            endedBy: {
+              actor: { name: acknowledged.by, basis: 'authenticated' },
+              message: acknowledged.reason,
+            },
+          }),
       }),
     ];
   });

@@ -17,20 +17,18 @@ import type { Fact, Observation } from './observation.ts';
 import type { RecordDraft } from './record.ts';
 
 /** Rungs of the ladder, and what is told of them. */
-const rungs: Readonly<Record<string, Words>> = Object.fromEntries(
-  [
-    'Fenced',
-    'Paused',
-    'PermissionsRevoked',
-    'PodsGone',
-    'SecretsWithdrawn',
-    'IdentityRevoked',
-    'TokensRevoked',
-    'EgressClosed',
-    'Effective',
-    'Contested',
-  ].map((type) => [type, { on: `Kill${type}`, off: `Kill${type}Lost` }]),
-);
+const rungs: Readonly<Record<string, Words>> = {
+  Fenced: { on: 'KillFenced', off: 'KillFencedLost' },
+  Paused: { on: 'KillPaused', off: 'KillPausedLost' },
+  PermissionsRevoked: { on: 'KillPermissionsRevoked', off: 'KillPermissionsRevokedLost' },
+  PodsGone: { on: 'KillPodsGone', off: 'KillPodsGoneLost' },
+  SecretsWithdrawn: { on: 'KillSecretsWithdrawn', off: 'KillSecretsWithdrawnLost' },
+  IdentityRevoked: { on: 'KillIdentityRevoked', off: 'KillIdentityRevokedLost' },
+  TokensRevoked: { on: 'KillTokensRevoked', off: 'KillTokensRevokedLost' },
+  EgressClosed: { on: 'KillEgressClosed', off: 'KillEgressClosedLost' },
+  Effective: { on: 'KillEffective', off: 'KillEffectiveLost' },
+  Contested: { on: 'KillContested', off: 'KillContestedLost' },
+};
 
 /** What stands of one kill, from the request to the release. */
 export function killFacts(killSwitch: KillSwitch | ClusterKillSwitch, where: Place): Observation {

@@ -60,8 +60,10 @@ export function applyRecord(
   else state.set(subject, after);
 }
 
-/** Successes of one hour that wait for their record. */
+/** Facts of one scope and hour that wait for their record. */
 export interface Fold {
+  /** RFC 3339. */
+  hour: string;
   /** By subject: its state, and what would be recorded of it alone. */
   facts: Map<string, Fact>;
   /** When the first came; milliseconds since the epoch. */
@@ -76,7 +78,7 @@ export const maxFolded = 64;
  * already gives none, so a repeat after a crash changes nothing.
  *
  * @param state of the chain; changed as the records will
- * @param folds of the chain, by hour; what is counted is added
+ * @param folds of the chain; what is counted is added
  * @param now milliseconds since the epoch
  */
 export async function pendingRecords(
@@ -97,11 +99,10 @@ export async function pendingRecords(
       if (before === after || (onlyNew && before !== undefined)) continue;
       if (fact.foldInto !== undefined) {
         // A subject that is counted once stays counted, whatever else is learned of it.
-        if (before === undefined && !isSettled(state, after))
-          addTo(folds, fact.foldInto, fact, now);
+        if (before === undefined && !isSettled(state, fact)) addTo(folds, fact.foldInto, fact, now);
         continue;
       }
-      if (before === undefined && subject.startsWith(runScope) && isSettled(state, after)) continue;
+      if (before === undefined && isSettled(state, fact)) continue;
       const draft = await fact.draft(before);
       if (draft === undefined) continue;
       add({ draft, subject, after, ...(before !== undefined && { before }) });
@@ -118,25 +119,40 @@ export async function pendingRecords(
   return records;
 }
 
-/** Subjects that are runs: they end once, so their state is the time of that. */
+/** Subjects that are runs that ended: once, so their state is the time of that. */
 export const runScope = 'run/';
-/** Subject whose state is a time: runs that ended by then are in the log. */
-export const settledRuns = 'runs-settled';
+/** Subjects that are runs that started: their state is the time of that. */
+export const startScope = 'start/';
+/**
+ * By scope of subjects whose state is a time: a subject whose state is the time up to which all of
+ * them are in the log.
+ */
+const settledBy: readonly (readonly [scope: string, settled: string])[] = [
+  [startScope, 'starts-settled'],
+  [runScope, 'runs-settled'],
+];
 
-function isSettled(state: ChainState, ended: string): boolean {
-  const settled = state.get(settledRuns);
-  return settled !== undefined && ended <= settled;
+function isSettled(state: ChainState, { subject, state: at }: Fact): boolean {
+  const settled = settledBy.find(([scope]) => subject.startsWith(scope));
+  const through = settled && state.get(settled[1]);
+  return through !== undefined && at <= through;
 }
 
 function addTo(folds: Map<string, Fold>, hour: string, fact: Fact, now: number): void {
-  const fold = folds.get(hour) ?? { facts: new Map<string, Fact>(), since: now };
+  const key = `${scopeOf(fact)}${hour}`;
+  const fold = folds.get(key) ?? { hour, facts: new Map<string, Fact>(), since: now };
   fold.facts.set(fact.subject, fact);
-  folds.set(hour, fold);
+  folds.set(key, fold);
+}
+
+function scopeOf({ subject }: Fact): string {
+  return subject.slice(0, subject.indexOf('/') + 1);
 }
 
 /**
- * The folded records that are due: those of an hour that is over, of so many facts that a record
- * is full, or that have waited long enough for a crash not to take them.
+ * The folded records that are due: all, where those of an hour are that is over, or that have waited
+ * long enough for a crash not to take them; one write is enough for what started and what ended.
+ * Else those of so many facts that a record is full.
  *
  * @param isClosing all of them
  */
@@ -146,14 +162,12 @@ export async function foldedRecords(
   { now, waitMs, isClosing }: { now: number; waitMs: number; isClosing: boolean },
 ): Promise<PendingRecord[]> {
   const records: PendingRecord[] = [];
-  for (const [hour, { facts, since }] of folds) {
+  const hasWaited = ({ hour, since }: Fold): boolean =>
+    now - since >= waitMs || now >= Date.parse(hour) + hourMs;
+  const isDue = isClosing || [...folds.values()].some(hasWaited);
+  for (const [key, { hour, facts }] of folds) {
     const open = [...facts.values()].filter(({ subject }) => !state.has(subject));
-    const isDue =
-      isClosing ||
-      open.length >= maxFolded ||
-      now - since >= waitMs ||
-      now >= Date.parse(hour) + hourMs;
-    if (!isDue) continue;
+    if (!isDue && open.length < maxFolded) continue;
     for (let at = 0; at < open.length; at += maxFolded) {
       const counted = open.slice(at, at + maxFolded);
       const [first] = counted;
@@ -168,7 +182,7 @@ export async function foldedRecords(
           happened: last,
           details: { hour, count: String(counted.length), first: ends[0] ?? '', last },
         },
-        subject: `hour/${hour}`,
+        subject: `hour/${key}`,
         subjects: counted.map(({ subject }) => subject),
         after: last,
       };
@@ -181,9 +195,9 @@ export async function foldedRecords(
 
 /** Drops what stands in the chain by now. */
 export function settleFolds(state: ChainState, folds: Map<string, Fold>): void {
-  for (const [hour, { facts }] of folds) {
+  for (const [key, { facts }] of folds) {
     for (const subject of facts.keys()) if (state.has(subject)) facts.delete(subject);
-    if (facts.size === 0) folds.delete(hour);
+    if (facts.size === 0) folds.delete(key);
   }
 }
 
@@ -194,8 +208,8 @@ export function hourOf(time: string): string {
   return `${time.slice(0, 13)}:00:00Z`;
 }
 
-/** Runs and told events whose state is taken over to the next segment. */
-const maxCarriedRuns = 256;
+/** Runs of one scope, and told events, whose state is taken over to the next segment. */
+const maxCarriedRuns = 192;
 const maxCarriedTold = 32;
 /** Events that were told: they have no level, so their subject is unique. */
 export const toldScope = 'told/';
@@ -206,12 +220,14 @@ export const toldScope = 'told/';
  * @param state changed in the same way
  */
 export function carriedFrom(state: ChainState): { subject: string; state: string }[] {
-  const runs = [...state].filter(([subject]) => subject.startsWith(runScope));
-  const newest = runs.toSorted(([, a], [, b]) => (a < b ? 1 : -1));
-  const old = newest.slice(maxCarriedRuns);
-  const [lastOld] = old;
-  if (lastOld !== undefined) state.set(settledRuns, lastOld[1]);
-  for (const [subject] of old) state.delete(subject);
+  for (const [scope, settled] of settledBy) {
+    const runs = [...state].filter(([subject]) => subject.startsWith(scope));
+    const newest = runs.toSorted(([, a], [, b]) => (a < b ? 1 : -1));
+    const old = newest.slice(maxCarriedRuns);
+    const [lastOld] = old;
+    if (lastOld !== undefined) state.set(settled, lastOld[1]);
+    for (const [subject] of old) state.delete(subject);
+  }
   const told = [...state.keys()].filter((subject) => subject.startsWith(toldScope));
   for (const subject of told.slice(0, -maxCarriedTold)) state.delete(subject);
   return [...state].map(([subject, value]) => ({ subject, state: value }));

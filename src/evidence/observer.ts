@@ -11,7 +11,6 @@ import {
   keyOf,
   splitKey,
   stampOf,
-  type Condition,
   type KubeObject,
   type Namespace,
   type NetworkPolicy,
@@ -19,15 +18,16 @@ import {
   type Role,
   type RoleBinding,
 } from '../api/objects.ts';
-import type { Hold } from '../api/holds.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { Workflow } from '../api/workflow.ts';
 import type { WorkflowRevision } from '../api/workflow-revision.ts';
 import type { Workload } from '../api/workload.ts';
+import { isPerRun } from '../guardrails/approval/plan.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { Drift } from '../runtime/drift.ts';
 import type { Change, Informer } from '../runtime/list-watch.ts';
 import type { IndexedStore } from '../runtime/merged-store.ts';
+import type { Action } from './actions.ts';
 import { credentialFacts, rotationRequests } from './credential-facts.ts';
 import {
   approvalFact,
@@ -36,6 +36,7 @@ import {
   reviewFact,
   specFacts,
   specGone,
+  type SpecKind,
 } from './facts.ts';
 import {
   admissionFacts,
@@ -50,7 +51,7 @@ import { egressFact, egressFacts, permissionFacts } from './right-facts.ts';
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { placeOf, type Place } from './drafts.ts';
 import { revisionFacts } from './revision-facts.ts';
-import { runFact, runFacts, runGone } from './run-facts.ts';
+import { allRuns, hasNews, runFacts, runGone, type Run, type RunContext } from './run-facts.ts';
 import type { EvidenceLog } from './log.ts';
 import type { Fact, Observation } from './observation.ts';
 import type { Actor } from './record.ts';
@@ -118,7 +119,7 @@ export class EvidenceObserver {
   operator(
     subject: string,
     state: string,
-    action: string,
+    action: Action,
     details: Record<string, string> = {},
   ): void {
     this.#options.log.observe(this.#cluster, clusterFact(subject, state, action, details));
@@ -188,15 +189,15 @@ export class EvidenceObserver {
     }
     const policy = caches.guardrailPolicies.store.get(policyInForceName);
     if (policy !== undefined) this.#policy('added', policy);
-    else this.#tell(this.#cluster, specGone(resources.guardrailPolicies, {}));
+    else this.#tell(this.#cluster, specGone('GuardrailPolicy', {}));
   }
 
   #follow(): void {
     const { caches } = this.#options;
     const { workflows, identities, killSwitches, roles, roleBindings } = caches;
-    this.#on(workflows, ({ type, object }) => this.#spec(resources.workflows, type, object));
+    this.#on(workflows, ({ type, object }) => this.#spec('Workflow', type, object));
     this.#on(identities, ({ type, object }) => {
-      this.#spec(resources.automationIdentities, type, object);
+      this.#spec('AutomationIdentity', type, object);
       if (type === 'deleted') return;
       this.#credentials(object);
     });
@@ -258,13 +259,11 @@ export class EvidenceObserver {
     }
     for (const cache of caches.workloadCaches) {
       this.#on(cache, ({ type, object, previous }) => {
-        if (object.end === undefined || (type === 'updated' && previous?.end !== undefined)) return;
-        this.#run(type, object, object.serviceAccountName);
+        if (object.kind === 'Job') this.#run(type, object, previous, object.serviceAccountName);
       });
     }
     this.#on(caches.pods, ({ type, object, previous }) => {
-      if (object.end === undefined || (type === 'updated' && previous?.end !== undefined)) return;
-      this.#run(type, object, object.spec?.serviceAccountName ?? '');
+      this.#run(type, object, previous, object.spec?.serviceAccountName ?? '');
     });
     this.#on(caches.namespaces, ({ type, object }) => {
       if (type !== 'deleted') return;
@@ -295,11 +294,11 @@ export class EvidenceObserver {
     const place = this.#placeOf(key);
     const workflow = caches.workflows.store.get(key);
     const identity = caches.identities.store.get(key);
-    const of = { workflows: workflow, automationIdentities: identity };
-    for (const kind of ['workflows', 'automationIdentities'] as const) {
+    const of = { Workflow: workflow, AutomationIdentity: identity };
+    for (const kind of ['Workflow', 'AutomationIdentity'] as const) {
       const object = of[kind];
-      if (object === undefined) this.#tell(key, specGone(resources[kind], place));
-      else this.#spec(resources[kind], 'added', object);
+      if (object === undefined) this.#tell(key, specGone(kind, place));
+      else this.#spec(kind, 'added', object);
     }
     if (identity !== undefined) {
       this.#credentials(identity);
@@ -315,10 +314,11 @@ export class EvidenceObserver {
     this.#tell(key, egressFacts(policies, place));
     const standing = caches.killSwitches.store.get(key);
     this.#tell(key, killsFacts(standing === undefined ? [] : [standing], place));
-    const pods = caches.pods.store.byIndex('identity', key);
-    const jobs = caches.workloads.byIndex('identity', key);
-    const runs = [...jobs, ...pods].flatMap((run) => runFact(run, pods, place) ?? []);
-    if (workflow !== undefined) this.#tell(key, runFacts(runs));
+    if (workflow !== undefined) {
+      const context = this.#runContext(key, workflow, place);
+      const runs = [...caches.workloads.byIndex('identity', key), ...context.pods()];
+      for (const observation of allRuns(runs, context)) this.#tell(key, observation);
+    }
   }
 
   #credentials(identity: AutomationIdentity): void {
@@ -334,12 +334,11 @@ export class EvidenceObserver {
 
   /** What is asked of all automations, and who changed it. */
   #policy(type: Change<KubeObject>['type'], policy: GuardrailPolicy): void {
-    const of = resources.guardrailPolicies;
     this.#tell(
       this.#cluster,
       type === 'deleted'
-        ? specGone(of, {})
-        : specFacts(of, policy, {}, (kind, written) => this.#authorOf(kind, written)),
+        ? specGone('GuardrailPolicy', {})
+        : specFacts('GuardrailPolicy', policy, {}, (of, written) => this.#authorOf(of, written)),
     );
   }
 
@@ -349,21 +348,21 @@ export class EvidenceObserver {
   }
 
   #spec(
-    of: Resource,
+    kind: SpecKind,
     type: Change<KubeObject>['type'],
-    object: KubeObject & { spec?: unknown; status?: { conditions?: Condition[]; holds?: Hold[] } },
+    object: Parameters<typeof findingFacts>[1] & { spec?: unknown },
   ): void {
     const key = keyOf(object);
     const place = this.#placeOf(key);
     if (type === 'deleted') {
-      this.#tell(key, specGone(of, place));
+      this.#tell(key, specGone(kind, place));
       return;
     }
     this.#tell(
       key,
-      specFacts(of, object, place, (kind, written) => this.#authorOf(kind, written)),
+      specFacts(kind, object, place, (of, written) => this.#authorOf(of, written)),
     );
-    this.#tell(key, findingFacts(of, object, place));
+    this.#tell(key, findingFacts(kind, object, place));
   }
 
   #permissions(key: string): void {
@@ -375,16 +374,35 @@ export class EvidenceObserver {
     this.#tell(key, permissionFacts(ours(roles.store.get(key)), binding, place));
   }
 
-  #run(type: Change<KubeObject>['type'], run: Workload | Pod, serviceAccountName: string): void {
-    const { workflows, pods } = this.#options.caches;
+  #run(
+    type: Change<KubeObject>['type'],
+    run: Run,
+    previous: Run | undefined,
+    serviceAccountName: string,
+  ): void {
     const key = `${run.metadata.namespace ?? ''}/${serviceAccountName}`;
-    if (workflows.store.get(key) === undefined) return;
+    if (!hasNews(run, type === 'updated' ? previous : undefined)) return;
+    const workflow = this.#options.caches.workflows.store.get(key);
+    if (workflow === undefined) return;
     if (type === 'deleted') {
-      this.#tell(key, runGone(run));
+      for (const gone of runGone(run)) this.#tell(key, gone);
       return;
     }
-    const fact = runFact(run, pods.store.byIndex('identity', key), this.#placeOf(key));
-    if (fact !== undefined) this.#tell(key, { facts: [fact] });
+    const facts = runFacts(run, this.#runContext(key, workflow, this.#placeOf(key)));
+    this.#tell(key, { facts });
+  }
+
+  #runContext(key: string, workflow: Workflow, place: Place): RunContext {
+    const { pods, approvals } = this.#options.caches;
+    return {
+      pods: () => pods.store.byIndex('identity', key),
+      place,
+      isPerRun: isPerRun(workflow),
+      isRejected: (uid) =>
+        approvals.store
+          .byIndex('workflow', key)
+          .some(({ spec }) => spec.run?.uid === uid && spec.decision === 'Reject'),
+    };
   }
 
   #placeOf(key: string): Place {

@@ -6,6 +6,7 @@ import { resources, type Resource } from '../api/resources.ts';
 import type { Drift } from '../runtime/drift.ts';
 import { canonicalJson, sha256, type Json } from './canonical.ts';
 import { draftOf, incidentOf, referenceTo, unknown, type Place } from './drafts.ts';
+import type { Action } from './actions.ts';
 import { toldScope, type Fact, type Observation } from './observation.ts';
 
 /** What a controller told as an event, and no object keeps. */
@@ -16,12 +17,14 @@ export interface Told {
 }
 
 /** Events that say what no object keeps, and what they are called in a record. */
-const toldReasons: ReadonlyMap<string, string> = new Map([
+const toldReasons: ReadonlyMap<string, Action> = new Map<string, Action>([
   ['NotRestored', 'NotRestored'],
   ['NotKept', 'NotKept'],
   ['JobsNotStarted', 'JobsNotStarted'],
   ['ReleaseCancelled', 'ReleaseCancelled'],
   ['PodsStarted', 'GateLifted'],
+  // Of a Job, the Job keeps it.
+  ['PodApprovalTimedOut', 'GateTimedOut'],
 ]);
 
 /** A repeat within this time is the same; milliseconds. */
@@ -99,7 +102,7 @@ export function driftMessage({ resource: { kind }, object, manager }: Drift): st
 export function clusterFact(
   subject: string,
   state: string,
-  action: string,
+  action: Action,
   details: Record<string, string>,
 ): Observation {
   return { facts: [{ subject, state, draft: () => draftOf({}, { action, details }) }] };

@@ -153,7 +153,10 @@ const kinds: readonly (readonly [Kind, RegExp])[] = [
     'Finding',
     /Held$|^Excess|^Rotation(Overdue|CaughtUp)|^Limit|^Egress(Widened|AsListed)|^Review(Overdue|CaughtUp)|^Drift|^Policies/,
   ],
-  ['Decision', /^(Approved|Rejected|AccessReviewed|DecisionGone|HoldAcknowledged|GateLifted)$/],
+  [
+    'Decision',
+    /^(Approved|Rejected|AccessReviewed|DecisionGone|HoldAcknowledged|Gate(Lifted|TimedOut)|RunRejected)$/,
+  ],
   ['Change', /^(Workflow|AutomationIdentity)(Created|Changed|Deleted)$/],
   ['Rights', /^(Permissions|Egress)/],
   ['Run', /^Runs?(Succeeded|Failed|TimedOut|Started)/],
@@ -170,8 +173,8 @@ function isFailure({ action }: EvidenceRecord): boolean {
 
 function figuresOf(records: readonly EvidenceRecord[]): Markup {
   const succeeded = records
-    .filter(({ action }) => action === 'RunsSucceeded')
-    .reduce((sum, { details }) => sum + Number(details?.['count'] ?? 0), 0);
+    .filter(({ action }) => /^Runs?Succeeded$/.test(action))
+    .reduce((sum, { details }) => sum + Number(details?.['count'] ?? 1), 0);
   const of = (kind: Kind): EvidenceRecord[] => records.filter((record) => kindOf(record) === kind);
   const kills = new Set(
     records.flatMap(({ action, incident }) => (action === 'KillEngaged' ? (incident ?? []) : [])),
@@ -318,7 +321,7 @@ function whenOf({ happened, time }: EvidenceRecord): string {
 
 /** What it says by itself, or else what is known of it. */
 function saidOf({ action, message, reason, details = {} }: EvidenceRecord): string {
-  if (action === 'RunsSucceeded') {
+  if (action === 'RunsStarted' || action === 'RunsSucceeded') {
     const { count = '', first = '', last = '' } = details;
     return `${count} between ${clockOf(first)} and ${clockOf(last)}`;
   }

@@ -94,10 +94,12 @@ export const whoApprovedCommand: Command = {
     ),
 };
 
-/** Runs that ended: successes counted, failures one by one. */
+/** Runs: starts and successes counted, failures one by one. */
 export const runsCommand: Command = {
   name: 'runs',
-  usage: [['runs NAME [--since 24h]', 'runs that ended: successes counted, failures one by one']],
+  usage: [
+    ['runs NAME [--since 24h]', 'its runs: starts and successes counted, failures one by one'],
+  ],
   options: { ...outputOptions, ...sinceOption },
   run: (session) =>
     answer(session, required(session.names[0], 'runs NAME'), ({ action }) =>

@@ -18,6 +18,8 @@ export function projectPod(object: KubeObject): Pod {
   const grace = spec?.terminationGracePeriodSeconds;
   const end = endOf(status);
   const controllers = metadata.ownerReferences?.filter(({ controller }) => controller === true);
+  // A run, or what holds a credential.
+  const hasStart = secrets !== undefined || (controllers ?? []).length === 0;
   return {
     metadata: {
       name: metadata.name,
@@ -48,7 +50,7 @@ export function projectPod(object: KubeObject): Pod {
       status: {
         phase,
         ...(reason !== undefined && { reason }),
-        ...(secrets !== undefined && startTime !== undefined && { startTime }),
+        ...(hasStart && startTime !== undefined && { startTime }),
       },
     }),
     ...(secrets !== undefined && { secrets }),
@@ -63,10 +65,12 @@ function endOf(status: Pod['status']): Pod['end'] {
   const ends = (status.containerStatuses ?? []).flatMap(({ state }) => state?.terminated ?? []);
   const worst = ends.find(({ exitCode = 0 }) => exitCode !== 0) ?? ends[0];
   const { exitCode, reason } = worst ?? {};
-  const [at] = ends
-    .flatMap(({ finishedAt }) => finishedAt ?? [])
-    .toSorted()
-    .toReversed();
+  const finished = ends.flatMap(({ finishedAt }) => finishedAt ?? []);
+  // One that was evicted before its containers ran has no end of theirs.
+  const changed = (status.conditions ?? []).flatMap(
+    ({ lastTransitionTime }) => lastTransitionTime ?? [],
+  );
+  const [at] = (finished.length > 0 ? finished : changed).toSorted().toReversed();
   return {
     ...(at !== undefined && { at }),
     ...(exitCode !== undefined && { exitCode }),
