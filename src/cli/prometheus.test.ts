@@ -8,7 +8,10 @@ let url: string;
 let asked: URL | undefined;
 let answer: { status: number; body: string };
 
-const query = 'automation_guardrails_attention_seconds{automation="finance/invoice"}';
+const query = {
+  metric: 'automation_guardrails_attention_seconds',
+  labels: { automation: 'finance/invoice' },
+};
 const period = { from: '2026-01-01T00:00:00.000Z', to: '2026-01-02T00:00:00.000Z' };
 
 beforeEach(async () => {
@@ -39,27 +42,35 @@ function matrix(series: number): string {
 describe('metrics of a period', () => {
   it('are asked for in as many steps as there is room for', async () => {
     answer = { status: 200, body: matrix(1) };
-    expect(await queryRange({ url, query, ...period })).toEqual([
-      { labels: { reason: 'r0' }, points: [{ time: period.from, value: '12.5' }] },
+    expect(await queryRange({ url, ...query, ...period })).toEqual([
+      {
+        labels: { reason: 'r0', __name__: query.metric },
+        points: [{ time: period.from, value: '12.5' }],
+      },
     ]);
     expect(asked?.pathname).toBe('/api/v1/query_range');
-    expect(asked?.searchParams.get('query')).toBe(query);
-    expect(Number(asked?.searchParams.get('step'))).toBeGreaterThan(86_400 / 240);
+    expect(asked?.searchParams.get('query')).toBe(
+      'max_over_time(automation_guardrails_attention_seconds{automation="finance/invoice"}[360s])',
+    );
+    expect(asked?.searchParams.get('step')).toBe('360');
+    // The first looks back to the beginning, the last is at the end.
+    expect(asked?.searchParams.get('start')).toBe('2026-01-01T00:06:00.000Z');
+    expect(asked?.searchParams.get('end')).toBe(period.to);
   });
 
   it('are bounded, whatever the server sends', async () => {
     answer = { status: 200, body: matrix(500) };
-    expect(await queryRange({ url, query, ...period })).toHaveLength(50);
+    expect(await queryRange({ url, ...query, ...period })).toHaveLength(50);
     answer = { status: 200, body: 'x'.repeat(5 * 1024 * 1024) };
-    await expect(queryRange({ url, query, ...period })).rejects.toThrow('too long');
+    await expect(queryRange({ url, ...query, ...period })).rejects.toThrow('too long');
   });
 
   it('are none where it is no Prometheus', async () => {
     answer = { status: 200, body: '<html>' };
-    await expect(queryRange({ url, query, ...period })).rejects.toThrow('not an answer');
+    await expect(queryRange({ url, ...query, ...period })).rejects.toThrow('not an answer');
     answer = { status: 503, body: '' };
-    await expect(queryRange({ url, query, ...period })).rejects.toThrow('503');
-    await expect(queryRange({ url: 'file:///etc', query, ...period })).rejects.toThrow(
+    await expect(queryRange({ url, ...query, ...period })).rejects.toThrow('503');
+    await expect(queryRange({ url: 'file:///etc', ...query, ...period })).rejects.toThrow(
       '--prometheus',
     );
   });

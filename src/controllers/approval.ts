@@ -13,6 +13,7 @@ import {
   isPartOf,
   sentenceOf,
   waitingRuns,
+  type RunDecision,
   type WaitingRun,
 } from '../guardrails/approval/runs.ts';
 import { selectsWorkflow } from '../guardrails/kill-switch/cluster.ts';
@@ -175,8 +176,7 @@ export class ApprovalController implements Reconciler {
       async ({ run, decision, sentence }) => {
         if (!(await stopRun(this.#options.client, run, sentence, context.signal))) return;
         context.log.info('A run that is not approved was stopped', { run: run.name });
-        const reason =
-          decision.outcome === 'Rejected' ? 'RunRejected' : `${run.kind}ApprovalTimedOut`;
+        const { reason } = refusalOf(run, decision);
         events.warning(subjectOf(resources.workflows, workflow), reason, sentence);
       },
     );
@@ -319,6 +319,12 @@ async function lift(client: KubeClient, pod: Pod, signal: AbortSignal): Promise<
     { op: 'remove', path },
   ];
   return (await patchExactly(client, resources.pods, pod, operations, signal)) !== undefined;
+}
+
+/** What is said of a run that may not start. */
+function refusalOf({ kind }: WaitingRun, { outcome }: RunDecision): { reason: string } {
+  if (outcome === 'Rejected') return { reason: 'RunRejected' };
+  return kind === 'Job' ? { reason: 'JobApprovalTimedOut' } : { reason: 'PodApprovalTimedOut' };
 }
 
 /**

@@ -31,7 +31,11 @@ export interface EvidenceLogOptions {
   metrics?: EvidenceMetrics;
   /** Told of what stands in the API by now. */
   onCommitted?: (committed: Committed) => void;
-  /** How long records are gathered before they are written; milliseconds, default 200. */
+  /**
+   * How long records are gathered before they are written; milliseconds, default 200. Twice as long
+   * as the last writes took where that is more: where the API server is busy, fewer writes take more
+   * records each.
+   */
   batchMs?: number;
   /** Longest time that a success waits for others to be counted with; milliseconds. */
   foldMs?: number;
@@ -63,6 +67,7 @@ const maxBackoffMs = 30_000;
 const firstBackoffMs = 250;
 const flushTries = 5;
 const tickMs = 1_000;
+const maxBatchMs = 1_000;
 
 /**
  * The log of everything, one chain for each Workflow and one for the cluster. Whoever sees something
@@ -111,14 +116,16 @@ export class EvidenceLog {
 
   /** Writes until the signal aborts, then once more what waits. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    const { parallelism = 8 } = this.#options;
+    const { parallelism = 8, clock, metrics } = this.#options;
+    let tookMs = 0;
     while (!signal.aborted) {
       await this.#something(signal);
-      await pause(this.#batchMs, signal);
-      const now = this.#options.clock();
+      await pause(Math.max(this.#batchMs, Math.min(maxBatchMs, 2 * tookMs)), signal);
+      const now = clock();
       const due = [...this.#dirty].filter(({ retryAt }) => retryAt <= now);
       await forEachBounded(due, parallelism, (chain) => this.#flush(chain, signal, false));
-      this.#options.metrics?.setEvidencePending(this.pending);
+      tookMs = clock() - now;
+      metrics?.setEvidencePending(this.pending);
     }
     // The caller's client ends with it; a last write has a time of its own.
     const closing = AbortSignal.timeout(2_000);

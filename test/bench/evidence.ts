@@ -124,53 +124,57 @@ async function burst(cluster: BenchCluster): Promise<void> {
   await close();
 }
 
+/** Seconds that are measured, and those before, in which code and segments get warm. */
+const steadySeconds = 60;
+const warmSeconds = 5;
+const quarters = 4;
+
 async function steady(cluster: BenchCluster): Promise<void> {
   const { log, counts, close } = logOf(cluster);
   const stop = new AbortController();
   const running = log.run(stop.signal);
-  const seconds = 20;
   const rate = 500;
-  const depths: number[] = [];
+  const depths: { seconds: number; records: number }[] = [];
   const start = performance.now();
   const from = told;
-  while (performance.now() - start < seconds * 1000) {
-    const due = ((performance.now() - start) / 1000) * rate;
+  const elapsed = (): number => (performance.now() - start) / 1000;
+  while (elapsed() < warmSeconds + steadySeconds) {
+    const due = elapsed() * rate;
     while (told - from < due) tell(log);
-    depths.push(log.pending);
+    if (elapsed() >= warmSeconds) depths.push({ seconds: elapsed(), records: log.pending });
     await delay(20);
   }
   const total = told - from;
+  const late = performance.now();
   while (counts.records < total) await delay(20);
+  const drain = performance.now() - late;
   stop.abort();
   await running;
-  const half = Math.floor(depths.length / 2);
   const { report } = cluster;
-  report.figure(
-    'evidence, 500 records a second, queue, first half',
-    median(depths.slice(0, half)),
-    'records',
-    half,
-  );
-  report.figure(
-    'evidence, 500 records a second, queue, second half',
-    median(depths.slice(half)),
-    'records',
-    half,
-  );
-  report.figure(
-    'evidence, 500 records a second, queue, most',
-    Math.max(...depths),
-    'records',
-    depths.length,
-  );
+  const what = 'evidence, 500 records a second';
+  for (let quarter = 0; quarter < quarters; quarter++) {
+    const own = depths.filter(
+      ({ seconds }) => Math.floor(((seconds - warmSeconds) / steadySeconds) * quarters) === quarter,
+    );
+    const records = median(own.map((depth) => depth.records));
+    report.figure(`${what}, queue, quarter ${quarter + 1}`, records, 'records', own.length);
+  }
+  report.figure(`${what}, queue, growth`, slopeOf(depths), 'records/s', depths.length);
+  const most = Math.max(...depths.map(({ records }) => records));
+  report.figure(`${what}, queue, most`, most, 'records', depths.length);
+  report.figure(`${what}, until the last is written`, drain, 'ms', 1);
   const perThousand = (counts.writes * 1000) / counts.records;
-  report.figure(
-    'evidence, 500 records a second, API writes per 1,000',
-    perThousand,
-    'writes',
-    total,
-  );
+  report.figure(`${what}, API writes per 1,000`, perThousand, 'writes', total);
   await close();
+}
+
+/** By least squares: of a queue that is level, about 0; of one that nobody empties, the rate. */
+function slopeOf(depths: readonly { seconds: number; records: number }[]): number {
+  const mean = (numbers: readonly number[]): number =>
+    numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+  const [x, y] = [mean(depths.map(({ seconds }) => seconds)), mean(depths.map((d) => d.records))];
+  const over = depths.map(({ seconds, records }) => (seconds - x) * (records - y));
+  return mean(over) / mean(depths.map(({ seconds }) => (seconds - x) ** 2));
 }
 
 async function killBeside(cluster: BenchCluster, size: number, rounds: number): Promise<void> {

@@ -25,10 +25,11 @@ export interface ProxiedWrite {
 export type Cut = 'cut-before' | 'cut-after';
 
 /**
- * What happens to a write: forwarded; cut off; or pretended: answered as if it were stored,
- * as by an API server that knows what another one doesn't.
+ * What happens to a write: forwarded; cut off; forwarded, and whatever became of it answered with
+ * 500; or pretended: answered as if it were stored, as by an API server that knows what another one
+ * doesn't.
  */
-export type WriteFate = 'pass' | Cut | 'pretend';
+export type WriteFate = 'pass' | Cut | 'fail-after' | 'pretend';
 
 export interface ApiProxyOptions {
   controlPlane: Pick<ControlPlane, 'server' | 'certificateAuthority' | 'dataDir'>;
@@ -142,6 +143,7 @@ export class ApiProxy {
     }
     this.#forward(incoming, outgoing, (status) => {
       write.status = status;
+      if (fate === 'fail-after') refuse(outgoing);
       if (fate !== 'cut-after') return;
       this.#options.onCut?.(write);
       incoming.destroy();
@@ -178,8 +180,8 @@ export class ApiProxy {
       },
       (answer) => {
         beforeAnswer(answer.statusCode ?? 502);
-        if (outgoing.destroyed) {
-          answer.destroy();
+        if (outgoing.destroyed || outgoing.writableEnded) {
+          answer.resume();
           return;
         }
         outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
@@ -199,4 +201,18 @@ export class ApiProxy {
       request.end();
     } else incoming.pipe(request);
   }
+}
+
+/** As an API server answers whose storage didn't say in time that it has the object. */
+function refuse(outgoing: ServerResponse): void {
+  const status = {
+    apiVersion: 'v1',
+    kind: 'Status',
+    status: 'Failure',
+    reason: 'InternalError',
+    code: 500,
+    message: 'Internal error occurred: etcdserver: request timed out',
+  };
+  outgoing.writeHead(status.code, { 'content-type': 'application/json' });
+  outgoing.end(JSON.stringify(status));
 }

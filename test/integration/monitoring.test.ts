@@ -4,6 +4,9 @@ import os from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { run } from '../../src/cli/run.ts';
+import { verifyBundle } from '../../src/evidence/bundle.ts';
+import { unpack } from '../../src/evidence/tar.ts';
 import { alertGroups, ruleGroups, type AlertRule } from '../../src/install/alerts.ts';
 import { dashboardRows } from '../../src/install/dashboard.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
@@ -524,5 +527,36 @@ describe('a real Prometheus that scrapes a running operator', () => {
       rules.flatMap(({ expr }) => expr.match(/(?<![:\w])automation_guardrails_\w+/g) ?? []),
     );
     for (const metric of metrics) expect(await query(`count(${metric})`), metric).toHaveLength(1);
+  });
+
+  it('is asked for what needed attention when a case is exported, and the report says it', async () => {
+    const file = path.join(folder, 'case.tar.gz');
+    const argv = ['evidence', 'export', 'workflow/ownerless', '-n=monitored', '-o', file];
+    const at = [`--kubeconfig=${controlPlane.kubeconfigPath}`, '--since=1h', '--prometheus', url];
+    const ignore = (): void => undefined;
+    const files = await waitFor(
+      'the metrics to be in the bundle',
+      async () => {
+        const code = await run({ argv: [...argv, ...at], stdout: ignore, stderr: ignore });
+        if (code !== 0) return undefined;
+        const unpacked = unpack(await readFile(file));
+        const series = JSON.parse(unpacked.get('metrics.json') ?? '[]') as unknown[];
+        return series.length > 0 ? unpacked : undefined;
+      },
+      { timeoutMs: 120_000 },
+    );
+    const text = (name: string): string => files.get(name) ?? '';
+    expect(JSON.parse(text('metrics.json'))).toContainEqual(
+      expect.objectContaining({
+        labels: expect.objectContaining({
+          __name__: `${prefix}attention_seconds`,
+          automation: 'monitored/ownerless',
+          condition: 'Held',
+          reason: 'OwnerMissing',
+        }),
+      }),
+    );
+    expect(text('report.html')).toContain(`${prefix}attention_seconds, Held, OwnerMissing`);
+    expect(verifyBundle(files).problems).toEqual([]);
   });
 });

@@ -98,8 +98,11 @@ async function metricsOf(
   }
   const earliest = new Date(Date.parse(exportedAt) - 31 * 86_400_000).toISOString();
   const from = since === undefined || since < earliest ? earliest : since;
-  const query = `automation_guardrails_attention_seconds{automation="${session.namespace}/${name}"}`;
-  return await noting(notes, 'metrics', [], () => queryRange({ url, query, from, to: exportedAt }));
+  const metric = 'automation_guardrails_attention_seconds';
+  const labels = { automation: `${session.namespace}/${name}` };
+  return await noting(notes, 'metrics', [], () =>
+    queryRange({ url, metric, labels, from, to: exportedAt }),
+  );
 }
 
 /** The segment in which the time lies, and all after it. */

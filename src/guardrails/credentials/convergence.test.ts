@@ -103,7 +103,17 @@ describe('holdouts', () => {
   });
 
   it('no pod of which nothing of ours is kept', () => {
-    const other = pod({ containers: [{ envFrom: [{ secretRef: { name: 'theirs' } }] }] });
+    const owner = {
+      apiVersion: 'apps/v1',
+      kind: 'ReplicaSet',
+      name: 'r',
+      uid: 'r',
+      controller: true,
+    };
+    const other = pod(
+      { containers: [{ envFrom: [{ secretRef: { name: 'theirs' } }] }] },
+      { ownerReferences: [owner] },
+    );
     expect(other).not.toHaveProperty('secrets');
     expect(other.status).toEqual({ phase: 'Running' });
   });
