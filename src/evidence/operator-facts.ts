@@ -70,7 +70,7 @@ export function toldFact({ about, reason, message }: Told, now: number): Observa
  */
 export function driftFact(drift: Drift, place: Place, now: number): Observation {
   const { resource, object, manager, changedAt, before, after } = drift;
-  const says: Json = [object.metadata.uid ?? '', manager, before, Math.floor(now / repeatMs)];
+  const says: Json = [object.metadata.uid ?? '', manager ?? '', before, Math.floor(now / repeatMs)];
   return {
     facts: [
       {
@@ -82,7 +82,7 @@ export function driftFact(drift: Drift, place: Place, now: number): Observation 
             message: driftMessage(drift),
             objects: [referenceTo(resource, object)],
             details: {
-              changedBy: manager,
+              changedBy: manager ?? 'unknown',
               before,
               after,
               ...(changedAt !== undefined && { changedAt }),
@@ -95,7 +95,11 @@ export function driftFact(drift: Drift, place: Place, now: number): Observation 
 
 /** For people. */
 export function driftMessage({ resource: { kind }, object, manager }: Drift): string {
-  return `${kind} ${object.metadata.name} was changed by ${manager}, and is again as it was planned.`;
+  const what =
+    manager === undefined
+      ? 'had something taken away, by whom the API does not keep'
+      : `was changed by ${manager}`;
+  return `${kind} ${object.metadata.name} ${what}, and is again as it was planned.`;
 }
 
 /** Something of the operator itself. */

@@ -372,6 +372,30 @@ describe('what somebody else changed', () => {
     expect((stored('roles') as unknown as Role).rules).toEqual(role.rules);
   });
 
+  test('is told where it was only taken away, and not where the plan or the cache is old', async () => {
+    const drifts: Drift[] = [];
+    const client = new ApiServerClient({ kubeConfig, userAgent: 'test/1' });
+    const telling = new Applier({ client, onDrift: (drift) => drifts.push(drift) });
+    const { object } = await telling.ensure(roles, role, undefined);
+    const labelled = edited(role, (copy) => (copy.metadata.labels = { tier: 'a' }));
+    // Another plan.
+    const { object: planned } = await telling.ensure(roles, labelled, object);
+    expect(drifts).toEqual([]);
+    // Seen late: it was written already.
+    await telling.ensure(roles, labelled, object);
+    expect(drifts).toEqual([]);
+    const bare = edited(planned, (copy) => (copy.metadata.labels = {}));
+    const live = server.put(roles, bare) as unknown as Role;
+    const { object: repaired } = await telling.ensure(roles, labelled, live);
+    expect(repaired.metadata.labels).toMatchObject({ tier: 'a' });
+    expect(drifts).toMatchObject([{ manager: undefined, owner: { name: 'owner' } }]);
+    const again = edited(repaired, (copy) => (copy.metadata.labels = {}));
+    // A process that has just started knows no plan of before.
+    const other = new Applier({ client, onDrift: (drift) => drifts.push(drift) });
+    await other.ensure(roles, labelled, server.put(roles, again) as unknown as Role);
+    expect(drifts).toHaveLength(1);
+  });
+
   test('is repaired where nobody can say who it was, or is asked to', async () => {
     const drifts: Drift[] = [];
     const client = new ApiServerClient({ kubeConfig, userAgent: 'test/1' });

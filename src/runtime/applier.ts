@@ -3,7 +3,8 @@ import { annotation } from '../api/names.ts';
 import type { KubeObject, ObjectMeta, OwnerReference, RoleBinding } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { KubeClient } from './client.ts';
-import { digestsOf, whoChanged, type Drift } from './drift.ts';
+import { dropOldest } from './bounded-map.ts';
+import { digestsOf, printOf, whoChanged, type Change, type Drift } from './drift.ts';
 import { ApiError, isAlreadyExists } from './errors.ts';
 
 /** An object of that name exists, and it isn't ours: it is left alone. */
@@ -54,6 +55,8 @@ export interface Ensured<T extends KubeObject> {
 export class Applier {
   readonly #client: KubeClient;
   readonly #onDrift: ApplierOptions['onDrift'];
+  /** Prints of the plans that stood, by UID: what differs from the same plan isn't a new plan. */
+  readonly #stood = new Map<string, string>();
 
   constructor({ client, onDrift }: ApplierOptions) {
     this.#client = client;
@@ -82,7 +85,7 @@ export class Applier {
     }
     if (live === undefined) return await this.#create(resource, desired, options);
     if (!hasSameOwner(desired, live)) throw new ForeignObjectError(resource, desired);
-    if (isLeftAlone(desired, live)) return { action: 'none', object: live };
+    if (isLeftAlone(desired, live)) return this.#standing(desired, live);
     if (!hasSameRole(desired, live)) {
       await this.remove(resource, live, signalOf(options));
       return await this.#create(resource, desired, options);
@@ -137,6 +140,7 @@ export class Applier {
     const bounded = signalOf(options);
     try {
       const object = await this.#client.create(resource, desired, bounded);
+      this.#stands(desired, object);
       return { action: 'created', object };
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
@@ -144,7 +148,7 @@ export class Applier {
       // Gone between the two answers, or another one than was planned for: the caller plans anew.
       if (live === undefined) throw error;
       if (!hasSameOwner(desired, live)) throw new ForeignObjectError(resource, desired);
-      if (isLeftAlone(desired, live)) return { action: 'none', object: live };
+      if (isLeftAlone(desired, live)) return this.#standing(desired, live);
       if (options.ifUnchanged === true || !hasSameRole(desired, live)) throw error;
       return await this.#update(resource, desired, live, options);
     }
@@ -172,6 +176,7 @@ export class Applier {
     try {
       const body = { ...desired, metadata };
       const object = await this.#client.apply(resource, body, signalOf(options));
+      this.#stands(desired, object);
       const owner = controllerOf(desired);
       if (changed !== undefined && owner !== undefined) {
         this.#onDrift?.({ resource, object, owner, ...changed, ...digestsOf(desired, live) });
@@ -182,26 +187,49 @@ export class Applier {
     }
   }
 
+  #standing<T extends KubeObject>(desired: T, live: T): Ensured<T> {
+    this.#stands(desired, live);
+    return { action: 'none', object: live };
+  }
+
+  #stands(desired: KubeObject, { metadata: { uid } }: KubeObject): void {
+    if (this.#onDrift === undefined || uid === undefined) return;
+    this.#stood.set(uid, printOf(desired));
+    dropOldest(this.#stood, maxStood);
+  }
+
   /** A repair doesn't depend on the answer. */
   async #whoChanged(
     resource: Resource,
     desired: KubeObject,
     live: KubeObject,
     { isChange = false, ...options }: EnsureOptions,
-  ): Promise<ReturnType<typeof whoChanged>> {
+  ): Promise<Change | undefined> {
     if (this.#onDrift === undefined || isChange) return undefined;
     try {
       const stored = await this.#client.get(resource, live.metadata, {
         ...signalOf(options),
         metadataOnly: true,
       });
-      const { uid, managedFields = [] } = stored?.metadata ?? {};
-      return uid === live.metadata.uid ? whoChanged(desired, live, managedFields) : undefined;
+      const { uid = '', resourceVersion, managedFields = [] } = stored?.metadata ?? {};
+      if (uid !== live.metadata.uid) return undefined;
+      // A cache that lags shows what stood before the plan.
+      const isTaken =
+        resourceVersion !== undefined &&
+        resourceVersion === live.metadata.resourceVersion &&
+        this.#stood.get(uid) === printOf(desired);
+      return (
+        whoChanged(desired, live, managedFields) ??
+        (isTaken ? { manager: undefined, changedAt: undefined } : undefined)
+      );
     } catch {
       return undefined;
     }
   }
 }
+
+/** Objects that are remembered: 150 bytes each. */
+const maxStood = 100_000;
 
 const replaced = { status: 409, reason: 'Conflict' };
 

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { digestOf } from '../api/digest.ts';
 import { FIELD_MANAGER } from '../api/names.ts';
 import type { KubeObject, ObjectMeta, OwnerReference } from '../api/objects.ts';
@@ -9,8 +10,11 @@ export interface Drift {
   /** As it stands by now. */
   object: KubeObject;
   owner: OwnerReference;
-  /** What whoever changed it called itself: a field manager. */
-  manager: string;
+  /**
+   * What whoever changed it called itself: a field manager. `undefined` where something was taken
+   * away: the API keeps who has a field, and nobody has one that is gone.
+   */
+  manager: string | undefined;
   /** When, RFC 3339. */
   changedAt: string | undefined;
   /** Digest of what the plan speaks of, as it was found. */
@@ -19,12 +23,15 @@ export interface Drift {
   after: string;
 }
 
+/** Who changed an object, and when; of what was only taken away neither is known. */
+export type Change = Pick<Drift, 'manager' | 'changedAt'>;
+
 /** The last one, other than us, who wrote a field in which an object differs from its plan. */
 export function whoChanged(
   desired: KubeObject,
   live: KubeObject,
   managedFields: NonNullable<ObjectMeta['managedFields']>,
-): { manager: string; changedAt: string | undefined } | undefined {
+): Change | undefined {
   const wanted = plannedOf(desired);
   const found = plannedOf(live);
   const others = managedFields.filter(
@@ -36,6 +43,11 @@ export function whoChanged(
   );
   const [last] = others.toSorted((a, b) => ((a.time ?? '') < (b.time ?? '') ? 1 : -1));
   return last && { manager: last.manager ?? 'unknown', changedAt: last.time };
+}
+
+/** Tells a plan from another one; of the same code, and so of one process, alone. */
+export function printOf(desired: KubeObject): string {
+  return hash('sha256', JSON.stringify(plannedOf(desired)), 'base64url').slice(0, 22);
 }
 
 /** Digests of what a plan speaks of: as it was found, and as it is planned. */
