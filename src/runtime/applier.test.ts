@@ -392,7 +392,7 @@ describe('what somebody else changed', () => {
     const again = edited(repaired, (copy) => (copy.metadata.labels = {}));
     // A process that has just started knows no plan of before.
     const other = new Applier({ client, onDrift: (drift) => drifts.push(drift) });
-    await other.ensure(roles, labelled, server.put(roles, again) as unknown as Role);
+    await other.ensure(roles, labelled, server.put(roles, again));
     expect(drifts).toHaveLength(1);
   });
 

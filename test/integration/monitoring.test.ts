@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { run } from '../../src/cli/run.ts';
+import { run as runCommand } from '../../src/cli/run.ts';
 import { verifyBundle } from '../../src/evidence/bundle.ts';
 import { unpack } from '../../src/evidence/tar.ts';
 import { alertGroups, ruleGroups, type AlertRule } from '../../src/install/alerts.ts';
@@ -537,7 +537,7 @@ describe('a real Prometheus that scrapes a running operator', () => {
     const files = await waitFor(
       'the metrics to be in the bundle',
       async () => {
-        const code = await run({ argv: [...argv, ...at], stdout: ignore, stderr: ignore });
+        const code = await runCommand({ argv: [...argv, ...at], stdout: ignore, stderr: ignore });
         if (code !== 0) return undefined;
         const unpacked = unpack(await readFile(file));
         const series = JSON.parse(unpacked.get('metrics.json') ?? '[]') as unknown[];
