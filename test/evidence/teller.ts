@@ -13,7 +13,7 @@ import { ApiServerClient } from '../../src/runtime/client.ts';
 import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 
 /** Levels that are told, two with each write. */
-export const levels = 16;
+export const levels = 12;
 /** Runs that are counted at the end. */
 export const runs = 70;
 
