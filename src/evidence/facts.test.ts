@@ -441,6 +441,11 @@ describe('a run', () => {
       actionsOf(state, ...runs.flatMap((run) => allRuns([run], of)));
     expect(hasNews(stopped, resumed)).toBe(true);
     expect(await told(stopped, stopped)).toEqual([action]);
+    const ofOthers = allRuns([stopped], context({ isRejected: () => isRejected }));
+    expect(await recordsOf(new Map(), ...ofOthers)).toEqual([]);
+    const [, , { facts } = { facts: [] }] = allRuns([stopped], of);
+    // Anybody could have written it who may change the Job.
+    expect(await facts[0]?.draft(undefined)).toMatchObject({ actor: { basis: 'asserted' } });
     // Who resumes it asks again.
     expect(await told(resumed, stopped)).toEqual([action]);
   });

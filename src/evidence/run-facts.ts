@@ -3,7 +3,7 @@ import { annotation } from '../api/names.ts';
 import type { KubeObject, Pod } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import type { Workload } from '../api/workload.ts';
-import { referenceTo, draftOf, type Place } from './drafts.ts';
+import { referenceTo, draftOf, operator, type Place } from './drafts.ts';
 import { hourOf, runScope, startScope, type Fact, type Observation } from './observation.ts';
 import type { Actor } from './record.ts';
 
@@ -78,8 +78,8 @@ function endFact(run: Run, { pods, place, isPerRun }: RunContext): Fact | undefi
 }
 
 /** What a Job says of its approval, as long as it may not start. */
-function gateFact(run: Run, { place, isRejected }: RunContext): Fact | undefined {
-  if (!isJob(run) || !run.isPaused || run.finished) return undefined;
+function gateFact(run: Run, { place, isPerRun, isRejected }: RunContext): Fact | undefined {
+  if (!isPerRun || !isJob(run) || !run.isPaused || run.finished) return undefined;
   const message = run.metadata.annotations?.[annotation.runRejected];
   if (message === undefined) return undefined;
   return {
@@ -88,7 +88,9 @@ function gateFact(run: Run, { place, isRejected }: RunContext): Fact | undefined
     draft: () =>
       draftOf(place, {
         action: isRejected(run.metadata.uid) ? 'RunRejected' : 'GateTimedOut',
-        outcome: 'Failed',
+        outcome: 'Observed',
+        // Whoever may change a Job could have written that.
+        actor: { ...operator, basis: 'asserted' },
         message,
         objects: [referenceOf(run)],
         details: cronJobOf(run),
