@@ -7,6 +7,7 @@ import { egressPolicies } from './egress.ts';
 import { engagingAnnotationPolicies } from './engaging-annotation.ts';
 import { evidencePolicies } from './evidence.ts';
 import { fencePolicies } from './fence.ts';
+import { foreignCredentialPolicies } from './foreign-credentials.ts';
 import { freezePolicies } from './freeze.ts';
 import { holdPolicies } from './holds.ts';
 import { guardrailPolicyPolicies } from './guardrail-policy.ts';
@@ -73,6 +74,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ...limitPolicies(),
     ...holdPolicies(),
     ...secretInSpecPolicies(),
+    ...foreignCredentialPolicies(),
   ];
 }
 

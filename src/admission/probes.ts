@@ -439,6 +439,7 @@ const ofPolicies = Object.fromEntries(
     'policy-identities',
     'policy-identities-warn',
     'egress-widening-by-policy',
+    'foreign-tokens-by-policy',
   ].map((name) => [name, compared(noPolicy)]),
 );
 
@@ -542,6 +543,8 @@ const ofSecretsInSpecs: Record<string, PolicyProbe> = {
     ],
     says: 'looks like a credential',
   },
+  'foreign-tokens': compared(mayDoSo),
+  'credential-copies': compared(mayDoSo),
   'secret-in-spec-allowed': {
     kind: 'Denial',
     requests: [

@@ -18,6 +18,7 @@ import type { KubeObject } from './objects.ts';
 import { ownerSchema } from './owner.ts';
 import { rotationHook } from './rotation-hook.ts';
 import { scheduleMaxLength, schedulePattern } from './schedule.ts';
+import { markedTokenLength, tokenMarks } from './token-marks.ts';
 
 /**
  * Subresources by which whoever holds them acts in the place of others: runs commands in their
@@ -374,7 +375,7 @@ const secret = z
       .max(256)
       .optional()
       .meta({
-        description: `Characters of a generated password or token; ${defaultSecretLength} if absent. A change takes effect with the next rotation.`,
+        description: `Characters of a generated password or token; ${defaultSecretLength} if absent. A token of ${markedTokenLength} or more begins with \`${tokenMarks.prod}\`, \`${tokenMarks.test}\` or \`${tokenMarks.dev}\`, by what the environment of the namespace counts as. A change takes effect with the next rotation.`,
       }),
     characters: characters.optional().meta({
       ...characters.meta(),

@@ -19,6 +19,7 @@ export const credentialFormats: readonly { name: string; pattern: string }[] = [
   { name: 'an npm token', pattern: 'npm_[0-9A-Za-z]{36}' },
   { name: 'a key of an AI service', pattern: 'sk-(ant|proj)-[0-9A-Za-z_-]{20}' },
   { name: 'a SendGrid key', pattern: 'SG[.][0-9A-Za-z_-]{22}[.][0-9A-Za-z_-]{43}' },
+  { name: 'a token of an AutomationIdentity', pattern: 'ag(dev|test|prod)_[0-9A-Za-z_-]{25}' },
   // RFC 7468
   { name: 'a private key', pattern: '-----BEGIN [A-Z ]*PRIVATE KEY' },
   // RFC 7519: two parts that begin a JSON object, and a signature.

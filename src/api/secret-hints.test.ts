@@ -24,6 +24,7 @@ const examples = [
     'a JSON Web Token',
     `eyJ${letters.slice(0, 20)}.eyJ${letters.slice(0, 30)}.${letters.slice(0, 40)}`,
   ],
+  ['a token of an AutomationIdentity', `agprod_${letters.slice(0, 25)}`],
 ] as const;
 
 const withEnv = (name: string, value: string): PodTemplate => ({

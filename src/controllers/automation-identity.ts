@@ -522,6 +522,7 @@ export class AutomationIdentityController implements Reconciler {
     return this.#credentials.keep({
       ...this.#requestOf(observation, context),
       credentials: spec.secrets ?? [],
+      tier: observation.policy.tier,
       isKilled: killSwitch !== undefined,
     });
   }

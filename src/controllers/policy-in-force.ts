@@ -1,5 +1,5 @@
 import type { AutomationIdentity, AutomationIdentitySpec } from '../api/automation-identity.ts';
-import { policyInForceName, type GuardrailPolicy } from '../api/guardrail-policy.ts';
+import { policyInForceName, type GuardrailPolicy, type Tier } from '../api/guardrail-policy.ts';
 import type { Finding } from '../api/conditions.ts';
 import type { Namespace } from '../api/objects.ts';
 import type { ApproverGroups, Workflow, WorkflowSpec } from '../api/workflow.ts';
@@ -28,6 +28,8 @@ export interface PolicyInForceOptions {
 
 /** What the GuardrailPolicy makes of one object. */
 export interface PolicyVerdict {
+  /** What the environment of its namespace counts as; `undefined`: nothing says so. */
+  tier: Tier | undefined;
   /** The condition `PolicyViolation`; `undefined` where the policy sets no ceilings. */
   finding: Finding | undefined;
   /** What keeps anything new from being granted. */
@@ -102,6 +104,7 @@ export class PolicyInForce {
     const outcome = outcomeOf(violations, policy, tier, status?.conditions, clock());
     const missing = [environmentUnknown(namespace, policy), outcome.problem];
     return {
+      tier,
       finding: outcome.finding,
       missing: missing.flatMap((problem) => problem ?? []),
       changesAt: outcome.changesAt,

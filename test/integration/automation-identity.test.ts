@@ -120,7 +120,9 @@ async function startOperator(): Promise<RunningOperator> {
       pods: pods.store,
       approvals: { of: () => undefined },
       requester: new RequesterRights(client),
-      policy: { ofIdentity: () => ({ finding: undefined, missing: [], changesAt: undefined }) },
+      policy: {
+        ofIdentity: () => ({ tier: 'test', finding: undefined, missing: [], changesAt: undefined }),
+      },
       clock,
       randomBytes,
       departures,

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { loadAll } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -191,6 +192,24 @@ describe('the values of the chart', () => {
     });
   });
 
+  it('make the sample of a GuardrailPolicy, or one of your own', async () => {
+    const policyWith = async (...flags: string[]): Promise<Manifest | undefined> => {
+      const { code, output } = await template('--set=guardrailPolicy.create=true', ...flags);
+      expect(code, output).toBe(0);
+      return objectsOf(output).find(({ kind }) => kind === 'GuardrailPolicy');
+    };
+    const file = path.join(root, 'config/samples/policy/guardrail-policy.yaml');
+    const [sample] = objectsOf(await readFile(file, 'utf8'));
+    const made = await policyWith();
+    expect(made?.metadata.name).toBe('default');
+    expect(made?.['spec']).toEqual(sample?.['spec']);
+    const own = await policyWith(
+      '--set=guardrailPolicy.spec.enforcement=Enforce',
+      '--set-json=guardrailPolicy.spec.tiers=[]',
+    );
+    expect(own?.['spec']).toMatchObject({ enforcement: 'Enforce', tiers: [] });
+  });
+
   it('do what they say', async () => {
     const { code, output } = await template(
       '--set=userRoles.enabled=false,podDisruptionBudget.enabled=false',
@@ -342,6 +361,7 @@ describe('installing with Helm', () => {
       'no matches for kind "PrometheusRule"',
     ],
     ['its own kinds', '--set=crds.enabled=false', "the kinds aren't installed"],
+    ['its kind', '--set=guardrailPolicy.create=true', 'install without it first'],
   ])('without %s it says so, and leaves nothing half-installed', async (_, flag, message) => {
     const install = ['install', 'ag', chart, '--namespace=half', '--create-namespace', flag];
     const { code, output } = await run(helm, install);
@@ -365,8 +385,11 @@ describe('installing with Helm', () => {
 
     await engage();
     const witness = new PodWitness();
-    const upgraded = await run(helm, ['upgrade', 'ag', chart, '--set=replicaCount=1', ...flags]);
+    const set = '--set=replicaCount=1,guardrailPolicy.create=true';
+    const upgraded = await run(helm, ['upgrade', 'ag', chart, set, ...flags]);
     expect(upgraded.code, upgraded.output).toBe(0);
+    const policy = ['get', 'gpol', 'default', '-o=jsonpath={.spec.enforcement}'];
+    expect(await kubectlOk(controlPlane, policy)).toBe('Audit');
     const replicas = (): Promise<string> =>
       kubectlOk(controlPlane, [
         'get',
@@ -387,6 +410,7 @@ describe('installing with Helm', () => {
     expect(removed.code, removed.output).toBe(0);
     const crds = await kubectlOk(controlPlane, ['get', 'crd', '-o=name']);
     expect(crds).toContain('killswitches.automationguardrails.dev');
+    expect(await kubectlOk(controlPlane, policy)).toBe('Audit');
     const outcomes = await witness.stop();
     expect(outcomes.length).toBeGreaterThan(5);
     expect(outcomes.filter((outcome) => !outcome.includes('kill switch: runaway'))).toEqual([]);

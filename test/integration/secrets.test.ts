@@ -164,7 +164,7 @@ describe('types of secrets', () => {
     const password = plain(mainframe?.data?.['password']);
     expect(password).toMatch(/^[A-Z0-9#$]{16}$/);
     expect(password.match(/\d/g)?.length).toBe(12);
-    expect(plain(api?.data?.['token'])).toMatch(/^[\w-]{40}$/);
+    expect(plain(api?.data?.['token'])).toMatch(/^agprod_[\w-]{33}$/);
     expect(plain(registry?.data?.['username'])).toBe('svc');
     expect(Object.keys(registry?.data ?? {}).toSorted()).toEqual(['password', 'username']);
     expect(plain(git?.data?.['ssh-publickey'])).toMatch(/^ssh-ed25519 \S+ aid\.types\.git\n$/);

@@ -117,7 +117,9 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     workloads: mergeStores(workloads.map(({ store }) => store)),
     approvals: { of: () => notRequired },
     requester: new RequesterRights(client),
-    policy: { ofWorkflow: () => ({ finding: undefined, missing: [], changesAt: undefined }) },
+    policy: {
+      ofWorkflow: () => ({ tier: 'test', finding: undefined, missing: [], changesAt: undefined }),
+    },
     pods: pods.store,
     labelsPods: () => labelsPods,
     namedPeers: () => ({}),

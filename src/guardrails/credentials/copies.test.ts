@@ -175,6 +175,7 @@ class Bench {
       identity: this.identity,
       credentials: this.credentials,
       childMetadata: (name) => ({ name, namespace: 'finance', ownerReferences: [this.#owner] }),
+      tier: 'test',
       isWithheld: this.isWithheld,
       isKilled: false,
       ...this.#context,

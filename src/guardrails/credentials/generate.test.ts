@@ -2,11 +2,15 @@ import { createPrivateKey, createPublicKey, randomBytes } from 'node:crypto';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { GeneratedSecret } from '../../api/automation-identity.ts';
+import { credentialFormats } from '../../api/credential-formats.ts';
+import { tiers } from '../../api/guardrail-policy.ts';
+import { tokenMarks } from '../../api/token-marks.ts';
 import { generateValue } from './generate.ts';
 import { seededBytes } from './random.testing.ts';
 
 function generate(parts: Partial<GeneratedSecret>, source = seededBytes()): Record<string, string> {
-  return generateValue({ name: 'erp', type: 'Password', ...parts }, source, 'aid.poster.erp');
+  const credential = { name: 'erp', type: 'Password', ...parts } as const;
+  return generateValue(credential, source, 'aid.poster.erp', 'test');
 }
 
 const countOf = (text: string, characters: RegExp): number => text.match(characters)?.length ?? 0;
@@ -38,7 +42,10 @@ describe('generateValue', () => {
     const source = seededBytes();
     const counts = new Map<string, number>();
     for (let round = 0; round < 1000; round++) {
-      for (const character of generate({ type, length: 256 }, source)[key] ?? '') {
+      for (const character of (generate({ type, length: 256 }, source)[key] ?? '').replace(
+        tokenMarks.test,
+        '',
+      )) {
         counts.set(character, (counts.get(character) ?? 0) + 1);
       }
     }
@@ -46,6 +53,23 @@ describe('generateValue', () => {
     const frequencies = [...counts.values()];
     // Taking the remainder of a byte alone would make it 4 to 3.
     expect(Math.max(...frequencies) / Math.min(...frequencies)).toBeLessThan(1.2);
+  });
+
+  it.each(tiers)('marks a token of %s as such, where enough characters are left', (tier) => {
+    const generated = (length?: number): string =>
+      generateValue(
+        { name: 'erp', type: 'Token', ...(length !== undefined && { length }) },
+        seededBytes(),
+        'aid.poster.erp',
+        tier,
+      )['token'] ?? '';
+    const isKnown = credentialFormats.map(({ pattern }) => new RegExp(`^(${pattern})`));
+    for (const token of [generated(), generated(32), generated(256)]) {
+      expect(token.startsWith(tokenMarks[tier])).toBe(true);
+      expect(isKnown.some((format) => format.test(token))).toBe(true);
+    }
+    expect(generated(31)).toMatch(/^[\w-]{31}$/);
+    expect(generated(31)).not.toContain(tokenMarks[tier]);
   });
 
   it('ends when the random source is broken', () => {

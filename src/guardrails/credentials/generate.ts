@@ -3,6 +3,8 @@ import {
   defaultSymbols,
   type GeneratedSecret,
 } from '../../api/automation-identity.ts';
+import type { Tier } from '../../api/guardrail-policy.ts';
+import { markedTokenLength, tokenMarks } from '../../api/token-marks.ts';
 import { sshKeyPair } from './ssh-key.ts';
 
 /** Source of cryptographically strong random bytes, as `crypto.randomBytes`. */
@@ -18,22 +20,25 @@ export const keysOfType = {
 
 /**
  * A new value: texts by the keys of its type. 32 characters, the default, are 193 bits in a
- * password without a policy and 192 in a token, whose alphabet is base64url.
+ * password without a policy. A token is base64url; one of 32 characters has 150 bits or more behind
+ * its mark.
  *
  * @param secretName goes into the comment of a key pair, by which people tell keys apart
+ * @param tier of the namespace, which a token is marked with
  * @throws Error where the random source yields nothing usable
  */
 export function generateValue(
   credential: GeneratedSecret,
   randomBytes: RandomBytes,
   secretName: string,
+  tier: Tier,
 ): Record<string, string> {
   const { type, length = defaultSecretLength, username = '' } = credential;
   switch (type) {
     case 'Password':
       return { password: password(credential, randomBytes) };
     case 'Token':
-      return { token: token(length, randomBytes) };
+      return { token: token(length, tier, randomBytes) };
     case 'BasicAuth':
       return { username, password: password(credential, randomBytes) };
     case 'SSHKeyPair': {
@@ -156,7 +161,8 @@ function randomBelow(bound: bigint, randomBytes: RandomBytes): bigint {
   throw new Error('the random source yields no usable bytes');
 }
 
-function token(length: number, randomBytes: RandomBytes): string {
+function token(length: number, tier: Tier, randomBytes: RandomBytes): string {
+  const mark = length < markedTokenLength ? '' : tokenMarks[tier];
   const bytes = randomBytes(Math.ceil((length * 6) / 8));
-  return Buffer.from(bytes).toString('base64url').slice(0, length);
+  return mark + Buffer.from(bytes).toString('base64url').slice(mark.length, length);
 }

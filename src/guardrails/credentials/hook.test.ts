@@ -154,6 +154,7 @@ class Bench {
           { apiVersion: 'v1', kind: 'K', name: 'poster', uid: 'uid-of-poster', controller: true },
         ],
       }),
+      tier: 'test',
       isWithheld: this.isWithheld,
       isKilled: false,
       notify: (notice) => this.notices.push(notice),

@@ -114,6 +114,7 @@ class Bench {
           { apiVersion: 'v1', kind: 'K', name: 'poster', uid: 'uid-of-poster', controller: true },
         ],
       }),
+      tier: 'test',
       isWithheld,
       isKilled,
       notify: (notice) => this.notices.push(notice),

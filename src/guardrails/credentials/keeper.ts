@@ -8,6 +8,7 @@ import {
   type SecretEntry,
   type SecretStatus,
 } from '../../api/automation-identity.ts';
+import type { Tier } from '../../api/guardrail-policy.ts';
 import { timestamp } from '../../api/conditions.ts';
 import { secretNameOf, secretPrefix } from '../../api/names.ts';
 import type { ObjectMeta, Pod, Secret } from '../../api/objects.ts';
@@ -87,6 +88,8 @@ export interface KeepCredentials {
   credentials: readonly SecretEntry[];
   /** Name, labels and controller reference of a child. */
   childMetadata: (name: string) => ObjectMeta;
+  /** What the environment of the namespace counts as; `undefined`: nothing says so. */
+  tier: Tier | undefined;
   /** Nothing is granted now that doesn't stand yet. */
   isWithheld: boolean;
   /** The kill switch of the identity is engaged: its own workloads aren't touched. */
@@ -346,20 +349,22 @@ export class CredentialKeeper {
     request: Look,
   ): Promise<Secret> {
     const { identity, childMetadata, told, signal, log } = request;
+    // Where nothing says what it is for, it is for what matters most.
+    const { tier = 'prod' } = request;
     const { client, clock, countRotation, randomBytes } = this.#options;
     const { namespace = '' } = identity.metadata;
     const patch = (body: object): Promise<Secret> =>
       client.mergePatch(resources.secrets, { namespace, name }, body, { signal });
 
     if (step.action === 'Create' && step.pending !== undefined) {
-      const value = generateValue(credential, randomBytes, name);
+      const value = generateValue(credential, randomBytes, name, tier);
       const waiting = newPendingSecret(childMetadata(name), step.pending, value);
       const created = await client.create(resources.secrets, waiting, { signal });
       log.info('Credential minted', { secret: name });
       return created;
     }
     if (step.action === 'Mint') {
-      const value = generateValue(credential, randomBytes, name);
+      const value = generateValue(credential, randomBytes, name, tier);
       const minted = await patch(mintPatch(step.live, step.pending, value));
       log.info('Credential minted', { secret: name, cause: step.pending.cause });
       return minted;
@@ -370,7 +375,7 @@ export class CredentialKeeper {
     if (step.action === 'Create') {
       const publication = publicationOf(credential, { ...step, publishedAt: clock() });
       publication.isComplete ||= step.rotation > 0 && this.#startsEverybodyAnew(name, request);
-      const value = generateValue(credential, randomBytes, name);
+      const value = generateValue(credential, randomBytes, name, tier);
       const created = await client.create(
         resources.secrets,
         newSecret(childMetadata(name), publication, value),
@@ -398,7 +403,7 @@ export class CredentialKeeper {
         publication,
         isNext
           ? nextValue(step.live, credential.type)
-          : generateValue(credential, randomBytes, name),
+          : generateValue(credential, randomBytes, name, tier),
         previousExpiresAt === undefined ? undefined : new Date(previousExpiresAt).toISOString(),
       ),
     );

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { tiers, type Tier } from '../../../src/api/guardrail-policy.ts';
 import { annotation, label, MANAGED_BY, secretNameOf } from '../../../src/api/names.ts';
 import type { KubeObject } from '../../../src/api/objects.ts';
 import { resources, type Resource } from '../../../src/api/resources.ts';
+import { tokenMarks } from '../../../src/api/token-marks.ts';
 import { childMetadata, markNameOf } from '../../../src/guardrails/identity/plan.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import { path, type Answer, type Api, type CallOptions } from './api.ts';
@@ -744,6 +746,113 @@ describe('a credential in a spec', () => {
   });
 });
 
+describe('a generated token', () => {
+  const { configMaps, guardrailPolicies } = resources;
+  const tokenOf = (tier: Tier): string => tokenMarks[tier] + 'x'.repeat(25);
+  const base64 = (value: string | Uint8Array): string => Buffer.from(value).toString('base64');
+  const secretWith = (namespace: string, data: object, metadata: object = {}): KubeObject =>
+    ({ metadata: { namespace, name: 'copy', ...metadata }, data }) as KubeObject;
+  const says = (api: Api, resource: Resource, object: KubeObject): Promise<string> =>
+    api.create(resource, object, dryRun).then(({ message }) => message);
+  const environments = { dev: 'dev', test: 'test', prod: 'prod', staging: 'staging' } as const;
+  const at = (environment: keyof typeof environments): string => `tokens-of-${environment}`;
+
+  beforeAll(async () => {
+    for (const environment of Object.values(environments)) {
+      await cluster.namespace(at(environment), { [label.environment]: environment });
+    }
+  });
+
+  it.each([
+    ['dev', 'dev'],
+    ['test', 'test'],
+    ['prod', 'prod'],
+    ['staging', 'test'],
+  ] as const)('gets into no namespace of another tier: %s', async (environment, own) => {
+    for (const tier of tiers) {
+      const data = { token: base64(tokenOf(tier)) };
+      const message = await says(owner, secrets, secretWith(at(environment), data));
+      if (tier === own) {
+        expect(message, tier).toBe('');
+      } else {
+        expect(message).toContain(`this holds a token of an automation of ${tier}`);
+        expect(message).not.toContain('xxx');
+      }
+    }
+  });
+
+  it('is found wherever it stands, and beside what is no text', async () => {
+    const binary = base64(new Uint8Array(64).fill(255));
+    for (const before of ['', 'T=', 'TOKEN', '{"token":"']) {
+      const file = base64(`${before}${tokenOf('prod')}"}\n`);
+      expect(await says(owner, secrets, secretWith(at('dev'), { binary, file }))).toContain(
+        'this is a namespace of dev',
+      );
+      const inBinary = { metadata: { namespace: at('dev'), name: 'c' }, binaryData: { file } };
+      expect(await says(owner, configMaps, inBinary as KubeObject)).toContain('of prod');
+    }
+    const settings = { settings: `token: ${tokenOf('prod')}` };
+    expect(await says(owner, configMaps, secretWith(at('dev'), settings))).toContain('of prod');
+    expect(await says(owner, secrets, secretWith(at('dev'), { binary }))).toBe('');
+    // As large as a Secret can be.
+    const large = base64(new Uint8Array(1_040_000).fill(120));
+    expect(await says(owner, secrets, secretWith(at('dev'), { large }))).toBe('');
+    expect(
+      await says(owner, secrets, secretWith(at('dev'), { large, z: base64(tokenOf('prod')) })),
+    ).toContain('of prod');
+  });
+
+  it('is written by the operator, and locks nothing where it stands', async () => {
+    const data = { token: base64(tokenOf('prod')) };
+    const ofOperator = secretWith(at('dev'), data, { name: secretNameOf(name, 'erp') });
+    expect(await says(operator, secrets, ofOperator)).toBe('');
+    const stood = secretWith(at('dev'), data, { name: 'stood' });
+    expect((await admin.create(secrets, stood)).message).toBe('');
+    const key = { namespace: at('dev'), name: 'stood' };
+    const other = { data: { other: base64('x') }, metadata: { labels: { seen: 'true' } } };
+    expect((await owner.merge(secrets, key, other)).message).toBe('');
+    const test = { data: { other: base64(tokenOf('test')) } };
+    expect((await owner.merge(secrets, key, test)).message).toContain('of test');
+  });
+
+  it('belongs to the tier that the GuardrailPolicy says', async () => {
+    const namespace = await cluster.namespace('tokens-of-lab', { [label.environment]: 'lab' });
+    const policy = { name: 'default' };
+    const spec = { environments: [{ name: 'lab', tier: 'dev' }] };
+    const created = await admin.create(guardrailPolicies, { metadata: policy, spec } as KubeObject);
+    expect(created.message).toBe('');
+    try {
+      const data = { token: base64(tokenOf('prod')) };
+      await waitFor('the policy to be in force', async () =>
+        (await says(owner, secrets, secretWith(namespace, data))).includes('counts lab as dev'),
+      );
+      const own = { token: base64(tokenOf('dev')) };
+      expect(await says(owner, secrets, secretWith(namespace, own))).toBe('');
+    } finally {
+      expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
+    }
+  });
+
+  it('is not written into a spec, of whatever tier', async () => {
+    const env = [{ name: 'T', value: tokenOf('dev') }];
+    const message = await says(owner, pods, podWith(at('dev'), {}, { env }, 'default'));
+    expect(message).toContain('env T of container main');
+  });
+
+  it('or another credential is not copied with the marks by which it is known', async () => {
+    const annotations = { [annotation.rotatedAt]: '2026-01-01T00:00:00Z' };
+    const data = { password: base64('x') };
+    const copy = secretWith(at('test'), data, { annotations });
+    expect(await says(owner, secrets, copy)).toContain('this is a copy of a generated credential');
+    const key = { namespace: at('test'), name: 'plain' };
+    expect((await owner.create(secrets, secretWith(at('test'), data, key))).message).toBe('');
+    const marked = await owner.merge(secrets, key, { metadata: { annotations } });
+    expect(marked.message).toContain('this is a copy of a generated credential');
+    const ofOperator = { annotations, name: secretNameOf(name, 'erp') };
+    expect(await says(operator, secrets, secretWith(at('test'), data, ofOperator))).toBe('');
+  });
+});
+
 describe('a pod of an identity', () => {
   const namespace = 'inside';
 
@@ -1096,6 +1205,98 @@ describe('a NetworkPolicy that lets the pods of an identity out', () => {
       expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
     }
     await waitFor('the policy to be gone', async () => (await letOut(mapped)) === '');
+  });
+});
+
+describe('what goes beyond a ceiling of the GuardrailPolicy', () => {
+  const { guardrailPolicies, workflows } = resources;
+  const namespace = 'ceilings';
+  const policy = { name: 'default' };
+  const change = { version: '1', reason: 'r', requestedBy: 'ann', ticket: 'T-1' };
+  const complete = { description: 'posts', change, limits: { timeout: '1h' } };
+  const entry = (cidr: string): object => ({ egress: [{ cidr, reason: 'ERP' }] });
+  const password = { name: 'erp', type: 'Password' };
+  const token = { name: 'vault', audience: 'vault' };
+  const keeps = { accessReview: { every: '720h' } };
+
+  beforeAll(async () => {
+    await cluster.guardedNamespace(namespace);
+    const ceilings = {
+      tokenLifetime: '30m',
+      rotationInterval: '24h',
+      reviewInterval: '720h',
+      egressPrefixIPv4: 24,
+      egressPrefixIPv6: 64,
+    };
+    const required = ['Description', 'Version', 'ChangeReason', 'RequestedBy', 'Ticket', 'Timeout'];
+    const spec = { tiers: [{ name: 'test', ceilings, required }] };
+    const created = await admin.create(guardrailPolicies, { metadata: policy, spec } as KubeObject);
+    expect(created.message).toBe('');
+    await waitFor('the policy to be in force', async () =>
+      (await says(workflows, {})).includes('beyond the ceiling required'),
+    );
+  });
+
+  afterAll(async () => {
+    expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
+    await waitFor('the policy to be gone', async () => (await says(workflows, {})) === '');
+  });
+
+  const says = async (resource: Resource, asked: object): Promise<string> => {
+    const targets = [{ group: 'apps', kind: 'Deployment', name }];
+    const spec = resource === workflows ? { targets, ...asked } : { purpose: 'posts', ...asked };
+    const object = { metadata: { namespace, name }, spec } as KubeObject;
+    return (await admin.create(resource, object, dryRun)).message;
+  };
+
+  it.each<[string, Resource, object]>([
+    ['egressPrefixIPv4', workflows, { ...complete, ...entry('10.0.0.0/23') }],
+    ['egressPrefixIPv6', workflows, { ...complete, ...entry('2001:db8::/63') }],
+    ['tokenLifetime', automationIdentities, { ...keeps, tokens: [token] }],
+    [
+      'tokenLifetime',
+      automationIdentities,
+      { ...keeps, tokens: [{ ...token, expirationSeconds: 1801 }] },
+    ],
+    ['rotationInterval', automationIdentities, { ...keeps, secrets: [password] }],
+    [
+      'rotationInterval',
+      automationIdentities,
+      { ...keeps, secrets: [{ ...password, rotation: { every: '25h' } }] },
+    ],
+    [
+      'rotationInterval',
+      automationIdentities,
+      { ...keeps, secrets: [{ ...password, rotation: { schedule: '0 3 * * *' } }] },
+    ],
+    ['reviewInterval', automationIdentities, {}],
+    ['reviewInterval', automationIdentities, { accessReview: { every: '721h' } }],
+  ])('is refused by its name: %s', async (ceiling, resource, spec) => {
+    expect(await says(resource, spec)).toContain(
+      `beyond the ceiling ${ceiling} of the GuardrailPolicy default in test: `,
+    );
+  });
+
+  it.each<[string, object]>([
+    ['spec.description', { ...complete, description: ' ' }],
+    ['spec.change.version', { ...complete, change: { ...change, version: undefined } }],
+    ['spec.change.reason', { ...complete, change: { ...change, reason: undefined } }],
+    ['spec.change.requestedBy', { ...complete, change: { ...change, requestedBy: undefined } }],
+    ['spec.change.ticket', { ...complete, change: { ...change, ticket: undefined } }],
+    ['spec.limits.timeout', { ...complete, limits: {} }],
+  ])('is refused for want of %s', async (field, spec) => {
+    expect(await says(workflows, spec)).toContain(
+      `beyond the ceiling required of the GuardrailPolicy default in test: missing ${field}`,
+    );
+  });
+
+  it('is nothing that keeps to all of them', async () => {
+    const tokens = [{ ...token, expirationSeconds: 1800 }];
+    const rotated = [{ ...password, rotation: { every: '24h' } }];
+    expect(await says(automationIdentities, { ...keeps, tokens, secrets: rotated })).toBe('');
+    for (const cidr of ['10.0.0.0/24', '2001:db8::/64']) {
+      expect(await says(workflows, { ...complete, ...entry(cidr) })).toBe('');
+    }
   });
 });
 
