@@ -30,6 +30,8 @@ export interface Fence {
   selects?: string;
   /** Whose dry-run update this fence answers as a probe. */
   probed?: Resource;
+  /** Expression: whether it answers that now; default: yes. */
+  answers?: string;
   /** Expression: why, by whom, and how to get out, for a person. */
   explanation: string;
 }
@@ -96,13 +98,23 @@ export function selectedByCluster(of: string): string {
   return `${of}.metadata.name != '${PROBE_NAMESPACE}' && (${isMeant})`;
 }
 
-/** The fence of a ClusterKillSwitch: few stand at any time, and with none it costs nothing. */
+/** Expression: whether a ClusterKillSwitch stops Workflows, which its status lists. */
+const isByWorkflow = '(has(params.spec.teams) || has(params.spec.risks))';
+
+/**
+ * The fence of a ClusterKillSwitch: few stand at any time, and with none it costs nothing. Whose a
+ * pod is, only a Workflow says, which would be a second parameter; so the operator writes all that
+ * are meant into the one status.
+ */
 export const clusterFence: Fence = {
   suffix: '-by-cluster',
   parameter: { kind: 'ClusterKillSwitch', matchLabels: {} },
-  covers: () => 'true',
+  covers: (serviceAccountName) =>
+    `(!${isByWorkflow} || ${serviceAccountName} in params.?status.?fenced[?request.namespace].orValue([]))`,
   isEngaged: `!${isReleasing}`,
-  selects: selectedByCluster('namespaceObject'),
+  selects: `${isByWorkflow} || (${selectedByCluster('namespaceObject')})`,
+  // The answer proves the list that the API server goes by, too.
+  answers: `(!${isByWorkflow} || params.?status.?fenced == dyn(oldObject).?status.?fenced)`,
   probed: resources.clusterKillSwitches,
   explanation: explain(
     'params.spec.reason',
@@ -183,7 +195,7 @@ export function isDeniedBy(message: string, policy: string): boolean {
  * the refusal of pods, for an asker who may not create any.
  */
 function fencePods(fence: Fence): AdmissionObject[] {
-  const { suffix, covers, isEngaged, probed } = fence;
+  const { suffix, covers, isEngaged, probed, answers = 'true' } = fence;
   // The fields of a pod and of our own kinds differ, and one expression is checked for both.
   const spec = 'dyn(object.spec)';
   const oldSpec = 'dyn(oldObject.spec)';
@@ -210,7 +222,7 @@ function fencePods(fence: Fence): AdmissionObject[] {
       mine:
         probed === undefined
           ? startsCode
-          : `${isPod} ? (${startsCode}) : (${isProbe} && object.metadata.name == params.metadata.name)`,
+          : `${isPod} ? (${startsCode}) : (${isProbe} && object.metadata.name == params.metadata.name && ${answers})`,
     },
     validations: [refuse(fence)],
   });
@@ -291,6 +303,7 @@ function fenceBindings(): AdmissionObject[] {
       conditions: {
         engaged: fence.isEngaged,
         ...(fence === killSwitchFence && { whole: isWhole }),
+        ...(fence === clusterFence && { whole: `!${isByWorkflow}` }),
       },
       validations: [refuse(fence)],
     }),

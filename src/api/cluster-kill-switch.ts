@@ -42,7 +42,7 @@ export const clusterKillSwitchSpecSchema = z
       .optional()
       .meta({
         description:
-          'Stops all Workflows of these owners (`spec.owner.team`), each by a KillSwitch that the operator engages; until then admission refuses nothing. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
+          'Stops all Workflows of these owners (`spec.owner.team`), as soon as the operator has written them into `status.fenced`; what runs is stopped by a KillSwitch for each. Exactly one of `environments`, `namespaceSelector`, `everything`, `teams` and `risks`.',
         'x-kubernetes-list-type': 'set',
       }),
     risks: z
@@ -83,6 +83,9 @@ export const clusterKillSwitchSpecSchema = z
 
 export type ClusterKillSwitchSpec = z.infer<typeof clusterKillSwitchSpecSchema>;
 
+/** Workflows in `status.fenced`, 253 bytes each at most; of more, their KillSwitches are the fence. */
+export const maxFenced = 2_000;
+
 /** Entries of `status.waiting`. */
 export const maxWaiting = 32;
 
@@ -110,6 +113,22 @@ export const clusterKillSwitchStatusSchema = z
       })
       .exactOptional()
       .meta({ description: 'The Workflows, counted, where it selects those.' }),
+    fenced: z
+      .record(
+        z.string(),
+        z
+          .array(z.string().max(63).meta({ description: 'Name of a Workflow.' }))
+          .max(maxFenced)
+          .meta({
+            description: 'The Workflows of one namespace.',
+            'x-kubernetes-list-type': 'atomic',
+          }),
+      )
+      .exactOptional()
+      .meta({
+        description: `Where it selects Workflows: those whose pods and tokens admission refuses by this very list, by namespace. ${maxFenced} at most; the others are refused by their KillSwitches.`,
+        maxProperties: maxFenced,
+      }),
     waiting: z
       .array(
         z

@@ -1080,7 +1080,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Fenced",
       "status": "True",
       "reason": "EachFenced",
-      "meaning": "Fenced: of an owner or a risk, the KillSwitch of each of its Workflows stands and is proven.",
+      "meaning": "Fenced: of an owner or a risk, admission denies new pods and tokens of each of its Workflows, by status.fenced or by a KillSwitch; dry runs proved it.",
       "action": ""
     },
     {
@@ -1088,8 +1088,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Fenced",
       "status": "False",
       "reason": "NotEachFenced",
-      "meaning": "Fenced: of an owner or a risk, the message names the Workflows whose KillSwitch doesn't stand yet, or isn't proven.",
-      "action": "kubectl get ksw -A"
+      "meaning": "Fenced: of an owner or a risk, the message names the Workflows that admission doesn't deny yet, as far as that is proven.",
+      "action": "If it stays, kubectl get ksw -A"
     },
     {
       "kind": "ClusterKillSwitch",

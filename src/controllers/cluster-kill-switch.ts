@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { ClusterKillSwitch, ClusterKillSwitchStatus } from '../api/cluster-kill-switch.ts';
 import { conditionsFrom, isTrue } from '../api/conditions.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
@@ -22,6 +23,7 @@ import {
   type ClusterView,
   type Selected,
 } from '../guardrails/kill-switch/cluster.ts';
+import { fencedWorkflows, type FencedWorkflows } from '../guardrails/kill-switch/cluster-fence.ts';
 import { probeClusterFence } from '../guardrails/kill-switch/fence.ts';
 import {
   isLeaving,
@@ -32,7 +34,7 @@ import {
 import type { EventRecorder } from '../observability/events.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
-import { isAlreadyExists, isConflict, isNotFound } from '../runtime/errors.ts';
+import { ApiError, isAlreadyExists, isConflict, isNotFound } from '../runtime/errors.ts';
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
@@ -57,7 +59,7 @@ export interface ClusterKillSwitchControllerOptions {
 /**
  * Stops many namespaces by one object. Its fence is the API server's and needs no operator; this
  * engages a KillSwitch in each namespace, which stops what runs, and releases those with it. Of an
- * owner or a risk, it engages one for each Workflow, and those are the fence. A KillSwitch that
+ * owner or a risk, it lists the Workflows in the status, which is the fence, and engages one for each. A KillSwitch that
  * somebody engaged there himself stays when the cluster's goes. Every step is a function of what
  * stands in the API, so it runs on every replica without leadership.
  */
@@ -85,19 +87,21 @@ export class ClusterKillSwitchController implements Reconciler {
   }
 
   async #stop(
-    clusterKillSwitch: ClusterKillSwitch,
+    asked: ClusterKillSwitch,
     { signal, log }: ReconcileContext,
   ): Promise<ReconcileResult> {
     const { client, parallelism, covers } = this.#options;
-    const selected = selectedBy(this.#view(clusterKillSwitch));
+    const selected = selectedBy(this.#view(asked));
+    const fenced = fencedWorkflows(selected, this.#members(asked));
+    const clusterKillSwitch = isByWorkflow(asked)
+      ? await this.#fence(asked, fenced, signal)
+      : asked;
     const missing = selected.filter(
       ({ namespace, killSwitch }) =>
         covers(namespace) && (killSwitch === undefined || isLeaving(killSwitch)),
     );
     const [fence, engaged] = await Promise.all([
-      isByWorkflow(clusterKillSwitch)
-        ? undefined
-        : probeClusterFence(client, clusterKillSwitch, signal),
+      probeClusterFence(client, clusterKillSwitch, signal),
       forEachBounded(missing, parallelism, (one) => this.#engage(clusterKillSwitch, one, signal)),
     ]);
     if (missing.length > 0) {
@@ -108,7 +112,9 @@ export class ClusterKillSwitchController implements Reconciler {
     }
     const uncovered = selected.flatMap(({ namespace }) => (covers(namespace) ? [] : [namespace]));
     const report = withUncovered(
-      fence === undefined ? stopReportByWorkflow(selected) : stopReport(fence, selected),
+      isByWorkflow(clusterKillSwitch)
+        ? stopReportByWorkflow(fence, fenced, selected)
+        : stopReport(fence, selected),
       [...new Set(uncovered)],
     );
     await this.#report(clusterKillSwitch, report);
@@ -117,9 +123,33 @@ export class ClusterKillSwitchController implements Reconciler {
       ({ type, status }) => type === 'Ready' && status === 'True',
     );
     // What changes in a namespace wakes the key by itself; an API server that lags doesn't.
-    return fence === undefined || fence === 'Denied' || isReady
-      ? { requeueAfterMs: checkMs }
-      : { retry: true };
+    return fence === 'Denied' || isReady ? { requeueAfterMs: checkMs } : { retry: true };
+  }
+
+  /** One write, by which admission refuses what runs as any of them. */
+  async #fence(
+    clusterKillSwitch: ClusterKillSwitch,
+    fenced: FencedWorkflows,
+    signal: AbortSignal,
+  ): Promise<ClusterKillSwitch> {
+    const { metadata, status } = clusterKillSwitch;
+    const { name, uid, resourceVersion } = metadata;
+    const before = status?.fenced ?? {};
+    if (isDeepStrictEqual(before, fenced)) return clusterKillSwitch;
+    const gone = Object.keys(before).filter((namespace) => fenced[namespace] === undefined);
+    const patch = { ...fenced, ...Object.fromEntries(gone.map((namespace) => [namespace, null])) };
+    try {
+      return await this.#options.client.mergePatch(
+        resources.clusterKillSwitches,
+        { name },
+        { metadata: { uid, resourceVersion }, status: { fenced: patch } },
+        { subresource: 'status', signal },
+      );
+    } catch (error) {
+      // Another replica was faster. What is refused otherwise must not keep the KillSwitches away.
+      if (error instanceof ApiError) return clusterKillSwitch;
+      throw error;
+    }
   }
 
   /** What is being released there is taken over. */
@@ -166,8 +196,7 @@ export class ClusterKillSwitchController implements Reconciler {
           { metadata: { uid, resourceVersion, labels: { [label.releasing]: 'true' } } },
           { signal },
         );
-    const isLifted =
-      isByWorkflow(releasing) || (await probeClusterFence(client, releasing, signal)) === 'Allowed';
+    const isLifted = (await probeClusterFence(client, releasing, signal)) === 'Allowed';
     if (!isLifted) {
       await this.#report(releasing, releaseReport(releasing, false, this.#members(releasing)));
       return { retry: true };

@@ -110,6 +110,64 @@ it('fences an environment by one object while no operator runs, and nothing else
   expect(deleted.stderr).toContain('kubectl guardrails release --cluster prod --reason TEXT');
 });
 
+it('fences the Workflows that its status lists, by that one write', async () => {
+  const name = 'team-nobody';
+  await controlPlane.apply([
+    {
+      apiVersion: 'automationguardrails.dev/v1alpha1',
+      kind: 'ClusterKillSwitch',
+      metadata: { name },
+      spec: { teams: ['nobody'], reason: 'rogue' },
+    },
+  ]);
+  const list = (fenced: object): Promise<string> =>
+    kubectlOk(controlPlane, [
+      'patch',
+      'cksw',
+      name,
+      '--subresource=status',
+      '--type=merge',
+      `-p=${JSON.stringify({ status: { fenced } })}`,
+    ]);
+  const isRefused = async (): Promise<boolean> =>
+    (await createsPod('other')).includes(
+      'kill switch: rogue (engaged by admin); to release: kubectl guardrails release --cluster team-nobody',
+    );
+  expect(await isRefused()).toBe(false);
+  await list({ other: ['default'], elsewhere: ['x'] });
+  await waitFor('the list to be the fence', isRefused);
+  const token = await controlPlane.kubectl(['create', 'token', 'default', '-n=other']);
+  expect(token.stderr).toContain('kill switch: rogue');
+  // Its own probe is answered by the list that admission goes by.
+  const probe = await controlPlane.kubectl([
+    'annotate',
+    'cksw',
+    name,
+    'automationguardrails.dev/probe=fence',
+    '--dry-run=server',
+  ]);
+  expect(probe.stderr).toContain('kill switch: rogue');
+  await list({ other: ['somebody-else'] });
+  await waitFor('the list without it', async () => !(await isRefused()));
+  const forged = await controlPlane.kubectl(
+    [
+      'patch',
+      'cksw',
+      name,
+      '--subresource=status',
+      '--type=merge',
+      '-p={"status":{"fenced":null}}',
+    ],
+    { as: 'rita' },
+  );
+  expect(forged.code).not.toBe(0);
+  await kubectlOk(
+    controlPlane,
+    ['annotate', 'cksw', name, 'automationguardrails.dev/release=mistyped'],
+    bob,
+  );
+});
+
 it('stops what runs in each of its namespaces, once an operator runs', async () => {
   // Somebody stopped one of them by himself before.
   const argv = ['kill', '--whole-namespace', '-n=prod-b', '--reason=by itself', '--wait=false'];
@@ -133,6 +191,7 @@ it('stops what runs in each of its namespaces, once an operator runs', async () 
 });
 
 it('stops a namespace that is guarded meanwhile', async () => {
+  await waitUntilGone(controlPlane, { ...cksw, name: 'team-nobody' });
   await controlPlane.apply(automation({ namespace: 'prod-late', environment: 'prod' }));
   await waitFor('the KillSwitch of the late namespace', async () => {
     const object = await getObject<KillSwitch>(controlPlane, 'ksw', 'namespace', 'prod-late');
@@ -222,6 +281,7 @@ it('stops the Workflows of an owner one by one, and releases them together', asy
   await waitForCondition(controlPlane, ofTeam, 'Fenced');
   const standing = await getObject<ClusterKillSwitch>(controlPlane, 'cksw', ofTeam.name, '');
   expect(standing?.status?.workflows?.total).toBe(2);
+  expect(standing?.status?.fenced).toEqual({ 'prod-a': ['invoice'], 'prod-late': ['invoice'] });
   const member = await getObject<KillSwitch>(controlPlane, 'ksw', 'invoice', 'prod-a');
   expect(member?.spec).toEqual({
     workflow: 'invoice',

@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import type { ClusterKillSwitch, ClusterKillSwitchSpec } from '../../api/cluster-kill-switch.ts';
+import {
+  maxFenced,
+  type ClusterKillSwitch,
+  type ClusterKillSwitchSpec,
+} from '../../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../../api/kill-switch.ts';
 import { annotation, label, PROBE_NAMESPACE } from '../../api/names.ts';
 import type { Namespace } from '../../api/objects.ts';
@@ -16,6 +20,8 @@ import {
   takeOver,
   withUncovered,
 } from './cluster.ts';
+import { fencedWorkflows, type FencedWorkflows } from './cluster-fence.ts';
+import type { FenceAnswer } from './fence.ts';
 import { isLeaving, isReleaseAsked } from './plan.ts';
 
 const operatorNamespace = 'guardrails-system';
@@ -263,27 +269,57 @@ describe('Workflows that are stopped by owner or risk', () => {
       reason: 'leaked',
       engagedBy: 'alice',
     });
-    const done = stopReportByWorkflow(selected(all));
+    const done = stopReportByWorkflow('Allowed', {}, selected(all));
     expect(done.findings.map(({ type, status }) => `${type} ${status}`)).toEqual([
       'Fenced True',
       'Effective True',
       'Ready True',
     ]);
-    expect(done.counts).toEqual({ workflows: { total: 2, stopped: 2, effective: 2 } });
-    const begun = stopReportByWorkflow(selected({ 'a/poster': all['a/poster'] }));
+    expect(done.counts).toEqual({ workflows: { total: 2, stopped: 2, effective: 2 }, fenced: {} });
+    const begun = stopReportByWorkflow('Allowed', {}, selected({ 'a/poster': all['a/poster'] }));
     expect(begun.findings[0]).toMatchObject({ status: 'False', reason: 'NotEachFenced' });
     expect(begun.findings[0]?.message).toContain('1 of 2 Workflows: b/poster');
     expect(begun.counts.waiting).toEqual(['b/poster']);
   });
 
+  it('are fenced by the one status, as far as it lists them and the API server goes by it', () => {
+    const none = selected({});
+    const fenced = fencedWorkflows(none, []);
+    expect(fenced).toEqual({ a: ['poster'], b: ['poster'] });
+    const reasonBy = (...by: [FenceAnswer, FencedWorkflows]): string | undefined => {
+      const { findings, counts } = stopReportByWorkflow(...by, none);
+      expect(counts.fenced).toEqual(by[1]);
+      return findings[0]?.reason;
+    };
+    expect(reasonBy('Denied', fenced)).toBe('EachFenced');
+    expect(reasonBy('Allowed', fenced)).toBe('NotEachFenced');
+    expect(reasonBy('Unknown', fenced)).toBe('NotEachFenced');
+    expect(reasonBy('Denied', { a: ['poster'] })).toBe('NotEachFenced');
+  });
+
+  it('stay in the list as long as their KillSwitch is one of it, up to a bound', () => {
+    const given = member('c', 'clerk', []);
+    expect(fencedWorkflows(selected({}), [given, standing('d', [])])).toEqual({
+      a: ['poster'],
+      b: ['poster'],
+      c: ['clerk'],
+    });
+    const many = Array.from({ length: maxFenced + 5 }, (_, n) => ({
+      namespace: 'a',
+      name: `w${n}`,
+    }));
+    expect(fencedWorkflows(many, [given])['a']).toHaveLength(maxFenced);
+    expect(stopReportByWorkflow('Denied', {}, []).findings[0]?.reason).toBe('NothingSelected');
+  });
+
   it('that are none are no kill: the name may be mistyped', () => {
-    const { findings, counts } = stopReportByWorkflow([]);
+    const { findings, counts } = stopReportByWorkflow('Denied', {}, []);
     expect(findings.map(({ type, status, reason }) => `${type} ${status} ${reason}`)).toEqual([
       'Fenced False NothingSelected',
       'Effective False NothingSelected',
       'Ready False NothingSelected',
     ]);
-    expect(counts).toEqual({ workflows: { total: 0, stopped: 0, effective: 0 } });
+    expect(counts).toEqual({ workflows: { total: 0, stopped: 0, effective: 0 }, fenced: {} });
   });
 
   it('are handed over to another one that stops them, and to none that stops a namespace', () => {

@@ -10,6 +10,7 @@ import type { Namespace } from '../../api/objects.ts';
 import { risks, type Workflow } from '../../api/workflow.ts';
 import { fieldOf, isGuarded } from '../requirements.ts';
 import { some } from '../wording.ts';
+import { isFencedIn, type FencedWorkflows } from './cluster-fence.ts';
 import type { FenceAnswer } from './fence.ts';
 import { isReleasing, releaserOf } from './plan.ts';
 
@@ -244,7 +245,7 @@ export function releaseOf(clusterKillSwitch: ClusterKillSwitch, member: KillSwit
 /** What a ClusterKillSwitch says of itself. */
 export interface ClusterReport {
   findings: readonly Finding[];
-  counts: Pick<ClusterKillSwitchStatus, 'namespaces' | 'workflows' | 'waiting'>;
+  counts: Pick<ClusterKillSwitchStatus, 'namespaces' | 'workflows' | 'fenced' | 'waiting'>;
 }
 
 /** While it is engaged. */
@@ -252,23 +253,33 @@ export function stopReport(fence: FenceAnswer, selected: readonly Selected[]): C
   return reportOf(fenceFinding(fence), selected, 'namespaces');
 }
 
-/** While it is engaged, of one whose Workflows are fenced one by one. */
-export function stopReportByWorkflow(selected: readonly Selected[]): ClusterReport {
-  if (selected.length === 0) return nothingSelected();
+/**
+ * While it is engaged, of one that stops Workflows.
+ *
+ * @param fence whether those that stand in its status are fenced by that
+ */
+export function stopReportByWorkflow(
+  fence: FenceAnswer,
+  fenced: FencedWorkflows,
+  selected: readonly Selected[],
+): ClusterReport {
+  if (selected.length === 0) return withList(nothingSelected(), fenced);
+  const isByList = (one: Selected): boolean => fence === 'Denied' && isFencedIn(fenced, one);
   const open = selected.filter(
-    ({ killSwitch }) =>
-      killSwitch === undefined ||
-      isReleasing(killSwitch) ||
-      !isTrue(killSwitch.status?.conditions, 'Fenced'),
+    (one) =>
+      !isByList(one) &&
+      (one.killSwitch === undefined ||
+        isReleasing(one.killSwitch) ||
+        !isTrue(one.killSwitch.status?.conditions, 'Fenced')),
   );
   const all = selected.length;
-  return reportOf(
+  const report = reportOf(
     open.length === 0
       ? {
           type: 'Fenced',
           status: 'True',
           reason: 'EachFenced',
-          message: `The KillSwitches of ${all} Workflows stand; each is proven by a dry run.`,
+          message: `Admission denies new pods and tokens of ${all} Workflows; proven by ${selected.every(isByList) ? 'a dry run' : 'dry runs'}.`,
         }
       : {
           type: 'Fenced',
@@ -279,6 +290,11 @@ export function stopReportByWorkflow(selected: readonly Selected[]): ClusterRepo
     selected,
     'workflows',
   );
+  return withList(report, fenced);
+}
+
+function withList(report: ClusterReport, fenced: FencedWorkflows): ClusterReport {
+  return { ...report, counts: { ...report.counts, fenced } };
 }
 
 /** A name that is mistyped must not look like a kill that is complete. */
