@@ -1,9 +1,9 @@
 import { maxTokenSeconds } from '../api/automation-identity.ts';
 import { policyInForceName, tiers, type RequirableField } from '../api/guardrail-policy.ts';
-import { label } from '../api/names.ts';
+import { annotation, label } from '../api/names.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import { approvalByPolicy, isPerRun, needsApproval, validatesWaiver } from './approval.ts';
-import { groups, hasLabel, isUpdate, labelOf } from './cel.ts';
+import { annotationOf, groups, hasAnnotation, hasLabel, isUpdate, labelOf, user } from './cel.ts';
 import {
   mutating,
   rule,
@@ -24,12 +24,18 @@ export function guardrailPolicyPolicies(): AdmissionObject[] {
     ...markWorkflow(),
     ...validateMark(),
     ...stampGroups(),
-    ...ceilings('workflows', workflows, [...egressBreadth, required]),
-    ...ceilings('identities', automationIdentities, [
-      tokenLifetime,
-      rotationInterval,
-      reviewInterval,
-    ]),
+    ...ceilings(
+      'workflows',
+      workflows,
+      [...egressBreadth, required],
+      [...missingFields, missingRequester],
+    ),
+    ...ceilings(
+      'identities',
+      automationIdentities,
+      [tokenLifetime, rotationInterval, reviewInterval, required],
+      [missingRequester],
+    ),
   ];
 }
 
@@ -188,13 +194,14 @@ const requirable: Readonly<Record<RequirableField, string>> = {
   Timeout: 'limits.timeout',
 };
 
-/** Expression: paths of the fields that are asked for and aren't there. */
-const missing = Object.entries(requirable)
-  .map(
-    ([field, path]) =>
-      `('${field}' in variables.required && object.spec.?${path.replace('.', '.?')}.orValue('').trim() == '' ? ['spec.${path}'] : [])`,
-  )
-  .join(' + ');
+/** Expressions, each a list: of the fields that are asked for, the paths of those that aren't there. */
+const missingFields = Object.entries(requirable).map(
+  ([field, path]) =>
+    `('${field}' in variables.required && object.spec.?${path.replace('.', '.?')}.orValue('').trim() == '' ? ['spec.${path}'] : [])`,
+);
+
+/** The same of who asks. Where admission stamps, it has; the groups of a ServiceAccount are known. */
+const missingRequester = `('Requester' in variables.required && !(${annotationOf('object', annotation.changedBy)} != '' && (${hasAnnotation('object', annotation.changedByGroups)} || ${annotationOf('object', annotation.changedBy)}.startsWith('system:serviceaccount:'))) ? ['the annotation ${annotation.changedBy} with your own name (' + ${user} + '), and of a person ${annotation.changedByGroups} with his groups, one a line'] : [])`;
 
 const required: Ceiling = {
   name: 'required',
@@ -206,7 +213,12 @@ const required: Ceiling = {
  * Refuses, or warns of, what goes beyond a ceiling. What stood before may be written as long as its
  * spec stays: the operator's labels and the annotation that kills must always get through.
  */
-function ceilings(suffix: string, of: Resource, list: readonly Ceiling[]): AdmissionObject[] {
+function ceilings(
+  suffix: string,
+  of: Resource,
+  list: readonly Ceiling[],
+  missing: readonly string[],
+): AdmissionObject[] {
   const validations = (action: 'Enforce' | 'Warn'): Validation[] =>
     list.map(({ name, isKept, remedy }) => ({
       expression: `params.spec.?enforcement.orValue('Enforce') != '${action}' || ${isKept}`,
@@ -220,10 +232,8 @@ function ceilings(suffix: string, of: Resource, list: readonly Ceiling[]): Admis
     variables: {
       ...rulesOfTier,
       ceilings: 'variables.rules.size() > 0 ? variables.rules[0].?ceilings.orValue({}) : {}',
-      ...(list.includes(required) && {
-        required: 'variables.rules.size() > 0 ? variables.rules[0].?required.orValue([]) : []',
-        missing,
-      }),
+      required: 'variables.rules.size() > 0 ? variables.rules[0].?required.orValue([]) : []',
+      missing: missing.join(' + '),
     },
   };
   return [

@@ -20,10 +20,14 @@ const requirableFields = [
   'RequestedBy',
   'Ticket',
   'Timeout',
+  'Requester',
 ] as const;
 
-/** A field of a Workflow that a policy can ask for. */
-export type RequirableField = (typeof requirableFields)[number];
+/** Something that a policy can ask for. */
+export type Requirable = (typeof requirableFields)[number];
+
+/** A field of the spec of a Workflow that a policy can ask for. */
+export type RequirableField = Exclude<Requirable, 'Requester'>;
 
 const environment = z
   .object({
@@ -146,13 +150,13 @@ const tierRules = z
       .array(
         z.enum(requirableFields).meta({
           description:
-            'A field of a Workflow: `Description` (`description`), `Version`, `ChangeReason`, `RequestedBy` and `Ticket` (of `change`), `Timeout` (of `limits`).',
+            'A field of a Workflow: `Description` (`description`), `Version`, `ChangeReason`, `RequestedBy` and `Ticket` (of `change`), `Timeout` (of `limits`); or `Requester`, of an AutomationIdentity, too: who was authenticated when its spec was changed, so that his rights are asked for. Admission stamps him; where it writes nothing (before Kubernetes 1.36), whoever changes it writes the annotation `automationguardrails.dev/changed-by`, and a person `automationguardrails.dev/changed-by-groups` as well.',
         }),
       )
       .max(requirableFields.length)
       .optional()
       .meta({
-        description: 'Fields that every Workflow has to have. An owner it needs in any case.',
+        description: 'What every Workflow has to have. An owner it needs in any case.',
         'x-kubernetes-list-type': 'set',
       }),
   })

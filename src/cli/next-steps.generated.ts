@@ -304,8 +304,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "RequesterAllowed",
       "status": "Unknown",
       "reason": "RequesterUnknown",
-      "meaning": "Nobody was stamped: it was written before admission did so, or where it writes nothing (before Kubernetes 1.36). Nothing is held.",
-      "action": "The next change of its spec is stamped."
+      "meaning": "Nobody was stamped: it was written before admission did so, or where it writes nothing (before Kubernetes 1.36), and whoever changed it didn't say so either. Nothing is held, unless the GuardrailPolicy asks for it.",
+      "action": "The next change of its spec is stamped, or written with automationguardrails.dev/changed-by."
     },
     {
       "kind": "Workflow",
@@ -944,8 +944,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "RequesterAllowed",
       "status": "Unknown",
       "reason": "RequesterUnknown",
-      "meaning": "Nobody was stamped: it was written before admission did so, or where it writes nothing (before Kubernetes 1.36). Nothing is held.",
-      "action": "The next change of its spec is stamped."
+      "meaning": "Nobody was stamped: it was written before admission did so, or where it writes nothing (before Kubernetes 1.36), and whoever changed it didn't say so either. Nothing is held, unless the GuardrailPolicy asks for it.",
+      "action": "The next change of its spec is stamped, or written with automationguardrails.dev/changed-by."
     },
     {
       "kind": "AutomationIdentity",

@@ -16,6 +16,7 @@ import {
   type EffectivePolicy,
   type Violation,
 } from '../guardrails/policy/plan.ts';
+import { requesterOf } from '../guardrails/requester/plan.ts';
 import type { Problem } from '../guardrails/requirements.ts';
 import type { ReadStore } from '../runtime/store.ts';
 
@@ -78,7 +79,9 @@ export class PolicyInForce {
   /** @param spec `undefined` where it can't be read: that is said elsewhere */
   ofWorkflow(workflow: Workflow, spec: WorkflowSpec | undefined): PolicyVerdict {
     return this.#verdict(workflow, (policy, tier) =>
-      spec === undefined ? [] : workflowViolations(spec, policy, tier),
+      spec === undefined
+        ? []
+        : workflowViolations(spec, policy, tier, requesterOf(workflow) !== undefined),
     );
   }
 
@@ -88,7 +91,9 @@ export class PolicyInForce {
     spec: AutomationIdentitySpec | undefined,
   ): PolicyVerdict {
     return this.#verdict(identity, (policy, tier) =>
-      spec === undefined ? [] : identityViolations(spec, policy, tier),
+      spec === undefined
+        ? []
+        : identityViolations(spec, policy, tier, requesterOf(identity) !== undefined),
     );
   }
 

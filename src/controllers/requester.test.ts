@@ -159,6 +159,29 @@ describe('who asks for an automation', () => {
     expect(isHeldBack(before)).toBe(false);
   });
 
+  it('is a ServiceAccount by its name alone, whose groups everybody knows', async () => {
+    const { of, asked } = rights(() => false);
+    const user = 'system:serviceaccount:flux-system:kustomize-controller';
+    const applied = {
+      ...workflow,
+      metadata: { ...workflow.metadata, annotations: { [annotation.changedBy]: user } },
+    };
+    const verdict = await of.ofWorkflow(applied, applied.spec, signal);
+    expect(verdict.problem?.reason).toBe('RequesterNotAllowed');
+    const groups = [
+      'system:serviceaccounts',
+      'system:serviceaccounts:flux-system',
+      'system:authenticated',
+    ];
+    expect(asked[0]).toMatchObject({ user, groups });
+    const person = {
+      ...workflow,
+      metadata: { ...workflow.metadata, annotations: { [annotation.changedBy]: 'alice' } },
+    };
+    const unknown = await of.ofWorkflow(person, person.spec, signal);
+    expect(unknown.finding.reason).toBe('RequesterUnknown');
+  });
+
   it('holds back what nobody has looked at yet', async () => {
     const { of } = rights(() => true);
     const verdict = await of.ofWorkflow(workflow, workflow.spec, signal);

@@ -286,9 +286,9 @@ describe('Workflows that are stopped by owner or risk', () => {
     const none = selected({});
     const fenced = fencedWorkflows(none, []);
     expect(fenced).toEqual({ a: ['poster'], b: ['poster'] });
-    const reasonBy = (...by: [FenceAnswer, FencedWorkflows]): string | undefined => {
-      const { findings, counts } = stopReportByWorkflow(...by, none);
-      expect(counts.fenced).toEqual(by[1]);
+    const reasonBy = (...answer: [FenceAnswer, FencedWorkflows]): string | undefined => {
+      const { findings, counts } = stopReportByWorkflow(...answer, none);
+      expect(counts.fenced).toEqual(answer[1]);
       return findings[0]?.reason;
     };
     expect(reasonBy('Denied', fenced)).toBe('EachFenced');

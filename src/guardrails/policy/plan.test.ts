@@ -125,10 +125,10 @@ describe('what goes beyond a ceiling', () => {
     [['required'], { change: { ticket: ' ' } }],
     [['required'], { limits: { onBreach: 'Hold' } }],
   ])('%j of a Workflow with %j', (expected, spec) => {
-    const found = workflowViolations(workflow(spec), strict, 'prod');
+    const found = workflowViolations(workflow(spec), strict, 'prod', true);
     expect(found.map(({ ceiling }) => ceiling)).toEqual(expected);
-    expect(workflowViolations(workflow(spec), strict, 'dev')).toEqual([]);
-    expect(workflowViolations(workflow(spec), strict, undefined)).toEqual([]);
+    expect(workflowViolations(workflow(spec), strict, 'dev', true)).toEqual([]);
+    expect(workflowViolations(workflow(spec), strict, undefined, true)).toEqual([]);
   });
 
   it.each<[string[], Partial<AutomationIdentitySpec>]>([
@@ -145,13 +145,29 @@ describe('what goes beyond a ceiling', () => {
     [['ceilings.rotationInterval'], { secrets: [password] }],
     [['ceilings.reviewInterval'], { accessReview: { every: '4381h' } }],
   ])('%j of an identity with %j', (expected, spec) => {
-    const found = identityViolations(identity(spec), strict, 'prod');
+    const found = identityViolations(identity(spec), strict, 'prod', true);
     expect(found.map(({ ceiling }) => ceiling)).toEqual(expected);
-    expect(identityViolations(identity(spec), strict, 'test')).toEqual([]);
+    expect(identityViolations(identity(spec), strict, 'test', true)).toEqual([]);
+  });
+
+  it('is one of which nobody knows who asked for it, where that is asked for', () => {
+    const asking = policy({ tiers: [{ name: 'prod', required: ['Requester'] }] });
+    const found = [
+      workflowViolations(workflow({}), asking, 'prod', false),
+      identityViolations(identity({}), asking, 'prod', false),
+    ];
+    for (const violations of found) {
+      expect(violations).toMatchObject([{ ceiling: 'required' }]);
+      expect(violations[0]?.message).toContain('nobody is known to have asked for it');
+    }
+    expect(workflowViolations(workflow({}), asking, 'prod', true)).toEqual([]);
+    expect(identityViolations(identity({}), asking, 'prod', true)).toEqual([]);
+    expect(workflowViolations(workflow({}), strict, 'prod', false)).toEqual([]);
+    expect(identityViolations(identity({}), strict, 'prod', false)).toEqual([]);
   });
 
   it('is a review that nobody asks for, too', () => {
-    expect(identityViolations({}, strict, 'prod')).toMatchObject([
+    expect(identityViolations({}, strict, 'prod', true)).toMatchObject([
       { ceiling: 'ceilings.reviewInterval' },
     ]);
   });

@@ -10,6 +10,7 @@ import {
   type Enforcement,
   type GuardrailPolicy,
   type GuardrailPolicySpec,
+  type Requirable,
   type RequirableField,
   type Tier,
   type TierRules,
@@ -121,15 +122,23 @@ type Ceilings = NonNullable<TierRules['ceilings']>;
 /**
  * What of a Workflow a policy doesn't allow. Admission refuses the same
  * (`src/admission/guardrail-policy.ts`); this finds what stood before.
+ *
+ * @param isRequesterKnown whether it says who was authenticated when its spec was changed
  */
 export function workflowViolations(
   spec: WorkflowSpec,
   policy: EffectivePolicy,
   tier: Tier | undefined,
+  isRequesterKnown: boolean,
 ): Violation[] {
   const rules = tier && rulesOf(policy, tier);
   if (rules === undefined) return [];
-  return [...tooWide(spec, rules.ceilings ?? {}), ...missingFields(spec, rules.required ?? [])];
+  const { ceilings = {}, required = [] } = rules;
+  return [
+    ...tooWide(spec, ceilings),
+    ...missingFields(spec, required),
+    ...unknownRequester(required, isRequesterKnown),
+  ];
 }
 
 function tooWide({ egress = [] }: WorkflowSpec, ceilings: Ceilings): Violation[] {
@@ -164,11 +173,20 @@ const places: Readonly<
   Timeout: { path: 'spec.limits.timeout', value: ({ limits }) => limits?.timeout },
 };
 
-function missingFields(spec: WorkflowSpec, required: readonly RequirableField[]): Violation[] {
-  const missing = required.filter((field) => isBlank(places[field].value(spec)));
+function missingFields(spec: WorkflowSpec, required: readonly Requirable[]): Violation[] {
+  const missing = required
+    .filter((field) => field !== 'Requester')
+    .filter((field) => isBlank(places[field].value(spec)));
   if (missing.length === 0) return [];
   const paths = missing.map((field) => places[field].path);
   return [{ ceiling: 'required', message: `missing ${paths.join(', ')}` }];
+}
+
+function unknownRequester(required: readonly Requirable[], isKnown: boolean): Violation[] {
+  if (isKnown || !required.includes('Requester')) return [];
+  const message =
+    "nobody is known to have asked for it; have its spec changed, with the annotation changed-by where admission doesn't stamp it";
+  return [{ ceiling: 'required', message }];
 }
 
 /** The same of an AutomationIdentity. */
@@ -176,12 +194,14 @@ export function identityViolations(
   spec: AutomationIdentitySpec,
   policy: EffectivePolicy,
   tier: Tier | undefined,
+  isRequesterKnown: boolean,
 ): Violation[] {
-  const ceilings = (tier && rulesOf(policy, tier)?.ceilings) ?? {};
+  const { ceilings = {}, required = [] } = (tier && rulesOf(policy, tier)) ?? {};
   return [
     ...tokensLiveTooLong(spec, ceilings),
     ...secretsRotateTooSeldom(spec, ceilings),
     ...reviewedTooSeldom(spec, ceilings),
+    ...unknownRequester(required, isRequesterKnown),
   ];
 }
 

@@ -14,16 +14,27 @@ export interface Requester {
 }
 
 /**
- * Who changed the spec of an object last, with his groups.
+ * Who changed the spec of an object last, with his groups. Those of a ServiceAccount follow from its
+ * name, so that a pipeline has to write nothing but that where admission stamps nothing.
  *
- * @returns `undefined` where admission hasn't stamped both: the object is older than the stamps, or
- * admission writes nothing
+ * @returns `undefined` where nobody says: the object is older than the stamps, or admission writes
+ * nothing, and whoever changed it didn't either
  */
 export function requesterOf({ metadata }: Pick<KubeObject, 'metadata'>): Requester | undefined {
   const { [annotation.changedBy]: user, [annotation.changedByGroups]: groups } =
     metadata.annotations ?? {};
-  if (user === undefined || groups === undefined) return undefined;
+  if (user === undefined) return undefined;
+  if (groups === undefined) {
+    const { namespace } =
+      /^system:serviceaccount:(?<namespace>[^:]+):[^:]+$/.exec(user)?.groups ?? {};
+    return namespace === undefined ? undefined : { user, groups: serviceAccountGroups(namespace) };
+  }
   return { user, groups: groups.split('\n').filter((group) => group !== '') };
+}
+
+/** @see https://kubernetes.io/docs/reference/access-authn-authz/authentication/#service-account-tokens */
+function serviceAccountGroups(namespace: string): string[] {
+  return ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'];
 }
 
 /** Single rights that are asked about one object; more can't be looked up, and hold it. */

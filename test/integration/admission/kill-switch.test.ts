@@ -881,6 +881,45 @@ describe('without what the mutating policies do', () => {
     expect((await mallory.annotate(workflows, stood, taken)).message).toBe('');
   });
 
+  it('who asks has to be written where a GuardrailPolicy wants to know', async () => {
+    const { guardrailPolicies } = resources;
+    const policy = { name: 'default' };
+    const spec = { tiers: [{ name: 'test', required: ['Requester'] }] };
+    const created = await admin.create(guardrailPolicies, { metadata: policy, spec } as KubeObject);
+    expect(created.message).toBe('');
+    const person = cluster.admin.as('mallory', 'writers');
+    const pipeline = cluster.admin.as(pipelineUser, 'system:masters');
+    const write = async (
+      api: typeof person,
+      resource: typeof workflows | typeof automationIdentities,
+      annotations: Record<string, string>,
+    ): Promise<string> => {
+      const asked = resource === workflows ? workflow(namespace).spec : { purpose: 'posts' };
+      const metadata = { namespace, name: 'asked', annotations };
+      const object = { metadata, spec: asked } as KubeObject;
+      return (await api.create(resource, object, { dryRun: true })).message;
+    };
+    const wanted =
+      'beyond the ceiling required of the GuardrailPolicy default in test: missing the annotation automationguardrails.dev/changed-by with your own name (mallory)';
+    await waitFor('the policy to be in force', async () =>
+      (await write(person, workflows, {})).includes(wanted),
+    );
+    const byMallory = { [annotation.changedBy]: 'mallory' };
+    // Whose groups nobody knows could be asked about by name alone, and would be held.
+    expect(await write(person, workflows, byMallory)).toContain(wanted);
+    const groups = { [annotation.changedByGroups]: 'writers\nsystem:authenticated' };
+    expect(await write(person, workflows, { ...byMallory, ...groups })).toBe('');
+    for (const resource of [workflows, automationIdentities]) {
+      expect(await write(pipeline, resource, {})).toContain('missing the annotation');
+      expect(await write(pipeline, resource, { [annotation.changedBy]: pipelineUser })).toBe('');
+    }
+    // A kill and a label get through without.
+    const seen = { metadata: { labels: { seen: 'true' } } };
+    expect((await mallory.merge(workflows, target, seen)).message).toBe('');
+    expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
+    await waitFor('the policy to be gone', async () => (await write(person, workflows, {})) === '');
+  });
+
   it('a Workflow that a GuardrailPolicy came to ask approval of is labelled all the same', async () => {
     const { guardrailPolicies } = resources;
     const stood = { namespace, name: 'stood' };
