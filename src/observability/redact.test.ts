@@ -41,6 +41,7 @@ describe('redactText', () => {
     [`Authorization: Bearer ${canary}`, `Authorization: Bearer ${redacted}`],
     [`basic ${canary}==, then`, `basic ${redacted}, then`],
     ['eyJhbGciOiJSUzI1.eyJpc3MiOiJrdWJl.c2lnbmF0dXJl is it', `${redacted} is it`],
+    [`it sent agprod_${canary}, twice`, `it sent ${redacted}, twice`],
     [`https://user:${canary}@host/path`, `https://${redacted}@host/path`],
     [`-----BEGIN RSA PRIVATE KEY-----\n${canary}\n-----END RSA PRIVATE KEY-----`, redacted],
     ['the bearer of bad news', 'the bearer of bad news'],

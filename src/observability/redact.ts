@@ -1,3 +1,5 @@
+import { tokenMarks } from '../api/token-marks.ts';
+
 /** What stands in place of a value that must not be seen. */
 export const redacted = '[redacted]';
 
@@ -18,6 +20,7 @@ const sensitiveEndings = /(?:token|password|passwd|passphrase|privatekey|apikey|
 
 const bearer = /\b(bearer|basic)\s+[\w.~+/=-]{8,}/gi;
 const jsonWebToken = /\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?/g;
+const generatedToken = new RegExp(`(?:${Object.values(tokenMarks).join('|')})[\\w-]{8,}`, 'g');
 const privateKey = /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*-----|$)/g;
 const userInfo = /\b([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/@]{1,512}@/gi;
 
@@ -38,6 +41,7 @@ export function redactText(text: string): string {
     .replace(privateKey, redacted)
     .replace(bearer, `$1 ${redacted}`)
     .replace(jsonWebToken, redacted)
+    .replace(generatedToken, redacted)
     .replace(userInfo, `$1${redacted}@`);
   if (text.length <= maxLength) return clean;
   return `${clean.slice(0, maxLength)}… (${text.length} characters)`;

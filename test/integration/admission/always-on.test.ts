@@ -747,7 +747,7 @@ describe('a credential in a spec', () => {
 });
 
 describe('a generated token', () => {
-  const { configMaps, guardrailPolicies } = resources;
+  const { guardrailPolicies } = resources;
   const tokenOf = (tier: Tier): string => tokenMarks[tier] + 'x'.repeat(25);
   const base64 = (value: string | Uint8Array): string => Buffer.from(value).toString('base64');
   const secretWith = (namespace: string, data: object, metadata: object = {}): KubeObject =>
