@@ -3,7 +3,6 @@ import { resources } from '../api/resources.ts';
 import { workloadResources } from '../api/workload.ts';
 import {
   annotationOf,
-  byClusterItself,
   groups,
   hasAnnotation,
   hasLabel,
@@ -48,7 +47,7 @@ export const approvalRequired = 'required';
 export const approvalByPolicy = 'by-policy';
 
 /** Workflows that need approval: no other one costs a pod anything. */
-const needingApproval: SelectedParameter = {
+export const needingApproval: SelectedParameter = {
   kind: 'Workflow',
   matchLabels: {},
   hasLabel: label.approval,
@@ -91,8 +90,6 @@ export function approvalPolicies(): AdmissionObject[] {
     ...keepDecision(),
     ...gatePods(),
     ...keepGate(),
-    ...stampRun(),
-    ...keepRun(),
   ];
 }
 
@@ -127,7 +124,8 @@ const codeFields = [
   'volumes',
 ];
 
-const templateOf = (of: string): string =>
+/** Expression: the spec of the pods that a workload makes. */
+export const podSpecOf = (of: string): string =>
   `(request.resource.resource == '${resources.cronJobs.plural}' ? dyn(${of}).spec.jobTemplate.spec.template.spec : dyn(${of}).spec.template.spec)`;
 
 const templateMetadata = (of: string): string =>
@@ -152,13 +150,13 @@ const templates = {
   rules: Object.values(workloadResources).map((resource) => rule(resource, ['CREATE', 'UPDATE'])),
   parameter: needingApproval,
   conditions: {
-    mine: `${templateOf('object')}.?serviceAccountName.orValue('') == params.metadata.name`,
+    mine: `${podSpecOf('object')}.?serviceAccountName.orValue('') == params.metadata.name`,
     // Those of a Deployment have its annotations, and are no targets.
     independent: isIndependent('object'),
   },
   variables: {
     // What had a controller wasn't stamped.
-    kept: `${isUpdate} && ${hasAnnotation('oldObject', changedBy)} && ${isIndependent('oldObject')} && ${isSameMap('labels')} && ${isSameMap('annotations')} && ${codeFields.map((field) => `${templateOf('object')}.?${field} == ${templateOf('oldObject')}.?${field}`).join(' && ')}`,
+    kept: `${isUpdate} && ${hasAnnotation('oldObject', changedBy)} && ${isIndependent('oldObject')} && ${isSameMap('labels')} && ${isSameMap('annotations')} && ${codeFields.map((field) => `${podSpecOf('object')}.?${field} == ${podSpecOf('oldObject')}.?${field}`).join(' && ')}`,
   },
 };
 
@@ -430,8 +428,8 @@ function keepDecision(): AdmissionObject[] {
   });
 }
 
-/** Of a pod and of a Workflow's parameter. */
-const runsAsIt = (of: string): string =>
+/** Expression: whether a pod runs as the Workflow that is the parameter. */
+export const runsAsIt = (of: string): string =>
   `${of}.spec.?serviceAccountName.orValue('') == params.metadata.name`;
 const isGated = (of: string): string =>
   `${of}.spec.?schedulingGates.orValue([]).exists(g, g.name == '${approvalGate}')`;
@@ -478,45 +476,6 @@ function keepGate(): AdmissionObject[] {
         expression: `!${isUpdate} || (${isSameCode})`,
         message:
           'a pod of a Workflow that needs approval runs what was approved: change the pod template instead, and have that approved',
-      },
-    ],
-  });
-}
-
-/** Of pods whose runs are approved one by one. */
-const perRun = { mine: runsAsIt('object'), perRun: isPerRun('params') };
-
-/** A pod that belongs to no Job is a run, and who creates it has asked for it. */
-function stampRun(): AdmissionObject[] {
-  return mutating({
-    name: 'approval-run-stamp',
-    description: 'Stamps a pod that is a run by itself with the user who asks for it.',
-    rules: [rule(pods, ['CREATE'])],
-    parameter: needingApproval,
-    conditions: { ...perRun, person: `!${byClusterItself}` },
-    patchType: 'ApplyConfiguration',
-    expression: `Object{metadata: Object.metadata{annotations: {'${changedBy}': ${user}}}}`,
-  });
-}
-
-/** A pod that passes for one of a Job that was approved would need no approval. */
-function keepRun(): AdmissionObject[] {
-  const stamp = annotationOf('object', changedBy);
-  return validating({
-    name: 'approval-run',
-    description: 'Which run a pod belongs to, and who asked for it, is true.',
-    rules: [rule(pods, ['CREATE', 'UPDATE'])],
-    parameter: needingApproval,
-    conditions: { ...perRun, person: `!${byClusterItself}` },
-    validations: [
-      {
-        expression: `object.metadata.?ownerReferences.orValue([]).filter(o, o.?controller.orValue(false)).all(o, ${isUpdate} && oldObject.metadata.?ownerReferences.orValue([]).exists(b, b.uid == o.uid && b.?controller.orValue(false)))`,
-        message:
-          'each run of this Workflow is approved by itself, and a pod belongs to a run by who made it: leave the ownerReference with controller: true out, or create a Job',
-      },
-      {
-        expression: `${isUpdate} ? ${stamp} == ${annotationOf('oldObject', changedBy)} : !${hasAnnotation('object', changedBy)} || ${stamp} == ${user}`,
-        message: `${changedBy} is the authenticated user who asks for the run; leave it out`,
       },
     ],
   });

@@ -281,6 +281,7 @@ function keepInStatus(): AdmissionObject[] {
     ...new Set(frozenKinds.map(({ pause }) => pause.restore)),
     annotation.bornSuspended,
     annotation.changedBy,
+    annotation.scheduledBy,
   ];
   return validating({
     name: 'frozen-status',

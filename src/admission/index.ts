@@ -1,4 +1,5 @@
 import { approvalPolicies } from './approval.ts';
+import { approvalRunPolicies } from './approval-runs.ts';
 import { accessReviewPolicies } from './access-review.ts';
 import { changedByPolicies } from './changed-by.ts';
 import { childrenPolicies } from './children.ts';
@@ -67,6 +68,7 @@ export function admissionPolicies(): AdmissionObject[] {
     ]),
     ...egressPolicies(),
     ...approvalPolicies(),
+    ...approvalRunPolicies(),
     ...guardrailPolicyPolicies(),
     ...revisionPolicies(),
     ...accessReviewPolicies(),

@@ -426,6 +426,8 @@ const ofApprovals: Record<string, PolicyProbe> = {
   'approval-gated': compared('It takes a Workflow that needs approval.'),
   'approval-run-stamp': compared('The quota of that namespace leaves no pod to look at.'),
   'approval-run': compared('It takes a Workflow whose runs are approved one by one.'),
+  'approval-schedule-stamp': compared('It takes a Workflow whose runs are approved one by one.'),
+  'approval-schedule': compared('It takes a Workflow whose runs are approved one by one.'),
 };
 
 const noPolicy = 'It takes a GuardrailPolicy that asks for it.';

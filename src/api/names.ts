@@ -90,6 +90,11 @@ export const annotation = {
    * many to be kept.
    */
   changedByGroups: `${GROUP}/changed-by-groups`,
+  /**
+   * On a Job of a CronJob, and on what the CronJob makes Jobs from: the authenticated user who last
+   * said when, stamped by admission where each run is approved by itself.
+   */
+  scheduledBy: `${GROUP}/scheduled-by`,
   /** On a Workflow or AutomationIdentity: the namespace that it was promoted from; asserted. */
   promotedFrom: `${GROUP}/promoted-from`,
   /** On a Workflow, AutomationIdentity or Namespace: engages; the value is the reason. */

@@ -97,7 +97,7 @@ export function driftFact(drift: Drift, place: Place, now: number): Observation 
 export function driftMessage({ resource: { kind }, object, manager }: Drift): string {
   const what =
     manager === undefined
-      ? 'lost a label or an annotation, to whom the API does not keep'
+      ? 'had something taken away, by whom the API does not keep'
       : `was changed by ${manager}`;
   return `${kind} ${object.metadata.name} ${what}, and is again as it was planned.`;
 }

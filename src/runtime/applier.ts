@@ -213,10 +213,8 @@ export class Applier {
       });
       const { uid = '', resourceVersion, managedFields = [] } = stored?.metadata ?? {};
       if (uid !== live.metadata.uid) return undefined;
-      // A cache that lags shows what stood before the plan; and what a kill closed, in whichever
-      // replica, differs from it in more than labels and annotations.
+      // A cache that lags shows what stood before the plan.
       const isTaken =
-        lacksMetadataAlone(desired, live) &&
         resourceVersion !== undefined &&
         resourceVersion === live.metadata.resourceVersion &&
         this.#stood.get(uid) === printOf(desired);
@@ -301,13 +299,6 @@ function holds(desired: KubeObject, live: KubeObject): boolean {
         : isSame(wanted, found),
     )
   );
-}
-
-/** Whether labels or annotations that are missing are all in which `live` differs. */
-function lacksMetadataAlone(desired: KubeObject, live: KubeObject): boolean {
-  const labels = { ...desired.metadata.labels, ...live.metadata.labels };
-  const annotations = { ...desired.metadata.annotations, ...live.metadata.annotations };
-  return holds(desired, { ...live, metadata: { ...live.metadata, labels, annotations } });
 }
 
 function holdsOfMetadata(desired: ObjectMeta, live: ObjectMeta): boolean {

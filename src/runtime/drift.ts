@@ -11,8 +11,8 @@ export interface Drift {
   object: KubeObject;
   owner: OwnerReference;
   /**
-   * What whoever changed it called itself: a field manager. `undefined` where a label or an
-   * annotation was taken away: the API keeps who has a field, and nobody has one that is gone.
+   * What whoever changed it called itself: a field manager. `undefined` where something was taken
+   * away: the API keeps who has a field, and nobody has one that is gone.
    */
   manager: string | undefined;
   /** When, RFC 3339. */

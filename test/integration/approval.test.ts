@@ -18,7 +18,7 @@ import { waitFor } from '../control-plane/wait.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import { getObject, installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
-import { Api, path, type Answer } from './admission/api.ts';
+import { Api, path, type Answer, type CallOptions } from './admission/api.ts';
 
 const namespace = 'finance';
 const name = 'poster';
@@ -628,12 +628,27 @@ describe('pods of every kind of workload', () => {
   });
 });
 
+interface CronJobSpec {
+  jobTemplate: { metadata?: KubeObject['metadata']; spec: object };
+}
+
+function cronJobSpecOf({ spec: given }: object & { spec?: object }): CronJobSpec {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- by the API server's schema
+  return given as CronJobSpec;
+}
+
+/** Where each run is approved by itself. */
+const space = 'runs';
+
+/** A CronJob there whose time comes within the minute: while it does, the tests go on. */
+const minutely = { namespace: space, name: 'minutely' };
+
 describe('a Workflow that asks for each run', () => {
-  const space = 'runs';
   const states = async (): Promise<string[]> => {
     const found = await listObjects<PodView>(controlPlane, 'pods', space);
     return found
       .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+      .filter(({ metadata }) => !metadata.name.startsWith(minutely.name))
       .map(({ metadata, spec: { schedulingGates = [] } }) => {
         const run = metadata.name.replace(/-[a-z0-9]+$/, '');
         return `${run} ${schedulingGates.length > 0 ? 'waits' : 'starts'}`;
@@ -729,6 +744,98 @@ describe('a Workflow that asks for each run', () => {
     );
     expect(stopped?.spec.suspend).toBe(true);
     expect(stopped?.metadata.annotations?.[annotation.runRejected]).toContain('rejected by bob');
+  });
+
+  it('waits for somebody else than who wrote the schedule that starts it', async () => {
+    const { cronJobs, jobs } = resources;
+    const cronJob = { namespace: space, name: 'ledger-import' };
+    const run = { namespace: space, name: 'scheduled' };
+    const carol = admin.as('carol');
+    const suspend = (is: boolean): object => ({ spec: { suspend: is } });
+    const stampAfter = async (
+      by: Api,
+      patch: object,
+      options: CallOptions = {},
+    ): Promise<unknown> => {
+      const answer = await by.merge(cronJobs, cronJob, patch, options);
+      expect(answer.message).toBe('');
+      return cronJobSpecOf(answer.object).jobTemplate.metadata?.annotations?.[
+        annotation.scheduledBy
+      ];
+    };
+    const dryRun = { dryRun: true };
+    // From before its Workflow: nobody knows.
+    expect(await stampAfter(alice, suspend(true), dryRun)).toBeUndefined();
+    expect(await stampAfter(carol, { spec: { schedule: '0 4 1 1 *' } })).toBe('carol');
+    const marked = { metadata: { annotations: { [annotation.scheduledBy]: 'zoe' } } };
+    expect(await stampAfter(alice, { spec: { jobTemplate: marked } }, dryRun)).toBe('carol');
+    const parallel = { spec: { jobTemplate: { spec: { parallelism: 9 } } } };
+    expect(await stampAfter(alice, parallel, dryRun)).toBe('alice');
+    expect(await stampAfter(alice, suspend(true))).toBe('carol');
+    expect(await stampAfter(alice, suspend(false), dryRun)).toBe('alice');
+    // As the operator puts it back after a kill.
+    const account = 'system:serviceaccount:automation-guardrails:automation-guardrails';
+    expect(await stampAfter(admin.as(account, 'system:masters'), suspend(false))).toBe('carol');
+
+    // Another one, whose time comes within the minute.
+    const often = { schedule: '* * * * *', concurrencyPolicy: 'Forbid' };
+    const { spec: like } = (await admin.get(cronJobs, cronJob)).object;
+    const another = { metadata: minutely, spec: { ...like, ...often } } as KubeObject;
+    expect((await carol.create(cronJobs, another)).message).toBe('');
+
+    // As its controller does when the time has come.
+    const { object } = await admin.get(cronJobs, cronJob);
+    const { jobTemplate } = cronJobSpecOf(object);
+    const controller = { apiVersion: 'batch/v1', kind: 'CronJob', controller: true };
+    const made = await admin
+      .as('system:serviceaccount:kube-system:cronjob-controller', 'system:masters')
+      .create(jobs, {
+        metadata: {
+          ...run,
+          ...jobTemplate.metadata,
+          ownerReferences: [{ ...controller, name: cronJob.name, uid: object.metadata.uid ?? '' }],
+        },
+        spec: jobTemplate.spec,
+      } as KubeObject);
+    expect(made.message).toBe('');
+    await untilRuns('first starts', 'scheduled waits');
+    const cleared = await alice.annotate(jobs, run, { [annotation.scheduledBy]: null });
+    expect(cleared.message).toContain('says who asked for this run');
+    // Who changes the schedule afterwards has not asked for this one.
+    expect(await stampAfter(alice, { spec: { schedule: '0 5 1 1 *' } })).toBe('alice');
+
+    const approve = ['approve', 'ledger', '--run', 'job/scheduled', '--reason', 'x', '-n', space];
+    expect((await cli('carol', ...approve)).text).toContain(
+      'job/scheduled waits for 1 of 1 approvals. As somebody else than carol',
+    );
+    expect((await cli('bob', ...approve)).text).toContain('job/scheduled is approved by bob');
+    await untilRuns('first starts', 'scheduled starts');
+  });
+
+  it('is stopped when its time is over, and can not be approved any more', async () => {
+    const suspended = (run: string): Promise<string> =>
+      waitFor(`${run} to be suspended`, async () => {
+        const { object } = await admin.get(resources.jobs, { namespace: space, name: run });
+        if (object.spec?.suspend !== true) return undefined;
+        return object.metadata.annotations?.[annotation.runRejected];
+      });
+    await ask('third');
+    await untilRuns('first starts', 'scheduled starts', 'third waits');
+    const asked = { spec: { approval: { timeout: '1s' } } };
+    const shorter = await admin.merge(workflows, { namespace: space, name: 'ledger' }, asked);
+    expect(shorter.message).toBe('');
+    expect(await suspended('third')).toContain('job/third was not approved in time');
+    // One that is asked for later goes by its own clock.
+    await ask('fourth');
+    expect(await suspended('fourth')).toContain('job/fourth was not approved in time');
+    await untilRuns('first starts', 'scheduled starts');
+    const late = ['approve', 'ledger', '--run', 'job/third', '--reason', 'late', '-n', space];
+    expect(await cli('bob', ...late)).toMatchObject({ code: 1 });
+    await waitFor('the event', async () => {
+      const events = await kubectlOk(controlPlane, ['events', `-n=${space}`]);
+      return /JobApprovalTimedOut.*job\/third was not approved in time/.test(events);
+    });
+    expect(await suspended('third')).toContain('not approved in time');
   });
 });
 
@@ -1223,12 +1330,102 @@ describe('who may do what', () => {
   });
 });
 
+const evil = (containerName: string): object => ({ name: containerName, image: 'evil' });
+
 describe('with no operator', () => {
-  it('nothing starts, whoever approves; and it starts once an operator is back', async () => {
+  beforeAll(async () => {
     operator.kill();
     await operator.exited;
     await setImage('v4');
     await untilPods('v1 Running', 'v4 waits');
+  });
+
+  it('a change runs by no path, and no decision is forged, edited, or made by who asked', async () => {
+    const everything = admin.as('mallory', 'system:masters');
+    const list = await listObjects<PodView>(controlPlane, 'pods', namespace);
+    const nameOf = (isGated: boolean): string =>
+      list.find(({ spec: { schedulingGates = [] } }) => schedulingGates.length > 0 === isGated)
+        ?.metadata.name ?? '';
+    const waiting = { namespace, name: nameOf(true) };
+    const runs = { namespace, name: nameOf(false) };
+    const strategic = 'application/strategic-merge-patch+json';
+    const patch = (url: string, body: object): Promise<Answer> =>
+      everything.send({ method: 'PATCH', type: strategic, url, body });
+    const node = { apiVersion: 'v1', kind: 'Node', name: 'node-0' };
+    const onNode = {
+      metadata: { namespace, name: 'placed' },
+      spec: { serviceAccountName: name, nodeName: node.name, containers: [evil('main')] },
+    };
+    const refusals: [Promise<Answer>, string][] = [
+      [everything.merge(pods, waiting, { spec: { schedulingGates: null } }), 'the operator alone'],
+      [
+        everything.send({
+          method: 'POST',
+          url: path(pods, waiting, { subresource: 'binding' }),
+          body: { apiVersion: 'v1', kind: 'Binding', metadata: waiting, target: node },
+        }),
+        'schedulingGates',
+      ],
+      [everything.create(pods, onNode), 'nodeName'],
+      [patch(path(pods, runs), { spec: { containers: [evil('main')] } }), 'what was approved'],
+      [
+        patch(path(pods, runs, { subresource: 'ephemeralcontainers' }), {
+          spec: { ephemeralContainers: [evil('debug')] },
+        }),
+        'what was approved',
+      ],
+      [alice.merge(workflows, key, { spec: { risk: 'Low' } }), 'needs 2 approvals'],
+      [alice.delete(workflows, key), 'delete that first'],
+      [
+        everything.merge(
+          namespaces,
+          { name: namespace },
+          { metadata: { labels: { [label.environment]: null } } },
+        ),
+        'needs approval',
+      ],
+      [
+        alice.merge(workflows, key, { status: { holds: [] } }, { subresource: 'status' }),
+        'cannot patch resource',
+      ],
+    ];
+    for (const [answer, sentence] of refusals) expect((await answer).message).toContain(sentence);
+
+    const decide = async (by: Api, fields: object = {}): Promise<Answer> =>
+      await by.create(
+        approvals,
+        {
+          metadata: { namespace, name: 'forged' },
+          spec: {
+            workflow: name,
+            digest: await digest(),
+            decision: 'Approve',
+            reason: 'x',
+            ...fields,
+          },
+        } as KubeObject,
+        { dryRun: true },
+      );
+    const forged = await decide(admin.as('bob'), { approver: 'carol' });
+    expect(forged.object.spec).toMatchObject({ approver: 'bob' });
+    // The names of one account, for an API server whose authenticator tells none of them apart.
+    for (const user of ['alice', 'ALICE']) {
+      const own = await decide(admin.as(user, 'system:masters'));
+      expect(own.message).toContain(`${user} changed the Workflow poster last`);
+    }
+    const account = await decide(admin.as('system:serviceaccount:ci:pipeline', 'system:masters'));
+    expect(account.message).toContain('a ServiceAccount may not decide');
+    const [made] = await listObjects<KubeObject>(controlPlane, 'approvals', namespace);
+    const reused = await everything.merge(
+      approvals,
+      { namespace, name: made?.metadata.name ?? '' },
+      { spec: { digest: '1'.repeat(64) } },
+    );
+    expect(reused.message).toContain("can't be changed");
+    expect(await podStates()).toEqual(['v1 Running', 'v4 waits']);
+  });
+
+  it('nothing starts, whoever approves; and it starts once an operator is back', async () => {
     const spawned = {
       metadata: { namespace, name: 'job' },
       spec: {
@@ -1260,5 +1457,22 @@ describe('with no operator', () => {
     await untilApprovedIs('Expired');
     await cli('carol', 'approve', name, '--reason', 'ok', '--expires-in', '1h');
     await untilPods('v4 Running', 'v4 waits');
+  });
+});
+
+describe('a Job that the CronJob controller made', () => {
+  it('carries who wrote its schedule', async () => {
+    const job = await waitFor(
+      'the minute to be over',
+      async () => {
+        const jobs = await listObjects<KubeObject>(controlPlane, 'jobs', space);
+        return jobs.find(({ metadata }) => metadata.name.startsWith(minutely.name));
+      },
+      { timeoutMs: 110_000 },
+    );
+    expect(job.metadata.annotations).toMatchObject({
+      [annotation.scheduledBy]: 'carol',
+      [annotation.changedBy]: 'system:serviceaccount:kube-system:cronjob-controller',
+    });
   });
 });

@@ -37,8 +37,11 @@ const ofJob = (name: string): Partial<Pod['metadata']> => ({
   ],
 });
 
-function job(name: string, askedBy?: string): Workload {
-  const annotations = askedBy === undefined ? {} : { [annotation.changedBy]: askedBy };
+function job(name: string, askedBy?: string, scheduledBy?: string): Workload {
+  const annotations = {
+    ...(askedBy !== undefined && { [annotation.changedBy]: askedBy }),
+    ...(scheduledBy !== undefined && { [annotation.scheduledBy]: scheduledBy }),
+  };
   return projectWorkload('Job', { metadata: { name, uid: `uid-${name}`, annotations } });
 }
 
@@ -76,18 +79,23 @@ describe('runs that wait', () => {
       pod('a-1', ofJob('a'), start + hour),
       pod('a-2', ofJob('a')),
       pod('b-1', ofJob('b')),
+      pod('c-1', ofJob('c')),
       pod('alone', stamp),
       pod('unstamped'),
       pod('deployed', deployed),
     ];
-    const runs = waitingRuns(pods, [job('a', 'alice')]);
+    const controller = 'system:serviceaccount:kube-system:cronjob-controller';
+    const runs = waitingRuns(pods, [job('a', 'alice', 'tom'), job('b', controller, 'tom')]);
     expect(runs.map(({ kind, name, uid, askedBy }) => [kind, name, uid, askedBy])).toEqual([
       ['Job', 'a', 'uid-a', 'alice'],
-      ['Job', 'b', 'uid-b', undefined],
+      ['Job', 'b', 'uid-b', controller],
+      ['Job', 'c', 'uid-c', undefined],
       ['Pod', 'alone', 'uid-alone', 'eve'],
       ['Pod', 'unstamped', 'uid-unstamped', undefined],
       ['Pod', 'deployed', 'uid-deployed', 'system:kube-controller-manager'],
     ]);
+    // Whom the schedule is by matters where nobody asked for the run by himself.
+    expect(runs.flatMap(({ name, scheduledBy }) => (scheduledBy ? [name] : []))).toEqual(['b']);
     expect(runs[0]?.since).toBe(start);
     expect(runs[0]?.pods).toHaveLength(2);
   });
@@ -107,6 +115,22 @@ describe('a run', () => {
     ['one approved twice', high, run(), [bob, approval('Bob', 'uid-a')], 0, 'Waiting'],
     ['two approved', high, run(), [bob, approval('carol', 'uid-a')], 0, 'Approved'],
     ['who asked for it approved', workflow(), run({ askedBy: 'BOB' }), [bob], 0, 'Waiting'],
+    [
+      'who wrote its schedule approved',
+      workflow(),
+      run({ askedBy: 'system:kube-controller-manager', scheduledBy: 'Bob' }),
+      [bob],
+      0,
+      'Waiting',
+    ],
+    [
+      'somebody else than who wrote its schedule approved',
+      workflow(),
+      run({ askedBy: 'system:kube-controller-manager', scheduledBy: 'eve' }),
+      [bob],
+      0,
+      'Approved',
+    ],
     ['nobody knows who asked for', workflow(), run({ askedBy: undefined }), [bob], 0, 'Waiting'],
     ['another one was approved of', workflow(), run({ uid: 'uid-z' }), [bob], 0, 'Waiting'],
     ['the revision was approved of', workflow(), run(), [revisionOnly()], 0, 'Waiting'],
@@ -160,6 +184,16 @@ describe('a run', () => {
     expect(decision.changesAt).toBe(start + hour);
     expect(sentenceOf(high, run(), decision)).toBe(
       'job/a waits for 1 of 2 approvals. As somebody else than alice: kubectl guardrails approve poster -n finance --run job/a --reason "…"',
+    );
+  });
+
+  it('names everybody who can not approve it, and no account of the cluster', () => {
+    const sentence = (of: Partial<WaitingRun>): string =>
+      sentenceOf(high, run(of), decideRun(high, run(of), [], undefined, start));
+    const controller = 'system:serviceaccount:kube-system:cronjob-controller';
+    expect(sentence({ askedBy: controller })).toContain('As somebody: ');
+    expect(sentence({ askedBy: controller, scheduledBy: 'eve' })).toContain(
+      'As somebody else than eve: ',
     );
   });
 

@@ -5,7 +5,7 @@ import type { Pod } from '../../api/objects.ts';
 import { defaultQuorums, type ApproverGroups, type Workflow } from '../../api/workflow.ts';
 import type { Workload } from '../../api/workload.ts';
 import { fieldOf } from '../requirements.ts';
-import { groupsNote, isAccount, isEnough, isOfGroups, lastDecisions, quorumOf } from './plan.ts';
+import { groupsNote, isEnough, isOfGroups, lastDecisions, quorumOf } from './plan.ts';
 
 /** How long a run waits where its Workflow doesn't say, in milliseconds. */
 const defaultTimeoutMs = 24 * 3_600_000;
@@ -21,6 +21,8 @@ export interface WaitingRun {
   pods: readonly Pod[];
   /** The authenticated user who created it; `undefined` where nobody knows. */
   askedBy: string | undefined;
+  /** Of what no person created: the authenticated user who said when its CronJob makes it, if known. */
+  scheduledBy?: string | undefined;
   /** Since when the first of them waits: milliseconds since the epoch. */
   since: number;
 }
@@ -54,6 +56,9 @@ export function waitingRuns(pods: readonly Pod[], jobs: readonly Workload[]): Wa
     const owner = jobOf(first);
     const job = byUid.get(uid);
     const stamped = owner === undefined ? first : job;
+    const askedBy = stamped?.metadata.annotations?.[annotation.changedBy] ?? madeBy(first, owner);
+    // A Job that somebody creates from a CronJob has the annotations of those that it makes.
+    const isByPerson = askedBy !== undefined && isPerson(askedBy);
     return [
       {
         kind: owner === undefined ? 'Pod' : 'Job',
@@ -61,7 +66,8 @@ export function waitingRuns(pods: readonly Pod[], jobs: readonly Workload[]): Wa
         uid,
         job,
         pods: members,
-        askedBy: stamped?.metadata.annotations?.[annotation.changedBy] ?? madeBy(first, owner),
+        askedBy,
+        scheduledBy: isByPerson ? undefined : job?.metadata.annotations?.[annotation.scheduledBy],
         since: Math.min(
           ...members.map(({ metadata }) => Date.parse(metadata.creationTimestamp ?? '') || 0),
         ),
@@ -92,7 +98,7 @@ function madeBy({ metadata }: Pod, job: object | undefined): string | undefined 
 
 /**
  * Whether a run may start: as many as the Workflow needs have approved exactly this one, and none
- * who asked for it among them. One rejection stops it, and so does its time.
+ * who asked for it, or said when, among them. One rejection stops it, and so does its time.
  *
  * @param approvers groups whose approvals count; `undefined`: everybody's do
  * @param now milliseconds since the epoch
@@ -121,14 +127,14 @@ export function decideRun(
   if (rejecting.length > 0) {
     return { ...decision, outcome: 'Rejected', people: people(rejecting) };
   }
-  const asker = run.askedBy?.toLowerCase();
+  const askers = askersOf(run).map((name) => name.toLowerCase());
   const valid = decisions.filter(
     (approval) =>
-      approval.spec.approver?.toLowerCase() !== asker &&
+      !askers.includes(approval.spec.approver?.toLowerCase() ?? '') &&
       isOfGroups(approval, approvers) &&
       (approval.spec.expires === undefined || Date.parse(approval.spec.expires) > now),
   );
-  if (asker !== undefined && isEnough(valid, decision)) {
+  if (run.askedBy !== undefined && isEnough(valid, decision)) {
     return { ...decision, outcome: 'Approved', people: people(valid) };
   }
   const asked: unknown = fieldOf(fieldOf(workflow.spec, 'approval'), 'timeout');
@@ -139,13 +145,23 @@ export function decideRun(
     : { ...decision, outcome: 'Waiting', people: people(valid), changesAt };
 }
 
+/** Who can't approve it. */
+function askersOf({ askedBy, scheduledBy }: WaitingRun): string[] {
+  return [askedBy ?? [], scheduledBy ?? []].flat();
+}
+
+function isPerson(user: string): boolean {
+  return !user.startsWith('system:');
+}
+
 /** Why a run waits, or doesn't run; a sentence. */
 export function sentenceOf(
   { metadata }: Workflow,
-  { kind, name, askedBy }: WaitingRun,
+  waiting: WaitingRun,
   { outcome, people, required, approvers }: RunDecision,
 ): string {
   const { name: workflow, namespace = '' } = metadata;
+  const { kind, name, askedBy } = waiting;
   const run = `${kind === 'Job' ? 'job' : 'pod'}/${name}`;
   switch (outcome) {
     case 'Approved':
@@ -158,7 +174,8 @@ export function sentenceOf(
       if (askedBy === undefined) {
         return `${run} waits, and can't be approved: nobody knows who asked for it. Create it anew, with ${annotation.changedBy} where admission writes nothing.`;
       }
-      const who = isAccount(askedBy) ? 'somebody' : `somebody else than ${askedBy}`;
+      const askers = askersOf(waiting).filter(isPerson);
+      const who = askers.length === 0 ? 'somebody' : `somebody else than ${askers.join(' and ')}`;
       // Of enough people, all may be of one group.
       const missing = Math.max(required - people.length, 1);
       const whose = approvers === undefined ? '' : ` ${groupsNote(approvers)}`;
