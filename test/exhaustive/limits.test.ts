@@ -115,11 +115,14 @@ it('counts 1,000 runs exactly through two restarts, and holds the next but one',
   expect((await ledger())?.breaches).toBeUndefined();
 
   await create('one-too-many');
+  const crossedAt = performance.now();
   await waitFor('the hold', async () =>
     create('next', { dryRun: true }).then(
       () => false,
       (error: unknown) => String(error).includes('limit breached'),
     ),
   );
+  const stoppedAfter = performance.now() - crossedAt;
+  console.log(`refused ${stoppedAfter.toFixed(0)} ms after the run that crossed the limit`);
   expect((await ledger())?.breaches).toMatchObject([{ limit: 'maxRunsPerHour', counted: 1_001 }]);
 });
