@@ -90,7 +90,8 @@ export interface TokenReview extends KubeObject {
     /** Absent: the API server's own. */
     audiences?: string[];
   };
-  status?: { authenticated?: boolean };
+  /** Without a user, where it isn't authenticated. */
+  status?: { authenticated?: boolean; user?: { username?: string; uid?: string } };
 }
 
 /** Asks the API server what somebody may do; it has no name, and nothing is stored. */

@@ -1,5 +1,9 @@
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { resources } from '../../src/api/resources.ts';
+import { Metrics } from '../../src/observability/metrics.ts';
+import { ApiServerClient, type KubeClient } from '../../src/runtime/client.ts';
+import { PooledKubeConfig } from '../../src/runtime/kube-config.ts';
 import type { ControlPlane } from '../control-plane/control-plane.ts';
 import { FakeVault, type Reviewed } from '../fault/fake-vault.ts';
 import { kubectlOk } from './cluster.ts';
@@ -12,6 +16,9 @@ export interface ClusterVault {
   vault: FakeVault;
   /** Flags by which an operator finds it. */
   args: readonly string[];
+  /** Whose a token is, for an audience; `undefined` where the API server doesn't take it. */
+  review: (token: string, audience: string) => Promise<Reviewed | undefined>;
+  stop: () => Promise<void>;
 }
 
 /** @param namespaces whose identities may log in */
@@ -19,39 +26,40 @@ export async function startClusterVault(
   controlPlane: ControlPlane,
   namespaces: readonly string[],
 ): Promise<ClusterVault> {
-  const vault = new FakeVault({
-    review: (token, audience) => review(controlPlane, token, audience),
-  });
+  const kubeConfig = new PooledKubeConfig().load({ kubeconfig: controlPlane.kubeconfigPath });
+  const metrics = new Metrics();
+  const client = new ApiServerClient({ kubeConfig, userAgent: 'cluster-vault', metrics });
+  const review = (token: string, audience: string): Promise<Reviewed | undefined> =>
+    reviewToken(client, token, audience);
+  const vault = new FakeVault({ review });
   const address = await vault.start();
   await setUpVault({ address, rootToken: vault.rootToken }, places, { namespaces });
   const account = ['automation-guardrails', '-n=automation-guardrails'];
   const token = await kubectlOk(controlPlane, ['create', 'token', ...account, '--audience=vault']);
   const file = path.join(controlPlane.dataDir, 'vault-token');
   await writeFile(file, token);
-  const args = [`--vault-address=${address}`, '--vault-allow-http', `--vault-token-file=${file}`];
-  return { vault, args };
+  return {
+    vault,
+    args: [`--vault-address=${address}`, '--vault-allow-http', `--vault-token-file=${file}`],
+    review,
+    stop: async () => {
+      await vault.stop();
+      await kubeConfig.closeConnections();
+    },
+  };
 }
 
-/** Whose a token is says the API server, as it says it to a real vault. */
-async function review(
-  controlPlane: ControlPlane,
+/** Asks the API server, as a real vault does. */
+async function reviewToken(
+  client: Pick<KubeClient, 'create'>,
   token: string,
   audience: string,
 ): Promise<Reviewed | undefined> {
-  const tokenReview = {
-    apiVersion: 'authentication.k8s.io/v1',
-    kind: 'TokenReview',
+  const { status } = await client.create(resources.tokenReviews, {
+    metadata: { name: '' },
     spec: { token, audiences: [audience] },
-  };
-  const answer = await kubectlOk(
-    controlPlane,
-    ['create', '--raw=/apis/authentication.k8s.io/v1/tokenreviews', '-f', '-'],
-    { input: JSON.stringify(tokenReview) },
-  );
-  const { status } = JSON.parse(answer) as {
-    status: { authenticated?: boolean; user?: { username: string; uid: string } };
-  };
-  const { username = '', uid = '' } = status.user ?? {};
-  const [, , of = '', name = ''] = username.split(':');
-  return status.authenticated === true ? { namespace: of, name, uid } : undefined;
+  });
+  const { username = '', uid = '' } = status?.user ?? {};
+  const [, , namespace = '', name = ''] = username.split(':');
+  return status?.authenticated === true ? { namespace, name, uid } : undefined;
 }
