@@ -46,6 +46,11 @@ export async function uninstallPolicies(
     async () => !(await isGuarding(client)),
   );
   log('The admission policies are gone: nothing is enforced any more.');
+  log(
+    engaged.length === 0
+      ? 'Workloads are left as they are: what runs goes on, and nothing is started.'
+      : `Workloads are left as they are: those of ${engaged.join(', ')} paused, by nothing but their own fields, and the others as they run.`,
+  );
 }
 
 /**

@@ -38,6 +38,16 @@ async function replicasOf(name: string): Promise<number> {
   return Number(output);
 }
 
+/** What the owner asks of each of his workloads. */
+async function workloads(): Promise<string> {
+  const each = '{range .items[*]}{.kind}/{.metadata.name} {.spec}{"\\n"}{end}';
+  const { code, output } = await shell(
+    `kubectl get deployments,cronjobs -n finance -o jsonpath='${each}'`,
+  );
+  expect(code, output).toBe(0);
+  return output;
+}
+
 /** The tests of docs/getting-started.md, on a cluster of their own. */
 export function gettingStarted(choice: Choice): void {
   beforeAll(async () => {
@@ -57,6 +67,7 @@ export function gettingStarted(choice: Choice): void {
       );
       expect(commands.length).toBeLessThan(15);
       const before = 3;
+      let asBefore = '';
       /** What happens beside a command, or has to be so after it. */
       const after: Record<string, (output: string) => Promise<void>> = {
         'rollout status': async () => {
@@ -69,6 +80,8 @@ export function gettingStarted(choice: Choice): void {
         'guardrails tree': async (output) => {
           expect(output).toContain('Deployment/invoice-poster');
           expect(await replicasOf('invoice-poster')).toBe(before);
+          asBefore = await workloads();
+          expect(asBefore).toContain('CronJob/');
         },
         'guardrails kill': async (output) => {
           expect(output).toContain('Effective');
@@ -81,12 +94,23 @@ export function gettingStarted(choice: Choice): void {
         'guardrails release': async () => {
           expect(await replicasOf('invoice-poster')).toBe(before);
         },
-        'guardrails uninstall': async () => {
+        'guardrails uninstall': async (output) => {
+          expect(output).toContain('Workloads are left as they are');
           expect(await stopOperator?.()).toBe(0);
           stopOperator = undefined;
         },
         'delete -k crds': async () => {
-          expect(await replicasOf('invoice-poster')).toBe(before);
+          // The garbage collector is about what was made for our objects.
+          const isCleared = async (): Promise<boolean> => {
+            const made = await shell(
+              'kubectl get serviceaccounts,roles,rolebindings,networkpolicies,secrets -n finance -l app.kubernetes.io/managed-by=automation-guardrails -o name',
+            );
+            return made.code === 0 && !made.output.includes('/');
+          };
+          await waitFor('what was made for our objects to be gone', isCleared, {
+            timeoutMs: 120_000,
+          });
+          expect(await workloads()).toBe(asBefore);
         },
       };
       const seen = new Set<string>();

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { cp, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { loadAll } from 'js-yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -144,6 +144,7 @@ describe('the values of the chart', () => {
     ['that is no choice of yes or no', '--set=externalSecrets.enabled=perhaps', 'externalSecrets'],
     ['that is no address of a vault', '--set=vault.address=http://vault', 'vault/address'],
     ['that is no URL', '--set=prometheusRule.runbookBaseUrl=wiki', 'runbookBaseUrl'],
+    ['that is no name of a namespace', '--set=namespaces={Finance}', 'namespaces/0'],
     ['that lacks a part', '--set-json=catalogue=[{"group":"a.example"}]', "'plural'"],
   ])('are refused: one %s', async (_, flag, message) => {
     const { code, output } = await template(flag);
@@ -362,6 +363,7 @@ describe('installing with Helm', () => {
     ],
     ['its own kinds', '--set=crds.enabled=false', "the kinds aren't installed"],
     ['its kind', '--set=guardrailPolicy.create=true', 'install without it first'],
+    ['a namespace that is listed', '--set=namespaces={nowhere}', 'there is no such namespace'],
   ])('without %s it says so, and leaves nothing half-installed', async (_, flag, message) => {
     const install = ['install', 'ag', chart, '--namespace=half', '--create-namespace', flag];
     const { code, output } = await run(helm, install);
@@ -379,29 +381,39 @@ describe('installing with Helm', () => {
 
   it('installs, upgrades, rolls back and uninstalls, and a kill that is engaged holds all the time', async () => {
     const flags = ['--namespace=guardrails', '--timeout=180s', '--wait'];
-    const installed = await run(helm, ['install', 'ag', chart, '--create-namespace', ...flags]);
+    const earlier = await earlierChart();
+    const installed = await run(helm, ['install', 'ag', earlier, '--create-namespace', ...flags]);
     expect(installed.code, installed.output).toBe(0);
     expect(installed.output).toContain('automationguardrails.dev/environment=prod');
 
     await engage();
-    const witness = new PodWitness();
+    const witness = new Witness();
     const set = '--set=replicaCount=1,guardrailPolicy.create=true';
     const upgraded = await run(helm, ['upgrade', 'ag', chart, set, ...flags]);
     expect(upgraded.code, upgraded.output).toBe(0);
     const policy = ['get', 'gpol', 'default', '-o=jsonpath={.spec.enforcement}'];
     expect(await kubectlOk(controlPlane, policy)).toBe('Audit');
-    const replicas = (): Promise<string> =>
+    const deployment = (): Promise<string> =>
       kubectlOk(controlPlane, [
         'get',
         'deployment',
         'automation-guardrails',
         '-n=guardrails',
-        '-o=jsonpath={.spec.replicas}',
+        '-o=jsonpath={.spec.replicas} {.spec.template.spec.containers[0].image}',
       ]);
-    expect(await replicas()).toBe('1');
+    const policies = (): Promise<string> =>
+      kubectlOk(controlPlane, ['get', 'validatingadmissionpolicies', '-o=name']);
+    expect(await deployment()).toBe('1 automation-guardrails:0.1.0');
+    // What only one version has: both stand until the new ones are proven.
+    expect(await policies()).toContain(onlyNow);
+    expect(await policies()).toContain(onlyBefore);
+    const pruned = await run(process.execPath, ['src/cli/main.ts', 'prune']);
+    expect(pruned.code, pruned.output).toBe(0);
+    expect(await policies()).not.toContain(onlyBefore);
     const back = await run(helm, ['rollback', 'ag', '1', '--namespace=guardrails']);
     expect(back.code, back.output).toBe(0);
-    expect(await replicas()).toBe('2');
+    expect(await deployment()).toBe('2 automation-guardrails:0.0.9');
+    expect(await policies()).toContain(onlyBefore);
     // What holds a kill isn't taken away unasked, neither by this command nor by Helm.
     const refused = await run(process.execPath, ['src/cli/main.ts', 'uninstall']);
     expect(refused.code).toBe(1);
@@ -415,14 +427,42 @@ describe('installing with Helm', () => {
     expect(outcomes.length).toBeGreaterThan(5);
     expect(outcomes.filter((outcome) => !outcome.includes('kill switch: runaway'))).toEqual([]);
 
-    const policies = (): Promise<string> =>
-      kubectlOk(controlPlane, ['get', 'validatingadmissionpolicies', '-o=name']);
     expect(await policies()).toContain('automation-guardrails-fence-pods');
     const retired = await run(process.execPath, ['src/cli/main.ts', 'uninstall', '--force']);
     expect(retired.code, retired.output).toBe(0);
+    expect(retired.output).toContain('those of KillSwitch finance/invoice paused');
     expect(await policies()).not.toContain('automation-guardrails-');
     await kubectlOk(controlPlane, ['delete', 'ksw', 'invoice', '-n=finance']);
-  });
+  }, 600_000);
+
+  const onlyNow = 'automation-guardrails-operator-reach';
+  const onlyBefore = 'automation-guardrails-no-tokens';
+
+  /**
+   * The chart as another version might have had it: with another image, one policy less, one that
+   * has another name by now, and others with another text.
+   */
+  async function earlierChart(): Promise<string> {
+    const copy = path.join(controlPlane.dataDir, 'earlier');
+    await cp(chart, copy, { recursive: true });
+    const edit = async (file: string, change: (text: string) => string): Promise<void> => {
+      const target = path.join(copy, file);
+      const text = await readFile(target, 'utf8');
+      const changed = change(text);
+      expect(changed, file).not.toBe(text);
+      await writeFile(target, changed);
+    };
+    await edit('Chart.yaml', (text) => text.replaceAll('0.1.0', '0.0.9'));
+    await edit('files/admission/validating.yaml', (text) =>
+      text
+        .split('\n---\n')
+        .filter((object) => !object.includes(`name: ${onlyNow}\n`))
+        .join('\n---\n')
+        .replaceAll(/automation-guardrails-fence-tokens$/gm, onlyBefore)
+        .replaceAll('engaged; see kubectl get ksw,awf', 'engaged'),
+    );
+    return copy;
+  }
 
   /** A pod of the automation that is stopped. */
   const pod = {
@@ -436,6 +476,12 @@ describe('installing with Helm', () => {
     const create = ['create', '--dry-run=server', '-f', '-'];
     const { stdout, stderr } = await controlPlane.kubectl(create, { input: JSON.stringify(pod) });
     return stdout + stderr;
+  }
+
+  async function tryToken(): Promise<string> {
+    const create = ['create', 'token', 'invoice', '-n=finance'];
+    const { code, stderr } = await controlPlane.kubectl(create);
+    return code === 0 ? 'a token' : stderr;
   }
 
   async function engage(): Promise<void> {
@@ -467,17 +513,21 @@ describe('installing with Helm', () => {
       return stdout === 'admin';
     });
     await controlPlane.apply([killSwitch]);
-    await waitFor('the fence', async () => (await tryPod()).includes('kill switch: runaway'));
+    for (const attempt of [tryPod, tryToken]) {
+      await waitFor('the fence', async () => (await attempt()).includes('kill switch: runaway'));
+    }
   }
 
-  /** Tries to start a pod of it, over and over. */
-  class PodWitness {
+  /** Tries to start a pod of it, and to get a token, over and over. */
+  class Witness {
     readonly #outcomes: string[] = [];
     #isStopped = false;
     readonly #ended = this.#run();
 
     async #run(): Promise<void> {
-      while (!this.#isStopped) this.#outcomes.push(await tryPod());
+      for (let turn = 0; !this.#isStopped; turn++) {
+        this.#outcomes.push(await (turn % 2 === 0 ? tryPod() : tryToken()));
+      }
     }
 
     /** @returns the answer to each attempt */
