@@ -117,7 +117,8 @@ describe.each([
     const all = await recordsOf(namespace, 'undisturbed');
     const hasExpired = all.some(({ action }) => action === 'SegmentsExpired');
     expect(hasExpired).toBe(segments < levels);
-    expect(writes).toBeGreaterThan(10);
+    // Besides the appends, at least one segment was completed and another begun.
+    expect(writes).toBeGreaterThan(levels / 2 + 1);
     const blows = Array.from({ length: writes }, (_one, index) =>
       fates.map((fate) => ({ at: index + 1, fate })),
     ).flat();
