@@ -27,6 +27,7 @@ import { RevisionController } from './controllers/revisions.ts';
 import { WorkflowApprovals } from './controllers/workflow-approval.ts';
 import { askDns, HostResolver } from './guardrails/egress/host-resolver.ts';
 import { RefusedConnections } from './guardrails/egress/refused.ts';
+import { EgressTeardown } from './guardrails/egress/teardown.ts';
 import { PlugInPolicies } from './guardrails/egress/plug-in-policies.ts';
 import { isOfCluster } from './guardrails/egress/named-peers.ts';
 import { driftMessage } from './evidence/operator-facts.ts';
@@ -40,7 +41,7 @@ import {
   pausingByAdmission,
   pausingByPatch,
 } from './guardrails/kill-switch/pausing.ts';
-import { isReleasing } from './guardrails/kill-switch/plan.ts';
+import { isReleasing, killSwitchOver } from './guardrails/kill-switch/plan.ts';
 import { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { attentionOf } from './observability/attention.ts';
 import { EventRecorder } from './observability/events.ts';
@@ -350,6 +351,17 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       labelsPods: () => mutation.isInForce,
       namedPeers: () => namedPeersIn(caches),
       plugIn,
+      teardown: new EgressTeardown({
+        client: leading,
+        applier,
+        events,
+        metrics,
+        identities: caches.identities.store,
+        networkPolicies: caches.networkPolicies.store,
+        pods: caches.pods.store,
+        plugIn,
+        isKilled: (key) => killSwitchOver(caches.killSwitches.store, key) !== undefined,
+      }),
       hosts,
       refused: refused ?? { of: () => undefined },
       goneRuns,

@@ -30,6 +30,7 @@ import type { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { fieldOf } from './guardrails/requirements.ts';
 import { ownerOf, type CopyLedger } from './guardrails/secret-store/ledger.ts';
 import type { Metrics } from './observability/metrics.ts';
+import { isLeftBehind } from './runtime/applier.ts';
 import type { Controller } from './runtime/controller.ts';
 import type { Change } from './runtime/list-watch.ts';
 import { namedPeersIn, lookedUp, type Caches } from './caches.ts';
@@ -312,7 +313,7 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
     await Promise.all([
       identity.run(signal, keysIn(identities.store)),
       // What isn't known yet would look as if it could not be looked up.
-      lookedUp(caches, mutation, signal).then(() => workflow.run(signal, keysIn(workflows.store))),
+      lookedUp(caches, mutation, signal).then(() => workflow.run(signal, workflowKeys(caches))),
       approval.run(signal, approvalKeys(caches)),
       led.guardrailPolicy.run(signal, [policyInForceName]),
       revisions.run(signal, keysIn(workflows.store)),
@@ -369,6 +370,14 @@ function wireGuardrailPolicy(
       }
     });
   }
+}
+
+/** Of every Workflow, and of those that policies are left of. */
+function workflowKeys({ workflows, networkPolicies }: Caches): Iterable<string> {
+  return new Set([
+    ...keysIn(workflows.store),
+    ...[...networkPolicies.store.list()].filter(isLeftBehind).flatMap(policyIndexes.workflow),
+  ]);
 }
 
 /** Of every Workflow, and of those that decisions are left of. */

@@ -181,7 +181,10 @@ export const annotation = {
    * by them stays while they can't be looked up.
    */
   namedPeers: `${GROUP}/named-peers`,
-  /** On an object of ours that has no namespace: UID of what it was made for. */
+  /**
+   * On an object of ours that no garbage collector is to take: UID of the Workflow that it was made
+   * for. Policies outlive it, as long as pods run that they hold back.
+   */
   ownerUid: `${GROUP}/owner-uid`,
   /** On an EvidenceSegment: hash of its last record, set by whoever took a copy of it elsewhere. */
   exported: `${GROUP}/exported`,

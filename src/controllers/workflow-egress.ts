@@ -21,7 +21,7 @@ import {
   type Widening,
 } from '../guardrails/egress/widened.ts';
 import { isGuarded, type Problem } from '../guardrails/requirements.ts';
-import { isControlledBy } from '../runtime/applier.ts';
+import { isMadeFor } from '../runtime/applier.ts';
 import { isEgressClosed, isWithheld, type WorkflowView } from './workflow-findings.ts';
 import type { ApprovalState } from './workflow-approval.ts';
 import { hasEnded, usesKubeAPI } from './workflow-indexes.ts';
@@ -30,7 +30,7 @@ import { hasEnded, usesKubeAPI } from './workflow-indexes.ts';
 export interface Observation extends WorkflowView {
   /** `undefined` where it can't be read: then nothing is changed. */
   spec: WorkflowSpec | undefined;
-  /** Ours by their controller reference. */
+  /** Its own; also what one of its name left behind. */
   policies: readonly NetworkPolicy[];
   /** Policies of its namespace that may select its pods; some of its own may be among them. */
   others: readonly NetworkPolicy[];
@@ -40,7 +40,7 @@ export interface Observation extends WorkflowView {
   isCertain: boolean;
   /** What could be looked up of named peers. */
   named: NamedPeers;
-  /** Policies of the network plug-in's own kind, ours by their controller. */
+  /** Its own policies of the network plug-in's kind. */
   plugIn: readonly PlugInPolicy[];
   /** The kind that these are written in; `undefined` where it isn't known (yet). */
   plugInKind: PlugInKind | 'None' | undefined;
@@ -137,7 +137,7 @@ function wideningsOf(
   { workflow, targets, policies, others, pods }: Observation,
   plan: EgressPlan | undefined,
 ): Widening[] {
-  const foreign = others.filter((policy) => !isControlledBy(policy, workflow));
+  const foreign = others.filter((policy) => !isMadeFor(policy, workflow));
   if (foreign.length === 0) return [];
   const { name, namespace = '' } = workflow.metadata;
   return widenedBy({

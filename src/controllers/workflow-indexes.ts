@@ -1,4 +1,4 @@
-import { API_VERSION, label, MANAGED_BY } from '../api/names.ts';
+import { annotation, API_VERSION, label, MANAGED_BY } from '../api/names.ts';
 import type { KubeObject, NetworkPolicy, Pod } from '../api/objects.ts';
 import type { Workflow } from '../api/workflow.ts';
 import { fieldOf } from '../guardrails/requirements.ts';
@@ -6,10 +6,7 @@ import { controllerOf } from '../runtime/applier.ts';
 
 /** What of policies, pods and Workflows is kept and looked up for the sake of egress. */
 
-/**
- * Whose a policy is: by the controller reference, and by the label, in case that somebody took the
- * reference away.
- */
+/** Whose a policy is: by its label, and, of one that an earlier version made, by its reference. */
 function workflowsOf(policy: NetworkPolicy): string[] {
   const { namespace = '', labels } = policy.metadata;
   const owner = controllerOf(policy);
@@ -39,7 +36,9 @@ export function projectPolicy(object: KubeObject): NetworkPolicy {
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- of that kind
   const { metadata, spec } = object as NetworkPolicy;
   const { managedFields: _, ...rest } = metadata;
-  if (metadata.labels?.[label.managedBy] === MANAGED_BY || controllerOf(object) !== undefined) {
+  const isMarked = metadata.annotations?.[annotation.ownerUid] !== undefined;
+  const isLabelledAsOurs = metadata.labels?.[label.managedBy] === MANAGED_BY;
+  if (isMarked || isLabelledAsOurs || controllerOf(object) !== undefined) {
     return { metadata: rest, spec };
   }
   const { name, namespace = '', uid = '', labels = {} } = metadata;

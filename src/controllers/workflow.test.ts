@@ -15,6 +15,7 @@ import {
   type PlugInCache,
 } from '../guardrails/egress/plug-in-policies.ts';
 import type { PlugInPolicy } from '../guardrails/egress/plug-in.ts';
+import { EgressTeardown } from '../guardrails/egress/teardown.ts';
 import { GoneRuns } from '../guardrails/limits/gone-runs.ts';
 import { MemoryClient } from '../guardrails/identity/memory-client.testing.ts';
 import { silentLogger } from '../observability/logger.ts';
@@ -68,6 +69,7 @@ class Cluster {
       (_about: unknown, reason: string, message: string): void => {
         this.events.push(`${type} ${reason}: ${message}`);
       };
+    const plugIn = new PlugInPolicies(plugInKinds.map(({ resource }) => this.#cacheOf(resource)));
     this.#controller = new WorkflowController({
       client,
       applier: new Applier({ client }),
@@ -106,7 +108,20 @@ class Cluster {
       }),
       labelsPods: () => this.labelsPods,
       namedPeers: () => this.namedPeers,
-      plugIn: new PlugInPolicies(plugInKinds.map(({ resource }) => this.#cacheOf(resource))),
+      plugIn,
+      teardown: new EgressTeardown({
+        client,
+        applier: new Applier({ client }),
+        events: { normal: record('Normal') },
+        metrics: { setEgressLeft: () => undefined },
+        identities: client.storeOf(resources.automationIdentities),
+        networkPolicies: client.storeOf(resources.networkPolicies, policyIndexes),
+        pods: client.storeOf(resources.pods, {
+          identity: (pod) => [`${pod.metadata.namespace}/${pod.spec?.serviceAccountName}`],
+        }),
+        plugIn,
+        isKilled: () => client.all(resources.killSwitches).length > 0,
+      }),
       hosts: { look: (host, before) => this.hosts.look(host, before) },
       refused: { of: () => this.refused },
       goneRuns: this.goneRuns,
@@ -464,7 +479,7 @@ describe('a complete Workflow', () => {
     await cluster.reconcile();
     const [own] = cluster.policies;
     if (own === undefined) throw new Error('no policy');
-    const { ownerReferences: _, uid: __, ...metadata } = own.metadata;
+    const { annotations: _, uid: __, ...metadata } = own.metadata;
     const spec = { ...own.spec, egress: [{}] };
     cluster.client.put(resources.networkPolicies, {
       metadata: { ...metadata, name: 'forged' },
@@ -475,6 +490,35 @@ describe('a complete Workflow', () => {
       status: 'True',
       message: expect.stringContaining('forged (everywhere).'),
     });
+  });
+
+  it('takes no policy for its own that knows its UID, and lacks what nobody else may write', async () => {
+    await cluster.reconcile();
+    const { uid = '' } = cluster.workflow.metadata;
+    cluster.client.put(resources.networkPolicies, {
+      metadata: {
+        name: 'forged',
+        namespace: 'billing',
+        annotations: { [annotation.ownerUid]: uid },
+      },
+      spec: { podSelector: {}, policyTypes: ['Egress'], egress: [{}] },
+    });
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')?.message).toContain('forged (everywhere).');
+  });
+
+  it('takes away what claims to be its own, and is none that it plans', async () => {
+    await cluster.reconcile();
+    const [own] = cluster.policies;
+    if (own === undefined) throw new Error('no policy');
+    const { uid: _, ...metadata } = own.metadata;
+    const spec = { ...own.spec, egress: [{}] };
+    cluster.client.put(resources.networkPolicies, {
+      metadata: { ...metadata, name: 'forged' },
+      spec,
+    });
+    expect((await cluster.reconcile()).writes).toContain('delete NetworkPolicy');
+    expect(cluster.policies.map(({ metadata: { name } }) => name)).toEqual([own.metadata.name]);
   });
 
   it('is as wide as its pods, whatever their template says', async () => {
@@ -512,7 +556,26 @@ describe('a complete Workflow', () => {
     });
   });
 
-  it('leaves the policies of its predecessor of the same name to the garbage collector', async () => {
+  it('takes over the policies of its predecessor of the same name, and not what these allowed', async () => {
+    await cluster.reconcile();
+    const [before] = cluster.policies;
+    await cluster.client.delete(resources.workflows, key);
+    expect((await cluster.reconcile()).writes).toEqual([]);
+    // Another one, which is held.
+    cluster.client.put(resources.workflows, {
+      metadata: { ...key, uid: 'uid-of-another' },
+      spec: { ...complete, owner: undefined },
+    });
+    await cluster.reconcile();
+    const [after, ...others] = cluster.policies;
+    expect(others).toEqual([]);
+    expect(after?.metadata.uid).toBe(before?.metadata.uid);
+    expect(after?.metadata.annotations?.[annotation.ownerUid]).toBe('uid-of-another');
+    expect(before?.spec.egress).toHaveLength(2);
+    expect(after?.spec.egress).toHaveLength(1);
+  });
+
+  it('leaves policies with a reference to its predecessor to the garbage collector', async () => {
     const owner = { apiVersion: API_VERSION, kind: 'Workflow', name: 'poster', uid: 'uid-0' };
     const before = cluster.client.put(
       resources.networkPolicies,
@@ -930,7 +993,7 @@ describe('a Workflow with hosts', () => {
     expect(writes).toEqual(['create CiliumNetworkPolicy', 'delete ClusterNetworkPolicy']);
   });
 
-  it('leaves nothing behind that no garbage collector knows, unless a kill holds', async () => {
+  it('leaves nothing behind once nothing runs as its identity, unless a kill holds', async () => {
     cluster.served = ['ClusterNetworkPolicy'];
     cluster.declare({ ...complete, egress: [host] });
     cluster.engage();
@@ -939,7 +1002,12 @@ describe('a Workflow with hosts', () => {
     expect((await cluster.reconcile()).writes).toEqual([]);
     expect(admin()).toHaveLength(1);
     await cluster.client.delete(resources.killSwitches, key);
-    expect((await cluster.reconcile()).writes).toEqual(['delete ClusterNetworkPolicy']);
+    expect((await cluster.reconcile()).writes).toEqual([]);
+    await cluster.client.delete(resources.automationIdentities, key);
+    expect((await cluster.reconcile()).writes).toEqual([
+      'delete ClusterNetworkPolicy',
+      'delete NetworkPolicy',
+    ]);
   });
 
   it('leaves nothing of its predecessor of the same name', async () => {
@@ -1024,7 +1092,10 @@ describe('a Workflow with hosts', () => {
       ...policy,
       metadata: {
         ...policy.metadata,
-        annotations: { [annotation.namedPeers]: JSON.stringify({ hosts }) },
+        annotations: {
+          ...policy.metadata.annotations,
+          [annotation.namedPeers]: JSON.stringify({ hosts }),
+        },
       },
     });
     cluster.hosts = cluster.resolver();

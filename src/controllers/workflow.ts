@@ -24,12 +24,13 @@ import { lastKnown } from '../guardrails/egress/named-peers.ts';
 import type { RefusedConnections } from '../guardrails/egress/refused.ts';
 import type { PlugInPolicies } from '../guardrails/egress/plug-in-policies.ts';
 import { latestOf, validForMs } from '../guardrails/egress/probe.ts';
+import type { EgressTeardown } from '../guardrails/egress/teardown.ts';
 import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { killSwitchOver } from '../guardrails/kill-switch/plan.ts';
 import type { GoneRuns } from '../guardrails/limits/gone-runs.ts';
 import { LimitKeeper, type Count } from '../guardrails/limits/keeper.ts';
 import type { EventRecorder } from '../observability/events.ts';
-import { isControlledBy, type Applier } from '../runtime/applier.ts';
+import { isMadeFor, type Applier } from '../runtime/applier.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import type { ReconcileContext, Reconciler, ReconcileResult } from '../runtime/controller.ts';
 import { isConflict, isNotFound } from '../runtime/errors.ts';
@@ -90,7 +91,9 @@ export interface WorkflowControllerOptions {
   /** What named peers come to now. */
   namedPeers: () => NamedPeers;
   /** Policies of the network plug-in's own kind. */
-  plugIn: Pick<PlugInPolicies, 'kind' | 'of' | 'named' | 'ensure' | 'remove'>;
+  plugIn: Pick<PlugInPolicies, 'kind' | 'of' | 'ensure' | 'remove'>;
+  /** Takes away what Workflows left behind. */
+  teardown: Pick<EgressTeardown, 'reconcile' | 'forget'>;
   /** Addresses of hosts that nothing but the operator can look up. */
   hosts: Pick<HostResolver, 'look'>;
   /** What policies refused, as the network plug-in counts it. */
@@ -117,7 +120,7 @@ export const keysFor = {
 
   /**
    * The Workflow that it runs as: of a pod without the label of its identity always, of others where
-   * policies of others could select it.
+   * policies of others could select it; also of one that is gone, where it left policies behind.
    *
    * @param policies indexed by {@link policyIndexes}
    */
@@ -128,7 +131,10 @@ export const keysFor = {
   ): string[] => {
     const { namespace = '', labels } = object.metadata;
     const key = `${namespace}/${object.spec?.serviceAccountName ?? ''}`;
-    if (workflows.get(key) === undefined) return [];
+    if (workflows.get(key) === undefined) {
+      const isOver = type === 'deleted' || hasEnded(object);
+      return isOver && policies.byIndex('workflow', key).length > 0 ? [key] : [];
+    }
     if (!isLabelled(object) || object.egressProbe !== undefined) return [key];
     if (policies.byIndex('others', namespace).length === 0) return [];
     return type === 'updated' && isDeepStrictEqual(labels, previous?.metadata.labels) ? [] : [key];
@@ -271,11 +277,13 @@ export class WorkflowController implements Reconciler {
       this.#countedAt.delete(key);
       this.#options.metrics.setHeld('Workflow', key, undefined);
       this.#options.metrics.setEgress(key, undefined);
-      await this.#forgetPlugIn(key, context);
-      return {};
+      // One that is about to go has its policies until it is gone.
+      if (this.#options.workflows.get(key) !== undefined) return {};
+      return await this.#options.teardown.reconcile(key, context);
     }
-    const { client, clock } = this.#options;
+    const { client, clock, teardown } = this.#options;
     const { workflows } = resources;
+    teardown.forget(key);
     if (await clearNoted(client, workflows, observed.workflow, context.signal)) return {};
     const counting = await this.#countRuns(observed, context);
     if (counting === 'marked') return {};
@@ -351,7 +359,7 @@ export class WorkflowController implements Reconciler {
       namespaceOf: (name) => namespaces.get(name),
       now: clock(),
     });
-    const policies = labelled.filter((policy) => isControlledBy(policy, workflow));
+    const policies = labelled.filter((policy) => isMadeFor(policy, workflow));
     const { plugIn, hosts } = this.#options;
     const before = Object.assign({}, ...policies.map((policy) => lastKnown(policy).hosts ?? {}));
     return {
@@ -447,15 +455,6 @@ export class WorkflowController implements Reconciler {
       events.normal(subjectOf(resources.workflows, workflow), 'EgressChanged', changesOf(outcome));
     }
     return outcome;
-  }
-
-  /** What no garbage collector takes away, of a Workflow that is gone. A kill outlives it. */
-  async #forgetPlugIn(key: string, { signal, log }: ReconcileContext): Promise<void> {
-    const { plugIn, applier, workflows, killSwitches } = this.#options;
-    if (workflows.get(key) !== undefined || killSwitchOver(killSwitches, key) !== undefined) return;
-    const { changed, errors } = await plugIn.remove(plugIn.named(key), { applier, signal });
-    if (changed.length > 0) log.info('Egress changed', { removed: changed });
-    if (errors.length > 0) throw errors[0];
   }
 
   /** @returns milliseconds after which the counts can be written; `undefined`: they stand */

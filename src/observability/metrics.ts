@@ -250,6 +250,15 @@ const definitions = {
       status: '`True`, `False`, `Unknown`',
     },
   },
+  egressLeft: {
+    type: 'gauge',
+    name: 'egress_left_behind',
+    help: 'Automations whose Workflow was deleted and whose policies of egress stay. Reported by the leader.',
+    labels: {
+      keeper:
+        'what keeps them: `Pods` that still run as the identity, the `Identity` as which more could start, or a `KillSwitch`',
+    },
+  },
   requests: {
     type: 'counter',
     name: 'kube_api_requests_total',
@@ -322,6 +331,8 @@ const egressConditions = [
   'EgressWidened',
   'UnusualDestinations',
 ] as const;
+/** What keeps policies of a Workflow that was deleted. */
+const egressKeepers = ['Pods', 'Identity', 'KillSwitch'] as const;
 const conditionStatuses = ['True', 'False', 'Unknown'] as const;
 
 const excessStates = ['excess', 'unknown'] as const;
@@ -378,6 +389,7 @@ export class Metrics {
   readonly #rotatedAt = new Map<string, number>();
   /** By AutomationIdentity. */
   /** Of each Workflow, the status of its conditions of egress. */
+  readonly #egressLeft = new Map<string, (typeof egressKeepers)[number]>();
   readonly #egress = new Map<string, readonly { type: string; status: string }[]>();
   readonly #excess = new Map<string, (typeof excessStates)[number]>();
   /** Milliseconds since the epoch, by AutomationIdentity. */
@@ -440,6 +452,7 @@ export class Metrics {
       gauge.set([...this.#reviews.values()].filter(({ isOverdue }) => isOverdue).length);
     });
     this.#gauge(definitions.nextReviewDue, (gauge) => this.#collectNextReview(gauge));
+    this.#gauge(definitions.egressLeft, (gauge) => this.#collectEgressLeft(gauge));
     this.#gauge(definitions.workflowEgress, (gauge) => this.#collectEgress(gauge));
     this.#gauge(definitions.leader, (gauge) =>
       gauge.set(this.#sources?.isLeader() === true ? 1 : 0),
@@ -626,11 +639,23 @@ export class Metrics {
       );
   }
 
+  /**
+   * What keeps policies of egress whose Workflow was deleted.
+   *
+   * @param key `namespace/name` of the Workflow
+   * @param keeper `undefined` where no policies are left behind
+   */
+  setEgressLeft(key: string, keeper: (typeof egressKeepers)[number] | undefined): void {
+    if (keeper === undefined) this.#egressLeft.delete(key);
+    else this.#egressLeft.set(key, keeper);
+  }
+
   /** Forgets what was told of single objects: this replica no longer leads, another one tells. */
   forgetObjects(): void {
     this.#held.clear();
     this.#excess.clear();
     this.#egress.clear();
+    this.#egressLeft.clear();
     this.#rotatedAt.clear();
     this.#tokenExpiries.clear();
     this.#reviews.clear();
@@ -738,6 +763,11 @@ export class Metrics {
     }
   }
 
+  #collectEgressLeft(gauge: Gauge): void {
+    for (const keeper of egressKeepers) gauge.set({ keeper }, 0);
+    for (const keeper of this.#egressLeft.values()) gauge.inc({ keeper });
+  }
+
   #collectEgress(gauge: Gauge): void {
     for (const condition of egressConditions) {
       for (const status of conditionStatuses) gauge.set({ condition, status }, 0);
@@ -834,7 +864,7 @@ export function metricsReference(): string {
 
 Served at \`/metrics\` on \`--metrics-port\` in Prometheus' text format. Names of objects are labels of \`${prefix}attention_seconds\`, which has ${maxAttention} series at most, and of the counts of runs, of ${maxAutomations} Workflows at most; a label with more than ${maxLabelValues} values counts the rest as \`other\`. Times are in seconds, counters end in \`_total\`.
 
-Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`secret_store_copies_remaining\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
+Each replica reports for itself. \`held_objects\`, \`workflow_egress\`, \`egress_left_behind\`, \`excess_permissions\`, \`oldest_credential_age_seconds\`, \`soonest_token_expiry_seconds\`, \`secret_store_copies_remaining\`, \`overdue_access_reviews\` and \`next_access_review_due_timestamp_seconds\` come from the leader alone; kill switches and \`attention_seconds\` are seen by every replica, so take the maximum, not the sum.
 
 Beside these, the metrics of the process and of Node.js are served under their usual names (\`process_*\`, \`nodejs_*\`), the lag of the event loop among them (\`nodejs_eventloop_lag_p99_seconds\`).
 

@@ -1,6 +1,7 @@
 /* oxlint-disable typescript/no-unsafe-type-assertion -- storage and requests hold what was sent */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
+import { annotation, label, MANAGED_BY } from '../api/names.ts';
 import type { KubeObject, NetworkPolicy, Role, RoleBinding, Secret } from '../api/objects.ts';
 import { resources } from '../api/resources.ts';
 import { Applier, ForeignObjectError } from './applier.ts';
@@ -11,9 +12,9 @@ import type { PooledKubeConfig } from './kube-config.ts';
 
 const { roles, roleBindings, networkPolicies, secrets, namespaces } = resources;
 const owner = { apiVersion: 'example.com/v1', kind: 'Owner', name: 'owner', uid: 'uid-of-owner' };
+const key = { namespace: 'billing', name: 'poster' };
 const metadata = {
-  namespace: 'billing',
-  name: 'poster',
+  ...key,
   labels: { app: 'poster' },
   ownerReferences: [{ ...owner, controller: true, blockOwnerDeletion: true }],
 };
@@ -311,6 +312,66 @@ describe('Applier.ensure', () => {
     const signal = AbortSignal.abort(new Error('over'));
     const failure = await failureOf(applier.ensure(roles, role, undefined, { signal }));
     expect(failure.message).toBe('over');
+  });
+});
+
+describe('an object that outlives its owner', () => {
+  const annotations = { [annotation.ownerUid]: owner.uid };
+  const labels = { [label.managedBy]: MANAGED_BY, [label.workflow]: 'poster' };
+  const marked: Role = { ...role, metadata: { ...key, labels, annotations } };
+  const withReference: Role = { ...role, metadata: { ...marked.metadata, ...metadata } };
+
+  test('loses the reference that an earlier version gave it, and nothing else', async () => {
+    const { object } = await applier.ensure(roles, withReference, undefined);
+    writes();
+    const { action, object: after } = await applier.ensure(roles, marked, object);
+    expect(action).toBe('updated');
+    expect(after.metadata.ownerReferences ?? []).toEqual([]);
+    expect(after.rules).toEqual(role.rules);
+    expect(after.metadata.uid).toBe(object.metadata.uid);
+    writes();
+    expect((await applier.ensure(roles, marked, after)).action).toBe('none');
+    expect(writes()).toEqual([]);
+  });
+
+  test.each<[string, Partial<KubeObject['metadata']>, boolean]>([
+    ['as it was made', {}, true],
+    [
+      'made for a predecessor of the same name',
+      { annotations: { [annotation.ownerUid]: 'x' } },
+      true,
+    ],
+    ['whose label somebody took', { labels: {} }, true],
+    [
+      'made for a predecessor, and without the label',
+      { annotations: { [annotation.ownerUid]: 'x' }, labels: {} },
+      false,
+    ],
+    ['without a mark', { annotations: {} }, false],
+    [
+      'of another Workflow',
+      {
+        annotations: { [annotation.ownerUid]: 'x' },
+        labels: { ...labels, [label.workflow]: 'other' },
+      },
+      false,
+    ],
+    [
+      'that somebody else controls',
+      { ownerReferences: [{ ...owner, uid: 'x', controller: true }] },
+      false,
+    ],
+  ])('is known: %s', async (_what, changes, isOurs) => {
+    const { object } = await applier.ensure(roles, marked, undefined);
+    const live = edited(object, (copy) => Object.assign(copy.metadata, changes));
+    const ensured = applier.ensure(roles, marked, live);
+    if (isOurs) expect((await ensured).object.metadata.annotations).toMatchObject(annotations);
+    else await expect(ensured).rejects.toThrow(ForeignObjectError);
+  });
+
+  test('is none where a reference is planned', async () => {
+    const { object } = await applier.ensure(roles, marked, undefined);
+    await expect(applier.ensure(roles, role, object)).rejects.toThrow(ForeignObjectError);
   });
 });
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { annotation } from '../api/names.ts';
+import { annotation, API_VERSION, label, MANAGED_BY } from '../api/names.ts';
 import type { KubeObject, ObjectMeta, OwnerReference, RoleBinding } from '../api/objects.ts';
 import type { Resource } from '../api/resources.ts';
 import type { KubeClient } from './client.ts';
@@ -48,7 +48,8 @@ export interface Ensured<T extends KubeObject> {
 
 /**
  * Brings children to the state that a plan wants. Whose an object is, its controller reference
- * says, by UID: a name proves nothing. It is created by POST, which can't overwrite anything, and
+ * says, or, of what outlives its owner, a mark: by UID, since a name proves nothing. It is created by
+ * POST, which can't overwrite anything, and
  * repaired by server-side apply on exactly the UID that was seen; when nothing differs, nothing is
  * written.
  */
@@ -68,7 +69,7 @@ export class Applier {
    * back. An object whose `roleRef` differs is deleted and created, because the API server doesn't
    * let it change.
    *
-   * @param desired with a controller reference, and with all fields inside lists and selectors:
+   * @param desired with a controller reference or a mark, and with all fields inside lists and selectors:
    *   there, what the API server or somebody else adds counts as a difference
    * @param live what a cache has of it; `undefined` where it knows none
    * @throws ForeignObjectError where an object of that name belongs to somebody else
@@ -175,9 +176,10 @@ export class Applier {
     const changed = await this.#whoChanged(resource, desired, live, options);
     try {
       const body = { ...desired, metadata };
-      const object = await this.#client.apply(resource, body, signalOf(options));
+      const applied = await this.#client.apply(resource, body, signalOf(options));
+      const object = await this.#withoutReference(resource, desired, applied, options);
       this.#stands(desired, object);
-      const owner = controllerOf(desired);
+      const owner = controllerOf(desired) ?? markedOwnerOf(desired);
       if (changed !== undefined && owner !== undefined) {
         this.#onDrift?.({ resource, object, owner, ...changed, ...digestsOf(desired, live) });
       }
@@ -196,6 +198,20 @@ export class Applier {
     if (this.#onDrift === undefined || uid === undefined) return;
     this.#stood.set(uid, printOf(desired));
     dropOldest(this.#stood, maxStood);
+  }
+
+  /** The garbage collector would take what has a reference together with its owner. */
+  async #withoutReference<T extends KubeObject>(
+    resource: Resource<T>,
+    desired: T,
+    applied: T,
+    options: EnsureOptions,
+  ): Promise<T> {
+    const { uid, ownerReferences = [] } = applied.metadata;
+    if (controllerOf(desired) !== undefined || controllerOf(applied) === undefined) return applied;
+    const others = ownerReferences.filter(({ controller }) => controller !== true);
+    const patch = { metadata: { uid, ownerReferences: others.length > 0 ? others : null } };
+    return await this.#client.mergePatch(resource, applied.metadata, patch, signalOf(options));
   }
 
   /** A repair doesn't depend on the answer. */
@@ -252,17 +268,55 @@ export function isControlledBy(
   object: Pick<KubeObject, 'metadata'>,
   { metadata: { uid } }: Pick<KubeObject, 'metadata'>,
 ): boolean {
-  return uid !== undefined && ownerOf(object) === uid;
+  return uid !== undefined && controllerOf(object)?.uid === uid;
 }
 
 /**
- * UID of what an object belongs to. One without a namespace has no owner in a namespace that the
- * garbage collector would know, and says it in an annotation.
+ * Whether an object was made for a Workflow, or for one of its name before it: a name has one at a
+ * time. By labels that admission lets nobody else write; or, of an earlier version, by its reference.
  */
+export function isMadeFor(
+  object: Pick<KubeObject, 'metadata'>,
+  workflow: Pick<KubeObject, 'metadata'>,
+): boolean {
+  if (controllerOf(object) !== undefined) return isControlledBy(object, workflow);
+  const { namespace, labels } = object.metadata;
+  if (!isLeftBehind(object) || labels?.[label.workflow] !== workflow.metadata.name) return false;
+  return namespace === undefined
+    ? isMadeForExactly(object, workflow)
+    : namespace === workflow.metadata.namespace;
+}
+
+/** Whether it was made for this very Workflow, by UID. */
+export function isMadeForExactly(
+  object: Pick<KubeObject, 'metadata'>,
+  { metadata: { uid } }: Pick<KubeObject, 'metadata'>,
+): boolean {
+  return uid !== undefined && ownerOf(object) === uid;
+}
+
+/** Whether an object is one of ours that the garbage collector doesn't take with its owner. */
+export function isLeftBehind(object: Pick<KubeObject, 'metadata'>): boolean {
+  const { labels, annotations } = object.metadata;
+  return (
+    controllerOf(object) === undefined &&
+    labels?.[label.managedBy] === MANAGED_BY &&
+    annotations?.[annotation.ownerUid] !== undefined
+  );
+}
+
+/** As its own label and annotation say. */
+function markedOwnerOf({ metadata }: KubeObject): OwnerReference | undefined {
+  const uid = metadata.annotations?.[annotation.ownerUid];
+  const name = metadata.labels?.[label.workflow];
+  return uid === undefined || name === undefined
+    ? undefined
+    : { apiVersion: API_VERSION, kind: 'Workflow', name, uid };
+}
+
+/** UID of what an object belongs to: by its controller reference, or by its mark where it has none. */
 function ownerOf(object: Pick<KubeObject, 'metadata'>): string | undefined {
-  const { namespace, annotations } = object.metadata;
-  const owner = controllerOf(object)?.uid;
-  return owner ?? (namespace === undefined ? annotations?.[annotation.ownerUid] : undefined);
+  return controllerOf(object)?.uid ?? object.metadata.annotations?.[annotation.ownerUid];
 }
 
 function signalOf({ signal }: EnsureOptions): { signal?: AbortSignal } {
@@ -270,8 +324,13 @@ function signalOf({ signal }: EnsureOptions): { signal?: AbortSignal } {
 }
 
 function hasSameOwner(desired: KubeObject, live: KubeObject): boolean {
-  const owner = ownerOf(desired);
-  return owner !== undefined && owner !== '' && ownerOf(live) === owner;
+  const controller = controllerOf(desired)?.uid;
+  if (controller !== undefined) return controller !== '' && controllerOf(live)?.uid === controller;
+  const { uid = '', name = '' } = markedOwnerOf(desired) ?? {};
+  const { namespace } = desired.metadata;
+  const owner = { metadata: { name, uid, ...(namespace !== undefined && { namespace }) } };
+  // One whose labels somebody took is repaired; nothing but a repair may follow from the UID alone.
+  return uid !== '' && (isMadeFor(live, owner) || isMadeForExactly(live, owner));
 }
 
 function isLeftAlone(desired: KubeObject, live: KubeObject): boolean {
@@ -293,6 +352,7 @@ function holds(desired: KubeObject, live: KubeObject): boolean {
   const { apiVersion: _, kind: __, metadata, ...rest } = desired;
   return (
     holdsOfMetadata(metadata, live.metadata) &&
+    (controllerOf(desired) !== undefined || controllerOf(live) === undefined) &&
     isWithin(rest, live, (wanted, found) =>
       isRecord(wanted)
         ? isWithin(wanted, isRecord(found) ? found : {}, isSame)

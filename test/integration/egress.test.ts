@@ -1,6 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { FIELD_MANAGER, label } from '../../src/api/names.ts';
-import type { CiliumNetworkPolicy, Condition, NetworkPolicy, Pod } from '../../src/api/objects.ts';
+import { annotation, FIELD_MANAGER, label } from '../../src/api/names.ts';
+import type {
+  CiliumNetworkPolicy,
+  Condition,
+  KubeObject,
+  NetworkPolicy,
+  Pod,
+} from '../../src/api/objects.ts';
 import { run } from '../../src/cli/run.ts';
 import { dnsRule } from '../../src/guardrails/egress/rules.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
@@ -333,6 +339,85 @@ describe('the egress of an automation', () => {
     await policy('without it', ({ egress = [] }) => egress.length === 3);
     await declare({});
     await condition('Held', 'False', 'Complete');
+  });
+
+  it('stays closed when its Workflow is deleted, until its last pod is gone', async () => {
+    const of = 'left';
+    const leaver = {
+      apiVersion: own,
+      kind: 'Workflow',
+      metadata: { name, namespace: of },
+      spec: { owner, targets: [{ group: 'apps', kind: 'Deployment', name: 'web' }], egress: [erp] },
+    };
+    const identity = {
+      apiVersion: own,
+      kind: 'AutomationIdentity',
+      metadata: { name, namespace: of },
+      spec: { purpose: 'leaves', owner },
+    };
+    const one = (what: string, isSo: (policy: NetworkPolicy) => boolean): Promise<NetworkPolicy> =>
+      waitFor(what, async () => {
+        const [found] = await listObjects<NetworkPolicy>(controlPlane, 'networkpolicies', of);
+        return found !== undefined && isSo(found) && found;
+      });
+    const isKeptByPods = (): Promise<true> =>
+      waitFor('the metric', async () => {
+        const text = await (await fetch(operator.metricsUrl())).text();
+        return text.includes('automation_guardrails_egress_left_behind{keeper="Pods"} 1');
+      });
+    await controlPlane.apply([guarded(of, 'prod'), identity, leaver]);
+    const granted = await one('the policy', ({ spec }) => JSON.stringify(spec).includes(erp.cidr));
+    expect(granted.metadata.ownerReferences).toBeUndefined();
+    // As an earlier version made it: the garbage collector would take it.
+    const made = await getObject<KubeObject>(controlPlane, 'awf', name, of);
+    const reference = { apiVersion: own, kind: 'Workflow', name, uid: made?.metadata.uid };
+    await kubectlOk(controlPlane, [
+      'patch',
+      'networkpolicy',
+      granted.metadata.name,
+      `--namespace=${of}`,
+      '--type=merge',
+      `--patch=${JSON.stringify({ metadata: { ownerReferences: [{ ...reference, controller: true }] } })}`,
+    ]);
+    const ours = await one(
+      'without the reference',
+      ({ metadata: { ownerReferences, resourceVersion } }) => {
+        return (
+          ownerReferences === undefined && resourceVersion !== granted.metadata.resourceVersion
+        );
+      },
+    );
+    expect(ours.spec).toEqual(granted.spec);
+    await waitFor('its ServiceAccount', () => getObject(controlPlane, 'serviceaccount', name, of));
+    await controlPlane.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'runs', namespace: of },
+        spec: deployment.spec.template.spec,
+      },
+    ]);
+
+    // With no operator that could keep anything.
+    await operator.stop();
+    await kubectlOk(controlPlane, ['delete', 'awf,aid', name, `-n=${of}`]);
+    operator = await startOperator({ kubeconfigPath });
+    await isKeptByPods();
+    expect(await one('the policy', () => true)).toEqual(ours);
+
+    await controlPlane.apply([leaver]);
+    const { metadata } = await one('the policy of the next', ({ metadata: { annotations } }) => {
+      const uid = annotations?.[annotation.ownerUid];
+      return uid !== granted.metadata.annotations?.[annotation.ownerUid];
+    });
+    expect(metadata.uid).toBe(granted.metadata.uid);
+    await kubectlOk(controlPlane, ['delete', 'awf', name, `-n=${of}`]);
+    await isKeptByPods();
+    await kubectlOk(controlPlane, ['delete', 'pod', 'runs', `-n=${of}`, '--grace-period=1']);
+    await waitFor('its end', async () => {
+      const policies = await listObjects(controlPlane, 'networkpolicies', of);
+      return policies.length === 0;
+    });
   });
 
   it('is widened in prod by nobody who may not', async () => {

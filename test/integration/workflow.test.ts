@@ -28,6 +28,7 @@ import { RequesterRights } from '../../src/controllers/requester.ts';
 import { notRequired } from '../../src/controllers/workflow-approval.ts';
 import { podIdentity, projectPod } from '../../src/guardrails/kill-switch/pods.ts';
 import { PlugInPolicies } from '../../src/guardrails/egress/plug-in-policies.ts';
+import { EgressTeardown } from '../../src/guardrails/egress/teardown.ts';
 import { GoneRuns } from '../../src/guardrails/limits/gone-runs.ts';
 import { EventRecorder } from '../../src/observability/events.ts';
 import { silentLogger } from '../../src/observability/logger.ts';
@@ -103,9 +104,11 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     watch(workloadResources[kind] as Resource<Workload>, workloadCache(kind)),
   );
 
+  const applier = new Applier({ client });
+  const plugIn = new PlugInPolicies([]);
   const reconciler = new WorkflowController({
     client,
-    applier: new Applier({ client }),
+    applier,
     statusWriter: new StatusWriter({ client }),
     events,
     metrics,
@@ -123,7 +126,18 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
     pods: pods.store,
     labelsPods: () => labelsPods,
     namedPeers: () => ({}),
-    plugIn: new PlugInPolicies([]),
+    plugIn,
+    teardown: new EgressTeardown({
+      client,
+      applier,
+      events,
+      metrics,
+      identities: identities.store,
+      networkPolicies: networkPolicies.store,
+      pods: pods.store,
+      plugIn,
+      isKilled: () => false,
+    }),
     hosts: {
       look: () => ({ resolved: undefined, problem: undefined, isPending: true, dueMs: 60_000 }),
     },
@@ -175,9 +189,6 @@ afterAll(async () => {
   await operator?.stop();
   await controlPlane?.stop();
 });
-
-/** The garbage collector learns of new kinds every 30 seconds only. */
-const collected = { timeoutMs: 100_000 };
 
 const owner = { team: 'finance', contact: 'a@example.com', escalation: 'b@example.com' };
 const deployment = { group: 'apps', kind: 'Deployment', name: 'web' } as const;
@@ -441,13 +452,22 @@ describe('a complete Workflow', () => {
     await settles(namespace, [], [erp, database, archive]);
   });
 
-  it('takes its policies with it', async () => {
+  it('leaves its policies behind when it is deleted, until nothing can start as its identity', async () => {
+    const [before] = await policiesOf(namespace);
     await kubectlOk(controlPlane, ['delete', 'awf', name, `-n=${namespace}`]);
-    await waitFor(
-      'its policies to go',
-      async () => (await policiesOf(namespace)).length === 0,
-      collected,
-    );
+    const told = await waitFor('the event', async () => {
+      const events = await listObjects<{ reason: string; message: string }>(
+        controlPlane,
+        'events',
+        namespace,
+      );
+      return events.find(({ reason }) => reason === 'EgressKept');
+    });
+    expect(told.message).toContain('its AutomationIdentity is there yet');
+    expect(await policiesOf(namespace)).toEqual([before]);
+    await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
+    await kubectlOk(controlPlane, ['delete', 'pods,deploy,cronjob', '--all', `-n=${namespace}`]);
+    await waitFor('its policies to go', async () => (await policiesOf(namespace)).length === 0);
   });
 });
 

@@ -14,7 +14,7 @@ import {
   type NamedPeers,
 } from '../../guardrails/egress/rules.ts';
 import { peerWords, portWords } from '../../guardrails/egress/widened.ts';
-import { isControlledBy } from '../../runtime/applier.ts';
+import { isMadeFor } from '../../runtime/applier.ts';
 import {
   exit,
   isForbidden,
@@ -81,7 +81,7 @@ async function plugInOf(session: Session, workflow: Workflow): Promise<PlugInPol
     try {
       const { metadata } = kind.deny(workflow);
       const found = await session.client.get(kind.resource, metadata);
-      if (found !== undefined && isControlledBy(found, workflow)) return found;
+      if (found !== undefined && isMadeFor(found, workflow)) return found;
     } catch (error) {
       if (!isForbidden(error)) throw error;
       session.stderr(
@@ -136,7 +136,7 @@ export function egressRows({ workflow, policies, pods, plugIn }: EgressView): Eg
     pods.some((labels) => isolating([policy], { namespace, labels }, 'Egress').length > 0),
   );
   const rows = holding.flatMap((policy) => {
-    const isOwn = isControlledBy(policy, workflow);
+    const isOwn = isMadeFor(policy, workflow);
     const named = lastKnown(policy);
     return (policy.spec.egress ?? []).flatMap((rule) =>
       rowsOf(rule, policy, isOwn ? explain(rule, workflow, named) : ofOthers),

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { label } from '../../api/names.ts';
+import { annotation, label } from '../../api/names.ts';
 import type { KubeObject, NetworkPolicy, Pod } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import type { EgressEntry, Workflow } from '../../api/workflow.ts';
@@ -150,7 +150,7 @@ describe('applyEgress', () => {
     const foreign = { ...web, metadata: { name: web.metadata.name, namespace: 'billing' } };
     client.remove(resources.networkPolicies, web.metadata);
     client.put(resources.networkPolicies, foreign);
-    const ours = live().filter(({ metadata }) => metadata.ownerReferences !== undefined);
+    const ours = live().filter(({ metadata }) => metadata.labels !== undefined);
     verbs();
 
     const plan = planEgress({
@@ -263,7 +263,10 @@ describe('a thousand Workflows with 20 entries each', () => {
   /** @returns how many policies were written */
   async function applyAll(named: NamedPeers): Promise<number> {
     client.writes.length = 0;
-    const standing = Map.groupBy(live(), ({ metadata }) => metadata.ownerReferences?.[0]?.uid);
+    const standing = Map.groupBy(
+      live(),
+      ({ metadata }) => metadata.annotations?.[annotation.ownerUid],
+    );
     const applier = new Applier({ client });
     for (const one of workflows) {
       const plan = planEgress({

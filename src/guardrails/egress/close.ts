@@ -21,12 +21,12 @@ export function isClosed({ spec }: NetworkPolicy): boolean {
  * has emptied is for the pods of the whole namespace by now; closed, it would cut off everybody, so
  * it goes.
  *
- * @param live those that are ours by their controller reference
+ * @param live those of it that are ours
  * @returns names of those that were changed
  * @throws ApiError for what a retry may cure
  */
 export async function closeEgress(
-  workflow: Workflow,
+  workflow: Pick<Workflow, 'metadata'>,
   live: readonly NetworkPolicy[],
   { applier, signal }: { applier: Applier; signal: AbortSignal },
 ): Promise<string[]> {

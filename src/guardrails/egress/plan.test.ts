@@ -258,15 +258,7 @@ describe('planEgress', () => {
         name: expect.stringMatching(/^poster-egress-[0-9a-f]{8}$/),
         namespace: 'billing',
         labels: { [label.managedBy]: MANAGED_BY, [label.workflow]: 'poster' },
-        ownerReferences: [
-          {
-            apiVersion: 'automationguardrails.dev/v1alpha1',
-            kind: 'Workflow',
-            name: 'poster',
-            uid: 'uid-1',
-            controller: true,
-          },
-        ],
+        annotations: { [annotation.ownerUid]: 'uid-1' },
       },
       spec: {
         podSelector: { matchLabels: { [label.identity]: 'poster' } },

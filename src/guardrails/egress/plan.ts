@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { annotation, API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
+import { annotation, label, MANAGED_BY } from '../../api/names.ts';
 import type { LabelSelector, NetworkPolicy } from '../../api/objects.ts';
 import type { EgressEntry, IngressEntry, Workflow } from '../../api/workflow.ts';
+import { isMadeForExactly } from '../../runtime/applier.ts';
 import type { Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
 import type { Workload } from '../../api/workload.ts';
@@ -32,7 +33,7 @@ export interface EgressRequest {
    * where that label isn't certain to be there.
    */
   workloads: readonly Workload[];
-  /** The Workflow's policies, as far as they are ours by their controller reference. */
+  /** The Workflow's policies, as far as they are ours; also what one of its name left behind. */
   live: readonly NetworkPolicy[];
   /** Nothing is granted that isn't there yet. */
   isWithheld: boolean;
@@ -67,7 +68,8 @@ const maxPolicies = 256;
  * object, which the API server replaces at once: no moment has one part without the others.
  *
  * While withheld, a policy allows of the allowlist what it allows already, a new one DNS alone, and
- * none is removed (within bounds): without its policy a pod may reach everything.
+ * none is removed (within bounds): without its policy a pod may reach everything. What a Workflow of
+ * the same name was granted before it isn't granted to this one.
  */
 export function planEgress(request: EgressRequest): EgressPlan {
   const { workflow, workloads, live, isWithheld, isClosed = false, isGuarded } = request;
@@ -112,11 +114,13 @@ interface Allowed {
 const nothing: Allowed = { egress: [], ingress: [], named: {} };
 
 function allowedBy(
-  { entries, ingress = [], named: found = {}, isClosed = false }: EgressRequest,
-  live: NetworkPolicy | undefined,
+  { workflow, entries, ingress = [], named: found = {}, isClosed = false }: EgressRequest,
+  standingPolicy: NetworkPolicy | undefined,
   isWithheld: boolean,
 ): Allowed {
   if (isClosed) return nothing;
+  const isOwn = standingPolicy !== undefined && isMadeForExactly(standingPolicy, workflow);
+  const live = isOwn ? standingPolicy : undefined;
   const before = lastKnown(live);
   const usesAPI = [...entries, ...ingress].some(({ peer }) => peer === 'KubeAPI');
   const { DNS, KubeAPI } = { ...before, ...found };
@@ -182,7 +186,7 @@ function keptIngress(wanted: EgressRule[], live: NetworkPolicy | undefined): Egr
 
 /** The same policies, for the same pods, that allow nothing. */
 export function closedPolicies(
-  workflow: Workflow,
+  workflow: Pick<Workflow, 'metadata'>,
   live: readonly NetworkPolicy[],
 ): PlannedPolicy[] {
   return live.map((policy) => ({
@@ -257,7 +261,7 @@ function namedSelectors(
 }
 
 function policyOf(
-  { metadata }: Workflow,
+  { metadata }: Pick<Workflow, 'metadata'>,
   name: string,
   podSelector: LabelSelector,
   { egress, ingress, named }: Allowed,
@@ -267,18 +271,11 @@ function policyOf(
       name,
       ...(metadata.namespace !== undefined && { namespace: metadata.namespace }),
       labels: { [label.managedBy]: MANAGED_BY, [label.workflow]: metadata.name },
-      ...(Object.keys(named).length > 0 && {
-        annotations: { [annotation.namedPeers]: JSON.stringify(named) },
-      }),
-      ownerReferences: [
-        {
-          apiVersion: API_VERSION,
-          kind: 'Workflow',
-          name: metadata.name,
-          uid: metadata.uid ?? '',
-          controller: true,
-        },
-      ],
+      // No reference: the garbage collector would take it before the pods that it holds back.
+      annotations: {
+        [annotation.ownerUid]: metadata.uid ?? '',
+        ...(Object.keys(named).length > 0 && { [annotation.namedPeers]: JSON.stringify(named) }),
+      },
     },
     spec: {
       podSelector,

@@ -1,6 +1,6 @@
 import type { Workflow } from '../../api/workflow.ts';
 import { keyOf } from '../../api/objects.ts';
-import { ForeignObjectError, isControlledBy, type Applier } from '../../runtime/applier.ts';
+import { ForeignObjectError, isMadeFor, type Applier } from '../../runtime/applier.ts';
 import { isInvalid, isRefused, messageOf } from '../../runtime/errors.ts';
 import type { OptionalWatch } from '../../runtime/optional-watch.ts';
 import type { Problem } from '../requirements.ts';
@@ -65,12 +65,11 @@ export class PlugInPolicies {
   }
 
   /**
-   * Policies of a Workflow, of any kind; also those of its predecessor of the same name that no
-   * garbage collector takes away.
+   * Policies of a Workflow, of any kind; also those that one of its name left behind.
    */
-  of(workflow: Workflow): PlugInPolicy[] {
+  of(workflow: Pick<Workflow, 'metadata'>): PlugInPolicy[] {
     return this.named(keyOf(workflow)).filter(
-      (policy) => policy.metadata.namespace === undefined || isControlledBy(policy, workflow),
+      (policy) => policy.metadata.namespace === undefined || isMadeFor(policy, workflow),
     );
   }
 
@@ -80,12 +79,10 @@ export class PlugInPolicies {
   }
 
   /** Whether nothing more can be denied than is. */
-  isDenied(workflow: Workflow): boolean {
+  isDenied(workflow: Pick<Workflow, 'metadata'>): boolean {
     const { kind } = this;
     if (kind === undefined || kind === 'None') return true;
-    return this.of(workflow).some(
-      (policy) => kind.isDeny(policy) && isControlledBy(policy, workflow),
-    );
+    return this.of(workflow).some((policy) => kind.isDeny(policy) && isMadeFor(policy, workflow));
   }
 
   /**
@@ -95,7 +92,10 @@ export class PlugInPolicies {
    * @returns `undefined` where this cluster has no kind for it
    * @throws ApiError for what a retry may cure
    */
-  async deny(workflow: Workflow, options: WriteOptions): Promise<Denial | undefined> {
+  async deny(
+    workflow: Pick<Workflow, 'metadata'>,
+    options: WriteOptions,
+  ): Promise<Denial | undefined> {
     const { kind } = this;
     if (kind === undefined || kind === 'None') return undefined;
     const desired = kind.deny(workflow);

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import { annotation, API_VERSION, label, MANAGED_BY } from '../../api/names.ts';
+import { annotation, label, MANAGED_BY } from '../../api/names.ts';
 import type {
   CiliumNetworkPolicy,
   CiliumPortRule,
@@ -11,6 +11,7 @@ import type {
 } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
 import { metadataAddresses, type EgressEntry, type Workflow } from '../../api/workflow.ts';
+import { isMadeForExactly } from '../../runtime/applier.ts';
 import { dnsRule, namespaceNameLabel, singleAddress, type EgressRule } from './rules.ts';
 
 /**
@@ -20,6 +21,9 @@ import { dnsRule, namespaceNameLabel, singleAddress, type EgressRule } from './r
  * of the two says an empty list of what only the other one has, which is as good as none: a
  * server-side apply leaves what it doesn't mention, if that came with the creation.
  */
+
+/** Whose it is. */
+type Owner = Pick<Workflow, 'metadata'>;
 
 /** A policy of such a kind. */
 export type PlugInPolicy = CiliumNetworkPolicy | ClusterNetworkPolicy;
@@ -39,7 +43,7 @@ export interface PlugInKind {
   /** More hosts of one Workflow than a policy has room for; `undefined` where all fit. */
   tooMany(entries: readonly EgressEntry[]): string | undefined;
   allow(request: AllowRequest): PlugInPolicy;
-  deny(workflow: Workflow): PlugInPolicy;
+  deny(workflow: Owner): PlugInPolicy;
   /** Whether a policy allows an entry, on all of its ports. */
   grants(policy: PlugInPolicy, entry: EgressEntry): boolean;
   /** Key (`namespace/name`) of the Workflow that a policy is for. */
@@ -47,7 +51,7 @@ export interface PlugInKind {
   isDeny(policy: PlugInPolicy): boolean;
 }
 
-const labelsOf = ({ metadata }: Workflow): Record<string, string> => ({
+const labelsOf = ({ metadata }: Owner): Record<string, string> => ({
   [label.managedBy]: MANAGED_BY,
   [label.workflow]: metadata.name,
 });
@@ -93,21 +97,19 @@ export const cilium: PlugInKind = {
     'endpointSelector' in spec && isDeepStrictEqual(spec.egressDeny, [{ toEntities: ['all'] }]),
 };
 
-function ciliumMeta(workflow: Workflow): { metadata: ObjectMeta } {
+function ciliumMeta(workflow: Owner): { metadata: ObjectMeta } {
   const { name, namespace, uid = '' } = workflow.metadata;
   return {
     metadata: {
       name: `${name}-egress`,
       ...(namespace !== undefined && { namespace }),
       labels: labelsOf(workflow),
-      ownerReferences: [{ apiVersion: API_VERSION, kind: 'Workflow', name, uid, controller: true }],
+      annotations: { [annotation.ownerUid]: uid },
     },
   };
 }
 
-function ciliumSubject({
-  metadata,
-}: Workflow): Pick<CiliumNetworkPolicy['spec'], 'endpointSelector'> {
+function ciliumSubject({ metadata }: Owner): Pick<CiliumNetworkPolicy['spec'], 'endpointSelector'> {
   return { endpointSelector: { matchLabels: { [label.identity]: metadata.name } } };
 }
 
@@ -221,8 +223,8 @@ export const clusterNetworkPolicy: PlugInKind = {
   isDeny: ({ spec }) => 'tier' in spec && spec.priority === denyPriority,
 };
 
-/** It has no namespace, and so no owner that the garbage collector knows: it is named after both. */
-function clusterMeta(workflow: Workflow): ObjectMeta {
+/** It has no namespace: it is named after that, too. */
+function clusterMeta(workflow: Owner): ObjectMeta {
   const { name, namespace = '', uid = '' } = workflow.metadata;
   const digest = createHash('sha256').update(`${namespace}/${name}/${uid}`).digest('hex');
   return {
@@ -234,7 +236,7 @@ function clusterMeta(workflow: Workflow): ObjectMeta {
 
 function clusterSubject({
   metadata: { name, namespace = '' },
-}: Workflow): Pick<ClusterNetworkPolicy['spec'], 'subject'> {
+}: Owner): Pick<ClusterNetworkPolicy['spec'], 'subject'> {
   return {
     subject: {
       pods: {
@@ -319,7 +321,12 @@ export function planPlugIn(request: PlugInRequest): PlugInPlan {
   }
   if (isClosed) return { kind, desired: kind.deny(workflow), live: standing, obsolete: others };
   const granted = isWithheld
-    ? entries.filter((entry) => standing !== undefined && kind.grants(standing, entry))
+    ? entries.filter(
+        (entry) =>
+          standing !== undefined &&
+          isMadeForExactly(standing, workflow) &&
+          kind.grants(standing, entry),
+      )
     : entries;
   if (granted.length === 0) return { kind, desired: undefined, live: undefined, obsolete: live };
   return {

@@ -274,6 +274,30 @@ describe('egress that somebody else allows', () => {
     expect(ladder.isQuiet(killSwitch())).toBe(false);
   });
 
+  it.each([
+    { whole: true, covered: 'namespace' },
+    { whole: false, covered: 'poster' },
+  ])('is closed of a Workflow that was deleted, too: $covered', async ({ whole, covered }) => {
+    const [policy] = client.all(resources.networkPolicies);
+    const { ownerReferences: _, ...metadata } = policy?.metadata ?? { name: '' };
+    const annotations = { [annotation.ownerUid]: 'awf-poster' };
+    await client.delete(resources.networkPolicies, { namespace, name: metadata.name });
+    client.put(resources.networkPolicies, {
+      metadata: { ...metadata, annotations },
+      spec: { podSelector: { matchLabels: { app: 'x' } }, policyTypes: ['Egress'], egress: [{}] },
+    });
+    await client.delete(resources.workflows, { namespace, name: 'poster' });
+    engage(covered, whole);
+    served = ['CiliumNetworkPolicy'];
+    expect(ladder.isQuiet(killSwitch(covered))).toBe(false);
+    const { findings } = await climb(covered);
+    expect(findings.at(-1)).toMatchObject({ type: 'EgressClosed', status: 'True' });
+    const [closed] = client.all(resources.networkPolicies);
+    expect(closed?.spec).toMatchObject({ policyTypes: ['Egress', 'Ingress'], egress: [] });
+    expect(closed?.metadata.annotations).toEqual(annotations);
+    expect(client.all(resources.ciliumNetworkPolicies)).toHaveLength(1);
+  });
+
   it('is not told of where it does not concern the automation, or lets nothing out', async () => {
     client.put(resources.networkPolicies, {
       ...others,

@@ -14,7 +14,7 @@ import {
 import { resources } from '../../api/resources.ts';
 import type { Workflow } from '../../api/workflow.ts';
 import type { Workload } from '../../api/workload.ts';
-import { Applier, isControlledBy } from '../../runtime/applier.ts';
+import { Applier, isLeftBehind, isMadeFor } from '../../runtime/applier.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import type { ReconcileContext } from '../../runtime/controller.ts';
 import { ApiError } from '../../runtime/errors.ts';
@@ -94,6 +94,9 @@ export interface Climb {
   cut: readonly string[];
 }
 
+/** Whose policies are closed. */
+type PolicyOwner = Pick<Workflow, 'metadata'>;
+
 /** Identities and policies worked on at a time. */
 const parallelism = 8;
 /** What others grant is asked for again after this time at the earliest. */
@@ -124,7 +127,7 @@ export class Ladder {
       !this.#subjectsOf(killSwitch).some(
         (subject) => this.#hasAccount(subject) || this.#isBound(subject),
       ) &&
-      !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
+      !this.#ownersOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
       this.#isToldOfOthers(killSwitch) &&
       // What has ended by itself is no longer told of.
       !(killSwitch.status?.remaining ?? []).some(
@@ -161,7 +164,7 @@ export class Ladder {
       ),
       look.rung(
         'EgressClosed',
-        !this.#workflowsOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
+        !this.#ownersOf(killSwitch).some((workflow) => this.#isOpen(workflow)) &&
           this.#allowedByOthers(killSwitch).length === 0 &&
           !(killSwitch.status?.remaining ?? []).some(isOfEgress),
         () => this.#closeEgress(look),
@@ -327,14 +330,14 @@ export class Ladder {
     const { client, plugIn } = this.#options;
     const { signal, killSwitch } = look;
     const { namespace = '' } = killSwitch.metadata;
-    const workflows = this.#workflowsOf(killSwitch);
+    const workflows = this.#ownersOf(killSwitch);
     if (workflows.length === 0) {
       return egressRung({ policies: 0, deniedBy: undefined, refused: [], allowing: [] });
     }
     const policies = await client.list(resources.networkPolicies, { namespace, signal });
     const applier = this.#applier;
     const closed = await forEachBounded(workflows, parallelism, async (workflow) => {
-      const ours = policies.filter((policy) => isControlledBy(policy, workflow));
+      const ours = policies.filter((policy) => isMadeFor(policy, workflow));
       const changed = await closeEgress(workflow, ours, { applier, signal });
       return { count: ours.length, changed };
     });
@@ -371,18 +374,18 @@ export class Ladder {
   #allowedByOthers(killSwitch: KillSwitch): Remaining[] {
     const { kind } = this.#options.plugIn;
     if (kind !== undefined && kind !== 'None') return [];
-    return remainingPolicies(this.#policiesOfOthers(this.#workflowsOf(killSwitch)));
+    return remainingPolicies(this.#policiesOfOthers(this.#ownersOf(killSwitch)));
   }
 
   /** Policies of others that let pods of these Workflows out, as the caches have them. */
-  #policiesOfOthers(workflows: readonly Workflow[]): string[] {
+  #policiesOfOthers(workflows: readonly PolicyOwner[]): string[] {
     const { networkPolicies, pods, workloads } = this.#options.stores;
     const found = new Map<string, string>();
     for (const workflow of workflows) {
       const { name, namespace = '' } = workflow.metadata;
       const others = networkPolicies
         .byIndex('others', namespace)
-        .filter((policy) => !workflows.some((one) => isControlledBy(policy, one)));
+        .filter((policy) => !workflows.some((one) => isMadeFor(policy, one)));
       if (others.length === 0) continue;
       const key = keyOf(workflow);
       const labels = podLabelsOf(
@@ -400,6 +403,21 @@ export class Ladder {
 
   #workflowsOf(killSwitch: KillSwitch): readonly Workflow[] {
     return coveredIn(this.#options.stores.workflows, killSwitch);
+  }
+
+  /** Workflows, and those that were deleted and left policies behind. */
+  #ownersOf(killSwitch: KillSwitch): readonly PolicyOwner[] {
+    const workflows = this.#workflowsOf(killSwitch);
+    const left = this.#subjectsOf(killSwitch).flatMap(({ namespace, name }): PolicyOwner[] => {
+      if (workflows.some(({ metadata }) => metadata.name === name)) return [];
+      const policies = this.#options.stores.networkPolicies.byIndex(
+        'workflow',
+        `${namespace}/${name}`,
+      );
+      const uid = policies.find(isLeftBehind)?.metadata.annotations?.[annotation.ownerUid];
+      return uid === undefined ? [] : [{ metadata: { namespace, name, uid } }];
+    });
+    return [...workflows, ...left];
   }
 
   /**
@@ -433,13 +451,13 @@ export class Ladder {
     return isOf(subject, roleBindings.get(`${subject.namespace}/${subject.name}`));
   }
 
-  #isOpen(workflow: Workflow): boolean {
+  #isOpen(workflow: PolicyOwner): boolean {
     const { plugIn, stores } = this.#options;
     return (
       !plugIn.isDenied(workflow) ||
       stores.networkPolicies
         .byIndex('workflow', keyOf(workflow))
-        .some((policy) => isControlledBy(policy, workflow) && !isClosed(policy))
+        .some((policy) => isMadeFor(policy, workflow) && !isClosed(policy))
     );
   }
 }
