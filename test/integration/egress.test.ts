@@ -403,7 +403,9 @@ describe('the egress of an automation', () => {
     await kubectlOk(controlPlane, ['delete', 'awf,aid', name, `-n=${of}`]);
     operator = await startOperator({ kubeconfigPath });
     await isKeptByPods();
-    expect(await one('the policy', () => true)).toEqual(ours);
+    const kept = await one('the policy', () => true);
+    expect(kept.metadata.annotations).toEqual(ours.metadata.annotations);
+    expect([kept.metadata.uid, kept.spec]).toEqual([granted.metadata.uid, granted.spec]);
 
     await controlPlane.apply([leaver]);
     const { metadata } = await one('the policy of the next', ({ metadata: { annotations } }) => {
