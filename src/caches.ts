@@ -19,7 +19,12 @@ import {
   policyIndexes,
   projectPolicy,
 } from './controllers/workflow-indexes.ts';
-import { plugInKeys, plugInKinds } from './guardrails/egress/plug-in-policies.ts';
+import {
+  othersOfPlugIn,
+  plugInKeys,
+  projectPlugIn,
+  seenPlugInResources,
+} from './guardrails/egress/plug-in-policies.ts';
 import { namedPeersOf } from './guardrails/egress/named-peers.ts';
 import type { NamedPeers } from './guardrails/egress/rules.ts';
 import { bindingIndexes, projectBinding, projectRole } from './guardrails/identity/bindings.ts';
@@ -137,12 +142,16 @@ export function createCaches(
     ...needed
   } = caches;
   const forKills: Cache[] = [...Object.values(needed), ...workloads];
-  const plugIn = plugInKinds.map(
-    ({ resource }) =>
+  const plugIn = seenPlugInResources.map(
+    (resource) =>
       new OptionalWatch({
         ...shared,
         resource,
-        create: () => watch(resource, { ...managed, indexes: { workflow: plugInKeys } }),
+        create: () =>
+          watch(resource, {
+            project: projectPlugIn,
+            indexes: { workflow: plugInKeys, others: othersOfPlugIn },
+          }),
       }),
   );
   return {

@@ -21,7 +21,7 @@ import { workflowOfApproval, workflowOfRevision } from './controllers/workflow-a
 import { policyIndexes, usesHosts, usesKubeAPI } from './controllers/workflow-indexes.ts';
 import type { HostResolver } from './guardrails/egress/host-resolver.ts';
 import type { RefusedConnections } from './guardrails/egress/refused.ts';
-import { plugInKeys } from './guardrails/egress/plug-in-policies.ts';
+import { changedForOthers, plugInKeys } from './guardrails/egress/plug-in-policies.ts';
 import type { EvidenceRecorder } from './evidence/recorder.ts';
 import type { Mutation } from './guardrails/kill-switch/mutation.ts';
 import { isByWorkflow } from './guardrails/kill-switch/cluster.ts';
@@ -263,10 +263,7 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
     enqueueAll(workflow, workflowKeysFor.networkPolicy(change, workflows.store)),
   );
   caches.pods.onChange((change) =>
-    enqueueAll(
-      workflow,
-      workflowKeysFor.pod(change, workflows.store, caches.networkPolicies.store),
-    ),
+    enqueueAll(workflow, workflowKeysFor.pod(change, workflows.store, policiesOf(caches))),
   );
   mutation.onChange(() => enqueueAll(workflow, keysIn(workflows.store)));
   let peers = namedPeersIn(caches);
@@ -287,7 +284,17 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
     enqueueAll(workflow, workflows.store.byIndex('resolvedHost', host).map(keyOf)),
   );
   for (const cache of caches.plugIn) {
-    cache.onChange(({ object }) => enqueueAll(workflow, plugInKeys(object)));
+    cache.onChange((change) => {
+      const { object } = change;
+      enqueueAll(workflow, plugInKeys(object));
+      for (const namespace of changedForOthers(change)) {
+        const concerned =
+          namespace === ''
+            ? [...workflows.store.list()]
+            : workflows.store.byIndex('namespace', namespace);
+        for (const one of concerned) workflow.enqueueAfter(keyOf(one), countsDelayMs);
+      }
+    });
     cache.onServed(() =>
       enqueueAll(workflow, [...workflows.store.list()].filter(usesHosts).map(keyOf)),
     );
@@ -370,6 +377,23 @@ function wireGuardrailPolicy(
       }
     });
   }
+}
+
+/** NetworkPolicies, and under `others` also policies of network plug-ins. */
+function policiesOf({ networkPolicies, plugIn }: Caches): {
+  byIndex: (index: string, value: string) => readonly KubeObject[];
+} {
+  return {
+    byIndex: (index, value) => [
+      ...networkPolicies.store.byIndex(index, value),
+      ...(index === 'others'
+        ? plugIn.flatMap((cache) => [
+            ...cache.byIndex('others', value),
+            ...cache.byIndex('others', ''),
+          ])
+        : []),
+    ],
+  };
 }
 
 /** Of every Workflow, and of those that policies are left of. */

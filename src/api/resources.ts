@@ -135,6 +135,13 @@ export const resources = {
     'CiliumNetworkPolicy',
     'ciliumnetworkpolicies',
   ),
+  ciliumClusterwideNetworkPolicies: defineResource<CiliumNetworkPolicy>(
+    'cilium.io',
+    'v2',
+    'CiliumClusterwideNetworkPolicy',
+    'ciliumclusterwidenetworkpolicies',
+    false,
+  ),
   clusterNetworkPolicies: defineResource<ClusterNetworkPolicy>(
     'policy.networking.k8s.io',
     'v1alpha2',

@@ -16,10 +16,14 @@ import type { NamedPeers } from '../guardrails/egress/rules.ts';
 import { unusualFinding } from '../guardrails/egress/refused.ts';
 import {
   podLabelsOf,
+  type PlugInWidening,
   widenedBy,
   widenedFinding,
   type Widening,
 } from '../guardrails/egress/widened.ts';
+import { widenedByPlugIn } from '../guardrails/egress/widened-by-plug-in.ts';
+import type { PlugInPolicies } from '../guardrails/egress/plug-in-policies.ts';
+import type { Labels } from '../guardrails/egress/evaluate.ts';
 import { isGuarded, type Problem } from '../guardrails/requirements.ts';
 import { isMadeFor } from '../runtime/applier.ts';
 import { isEgressClosed, isWithheld, type WorkflowView } from './workflow-findings.ts';
@@ -44,6 +48,8 @@ export interface Observation extends WorkflowView {
   plugIn: readonly PlugInPolicy[];
   /** The kind that these are written in; `undefined` where it isn't known (yet). */
   plugInKind: PlugInKind | 'None' | undefined;
+  /** Policies of others of these kinds that may select its pods. */
+  plugInOfOthers: ReturnType<PlugInPolicies['others']>;
   /** Packets that policies refused of late; `undefined` where nobody counts. */
   refused: number | undefined;
   /** The last result of a pod that tried whether policies are enforced. */
@@ -118,7 +124,7 @@ export function egressFindings(
       problems: [...missing, ...problems],
     }),
     enforcedFinding(view.workflow.metadata.name, view.probe, now),
-    widenedFinding(wideningsOf(view, plan)),
+    widenedFinding(wideningsOf(view, plan), plugInWideningsOf(view, plan)),
     unusualFinding(view.refused),
   ];
 }
@@ -133,21 +139,38 @@ function unknownPeers({ workflow, policies, named }: Observation): string[] {
 }
 
 /** What policies of others let its pods reach beyond its own. */
-function wideningsOf(
-  { workflow, targets, policies, others, pods }: Observation,
-  plan: EgressPlan | undefined,
-): Widening[] {
-  const foreign = others.filter((policy) => !isMadeFor(policy, workflow));
+function wideningsOf(view: Observation, plan: EgressPlan | undefined): Widening[] {
+  const foreign = view.others.filter((policy) => !isMadeFor(policy, view.workflow));
   if (foreign.length === 0) return [];
-  const { name, namespace = '' } = workflow.metadata;
-  return widenedBy({
+  const { namespace = '' } = view.workflow.metadata;
+  return widenedBy({ namespace, pods: labelsOf(view), own: ownOf(view, plan), others: foreign });
+}
+
+/** What policies of network plug-ins let its pods reach beyond its own. */
+function plugInWideningsOf(view: Observation, plan: EgressPlan | undefined): PlugInWidening[] {
+  const { cilium, cluster } = view.plugInOfOthers;
+  if (cilium.length + cluster.length === 0) return [];
+  const { name, namespace = '' } = view.workflow.metadata;
+  return widenedByPlugIn({
+    name,
     namespace,
-    pods: podLabelsOf(
-      name,
-      [...targets.workloads, ...targets.runs, ...targets.untargeted],
-      pods.filter((pod) => !hasEnded(pod)),
-    ),
-    own: plan?.policies.map(({ desired }) => desired) ?? policies,
-    others: foreign,
+    namespaceLabels: view.namespace?.metadata.labels ?? {},
+    pods: labelsOf(view),
+    own: ownOf(view, plan),
+    hosts: view.hosts.byPlugIn,
+    cilium,
+    cluster,
   });
+}
+
+function labelsOf({ workflow, targets, pods }: Observation): Labels[] {
+  return podLabelsOf(
+    workflow.metadata.name,
+    [...targets.workloads, ...targets.runs, ...targets.untargeted],
+    pods.filter((pod) => !hasEnded(pod)),
+  );
+}
+
+function ownOf({ policies }: Observation, plan: EgressPlan | undefined): readonly NetworkPolicy[] {
+  return plan?.policies.map(({ desired }) => desired) ?? policies;
 }

@@ -12,6 +12,9 @@ import {
   PlugInPolicies,
   plugInKeys,
   plugInKinds,
+  othersOfPlugIn,
+  projectPlugIn,
+  seenPlugInResources,
   type PlugInCache,
 } from '../guardrails/egress/plug-in-policies.ts';
 import type { PlugInPolicy } from '../guardrails/egress/plug-in.ts';
@@ -69,7 +72,7 @@ class Cluster {
       (_about: unknown, reason: string, message: string): void => {
         this.events.push(`${type} ${reason}: ${message}`);
       };
-    const plugIn = new PlugInPolicies(plugInKinds.map(({ resource }) => this.#cacheOf(resource)));
+    const plugIn = new PlugInPolicies(seenPlugInResources.map((one) => this.#cacheOf(one)));
     this.#controller = new WorkflowController({
       client,
       applier: new Applier({ client }),
@@ -156,7 +159,8 @@ class Cluster {
   }
 
   #cacheOf(resource: Resource<PlugInPolicy>): PlugInCache {
-    const store = this.client.storeOf(resource, { workflow: plugInKeys });
+    const indexes = { workflow: plugInKeys, others: othersOfPlugIn };
+    const store = this.client.storeOf(resource, indexes);
     const isServed = (): boolean | undefined => this.served?.includes(resource.kind);
     return {
       resource,
@@ -473,6 +477,31 @@ describe('a complete Workflow', () => {
     cluster.events.length = 0;
     await cluster.reconcile();
     expect(cluster.events).toEqual([expect.stringContaining('Normal EgressAsListed')]);
+  });
+
+  it('names policies of the network plug-in that let its pods reach more', async () => {
+    await cluster.reconcile();
+    const spec = { endpointSelector: {}, egress: [{ toCIDR: ['192.0.2.0/24'] }] };
+    for (const [resource, namespace] of [
+      [resources.ciliumNetworkPolicies, 'billing'],
+      [resources.ciliumNetworkPolicies, 'elsewhere'],
+      [resources.ciliumClusterwideNetworkPolicies, undefined],
+    ] as const) {
+      const labels = { [label.workflow]: 'poster' };
+      const metadata = { name: 'open', labels, ...(namespace !== undefined && { namespace }) };
+      const object = { metadata: { ...metadata, managedFields: [] }, spec, status: {} };
+      const kept = projectPlugIn(object);
+      expect(Object.keys(kept.metadata)).not.toContain('labels');
+      cluster.client.put(resource, kept);
+    }
+    await cluster.reconcile();
+    expect(cluster.condition('EgressWidened')?.message).toContain(
+      ': CiliumClusterwideNetworkPolicy open (192.0.2.0/24), CiliumNetworkPolicy open (192.0.2.0/24).',
+    );
+    // They are nobody's to take away.
+    await cluster.client.delete(resources.workflows, key);
+    await cluster.client.delete(resources.automationIdentities, key);
+    expect((await cluster.reconcile()).writes).toEqual(['delete NetworkPolicy']);
   });
 
   it('takes no policy for its own that only looks like it', async () => {

@@ -8,6 +8,7 @@ import {
   keyOf,
   splitKey,
   stampOf,
+  type KubeObject,
   type Namespace,
   type NetworkPolicy,
   type Pod,
@@ -91,7 +92,7 @@ export interface WorkflowControllerOptions {
   /** What named peers come to now. */
   namedPeers: () => NamedPeers;
   /** Policies of the network plug-in's own kind. */
-  plugIn: Pick<PlugInPolicies, 'kind' | 'of' | 'ensure' | 'remove'>;
+  plugIn: Pick<PlugInPolicies, 'kind' | 'of' | 'others' | 'ensure' | 'remove'>;
   /** Takes away what Workflows left behind. */
   teardown: Pick<EgressTeardown, 'reconcile' | 'forget'>;
   /** Addresses of hosts that nothing but the operator can look up. */
@@ -127,7 +128,7 @@ export const keysFor = {
   pod: (
     { type, object, previous }: Change<Pod>,
     workflows: Pick<ReadStore<Workflow>, 'get'>,
-    policies: Pick<ReadStore<NetworkPolicy>, 'byIndex'>,
+    policies: { byIndex: (index: string, value: string) => readonly KubeObject[] },
   ): string[] => {
     const { namespace = '', labels } = object.metadata;
     const key = `${namespace}/${object.spec?.serviceAccountName ?? ''}`;
@@ -377,6 +378,7 @@ export class WorkflowController implements Reconciler {
       hosts: hostsView(allowlist.egress, plugIn.kind, before, hosts),
       plugIn: plugIn.of(workflow),
       plugInKind: plugIn.kind,
+      plugInOfOthers: plugIn.others(namespaceName),
       refused: this.#options.refused.of(
         namespaceName,
         neighbours

@@ -211,7 +211,7 @@ export const alertGroups: readonly RuleGroup[] = [
         annotations: {
           summary: 'Automations may reach more than their allowlist',
           description:
-            'NetworkPolicies that the operator did not make let the pods of {{ $value }} Workflows out further. See the condition EgressWidened: kubectl get awf -A.',
+            'Policies that the operator did not make let the pods of {{ $value }} Workflows out further. See the condition EgressWidened: kubectl get awf -A.',
           runbook: widenedRunbook,
         },
       },

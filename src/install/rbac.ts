@@ -111,6 +111,8 @@ export const operatorRole: RoleDefinition = {
     // What knows hosts, and denies what others allow; where a network plug-in brings it.
     rule([...read, 'create', 'patch', 'delete'], resources.ciliumNetworkPolicies),
     rule([...read, 'create', 'patch', 'delete'], resources.clusterNetworkPolicies),
+    // What others allow by it.
+    rule(['list', 'watch'], resources.ciliumClusterwideNetworkPolicies),
     // Where the API server and the cluster's DNS are, for those who may reach them.
     rule(['list', 'watch'], resources.services),
     rule(['list', 'watch'], resources.endpointSlices),

@@ -2,12 +2,15 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { annotation, FIELD_MANAGER, label } from '../../src/api/names.ts';
 import type {
   CiliumNetworkPolicy,
+  ClusterNetworkPolicy,
   Condition,
   KubeObject,
   NetworkPolicy,
   Pod,
 } from '../../src/api/objects.ts';
+import type { Workflow } from '../../src/api/workflow.ts';
 import { run } from '../../src/cli/run.ts';
+import { clusterNetworkPolicy } from '../../src/guardrails/egress/plug-in.ts';
 import { dnsRule } from '../../src/guardrails/egress/rules.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
@@ -270,9 +273,9 @@ describe('the egress of an automation', () => {
     const kept = await policy('the policy', () => true);
     expect(kept.metadata.resourceVersion).toBe(followed.metadata.resourceVersion);
 
-    // Also by an operator that has never seen it; meanwhile, Cilium was installed.
+    // Also by an operator that has never seen it; meanwhile, a network plug-in was installed.
     await operator.stop();
-    await controlPlane.apply([manifestOf(networkCrds.cilium)]);
+    await controlPlane.apply([manifestOf(networkCrds.cluster)]);
     operator = await startOperator({ kubeconfigPath });
     await controlPlane.apply([clusterDNS]);
     await condition('EgressDeclared', 'True', 'Declared');
@@ -282,63 +285,48 @@ describe('the egress of an automation', () => {
     expect(after.metadata.uid).toBe(kept.metadata.uid);
   });
 
-  it('has hosts by a policy that knows names, where the network plug-in brings one', async () => {
-    await declare({ egress: [erp, { host: 'api.example.com', reason: 'an API' }] });
+  it('has hosts by ClusterNetworkPolicies where these are served, and names those that widen', async () => {
+    const host = { host: 'api.example.com', ports: [{ port: 443 }], reason: 'an API' };
+    await declare({ egress: [erp, host] });
+    const policies = (): Promise<ClusterNetworkPolicy[]> =>
+      listObjects(controlPlane, 'clusternetworkpolicies', namespace);
     const allowing = await waitFor('the policy', async () => {
-      const [found] = await listObjects<CiliumNetworkPolicy>(
-        controlPlane,
-        'ciliumnetworkpolicies',
-        namespace,
-      );
+      const [found] = await policies();
       return found;
     });
-    expect(allowing.spec.egress?.at(-1)).toEqual({ toFQDNs: [{ matchName: 'api.example.com' }] });
+    expect(allowing.spec).toMatchObject({ tier: 'Admin', priority: 1000 });
+    expect(allowing.spec.egress?.at(-1)).toMatchObject({
+      action: 'Accept',
+      to: [{ domainNames: ['api.example.com'] }],
+    });
     await condition('EgressDeclared', 'True', 'Declared');
-    expect(await cli('egress', name)).toMatch(
-      /^api\.example\.com +all +poster-egress +an API +fin/m,
-    );
-    // What its creation would have left, were it made at a kill.
-    await kubectlOk(controlPlane, [
-      'patch',
-      'ciliumnetworkpolicies',
-      'poster-egress',
-      `--namespace=${namespace}`,
-      `--field-manager=${FIELD_MANAGER}`,
-      '--type=merge',
-      '--patch={"spec":{"ingressDeny":[{"fromEntities":["all"]}]}}',
+    // What a kill would write, the API server takes, too.
+    const workflow = await getObject<Workflow>(controlPlane, 'awf', name, namespace);
+    if (workflow === undefined) throw new Error('no Workflow');
+    const { metadata, spec } = clusterNetworkPolicy.deny(workflow);
+    expect(metadata.name).toBe(allowing.metadata.name);
+    const theirs = (of: string, their: object): object => ({
+      apiVersion: 'policy.networking.k8s.io/v1alpha2',
+      kind: 'ClusterNetworkPolicy',
+      metadata: { name: of },
+      spec: their,
+    });
+    await controlPlane.apply([
+      theirs('denies', spec),
+      theirs('opens', {
+        tier: 'Admin',
+        priority: 5,
+        subject: { namespaces: {} },
+        egress: [{ action: 'Accept', to: [{ networks: ['10.0.0.0/8'] }] }],
+      }),
     ]);
-    await waitFor('the end of the deny', async () => {
-      const [found] = await listObjects<CiliumNetworkPolicy>(
-        controlPlane,
-        'ciliumnetworkpolicies',
-        namespace,
-      );
-      return found?.spec.ingressDeny?.length === 0;
-    });
-    await declare({});
-    await waitFor('its end', async () => {
-      const left = await listObjects(controlPlane, 'ciliumnetworkpolicies', namespace);
-      return left.length === 0;
-    });
-  });
-
-  it('withdraws an entry when it ends', async () => {
-    const expires = `${new Date(Date.now() + 4_000).toISOString().slice(0, 19)}Z`;
-    await declare({ egress: [{ cidr: '198.51.100.0/24', reason: 'a migration', expires }] });
-    const ended = await condition('EgressDeclared', 'True', 'EntriesExpired');
-    expect(ended.message).toContain(`198.51.100.0/24 (${expires})`);
-    await policy('without it', ({ egress = [] }) => egress.length === 2);
-  });
-
-  it('has no peers in other environments, also where they come to be in one', async () => {
-    await declare({ egress: [erp, { namespace: 'shared', reason: 'its records' }] });
-    await policy('with it', ({ egress = [] }) => egress.length === 4);
-    await controlPlane.apply([guarded('shared', 'test')]);
-    const held = await condition('Held', 'True', 'OtherEnvironment');
-    expect(held.message).toContain('namespace shared');
-    await policy('without it', ({ egress = [] }) => egress.length === 3);
-    await declare({});
-    await condition('Held', 'False', 'Complete');
+    // The deny comes first.
+    await condition('EgressWidened', 'False', 'AsListed');
+    await kubectlOk(controlPlane, ['delete', 'clusternetworkpolicy', 'denies']);
+    const widened = await condition('EgressWidened', 'True', 'PoliciesOfOthers');
+    expect(widened.message).toContain('ClusterNetworkPolicy opens (10.0.0.0/8).');
+    await kubectlOk(controlPlane, ['delete', 'clusternetworkpolicy', 'opens']);
+    await condition('EgressWidened', 'False', 'AsListed');
   });
 
   it('stays closed when its Workflow is deleted, until its last pod is gone', async () => {
@@ -398,8 +386,9 @@ describe('the egress of an automation', () => {
       },
     ]);
 
-    // With no operator that could keep anything.
+    // With no operator that could keep anything; meanwhile, another network plug-in comes.
     await operator.stop();
+    await controlPlane.apply([networkCrds.cilium, networkCrds.clusterwide].map(manifestOf));
     await kubectlOk(controlPlane, ['delete', 'awf,aid', name, `-n=${of}`]);
     operator = await startOperator({ kubeconfigPath });
     await isKeptByPods();
@@ -420,6 +409,88 @@ describe('the egress of an automation', () => {
       const policies = await listObjects(controlPlane, 'networkpolicies', of);
       return policies.length === 0;
     });
+  });
+
+  it('has hosts by a policy that knows names, where the network plug-in brings one', async () => {
+    await declare({ egress: [erp, { host: 'api.example.com', reason: 'an API' }] });
+    await waitFor('the end of the other kind', async () => {
+      const left = await listObjects(controlPlane, 'clusternetworkpolicies', namespace);
+      return left.length === 0;
+    });
+    const allowing = await waitFor('the policy', async () => {
+      const [found] = await listObjects<CiliumNetworkPolicy>(
+        controlPlane,
+        'ciliumnetworkpolicies',
+        namespace,
+      );
+      return found;
+    });
+    expect(allowing.spec.egress?.at(-1)).toEqual({ toFQDNs: [{ matchName: 'api.example.com' }] });
+    await condition('EgressDeclared', 'True', 'Declared');
+    expect(await cli('egress', name)).toMatch(
+      /^api\.example\.com +all +poster-egress +an API +fin/m,
+    );
+    const others = ['CiliumNetworkPolicy', 'CiliumClusterwideNetworkPolicy'].map((kind) => ({
+      apiVersion: 'cilium.io/v2',
+      kind,
+      metadata: { name: 'opens', ...(kind === 'CiliumNetworkPolicy' && { namespace }) },
+      spec: {
+        endpointSelector: { matchLabels: { 'k8s:app': 'web' } },
+        egress: [{ toCIDR: ['10.0.0.0/8'] }, { toFQDNs: [{ matchName: 'api.example.com' }] }],
+      },
+    }));
+    await controlPlane.apply(others);
+    const message =
+      'CiliumClusterwideNetworkPolicy opens (10.0.0.0/8), CiliumNetworkPolicy opens (10.0.0.0/8).';
+    await waitFor('both to be named', async () => {
+      const widened = await condition('EgressWidened', 'True', 'PoliciesOfOthers');
+      return widened.message.includes(message);
+    });
+    await kubectlOk(controlPlane, ['delete', 'ciliumclusterwidenetworkpolicy', 'opens']);
+    await kubectlOk(controlPlane, ['delete', 'ciliumnetworkpolicy', 'opens', `-n=${namespace}`]);
+    await condition('EgressWidened', 'False', 'AsListed');
+    // What its creation would have left, were it made at a kill.
+    await kubectlOk(controlPlane, [
+      'patch',
+      'ciliumnetworkpolicies',
+      'poster-egress',
+      `--namespace=${namespace}`,
+      `--field-manager=${FIELD_MANAGER}`,
+      '--type=merge',
+      '--patch={"spec":{"ingressDeny":[{"fromEntities":["all"]}]}}',
+    ]);
+    await waitFor('the end of the deny', async () => {
+      const [found] = await listObjects<CiliumNetworkPolicy>(
+        controlPlane,
+        'ciliumnetworkpolicies',
+        namespace,
+      );
+      return found?.spec.ingressDeny?.length === 0;
+    });
+    await declare({});
+    await waitFor('its end', async () => {
+      const left = await listObjects(controlPlane, 'ciliumnetworkpolicies', namespace);
+      return left.length === 0;
+    });
+  });
+
+  it('withdraws an entry when it ends', async () => {
+    const expires = `${new Date(Date.now() + 4_000).toISOString().slice(0, 19)}Z`;
+    await declare({ egress: [{ cidr: '198.51.100.0/24', reason: 'a migration', expires }] });
+    const ended = await condition('EgressDeclared', 'True', 'EntriesExpired');
+    expect(ended.message).toContain(`198.51.100.0/24 (${expires})`);
+    await policy('without it', ({ egress = [] }) => egress.length === 2);
+  });
+
+  it('has no peers in other environments, also where they come to be in one', async () => {
+    await declare({ egress: [erp, { namespace: 'shared', reason: 'its records' }] });
+    await policy('with it', ({ egress = [] }) => egress.length === 4);
+    await controlPlane.apply([guarded('shared', 'test')]);
+    const held = await condition('Held', 'True', 'OtherEnvironment');
+    expect(held.message).toContain('namespace shared');
+    await policy('without it', ({ egress = [] }) => egress.length === 3);
+    await declare({});
+    await condition('Held', 'False', 'Complete');
   });
 
   it('is widened in prod by nobody who may not', async () => {

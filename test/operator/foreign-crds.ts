@@ -112,6 +112,14 @@ export const networkCrds = {
     plural: 'ciliumnetworkpolicies',
     hasStatus: true,
   },
+  clusterwide: {
+    group: 'cilium.io',
+    version: 'v2',
+    kind: 'CiliumClusterwideNetworkPolicy',
+    plural: 'ciliumclusterwidenetworkpolicies',
+    scope: 'Cluster',
+    hasStatus: true,
+  },
   cluster: {
     group: 'policy.networking.k8s.io',
     version: 'v1alpha2',

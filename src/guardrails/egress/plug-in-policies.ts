@@ -1,9 +1,13 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Workflow } from '../../api/workflow.ts';
-import { keyOf } from '../../api/objects.ts';
+import { label, MANAGED_BY } from '../../api/names.ts';
+import { keyOf, type KubeObject } from '../../api/objects.ts';
+import { resources, type Resource } from '../../api/resources.ts';
 import { ForeignObjectError, isMadeFor, type Applier } from '../../runtime/applier.ts';
 import { isInvalid, isRefused, messageOf } from '../../runtime/errors.ts';
+import type { Change } from '../../runtime/list-watch.ts';
 import type { OptionalWatch } from '../../runtime/optional-watch.ts';
-import type { Problem } from '../requirements.ts';
+import { fieldOf, type Problem } from '../requirements.ts';
 import { cilium, clusterNetworkPolicy, isOfKind } from './plug-in.ts';
 import type { PlugInKind, PlugInPlan, PlugInPolicy } from './plug-in.ts';
 
@@ -38,17 +42,55 @@ export type Denial =
 /** In the order in which they are preferred. */
 export const plugInKinds: readonly PlugInKind[] = [cilium, clusterNetworkPolicy];
 
-/** Keys (`namespace/name`) of the Workflow that a policy is for, for an index. */
+/** Kinds that are looked at; the last of them is nobody's but others'. */
+export const seenPlugInResources: readonly Resource<PlugInPolicy>[] = [
+  ...plugInKinds.map(({ resource }) => resource),
+  resources.ciliumClusterwideNetworkPolicies,
+];
+
+/** Keys (`namespace/name`) of the Workflow that a policy of ours is for, for an index. */
 export function plugInKeys(policy: PlugInPolicy): string[] {
+  if (!isOurs(policy)) return [];
   return [plugInKinds.find((kind) => isOfKind(kind, policy))?.workflowOf(policy) ?? []].flat();
+}
+
+/** Its namespace, or none, of a policy of others, for an index. */
+export function othersOfPlugIn(policy: PlugInPolicy): string[] {
+  return isOurs(policy) ? [] : [policy.metadata.namespace ?? ''];
+}
+
+/** Where a change of a policy of others may let more out or less: a namespace, or `''` for all. */
+export function changedForOthers({ type, object, previous }: Change<PlugInPolicy>): string[] {
+  const before = previous === undefined ? [] : othersOfPlugIn(previous);
+  const isSame = type === 'updated' && isDeepStrictEqual(object, previous);
+  return isSame ? [] : [...new Set([...before, ...othersOfPlugIn(object)])];
+}
+
+/** Keeps of a policy of others what it allows. */
+export function projectPlugIn(object: KubeObject): PlugInPolicy {
+  const { managedFields: _, ...rest } = object.metadata;
+  const { name, namespace, uid = '' } = rest;
+  const kept = { name, uid, ...(namespace !== undefined && { namespace }) };
+  const policy = isOurs(object)
+    ? { ...object, metadata: rest }
+    : { metadata: kept, spec: fieldOf(object, 'spec'), specs: fieldOf(object, 'specs') };
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- of that kind
+  return policy as PlugInPolicy;
+}
+
+function isOurs({ metadata }: KubeObject): boolean {
+  return metadata.labels?.[label.managedBy] === MANAGED_BY;
 }
 
 /** Policies beyond NetworkPolicies: which kind of them this cluster has, and which of ours exist. */
 export class PlugInPolicies {
   readonly #caches: readonly { kind: PlugInKind; cache: PlugInCache }[];
 
-  /** @param caches in the order of {@link plugInKinds} */
+  readonly #all: readonly PlugInCache[];
+
+  /** @param caches in the order of {@link seenPlugInResources} */
   constructor(caches: readonly PlugInCache[]) {
+    this.#all = caches;
     this.#caches = caches.flatMap((cache) => {
       const kind = plugInKinds.find(({ resource }) => resource === cache.resource);
       return kind === undefined ? [] : [{ kind, cache }];
@@ -76,6 +118,15 @@ export class PlugInPolicies {
   /** Policies of a Workflow of that key, also of one that was deleted. */
   named(key: string): PlugInPolicy[] {
     return this.#caches.flatMap(({ cache }) => cache.byIndex('workflow', key));
+  }
+
+  /** Policies of others that may let pods of a namespace out. */
+  others(namespace: string): { cilium: readonly PlugInPolicy[]; cluster: readonly PlugInPolicy[] } {
+    const of = (isCluster: boolean): PlugInPolicy[] =>
+      this.#all
+        .filter(({ resource }) => (resource === clusterNetworkPolicy.resource) === isCluster)
+        .flatMap((cache) => cache.byIndex('others', cache.resource.namespaced ? namespace : ''));
+    return { cilium: of(false), cluster: of(true) };
   }
 
   /** Whether nothing more can be denied than is. */

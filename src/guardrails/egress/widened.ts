@@ -30,6 +30,14 @@ export interface Widening {
   rules: readonly EgressRule[];
 }
 
+/** A policy of somebody else, of a network plug-in's kind, that allows more. */
+export interface PlugInWidening {
+  /** Kind and name. */
+  policy: string;
+  /** What it allows more, in words. */
+  words: readonly string[];
+}
+
 /** What anybody may write into a namespace must not keep the operator from its other work. */
 const limits = { policies: 500, steps: 500_000 } as const;
 
@@ -108,18 +116,25 @@ export function podLabelsOf(
 }
 
 /** The condition `EgressWidened`, which is true when it is bad. */
-export function widenedFinding(widenings: readonly Widening[]): Finding {
+export function widenedFinding(
+  widenings: readonly Widening[],
+  ofPlugIn: readonly PlugInWidening[] = [],
+): Finding {
   const type = 'EgressWidened';
-  if (widenings.length === 0) {
-    const message = 'No NetworkPolicy of others lets its pods reach more than the allowlist.';
+  if (widenings.length + ofPlugIn.length === 0) {
+    const message = 'No policy of others lets its pods reach more than the allowlist.';
     return { type, status: 'False', reason: 'AsListed', message };
   }
-  const named = widenings
-    .map(
-      ({ policy, rules }) => `${policy.metadata.name} (${clip(some(rules.map(wordsOf), 3), 256)})`,
-    )
+  const named = [
+    ...widenings.map(({ policy, rules }) => ({
+      policy: policy.metadata.name,
+      words: rules.map(wordsOf),
+    })),
+    ...ofPlugIn,
+  ]
+    .map(({ policy, words }) => `${policy} (${clip(some(words, 3), 256)})`)
     .toSorted();
-  const message = `NetworkPolicies add up, and those of others let its pods reach more than the allowlist: ${some(named)}. Delete them, or have their podSelector leave out the pods of this automation.`;
+  const message = `Policies add up, and those of others let its pods reach more than the allowlist: ${some(named)}. Delete them, or have their selector leave out the pods of this automation.`;
   return { type, status: 'True', reason: 'PoliciesOfOthers', message };
 }
 
