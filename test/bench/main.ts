@@ -3,6 +3,7 @@
  * measured in one run. `--json` prints one JSON line a figure.
  */
 import { parseArgs } from 'node:util';
+import { benchEgress } from './egress.ts';
 import { benchEvidence } from './evidence.ts';
 import { benchFence } from './fence.ts';
 import { benchDefaultLimits, benchKill } from './kill.ts';
@@ -32,7 +33,7 @@ const rounds = Number(values.rounds);
 const sizes = values.sizes.split(',').map(Number);
 const workflows = Number(values.workflows);
 
-const sections: Record<string, () => Promise<void>> = {
+const sections: Record<string, () => Promise<unknown>> = {
   kill: () => benchKill(report, { sizes, rounds }),
   /** Takes minutes for itself: only by name. */
   limits: () => benchDefaultLimits(report, Math.max(...sizes)),
@@ -45,6 +46,8 @@ const sections: Record<string, () => Promise<void>> = {
   revoke: () => benchRevoke(report, Number(values.revocations)),
   /** Takes minutes: only by name. */
   rotation: () => benchRotation(report, Number(values.identities)),
+  /** Takes minutes: only by name. */
+  egress: () => benchEgress(report, Math.min(1000, workflows)),
   memory: () => benchMemory(report, Math.min(1000, workflows)),
 };
 
