@@ -306,6 +306,7 @@ export const childrenRole: RoleDefinition = {
 const policyReads = [
   resources.networkPolicies,
   resources.ciliumNetworkPolicies,
+  resources.ciliumClusterwideNetworkPolicies,
   resources.clusterNetworkPolicies,
 ].map((resource) => rule(read, resource));
 

@@ -446,6 +446,9 @@ describe('the egress of an automation', () => {
       const widened = await condition('EgressWidened', 'True', 'PoliciesOfOthers');
       return widened.message.includes(message);
     });
+    expect(await cli('egress', name)).toMatch(
+      /^10\.0\.0\.0\/8 +all +CiliumNetworkPolicy opens, CiliumClusterwideNetworkPolicy opens +not of/m,
+    );
     await kubectlOk(controlPlane, ['delete', 'ciliumclusterwidenetworkpolicy', 'opens']);
     await kubectlOk(controlPlane, ['delete', 'ciliumnetworkpolicy', 'opens', `-n=${namespace}`]);
     await condition('EgressWidened', 'False', 'AsListed');

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { label } from '../../api/names.ts';
-import type { NetworkPolicy } from '../../api/objects.ts';
+import type { KubeObject, NetworkPolicy } from '../../api/objects.ts';
 import type { Workflow } from '../../api/workflow.ts';
 import { planEgress } from '../../guardrails/egress/plan.ts';
 import { cilium, clusterNetworkPolicy } from '../../guardrails/egress/plug-in.ts';
@@ -114,6 +114,48 @@ describe('the effective allowlist', () => {
       expires: '',
     });
     expect(egressRows({ workflow, policies, pods })).toHaveLength(6);
+  });
+
+  it('has what policies of network plug-ins of others allow', () => {
+    const spec = {
+      endpointSelector: {},
+      egress: [
+        { toCIDR: ['10.0.0.0/8'], toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }] }] },
+        { toFQDNs: [{ matchName: 'example.com' }] },
+        { toEntities: ['host'] },
+      ],
+    };
+    const tier = {
+      tier: 'Admin',
+      priority: 1,
+      subject: { namespaces: { matchLabels: { team: 'finance' } } },
+      egress: [
+        { action: 'Deny', to: [{ networks: ['192.0.2.0/24'] }] },
+        { action: 'Accept', to: [{ networks: ['198.51.100.0/24'] }] },
+      ],
+    };
+    const policies: { kind: string; policy: KubeObject & { spec: object } }[] = [
+      {
+        kind: 'CiliumNetworkPolicy',
+        policy: { metadata: { name: 'theirs', namespace: 'finance' }, spec },
+      },
+      { kind: 'ClusterNetworkPolicy', policy: { metadata: { name: 'theirs' }, spec: tier } },
+    ];
+    const others = { policies, namespaceLabels: { team: 'finance' } };
+    const rows = egressRows({ workflow, policies: own, pods, others }).slice(-4);
+    expect(rows.map(({ destination, ports, source }) => [destination, ports, source])).toEqual([
+      ['10.0.0.0/8', 'TCP 80', 'CiliumNetworkPolicy theirs'],
+      ['example.com', 'all', 'CiliumNetworkPolicy theirs'],
+      ['the entity host', 'all', 'CiliumNetworkPolicy theirs'],
+      ['198.51.100.0/24', 'all', 'ClusterNetworkPolicy theirs'],
+    ]);
+    const elsewhere = egressRows({
+      workflow,
+      policies: own,
+      pods,
+      others: { policies, namespaceLabels: {} },
+    });
+    expect(elsewhere.map(({ source }) => source)).not.toContain('ClusterNetworkPolicy theirs');
   });
 
   it('says what is still allowed although nobody lists it any more', () => {

@@ -1,12 +1,26 @@
 import { isDeepStrictEqual } from 'node:util';
 import { label } from '../../api/names.ts';
-import type { NetworkPolicy, Pod } from '../../api/objects.ts';
+import type { KubeObject, NetworkPolicy, NetworkPolicyPort, Pod } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { EgressEntry, Workflow } from '../../api/workflow.ts';
 import { isolating, type Labels } from '../../guardrails/egress/evaluate.ts';
 import { lastKnown } from '../../guardrails/egress/named-peers.ts';
-import { isOfKind, type PlugInPolicy } from '../../guardrails/egress/plug-in.ts';
-import { plugInKinds } from '../../guardrails/egress/plug-in-policies.ts';
+import {
+  ciliumPartsOf,
+  clusterPartOf,
+  type ForeignPolicy,
+  type ForeignRule,
+} from '../../guardrails/egress/foreign-rules.ts';
+import {
+  clusterNetworkPolicy,
+  isOfKind,
+  type PlugInPolicy,
+} from '../../guardrails/egress/plug-in.ts';
+import {
+  othersOfPlugIn,
+  plugInKinds,
+  seenPlugInResources,
+} from '../../guardrails/egress/plug-in-policies.ts';
 import {
   dnsRule,
   egressRulesOf,
@@ -15,6 +29,7 @@ import {
 } from '../../guardrails/egress/rules.ts';
 import { peerWords, portWords } from '../../guardrails/egress/widened.ts';
 import { isMadeFor } from '../../runtime/applier.ts';
+import { isNotFound } from '../../runtime/errors.ts';
 import {
   exit,
   isForbidden,
@@ -44,7 +59,11 @@ export const egressCommand: Command = {
       throw new UsageError(`there is no Workflow ${name} in namespace ${namespace}`);
     }
     const pods = await labelsOfPods(session, name);
-    const view = { workflow, policies, pods, plugIn: await plugInOf(session, workflow) };
+    const [plugIn, others] = await Promise.all([
+      plugInOf(session, workflow),
+      plugInOfOthers(session),
+    ]);
+    const view = { workflow, policies, pods, plugIn, others };
     if (isOpen(view)) {
       session.stderr(
         `Warning: no NetworkPolicy selects the pods of ${name}: they reach everything. See kubectl describe awf ${name} -n ${namespace}.`,
@@ -92,12 +111,54 @@ async function plugInOf(session: Session, workflow: Workflow): Promise<PlugInPol
   return undefined;
 }
 
+/** Policies of network plug-ins that may select the pods, as far as the user may see them. */
+async function plugInOfOthers({ client, namespace, stderr }: Session): Promise<PlugInOfOthers> {
+  const readable = async <T>(what: string, read: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      return await read();
+    } catch (error) {
+      // No plug-in brings that kind.
+      if (isNotFound(error)) return undefined;
+      if (!isForbidden(error)) throw error;
+      stderr(`You may not read ${what}: what others allow by them is not shown.`);
+      return undefined;
+    }
+  };
+  const lists = await Promise.all(
+    seenPlugInResources.map(async (resource) => {
+      const of = resource.namespaced ? { namespace } : {};
+      return (await readable(resource.plural, () => client.list(resource, of))) ?? [];
+    }),
+  );
+  const space = lists.every((list) => list.length === 0)
+    ? undefined
+    : await readable('the labels of the namespace', () =>
+        client.get(resources.namespaces, { name: namespace }),
+      );
+  return {
+    policies: lists.flatMap((list, index) =>
+      list.flatMap((policy) => {
+        const kind = seenPlugInResources[index]?.kind ?? '';
+        return othersOfPlugIn(policy).length === 0 ? [] : [{ kind, policy }];
+      }),
+    ),
+    namespaceLabels: space?.metadata.labels ?? {},
+  };
+}
+
+/** Policies of others, of kinds that only some network plug-ins bring. */
+interface PlugInOfOthers {
+  policies: readonly { kind: string; policy: KubeObject }[];
+  namespaceLabels: Labels;
+}
+
 export interface EgressView {
   workflow: Workflow;
   /** All of the namespace. */
   policies: readonly NetworkPolicy[];
   /** What allows its hosts, where the network plug-in has policies that do. */
   plugIn?: PlugInPolicy | undefined;
+  others?: PlugInOfOthers;
   /** Labels of its pods. */
   pods: readonly Labels[];
 }
@@ -130,7 +191,8 @@ function isOpen({ workflow, policies, pods }: EgressView): boolean {
 }
 
 /** One row for each destination that stands in a policy, listed ones first. */
-export function egressRows({ workflow, policies, pods, plugIn }: EgressView): EgressRow[] {
+export function egressRows(view: EgressView): EgressRow[] {
+  const { workflow, policies, pods, plugIn } = view;
   const { namespace = '' } = workflow.metadata;
   const holding = policies.filter((policy) =>
     pods.some((labels) => isolating([policy], { namespace, labels }, 'Egress').length > 0),
@@ -143,6 +205,7 @@ export function egressRows({ workflow, policies, pods, plugIn }: EgressView): Eg
     );
   });
   if (plugIn !== undefined) rows.push(...hostRows(plugIn, workflow));
+  rows.push(...rowsOfPlugIns(view));
   // The same of several policies is one row.
   const merged = new Map<string, EgressRow>();
   for (const { source, ...row } of rows) {
@@ -170,6 +233,52 @@ function hostRows(policy: PlugInPolicy, { spec }: Workflow): EgressRow[] {
       },
     ];
   });
+}
+
+/** What policies of others allow that only some network plug-ins bring. */
+function rowsOfPlugIns({ workflow, others, pods }: EgressView): EgressRow[] {
+  if (others === undefined) return [];
+  const { name, namespace = '' } = workflow.metadata;
+  const { namespaceLabels } = others;
+  const subjects = pods.map((podLabels) => ({
+    namespace,
+    namespaceLabels,
+    serviceAccountName: name,
+    podLabels,
+  }));
+  return others.policies.flatMap(({ kind, policy }) => {
+    const parts =
+      kind === clusterNetworkPolicy.resource.kind ? clusterPartsOf(policy) : ciliumPartsOf(policy);
+    const source = { metadata: { name: `${kind} ${policy.metadata.name}` } };
+    return parts
+      .filter(({ selects }) => subjects.some(selects))
+      .flatMap(({ rules }) => rules)
+      .flatMap(({ rules, hosts, beyond }) => [
+        ...rules.flatMap((rule) => rowsOf(rule, source, ofOthers)),
+        ...hosts.map((host) => rowOf(host.name, host.ports, source)),
+        ...beyond.map((what) => rowOf(what, [], source)),
+      ]);
+  });
+}
+
+/** What accepts; what denies takes away, and is nowhere to be seen in a list of destinations. */
+function clusterPartsOf(policy: KubeObject): ForeignPolicy<ForeignRule>[] {
+  const part = clusterPartOf(policy);
+  const accepts = part?.rules.filter(({ action }) => action === 'Accept') ?? [];
+  return part === undefined ? [] : [{ ...part, rules: accepts }];
+}
+
+function rowOf(
+  destination: string,
+  ports: readonly NetworkPolicyPort[],
+  { metadata }: KubeObject,
+): EgressRow {
+  return {
+    destination,
+    ports: ports.length === 0 ? 'all' : ports.map(portWords).join(', '),
+    source: metadata.name,
+    ...ofOthers,
+  };
 }
 
 function wordsOfPort({
@@ -207,7 +316,7 @@ function explain(rule: EgressRule, { spec }: Workflow, named: NamedPeers): Expla
 
 function rowsOf(
   { to = [], ports = [] }: EgressRule,
-  { metadata }: NetworkPolicy,
+  { metadata }: KubeObject,
   explanation: Explanation,
 ): EgressRow[] {
   const destinations = to.length === 0 ? ['everywhere'] : to.map(peerWords);
