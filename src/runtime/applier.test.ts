@@ -457,6 +457,20 @@ describe('what somebody else changed', () => {
     expect(drifts).toHaveLength(1);
   });
 
+  test('is told of what outlives its owner, with whose it is', async () => {
+    const drifts: Drift[] = [];
+    const client = new ApiServerClient({ kubeConfig, userAgent: 'test/1' });
+    const telling = new Applier({ client, onDrift: (drift) => drifts.push(drift) });
+    const labels = { [label.managedBy]: MANAGED_BY, [label.workflow]: 'poster' };
+    const annotations = { [annotation.ownerUid]: 'uid-1' };
+    const marked: Role = { ...role, metadata: { ...key, labels, annotations } };
+    const { object } = await telling.ensure(roles, marked, undefined);
+    const live = changed(object);
+    server.put(roles, live);
+    await telling.ensure(roles, marked, live);
+    expect(drifts).toMatchObject([{ owner: { kind: 'Workflow', name: 'poster', uid: 'uid-1' } }]);
+  });
+
   test('is repaired where nobody can say who it was, or is asked to', async () => {
     const drifts: Drift[] = [];
     const client = new ApiServerClient({ kubeConfig, userAgent: 'test/1' });

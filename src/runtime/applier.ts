@@ -179,7 +179,9 @@ export class Applier {
       const applied = await this.#client.apply(resource, body, signalOf(options));
       const object = await this.#withoutReference(resource, desired, applied, options);
       this.#stands(desired, object);
-      const owner = controllerOf(desired) ?? markedOwnerOf(desired);
+      // Nobody tells of what has no namespace: events and evidence are in that of the owner.
+      const marked = metadata.namespace === undefined ? undefined : markedOwnerOf(desired);
+      const owner = controllerOf(desired) ?? marked;
       if (changed !== undefined && owner !== undefined) {
         this.#onDrift?.({ resource, object, owner, ...changed, ...digestsOf(desired, live) });
       }
