@@ -361,6 +361,7 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
         pods: caches.pods.store,
         plugIn,
         isKilled: (key) => killSwitchOver(caches.killSwitches.store, key) !== undefined,
+        clock,
       }),
       hosts,
       refused: refused ?? { of: () => undefined },

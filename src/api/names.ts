@@ -182,6 +182,11 @@ export const annotation = {
    */
   namedPeers: `${GROUP}/named-peers`,
   /**
+   * On a NetworkPolicy of ours: digests of rules that end, by RFC 3339 time, JSON. They are withdrawn
+   * then, also where the Workflow that said so is gone.
+   */
+  egressExpiries: `${GROUP}/egress-expiries`,
+  /**
    * On an object of ours that no garbage collector is to take: UID of the Workflow that it was made
    * for. Policies outlive it, as long as pods run that they hold back.
    */

@@ -124,6 +124,7 @@ class Cluster {
         }),
         plugIn,
         isKilled: () => client.all(resources.killSwitches).length > 0,
+        clock: () => this.now,
       }),
       hosts: { look: (host, before) => this.hosts.look(host, before) },
       refused: { of: () => this.refused },
@@ -602,6 +603,41 @@ describe('a complete Workflow', () => {
     expect(after?.metadata.annotations?.[annotation.ownerUid]).toBe('uid-of-another');
     expect(before?.spec.egress).toHaveLength(2);
     expect(after?.spec.egress).toHaveLength(1);
+  });
+
+  it('has what ends withdrawn in time, also when it was deleted', async () => {
+    const end = '2030-01-01T00:10:00Z';
+    const ports = [{ port: 443, protocol: 'TCP' as const }];
+    cluster.declare({
+      ...complete,
+      egress: [
+        { cidr: '203.0.113.10/32', ports, reason: 'ERP' },
+        { cidr: '203.0.113.10/32', ports, reason: 'the same, for a while', expires: end },
+        { cidr: '192.0.2.0/24', reason: 'a migration', expires: end },
+        { cidr: '198.51.100.0/24', reason: 'another', expires: '2030-01-01T00:20:00Z' },
+      ],
+      ingress: [{ cidr: '192.0.2.0/24', reason: 'a migration', expires: '2030-01-01T00:20:00Z' }],
+    });
+    await cluster.reconcile();
+    await cluster.client.delete(resources.workflows, key);
+    const first = await cluster.reconcile();
+    expect(first).toMatchObject({ writes: [], result: { requeueAfterMs: 600_000 } });
+    cluster.now += 600_000;
+    const second = await cluster.reconcile();
+    expect(second).toMatchObject({
+      writes: ['apply NetworkPolicy'],
+      result: { requeueAfterMs: 600_000 },
+    });
+    const spec = (): string => JSON.stringify(cluster.policies[0]?.spec);
+    expect(cluster.policies[0]?.spec.egress).toHaveLength(3);
+    expect(cluster.policies[0]?.spec.ingress).toHaveLength(1);
+    expect(spec()).toContain('203.0.113.10/32');
+    expect(JSON.stringify(cluster.policies[0]?.spec.egress)).not.toContain('192.0.2.0/24');
+    cluster.now += 600_000;
+    await cluster.reconcile();
+    expect(cluster.policies[0]?.spec.egress).toHaveLength(2);
+    expect(cluster.policies[0]?.spec.ingress).toEqual([]);
+    expect((await cluster.reconcile()).writes).toEqual([]);
   });
 
   it('leaves policies with a reference to its predecessor to the garbage collector', async () => {

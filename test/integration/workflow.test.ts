@@ -137,6 +137,7 @@ async function startOperator(kubeconfig: string): Promise<RunningOperator> {
       pods: pods.store,
       plugIn,
       isKilled: () => false,
+      clock: Date.now,
     }),
     hosts: {
       look: () => ({ resolved: undefined, problem: undefined, isPending: true, dueMs: 60_000 }),

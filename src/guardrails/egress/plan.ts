@@ -6,6 +6,7 @@ import { isMadeForExactly } from '../../runtime/applier.ts';
 import type { Problem } from '../requirements.ts';
 import { some } from '../wording.ts';
 import type { Workload } from '../../api/workload.ts';
+import { expiriesOf, type Expiries } from './expiries.ts';
 import { lastKnown } from './named-peers.ts';
 import { identitySelector, namesPods, normalSelector, podSelectorOf } from './pod-selector.ts';
 import {
@@ -81,13 +82,14 @@ export function planEgress(request: EgressRequest): EgressPlan {
     standing.delete(name);
     if (before === undefined && !isGuarded) continue;
     const rules = allowedBy(request, before, isWithheld);
-    policies.push({ desired: policyOf(workflow, name, selector, rules), live: before });
+    policies.push({ desired: policyOf(workflow, name, selector, rules, before), live: before });
   }
 
   const obsolete = [...standing.values()].map((policy): PlannedPolicy => {
     const rules = allowedBy(request, policy, true);
     const selector = normalSelector(policy.spec.podSelector);
-    return { desired: policyOf(workflow, policy.metadata.name, selector, rules), live: policy };
+    const desired = policyOf(workflow, policy.metadata.name, selector, rules, policy);
+    return { desired, live: policy };
   });
   const kept =
     isWithheld || isClosed
@@ -109,9 +111,11 @@ interface Allowed {
   egress: EgressRule[];
   ingress: EgressRule[];
   named: NamedPeers;
+  /** Of both, what ends. */
+  expiries: Expiries;
 }
 
-const nothing: Allowed = { egress: [], ingress: [], named: {} };
+const nothing: Allowed = { egress: [], ingress: [], named: {}, expiries: {} };
 
 function allowedBy(
   { workflow, entries, ingress = [], named: found = {}, isClosed = false }: EgressRequest,
@@ -131,7 +135,24 @@ function allowedBy(
     ...(Object.keys(hosts).length > 0 && { hosts }),
   };
   const wantedIngress = ingressRulesOf(ingress, named);
-  if (!isWithheld) return { egress: rulesOf(entries, named), ingress: wantedIngress, named };
+  const expiries = expiriesOf(
+    [
+      ...entries.map((entry) => ({
+        entry,
+        direction: 'egress' as const,
+        rules: egressRulesOf(entry, named),
+      })),
+      ...ingress.map((entry) => ({
+        entry,
+        direction: 'ingress' as const,
+        rules: ingressRulesOf([entry], named),
+      })),
+    ],
+    [dnsRule, ...(named.DNS ?? [])],
+  );
+  if (!isWithheld) {
+    return { egress: rulesOf(entries, named), ingress: wantedIngress, named, expiries };
+  }
   const standing = live?.spec.egress ?? [];
   // A peer that was granted moves with its addresses, also while nothing new is granted.
   const followed = entries.filter(
@@ -161,6 +182,7 @@ function allowedBy(
     egress: alreadyGranted(wanted, standing, always),
     ingress: keptIngress(wantedIngress, live),
     named: kept,
+    expiries,
   };
 }
 
@@ -195,6 +217,7 @@ export function closedPolicies(
       policy.metadata.name,
       normalSelector(policy.spec.podSelector),
       nothing,
+      policy,
     ),
     live: policy,
   }));
@@ -264,8 +287,14 @@ function policyOf(
   { metadata }: Pick<Workflow, 'metadata'>,
   name: string,
   podSelector: LabelSelector,
-  { egress, ingress, named }: Allowed,
+  { egress, ingress, named, expiries }: Allowed,
+  live: NetworkPolicy | undefined,
 ): NetworkPolicy {
+  // An apply leaves an annotation that it doesn't mention.
+  const hasExpiries =
+    Object.keys(expiries).length > 0 ||
+    live?.metadata.annotations?.[annotation.egressExpiries] !== undefined;
+
   return {
     metadata: {
       name,
@@ -275,6 +304,7 @@ function policyOf(
       annotations: {
         [annotation.ownerUid]: metadata.uid ?? '',
         ...(Object.keys(named).length > 0 && { [annotation.namedPeers]: JSON.stringify(named) }),
+        ...(hasExpiries && { [annotation.egressExpiries]: JSON.stringify(expiries) }),
       },
     },
     spec: {

@@ -53,6 +53,7 @@ function started(): EgressTeardown {
       },
     ]),
     isKilled: () => isKilled,
+    clock: () => 0,
   });
 }
 

@@ -8,6 +8,7 @@ import type { KubeClient } from '../../runtime/client.ts';
 import type { ReconcileContext, ReconcileResult } from '../../runtime/controller.ts';
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { ReadStore } from '../../runtime/store.ts';
+import { withoutEnded } from './expiries.ts';
 import type { PlugInPolicies } from './plug-in-policies.ts';
 
 /** What keeps the policies of a Workflow that was deleted. */
@@ -48,12 +49,17 @@ export interface TeardownOptions {
   plugIn: Pick<PlugInPolicies, 'named' | 'remove'>;
   /** Whether a KillSwitch stands over it. */
   isKilled: (key: string) => boolean;
+  /** Milliseconds since the epoch. */
+  clock: () => number;
 }
 
 /** The API server may know more than the caches, which tell when that changes. */
 const askAgainMs = 10_000;
 /** The end of a KillSwitch over a whole namespace tells only of Workflows. */
 const killedMs = 60_000;
+
+/** Longer ones are begun anew: a clock may be set meanwhile. */
+const longestWaitMs = 3_600_000;
 
 const parallelism = 8;
 
@@ -97,7 +103,9 @@ export class EgressTeardown {
     const keeper = keeperOf(cached);
     if (keeper !== undefined) {
       this.#keep(key, keeper, policies, context);
-      return keeper === 'KillSwitch' ? { requeueAfterMs: killedMs } : {};
+      if (keeper === 'KillSwitch') return { requeueAfterMs: killedMs };
+      const nextMs = await this.#age(policies, context);
+      return nextMs === undefined ? {} : { requeueAfterMs: Math.min(nextMs, longestWaitMs) };
     }
     const asked = await this.#ask(key, context.signal);
     if (asked === 'Workflow') return { requeueAfterMs: askAgainMs };
@@ -129,6 +137,37 @@ export class EgressTeardown {
     if (workflow !== undefined) return 'Workflow';
     const isOurs = account?.metadata.labels?.[label.managedBy] === MANAGED_BY;
     return { pods: pods.length, hasIdentity: identity !== undefined || isOurs };
+  }
+
+  /**
+   * Withdraws what has ended.
+   *
+   * @returns milliseconds until something else ends
+   */
+  async #age(
+    policies: readonly NetworkPolicy[],
+    { signal, log }: ReconcileContext,
+  ): Promise<number | undefined> {
+    const { applier, clock } = this.#options;
+    const aged = policies.map((live) => ({ live, ...withoutEnded(live, clock()) }));
+    const due = aged.filter(({ isChanged }) => isChanged);
+    const outcomes = await forEachBounded(due, parallelism, ({ live, policy }) => {
+      const { name, namespace, labels, annotations } = policy.metadata;
+      const metadata = {
+        name,
+        ...(namespace !== undefined && { namespace }),
+        ...(labels !== undefined && { labels }),
+        ...(annotations !== undefined && { annotations }),
+      };
+      const options = { signal, isChange: true };
+      return applier.ensure(resources.networkPolicies, { ...policy, metadata }, live, options);
+    });
+    assertAllDone(outcomes, 'withdraw what has ended');
+    if (due.length > 0) {
+      log.info('Egress changed', { updated: due.map(({ live: { metadata } }) => metadata.name) });
+    }
+    const times = aged.flatMap(({ nextMs }) => nextMs ?? []);
+    return times.length === 0 ? undefined : Math.min(...times);
   }
 
   #keep(
