@@ -28,6 +28,7 @@ import {
   type NamedPeers,
 } from '../../guardrails/egress/rules.ts';
 import { peerWords, portWords } from '../../guardrails/egress/widened.ts';
+import { some } from '../../guardrails/wording.ts';
 import { isMadeFor } from '../../runtime/applier.ts';
 import { isNotFound } from '../../runtime/errors.ts';
 import {
@@ -113,6 +114,7 @@ async function plugInOf(session: Session, workflow: Workflow): Promise<PlugInPol
 
 /** Policies of network plug-ins that may select the pods, as far as the user may see them. */
 async function plugInOfOthers({ client, namespace, stderr }: Session): Promise<PlugInOfOthers> {
+  const unread: string[] = [];
   const readable = async <T>(what: string, read: () => Promise<T>): Promise<T | undefined> => {
     try {
       return await read();
@@ -120,7 +122,7 @@ async function plugInOfOthers({ client, namespace, stderr }: Session): Promise<P
       // No plug-in brings that kind.
       if (isNotFound(error)) return undefined;
       if (!isForbidden(error)) throw error;
-      stderr(`You may not read ${what}: what others allow by them is not shown.`);
+      unread.push(what);
       return undefined;
     }
   };
@@ -135,6 +137,11 @@ async function plugInOfOthers({ client, namespace, stderr }: Session): Promise<P
     : await readable('the labels of the namespace', () =>
         client.get(resources.namespaces, { name: namespace }),
       );
+  if (unread.length > 0) {
+    stderr(
+      `You may not read ${some(unread)}: what others allow by them is not shown, if it exists.`,
+    );
+  }
   return {
     policies: lists.flatMap((list, index) =>
       list.flatMap((policy) => {
