@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { KillSwitch } from '../../src/api/kill-switch.ts';
-import { label } from '../../src/api/names.ts';
+import { annotation, label } from '../../src/api/names.ts';
 import {
   keyOf,
   type Condition,
@@ -373,7 +373,7 @@ describe('a complete Workflow', () => {
     expect(policy.metadata).toMatchObject({
       name: expect.stringMatching(/^poster-egress-[0-9a-f]{8}$/),
       labels: { [label.workflow]: name },
-      ownerReferences: [{ kind: 'Workflow', name, uid: found?.metadata.uid, controller: true }],
+      annotations: { [annotation.ownerUid]: found?.metadata.uid },
     });
   });
 
