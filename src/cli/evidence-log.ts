@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseDuration } from '../api/duration.ts';
 import type { EvidenceSegment } from '../api/evidence-segment.ts';
 import { wholeNamespaceName } from '../api/kill-switch.ts';
@@ -31,17 +32,30 @@ export function sinceOf(session: Session): string | undefined {
   return text === undefined ? undefined : timeOf(text, 'since');
 }
 
-/** Segments of a Workflow, or of the whole namespace, by chain; those of the namespace's own always. */
+/** Between two looks at a chain whose next segment is about to come, in milliseconds, and their number. */
+const nextLook = { afterMs: 250, times: 12 };
+
+/**
+ * Segments of a Workflow, or of the whole namespace, by chain; those of the namespace's own always.
+ * The operator writes the next segment right after it has sealed one: who reads between the two
+ * reads again, for a few seconds, before he takes the next one for missing.
+ */
 export async function segmentsOf(
   { client, namespace }: Pick<Session, 'client' | 'namespace'>,
   workflow: string | undefined,
 ): Promise<Map<string, EvidenceSegment[]>> {
   const own = [workflow, wholeNamespaceName].join(',');
-  const segments = await client.list(resources.evidenceSegments, {
-    namespace,
-    labelSelector: workflow === undefined ? label.chain : `${label.chain} in (${own})`,
-  });
-  return Map.groupBy(segments, ({ spec }) => spec.chain);
+  const labelSelector = workflow === undefined ? label.chain : `${label.chain} in (${own})`;
+  for (let look = 1; ; look++) {
+    const segments = await client.list(resources.evidenceSegments, { namespace, labelSelector });
+    const chains = Map.groupBy(segments, ({ spec }) => spec.chain);
+    if (look >= nextLook.times || ![...chains.values()].some(isBetweenSegments)) return chains;
+    await delay(nextLook.afterMs);
+  }
+}
+
+function isBetweenSegments(segments: readonly EvidenceSegment[]): boolean {
+  return segments.every(({ spec }) => spec.sealed);
 }
 
 /** Records in the order of time. What doesn't prove itself is said on standard error. */
