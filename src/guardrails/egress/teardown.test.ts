@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { annotation, label, MANAGED_BY } from '../../api/names.ts';
 import type { KubeObject, NetworkPolicy } from '../../api/objects.ts';
 import { resources, type Resource } from '../../api/resources.ts';
-import { silentLogger } from '../../observability/logger.ts';
+import { silentLogger, type Logger } from '../../observability/logger.ts';
 import { Applier } from '../../runtime/applier.ts';
 import type { GetOptions, ObjectKey } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
@@ -20,6 +20,7 @@ const workflow = { metadata: { ...of, uid: 'uid-1' } };
 
 let client: MemoryClient;
 let events: string[];
+let logged: (object | undefined)[];
 let left: Map<string, Keeper>;
 let isKilled: boolean;
 let teardown: EgressTeardown;
@@ -75,7 +76,8 @@ function policy(name: string, metadata: Partial<NetworkPolicy['metadata']> = {})
 
 function reconcile(): Promise<ReconcileResult> {
   const { signal } = new AbortController();
-  return teardown.reconcile(key, { signal, correlationId: 'test', log: silentLogger() });
+  const log: Logger = { ...silentLogger(), info: (_message, fields) => logged.push(fields) };
+  return teardown.reconcile(key, { signal, correlationId: 'test', log });
 }
 
 function names(): string[] {
@@ -94,6 +96,7 @@ const pod = {
 beforeEach(() => {
   client = new MemoryClient(() => 0);
   events = [];
+  logged = [];
   left = new Map();
   isKilled = false;
   teardown = started();
@@ -126,6 +129,7 @@ describe('the policies that a Workflow left behind', () => {
     expect(client.all(resources.networkPolicies)).toEqual(before);
     expect(client.writes).toEqual([]);
     expect([...left]).toEqual([[key, 'Pods']]);
+    expect(logged).toEqual([{ keeper: 'Pods', policies: 3 }]);
     // Once for each policy.
     expect(events).toEqual(
       Array.from({ length: 2 }, () => expect.stringContaining('pods still run as its identity')),

@@ -9,6 +9,7 @@ import type { ReconcileContext, ReconcileResult } from '../../runtime/controller
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { ReadStore } from '../../runtime/store.ts';
 import { withoutEnded } from './expiries.ts';
+import type { PlugInPolicy } from './plug-in.ts';
 import type { PlugInPolicies } from './plug-in-policies.ts';
 
 /** What keeps the policies of a Workflow that was deleted. */
@@ -109,7 +110,7 @@ export class EgressTeardown {
     };
     const keeper = keeperOf(cached);
     if (keeper !== undefined) {
-      this.#keep(key, keeper, policies, context);
+      this.#keep(key, keeper, { policies, beyond }, context);
       if (keeper === 'KillSwitch') return { requeueAfterMs: untoldMs };
       const nextMs = await this.#age(policies, context);
       return nextMs === undefined ? {} : { requeueAfterMs: Math.min(nextMs, longestWaitMs) };
@@ -118,7 +119,7 @@ export class EgressTeardown {
     if (asked === 'Workflow') return { requeueAfterMs: askAgainMs };
     const other = keeperOf({ ...asked, isKilled: false });
     if (other !== undefined) {
-      this.#keep(key, other, policies, context);
+      this.#keep(key, other, { policies, beyond }, context);
       const nextMs = await this.#age(policies, context);
       const againMs = other === 'ServiceAccount' ? untoldMs : askAgainMs;
       return { requeueAfterMs: Math.min(nextMs ?? againMs, againMs) };
@@ -186,7 +187,7 @@ export class EgressTeardown {
   #keep(
     key: string,
     keeper: Keeper,
-    policies: readonly NetworkPolicy[],
+    { policies, beyond }: { policies: readonly NetworkPolicy[]; beyond: readonly PlugInPolicy[] },
     { log }: ReconcileContext,
   ): void {
     const { events, metrics } = this.#options;
@@ -194,7 +195,10 @@ export class EgressTeardown {
     if (this.#told.get(key) === keeper) return;
     this.#told.set(key, keeper);
     const { name } = splitKey(key);
-    log.info('Policies outlive their Workflow', { keeper, policies: policies.length });
+    log.info('Policies outlive their Workflow', {
+      keeper,
+      policies: policies.length + beyond.length,
+    });
     for (const policy of policies) {
       const message = `The Workflow ${name} was deleted, and this policy stays: ${reasons[keeper]}.`;
       events.normal(subjectOf(resources.networkPolicies, policy), 'EgressKept', message);
@@ -203,7 +207,7 @@ export class EgressTeardown {
 
   async #remove(
     policies: readonly NetworkPolicy[],
-    beyond: Parameters<PlugInPolicies['remove']>[0],
+    beyond: readonly PlugInPolicy[],
     { signal, log }: ReconcileContext,
   ): Promise<void> {
     const { applier, plugIn } = this.#options;
