@@ -19,6 +19,7 @@ import {
 } from './controllers/workflow.ts';
 import { workflowOfApproval, workflowOfRevision } from './controllers/workflow-approval.ts';
 import { policyIndexes, usesHosts, usesKubeAPI } from './controllers/workflow-indexes.ts';
+import { keysOfLeft, policiesOf } from './controllers/workflow-policies.ts';
 import type { HostResolver } from './guardrails/egress/host-resolver.ts';
 import type { RefusedConnections } from './guardrails/egress/refused.ts';
 import { changedForOthers, plugInKeys } from './guardrails/egress/plug-in-policies.ts';
@@ -30,7 +31,6 @@ import type { GoneRuns } from './guardrails/limits/gone-runs.ts';
 import { fieldOf } from './guardrails/requirements.ts';
 import { ownerOf, type CopyLedger } from './guardrails/secret-store/ledger.ts';
 import type { Metrics } from './observability/metrics.ts';
-import { isLeftBehind } from './runtime/applier.ts';
 import type { Controller } from './runtime/controller.ts';
 import type { Change } from './runtime/list-watch.ts';
 import { namedPeersIn, lookedUp, type Caches } from './caches.ts';
@@ -379,29 +379,9 @@ function wireGuardrailPolicy(
   }
 }
 
-/** NetworkPolicies, and under `others` also policies of network plug-ins. */
-function policiesOf({ networkPolicies, plugIn }: Caches): {
-  byIndex: (index: string, value: string) => readonly KubeObject[];
-} {
-  return {
-    byIndex: (index, value) => [
-      ...networkPolicies.store.byIndex(index, value),
-      ...(index === 'others'
-        ? plugIn.flatMap((cache) => [
-            ...cache.byIndex('others', value),
-            ...cache.byIndex('others', ''),
-          ])
-        : []),
-    ],
-  };
-}
-
 /** Of every Workflow, and of those that policies are left of. */
-function workflowKeys({ workflows, networkPolicies }: Caches): Iterable<string> {
-  return new Set([
-    ...keysIn(workflows.store),
-    ...[...networkPolicies.store.list()].filter(isLeftBehind).flatMap(policyIndexes.workflow),
-  ]);
+function workflowKeys(caches: Caches): Iterable<string> {
+  return new Set([...keysIn(caches.workflows.store), ...keysOfLeft(caches)]);
 }
 
 /** Of every Workflow, and of those that decisions are left of. */

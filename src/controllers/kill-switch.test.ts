@@ -87,7 +87,12 @@ beforeEach(() => {
       pods,
       workloads: none,
     },
-    plugIn: { isDenied: () => true, deny: () => Promise.resolve(undefined), kind: 'None' },
+    plugIn: {
+      isDenied: () => true,
+      named: () => [],
+      deny: () => Promise.resolve(undefined),
+      kind: 'None',
+    },
     revokedTokens: new RevokedTokens({ clock: () => now }),
     secretStore: {
       withdraw: () => Promise.resolve({ withdrawn: [], remaining: [], wasAsked: true }),

@@ -256,7 +256,7 @@ const definitions = {
     help: 'Automations whose Workflow was deleted and whose policies of egress stay. Reported by the leader.',
     labels: {
       keeper:
-        'what keeps them: `Pods` that still run as the identity, the `Identity` as which more could start, or a `KillSwitch`',
+        'what keeps them: `Pods` that still run as the identity, the `Identity` as which more could start, a `ServiceAccount` of that name that the operator did not make, or a `KillSwitch`',
     },
   },
   requests: {

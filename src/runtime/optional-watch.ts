@@ -55,6 +55,10 @@ export class OptionalWatch<T extends KubeObject> {
     return this.#watch?.store.byIndex(index, value) ?? [];
   }
 
+  list(): Iterable<T> {
+    return this.#watch?.store.list() ?? [];
+  }
+
   /** Called after an object has changed. Register before the start. */
   onChange(listener: (change: Change<T>) => void): void {
     this.#listeners.push(listener);

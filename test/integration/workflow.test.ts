@@ -466,6 +466,7 @@ describe('a complete Workflow', () => {
     });
     expect(told.message).toContain('its AutomationIdentity is there yet');
     expect(await policiesOf(namespace)).toEqual([before]);
+    await kubectlOk(controlPlane, ['delete', 'sa', name, `-n=${namespace}`]);
     await kubectlOk(controlPlane, ['delete', 'aid', name, `-n=${namespace}`]);
     await kubectlOk(controlPlane, ['delete', 'pods,deploy,cronjob', '--all', `-n=${namespace}`]);
     await waitFor('its policies to go', async () => (await policiesOf(namespace)).length === 0);

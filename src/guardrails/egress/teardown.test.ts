@@ -1,14 +1,17 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { annotation, label, MANAGED_BY } from '../../api/names.ts';
-import type { NetworkPolicy } from '../../api/objects.ts';
-import { resources } from '../../api/resources.ts';
-import { silentLogger } from '../../observability/logger.ts';
+import type { KubeObject, NetworkPolicy } from '../../api/objects.ts';
+import { resources, type Resource } from '../../api/resources.ts';
+import { silentLogger, type Logger } from '../../observability/logger.ts';
 import { Applier } from '../../runtime/applier.ts';
+import type { GetOptions, ObjectKey } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import type { ReconcileResult } from '../../runtime/controller.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
+import { expiriesOf } from './expiries.ts';
 import { cilium } from './plug-in.ts';
 import { PlugInPolicies, plugInKeys } from './plug-in-policies.ts';
+import type { EgressRule } from './rules.ts';
 import { EgressTeardown, keeperOf, type Keeper } from './teardown.ts';
 
 const of = { namespace: 'billing', name: 'poster' };
@@ -17,6 +20,7 @@ const workflow = { metadata: { ...of, uid: 'uid-1' } };
 
 let client: MemoryClient;
 let events: string[];
+let logged: (object | undefined)[];
 let left: Map<string, Keeper>;
 let isKilled: boolean;
 let teardown: EgressTeardown;
@@ -72,7 +76,8 @@ function policy(name: string, metadata: Partial<NetworkPolicy['metadata']> = {})
 
 function reconcile(): Promise<ReconcileResult> {
   const { signal } = new AbortController();
-  return teardown.reconcile(key, { signal, correlationId: 'test', log: silentLogger() });
+  const log: Logger = { ...silentLogger(), info: (_message, fields) => logged.push(fields) };
+  return teardown.reconcile(key, { signal, correlationId: 'test', log });
 }
 
 function names(): string[] {
@@ -91,6 +96,7 @@ const pod = {
 beforeEach(() => {
   client = new MemoryClient(() => 0);
   events = [];
+  logged = [];
   left = new Map();
   isKilled = false;
   teardown = started();
@@ -100,14 +106,17 @@ beforeEach(() => {
 });
 
 describe('keeperOf', () => {
-  it.each<[string, Parameters<typeof keeperOf>[0], Keeper | undefined]>([
-    ['nothing', { pods: 0, hasIdentity: false, isKilled: false }, undefined],
-    ['a pod', { pods: 1, hasIdentity: false, isKilled: false }, 'Pods'],
-    ['an identity', { pods: 0, hasIdentity: true, isKilled: false }, 'Identity'],
-    ['both', { pods: 2, hasIdentity: true, isKilled: false }, 'Pods'],
-    ['a kill', { pods: 0, hasIdentity: false, isKilled: true }, 'KillSwitch'],
+  const nothing = { pods: 0, hasIdentity: false, hasAccount: false, isKilled: false };
+
+  it.each<[string, Partial<Parameters<typeof keeperOf>[0]>, Keeper | undefined]>([
+    ['nothing', {}, undefined],
+    ['a pod', { pods: 1 }, 'Pods'],
+    ['an identity', { hasIdentity: true, hasAccount: true }, 'Identity'],
+    ['a ServiceAccount of somebody else', { hasAccount: true }, 'ServiceAccount'],
+    ['both', { pods: 2, hasIdentity: true }, 'Pods'],
+    ['a kill', { isKilled: true }, 'KillSwitch'],
   ])('with %s', (_what, remains, keeper) => {
-    expect(keeperOf(remains)).toBe(keeper);
+    expect(keeperOf({ ...nothing, ...remains })).toBe(keeper);
   });
 });
 
@@ -120,6 +129,7 @@ describe('the policies that a Workflow left behind', () => {
     expect(client.all(resources.networkPolicies)).toEqual(before);
     expect(client.writes).toEqual([]);
     expect([...left]).toEqual([[key, 'Pods']]);
+    expect(logged).toEqual([{ keeper: 'Pods', policies: 3 }]);
     // Once for each policy.
     expect(events).toEqual(
       Array.from({ length: 2 }, () => expect.stringContaining('pods still run as its identity')),
@@ -150,10 +160,59 @@ describe('the policies that a Workflow left behind', () => {
     expect(names()).toEqual([]);
   });
 
-  it("wait for nobody else's ServiceAccount of that name", async () => {
+  it('stay for a ServiceAccount of that name, whoever made it: a CronJob has no pod between two runs', async () => {
     client.put(resources.serviceAccounts, { metadata: of });
+    expect(await reconcile()).toEqual({ requeueAfterMs: 60_000 });
+    expect(client.writes).toEqual([]);
+    expect([...left.values()]).toEqual(['ServiceAccount']);
+    expect(events).toEqual(
+      Array.from({ length: 2 }, () => expect.stringContaining('that the operator did not make')),
+    );
+    client.remove(resources.serviceAccounts, of);
     await reconcile();
     expect(names()).toEqual([]);
+    expect([...left]).toEqual([]);
+  });
+
+  it('allow no longer what has ended, whatever they stay for', async () => {
+    client.put(resources.serviceAccounts, { metadata: of });
+    const rule = (cidr: string): EgressRule => ({ to: [{ ipBlock: { cidr } }] });
+    const entry = (cidr: string, expires: string): Parameters<typeof expiriesOf>[0][number] => ({
+      entry: { cidr, reason: 'x', expires },
+      direction: 'egress',
+      rules: [rule(cidr)],
+    });
+    const ends = expiriesOf(
+      [
+        entry('192.0.2.1/32', '1970-01-01T00:00:00Z'),
+        entry('192.0.2.2/32', '1970-01-01T00:00:30Z'),
+      ],
+      [],
+    );
+    const annotations = {
+      [annotation.ownerUid]: 'uid-1',
+      [annotation.egressExpiries]: JSON.stringify(ends),
+    };
+    const { metadata, spec } = policy('poster-egress-1', { annotations });
+    const egress = [rule('192.0.2.1/32'), rule('192.0.2.2/32')];
+    client.put(resources.networkPolicies, { metadata, spec: { ...spec, egress } });
+    expect(await reconcile()).toEqual({ requeueAfterMs: 30_000 });
+    const aged = client.find(resources.networkPolicies, metadata);
+    expect(aged?.spec.egress).toEqual([rule('192.0.2.2/32')]);
+  });
+
+  it('wait for a pod that started while its ServiceAccount went', async () => {
+    const get = client.get.bind(client);
+    client.get = async <T extends KubeObject>(
+      resource: Resource<T>,
+      ...rest: [ObjectKey, GetOptions?]
+    ): Promise<T | undefined> => {
+      const found = await get(resource, ...rest);
+      if (resource.kind === 'ServiceAccount') client.put(resources.pods, pod);
+      return found;
+    };
+    expect(await reconcile()).toEqual({ requeueAfterMs: 10_000 });
+    expect(client.writes).toEqual([]);
   });
 
   it('stay while a KillSwitch stands, whose end may not be told', async () => {

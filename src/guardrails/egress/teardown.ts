@@ -9,10 +9,11 @@ import type { ReconcileContext, ReconcileResult } from '../../runtime/controller
 import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { ReadStore } from '../../runtime/store.ts';
 import { withoutEnded } from './expiries.ts';
+import type { PlugInPolicy } from './plug-in.ts';
 import type { PlugInPolicies } from './plug-in-policies.ts';
 
 /** What keeps the policies of a Workflow that was deleted. */
-export const keepers = ['Pods', 'Identity', 'KillSwitch'] as const;
+export const keepers = ['Pods', 'Identity', 'ServiceAccount', 'KillSwitch'] as const;
 export type Keeper = (typeof keepers)[number];
 
 /** What is there yet of an automation whose Workflow is gone. */
@@ -21,14 +22,17 @@ export interface Remains {
   pods: number;
   /** Its AutomationIdentity or the ServiceAccount of that: more pods may start. */
   hasIdentity: boolean;
+  /** A ServiceAccount of its name that somebody else made: more pods may start, too. */
+  hasAccount: boolean;
   isKilled: boolean;
 }
 
 /** @returns `undefined` where the policies hold nothing back any more, and can go */
-export function keeperOf({ pods, hasIdentity, isKilled }: Remains): Keeper | undefined {
+export function keeperOf({ pods, hasIdentity, hasAccount, isKilled }: Remains): Keeper | undefined {
   if (isKilled) return 'KillSwitch';
   if (pods > 0) return 'Pods';
-  return hasIdentity ? 'Identity' : undefined;
+  if (hasIdentity) return 'Identity';
+  return hasAccount ? 'ServiceAccount' : undefined;
 }
 
 export interface TeardownOptions {
@@ -55,8 +59,11 @@ export interface TeardownOptions {
 
 /** The API server may know more than the caches, which tell when that changes. */
 const askAgainMs = 10_000;
-/** The end of a KillSwitch over a whole namespace tells only of Workflows. */
-const killedMs = 60_000;
+/**
+ * The end of a KillSwitch over a whole namespace tells only of Workflows, that of somebody else's
+ * ServiceAccount of nothing.
+ */
+const untoldMs = 60_000;
 
 /** Longer ones are begun anew: a clock may be set meanwhile. */
 const longestWaitMs = 3_600_000;
@@ -98,12 +105,13 @@ export class EgressTeardown {
     const cached = {
       pods: pods.byIndex('identity', key).filter(isRunning).length,
       hasIdentity: identities.get(key) !== undefined,
+      hasAccount: false,
       isKilled: isKilled(key),
     };
     const keeper = keeperOf(cached);
     if (keeper !== undefined) {
-      this.#keep(key, keeper, policies, context);
-      if (keeper === 'KillSwitch') return { requeueAfterMs: killedMs };
+      this.#keep(key, keeper, { policies, beyond }, context);
+      if (keeper === 'KillSwitch') return { requeueAfterMs: untoldMs };
       const nextMs = await this.#age(policies, context);
       return nextMs === undefined ? {} : { requeueAfterMs: Math.min(nextMs, longestWaitMs) };
     }
@@ -111,8 +119,10 @@ export class EgressTeardown {
     if (asked === 'Workflow') return { requeueAfterMs: askAgainMs };
     const other = keeperOf({ ...asked, isKilled: false });
     if (other !== undefined) {
-      this.#keep(key, other, policies, context);
-      return { requeueAfterMs: askAgainMs };
+      this.#keep(key, other, { policies, beyond }, context);
+      const nextMs = await this.#age(policies, context);
+      const againMs = other === 'ServiceAccount' ? untoldMs : askAgainMs;
+      return { requeueAfterMs: Math.min(nextMs ?? againMs, againMs) };
     }
     await this.#remove(policies, beyond, context);
     this.forget(key);
@@ -124,19 +134,23 @@ export class EgressTeardown {
     const { client } = this.#options;
     const { namespace = '', name } = splitKey(key);
     const of = { namespace, name };
-    const [workflow, identity, account, pods] = await Promise.all([
+    const [workflow, identity, account] = await Promise.all([
       client.get(resources.workflows, of, { metadataOnly: true, signal }),
       client.get(resources.automationIdentities, of, { metadataOnly: true, signal }),
       client.get(resources.serviceAccounts, of, { metadataOnly: true, signal }),
-      client.list(resources.pods, {
-        namespace,
-        fieldSelector: `spec.serviceAccountName=${name},status.phase!=Succeeded,status.phase!=Failed`,
-        signal,
-      }),
     ]);
     if (workflow !== undefined) return 'Workflow';
     const isOurs = account?.metadata.labels?.[label.managedBy] === MANAGED_BY;
-    return { pods: pods.length, hasIdentity: identity !== undefined || isOurs };
+    const hasIdentity = identity !== undefined || isOurs;
+    const hasAccount = account !== undefined;
+    if (hasIdentity || hasAccount) return { pods: 0, hasIdentity, hasAccount };
+    // Asked once none can start any more: of one that starts meanwhile, a list from before is silent.
+    const pods = await client.list(resources.pods, {
+      namespace,
+      fieldSelector: `spec.serviceAccountName=${name},status.phase!=Succeeded,status.phase!=Failed`,
+      signal,
+    });
+    return { pods: pods.length, hasIdentity, hasAccount };
   }
 
   /**
@@ -173,7 +187,7 @@ export class EgressTeardown {
   #keep(
     key: string,
     keeper: Keeper,
-    policies: readonly NetworkPolicy[],
+    { policies, beyond }: { policies: readonly NetworkPolicy[]; beyond: readonly PlugInPolicy[] },
     { log }: ReconcileContext,
   ): void {
     const { events, metrics } = this.#options;
@@ -181,7 +195,10 @@ export class EgressTeardown {
     if (this.#told.get(key) === keeper) return;
     this.#told.set(key, keeper);
     const { name } = splitKey(key);
-    log.info('Policies outlive their Workflow', { keeper, policies: policies.length });
+    log.info('Policies outlive their Workflow', {
+      keeper,
+      policies: policies.length + beyond.length,
+    });
     for (const policy of policies) {
       const message = `The Workflow ${name} was deleted, and this policy stays: ${reasons[keeper]}.`;
       events.normal(subjectOf(resources.networkPolicies, policy), 'EgressKept', message);
@@ -190,7 +207,7 @@ export class EgressTeardown {
 
   async #remove(
     policies: readonly NetworkPolicy[],
-    beyond: Parameters<PlugInPolicies['remove']>[0],
+    beyond: readonly PlugInPolicy[],
     { signal, log }: ReconcileContext,
   ): Promise<void> {
     const { applier, plugIn } = this.#options;
@@ -208,6 +225,8 @@ export class EgressTeardown {
 const reasons = {
   Pods: 'pods still run as its identity',
   Identity: 'its AutomationIdentity is there yet, so that pods may start as it',
+  ServiceAccount:
+    'there is a ServiceAccount of its name that the operator did not make, so that pods may start as it',
   KillSwitch: 'a KillSwitch stands over it',
 } satisfies Record<Keeper, string>;
 

@@ -14,7 +14,7 @@ import type { WriteOptions } from '../../runtime/client.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { annotation, API_VERSION, label, MANAGED_BY, secretNameOf } from '../../api/names.ts';
 import { RevokedTokens } from '../credentials/revoked-tokens.ts';
-import { cilium } from '../egress/plug-in.ts';
+import { cilium, clusterNetworkPolicy } from '../egress/plug-in.ts';
 import { PlugInPolicies, plugInKeys, plugInKinds } from '../egress/plug-in-policies.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
@@ -296,6 +296,27 @@ describe('egress that somebody else allows', () => {
     expect(closed?.spec).toMatchObject({ policyTypes: ['Egress', 'Ingress'], egress: [] });
     expect(closed?.metadata.annotations).toEqual(annotations);
     expect(client.all(resources.ciliumNetworkPolicies)).toHaveLength(1);
+  });
+
+  it('is denied where a policy for hosts alone outlived its Workflow', async () => {
+    served = ['ClusterNetworkPolicy'];
+    const [workflow] = client.all(resources.workflows);
+    const [policy] = client.all(resources.networkPolicies);
+    if (workflow === undefined || policy === undefined) throw new Error('nothing provisioned');
+    const entries = [{ host: 'api.example.com', reason: 'an API' }];
+    const allow = clusterNetworkPolicy.allow({ workflow, entries, dns: [] });
+    client.put(resources.clusterNetworkPolicies, allow);
+    await client.delete(resources.networkPolicies, policy.metadata);
+    await client.delete(resources.workflows, workflow.metadata);
+    expect(stateOf(await climb())).toContain('EgressClosed True Denied');
+    const [denied, ...more] = client.all(resources.clusterNetworkPolicies);
+    expect(more).toEqual([]);
+    expect(denied?.metadata.name).toBe(allow.metadata.name);
+    expect(denied !== undefined && clusterNetworkPolicy.isDeny(denied)).toBe(true);
+    if (denied !== undefined)
+      await client.delete(resources.clusterNetworkPolicies, denied.metadata);
+    client.put(resources.clusterNetworkPolicies, allow);
+    expect(ladder.isQuiet(killSwitch())).toBe(false);
   });
 
   it('is not told of where it does not concern the automation, or lets nothing out', async () => {

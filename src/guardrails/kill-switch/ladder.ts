@@ -72,7 +72,7 @@ export interface LadderOptions {
   /** Where copies of credentials are. */
   secretStore: Pick<SecretStore, 'withdraw'>;
   /** Policies that deny what others allow. */
-  plugIn: Pick<PlugInPolicies, 'isDenied' | 'deny' | 'kind'>;
+  plugIn: Pick<PlugInPolicies, 'isDenied' | 'deny' | 'kind' | 'named'>;
   /** Milliseconds since the epoch. */
   clock: () => number;
 }
@@ -407,13 +407,13 @@ export class Ladder {
 
   /** Workflows, and those that were deleted and left policies behind. */
   #ownersOf(killSwitch: KillSwitch): readonly PolicyOwner[] {
+    const { plugIn, stores } = this.#options;
     const workflows = this.#workflowsOf(killSwitch);
     const left = this.#subjectsOf(killSwitch).flatMap(({ namespace, name }): PolicyOwner[] => {
       if (workflows.some(({ metadata }) => metadata.name === name)) return [];
-      const policies = this.#options.stores.networkPolicies.byIndex(
-        'workflow',
-        `${namespace}/${name}`,
-      );
+      const key = `${namespace}/${name}`;
+      // One in the cluster's scope may outlive those of its namespace.
+      const policies = [...stores.networkPolicies.byIndex('workflow', key), ...plugIn.named(key)];
       const uid = policies.find(isLeftBehind)?.metadata.annotations?.[annotation.ownerUid];
       return uid === undefined ? [] : [{ metadata: { namespace, name, uid } }];
     });

@@ -802,6 +802,17 @@ describe('a generated token', () => {
     ).toContain('of prod');
   });
 
+  it('is more than the mark that it begins with, of which a ConfigMap may speak', async () => {
+    const mark = tokenMarks.prod;
+    const rules = `Regex (${mark})[0-9A-Za-z_-]{25} $1***\nif [ "$t${mark}1" = yes ]; then`;
+    expect(await says(owner, configMaps, secretWith(at('dev'), { rules }))).toBe('');
+    // As large as a ConfigMap can be: what is looked for costs by the length.
+    const large = rules.padEnd(1_040_000, ' ');
+    expect(await says(owner, configMaps, secretWith(at('dev'), { large }))).toBe('');
+    const token = `${large}${tokenOf('prod')}`;
+    expect(await says(owner, configMaps, secretWith(at('dev'), { token }))).toContain('of prod');
+  });
+
   it('is written by the operator, and locks nothing where it stands', async () => {
     const data = { token: base64(tokenOf('prod')) };
     const ofOperator = secretWith(at('dev'), data, { name: secretNameOf(name, 'erp') });
