@@ -113,8 +113,8 @@ export const clusterFence: Fence = {
     `(!${isByWorkflow} || ${serviceAccountName} in params.?status.?fenced[?request.namespace].orValue([]))`,
   isEngaged: `!${isReleasing}`,
   selects: `${isByWorkflow} || (${selectedByCluster('namespaceObject')})`,
-  // The answer proves the list that the API server goes by, too.
-  answers: `(!${isByWorkflow} || params.?status.?fenced == dyn(oldObject).?status.?fenced)`,
+  // The answer proves the list that the API server goes by, too; without one nothing is fenced.
+  answers: `(!${isByWorkflow} || (params.?status.?fenced.hasValue() && params.?status.?fenced == dyn(oldObject).?status.?fenced))`,
   probed: resources.clusterKillSwitches,
   explanation: explain(
     'params.spec.reason',

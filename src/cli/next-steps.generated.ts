@@ -1089,7 +1089,7 @@ export const conditionsPage: ConditionsPage = {
       "status": "False",
       "reason": "NotEachFenced",
       "meaning": "Fenced: of an owner or a risk, the message names the Workflows that admission doesn't deny yet, as far as that is proven.",
-      "action": "If it stays, kubectl get ksw -A"
+      "action": "If it stays, kubectl get ksw -A; where status.fenced is missing, apply the CustomResourceDefinitions of this version"
     },
     {
       "kind": "ClusterKillSwitch",

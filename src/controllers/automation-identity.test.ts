@@ -9,6 +9,7 @@ import { copyKeyOf, noSecretStore, SecretStoreError } from '../guardrails/secret
 import { RevokedTokens } from '../guardrails/credentials/revoked-tokens.ts';
 import { bindingIndexes } from '../guardrails/identity/bindings.ts';
 import { silentLogger, type Logger } from '../observability/logger.ts';
+import { leftAgainMs } from './left-copies.ts';
 import { Departures } from './offboarding.ts';
 import { Applier } from '../runtime/applier.ts';
 import type { ReconcileResult } from '../runtime/controller.ts';
@@ -647,6 +648,24 @@ describe('an identity that was deleted', () => {
     await reconcile();
     expect(events).toContain('normal CopyWithdrawn');
     expect(controller.leftCopies.list()).toEqual([]);
+  });
+
+  it.each<[string, () => void]>([
+    ['that is well', () => declare(complete)],
+    ['whose spec can’t be read', () => declare({ ...complete, secrets: 7 })],
+    [
+      'whose acknowledgement is taken back',
+      () => declare(complete, { [annotation.acknowledgeHold]: 'Incomplete: known' }),
+    ],
+  ])('is not kept waiting by a successor %s', async (_, succeed) => {
+    const copy = copyKeyOf(deleted(), 'erp');
+    await ledger.record({ key: copy, place: noSecretStore.locationOf(copy) });
+    departures.add(deleted());
+    client.remove(resources.automationIdentities, key);
+    isVaultAway = true;
+    succeed();
+    expect((await reconcile()).requeueAfterMs).toBeLessThanOrEqual(leftAgainMs);
+    expect(await settle()).toEqual({ requeueAfterMs: leftAgainMs });
   });
 
   it('is tried again where a request fails', async () => {

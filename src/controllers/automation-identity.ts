@@ -282,12 +282,12 @@ export class AutomationIdentityController implements Reconciler {
     const { identity, spec } = observation;
     const { client } = this.#options;
     const { automationIdentities } = resources;
-    if (await clearNoted(client, automationIdentities, identity, context.signal)) return {};
+    if (await clearNoted(client, automationIdentities, identity, context.signal)) return leftAgain;
     if (spec === undefined) {
       const taken = await attempt(() => this.#takeAwayUnread(observation, context));
       await this.#report(observation, taken.result ?? [applyFailed(taken.error)], {}, context);
       if (taken.error !== undefined) throw taken.error;
-      return {};
+      return leftAgain;
     }
 
     const permissions = await attempt(() => this.#keepPermissions(observation, spec, context));
@@ -314,9 +314,10 @@ export class AutomationIdentityController implements Reconciler {
       tokens.result?.dueAt,
       observation.review.dueAt,
       observation.policy.changesAt,
-      this.#askAgainAt(observation),
+      this.#askAgainAt(observation.requester.againMs),
+      this.#askAgainAt(leftAgain.requeueAfterMs),
     ];
-    return { ...leftAgain, ...this.#nextLook(problems, hasSecrets, earliest(dueAt)) };
+    return this.#nextLook(problems, hasSecrets, earliest(dueAt));
   }
 
   /** What goes with a deleted one; its successor by that name, if there is one, comes after that. */
@@ -663,7 +664,7 @@ export class AutomationIdentityController implements Reconciler {
     return delays.length === 0 ? {} : { requeueAfterMs: Math.ceil(Math.min(...delays)) };
   }
 
-  #askAgainAt({ requester: { againMs } }: Observation): number | undefined {
+  #askAgainAt(againMs: number | undefined): number | undefined {
     return againMs === undefined ? undefined : this.#options.clock() + againMs;
   }
 

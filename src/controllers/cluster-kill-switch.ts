@@ -113,7 +113,7 @@ export class ClusterKillSwitchController implements Reconciler {
     const uncovered = selected.flatMap(({ namespace }) => (covers(namespace) ? [] : [namespace]));
     const report = withUncovered(
       isByWorkflow(clusterKillSwitch)
-        ? stopReportByWorkflow(fence, fenced, selected)
+        ? stopReportByWorkflow(fence, clusterKillSwitch.status?.fenced, selected)
         : stopReport(fence, selected),
       [...new Set(uncovered)],
     );

@@ -66,6 +66,11 @@ export const events = [
     says: 'the same of those that ended well',
   },
   {
+    event: 'Runs not counted',
+    actions: ['RunsDropped'],
+    says: 'records could not be written for so long that starts and successes were dropped: `count` of them at most',
+  },
+  {
     event: 'Run failed, or timed out',
     actions: ['RunFailed', 'RunTimedOut'],
     says: 'each by itself: when it started, reason, exit codes',

@@ -425,7 +425,7 @@ describe('a run', () => {
     expect(hasNews(ended, running)).toBe(true);
     const all = [waiting, running, running, ended, ended].flatMap((run) => allRuns([run], each));
     expect(await actionsOf(state, ...all)).toEqual(['RunStarted', 'RunFailed']);
-    expect(await actionsOf(state, ...runGone(ended))).toEqual([]);
+    expect(await actionsOf(state, runGone(ended))).toEqual([]);
     expect(state.size).toBe(0);
   });
 

@@ -6,7 +6,7 @@ import type { ChainLimits } from './chain-writer.ts';
 import { publicKeyOf, type SigningKey } from './head.ts';
 import { EvidenceLog } from './log.ts';
 import { MemoryClient, MemoryCluster, type Fault } from './memory-client.testing.ts';
-import { hourOf, runScope, startScope, type Observation } from './observation.ts';
+import { hourOf, runScope, startScope, type Fact, type Observation } from './observation.ts';
 import type { EvidenceRecord, RecordDraft } from './record.ts';
 import { verifyChain, type ChainProof } from './verify.ts';
 
@@ -144,6 +144,71 @@ describe('the log', () => {
     expect([...last.values()].map(Number).toSorted((a, b) => a - b)).toEqual(
       [0, 1, 2, 3, 4, 5, 6].map((offset) => 4_993 + offset),
     );
+  });
+
+  it('does not go through all that waits for each that comes, where that is no less', () => {
+    const log = logOf(new MemoryClient(new MemoryCluster('finance')));
+    let looks = 0;
+    for (let index = 0; index < 5_000; index++) {
+      const fact: Fact = {
+        get subject() {
+          looks += 1;
+          return `s${index}`;
+        },
+        state: 'on',
+        draft: () => draft('on'),
+      };
+      log.observe(chain, { facts: [fact] });
+    }
+    expect(log.pending).toBe(5_000);
+    expect(looks).toBeLessThan(20 * 5_000);
+  });
+
+  it('drops counted runs where nothing can be written for too long, says so, and loses nothing else', async () => {
+    const cluster = new MemoryCluster('finance');
+    let isRefused = true;
+    let dropped = 0;
+    const log = new EvidenceLog({
+      client: new MemoryClient(cluster, () => (isRefused ? 'refused' : 'none')),
+      signingKey: async () => Promise.resolve(key),
+      limits,
+      logger: silentLogger(),
+      clock: Date.now,
+      maxPending: 8,
+      metrics: {
+        countRecords: () => undefined,
+        countEvidenceFailure: () => undefined,
+        setEvidencePending: () => undefined,
+        countDroppedRuns: (count) => (dropped += count),
+      },
+    });
+    const at = '2026-01-01T10:20:30Z';
+    const runs = 1_000;
+    for (let index = 0; index < runs; index++) {
+      for (const scope of [startScope, runScope]) {
+        const subject = `${scope}${index}/`;
+        const fact = { subject, state: at, foldInto: hourOf(at), draft: () => draft(scope) };
+        log.observe(chain, { facts: [fact] });
+      }
+      log.observe(chain, { scope: [`${startScope}${index}/`, `${runScope}${index}/`], facts: [] });
+      if (index % 100 === 0) log.observe(chain, level(`${runScope}failed${index}/`, at));
+      if (index % 20 === 0) expect(await log.settle(chain, never)).toBe(false);
+      expect(log.pending).toBeLessThan(200);
+    }
+    expect(dropped).toBeGreaterThan(0);
+    isRefused = false;
+    while (!(await log.settle(chain, never)));
+    const { records, problems } = proofOf(cluster);
+    expect(problems).toEqual([]);
+    const failed = records.filter(({ subject }) => subject?.startsWith(`${runScope}failed`));
+    expect(failed).toHaveLength(10);
+    const countOf = (...actions: string[]): number =>
+      records
+        .filter(({ action }) => actions.includes(action))
+        .reduce((sum, { details }) => sum + Number(details?.['count']), 0);
+    expect(countOf('RunsDropped')).toBe(dropped);
+    expect(countOf(startScope, runScope)).toBe(2 * runs - dropped);
+    expect(countOf(startScope, runScope)).toBeLessThan(200);
   });
 
   it('lets go of old segments, says so first, and the rest still proves itself', async () => {

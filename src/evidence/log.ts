@@ -5,6 +5,7 @@ import { aborted } from '../runtime/aborted.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { ApiError } from '../runtime/errors.ts';
 import { forEachBounded } from '../runtime/parallel.ts';
+import { latestOf, withoutRuns } from './backlog.ts';
 import {
   ChainUnavailableError,
   ChainWriter,
@@ -20,6 +21,7 @@ import {
   type Fold,
   type Observation,
 } from './observation.ts';
+import { droppedRunsFact } from './run-facts.ts';
 
 export interface EvidenceLogOptions {
   client: KubeClient;
@@ -41,7 +43,10 @@ export interface EvidenceLogOptions {
   foldMs?: number;
   /** Requests in flight at a time; default 8. */
   parallelism?: number;
-  /** Observations of one chain that wait one by one; beyond, only the last of each subject. */
+  /**
+   * Observations of one chain that wait one by one; beyond, only the last of each subject. Of eight
+   * times as many that can't be written, runs that would only be counted are dropped. Default 512.
+   */
   maxPending?: number;
 }
 
@@ -49,6 +54,7 @@ export interface EvidenceLogOptions {
 export interface EvidenceMetrics {
   countRecords(count: number): void;
   countEvidenceFailure(): void;
+  countDroppedRuns(count: number): void;
   setEvidencePending(count: number): void;
 }
 
@@ -56,6 +62,10 @@ interface Chain {
   key: string;
   writer: ChainWriter;
   pending: Observation[];
+  /** Length of what waits at which only the last of each subject is kept. */
+  thinAt: number;
+  /** Starts and successes of runs of which no record says yet that they were dropped. */
+  dropped: number;
   folds: Map<string, Fold>;
   failures: number;
   /** Before which it isn't tried again; milliseconds since the epoch. */
@@ -68,11 +78,14 @@ const firstBackoffMs = 250;
 const flushTries = 5;
 const tickMs = 1_000;
 const maxBatchMs = 1_000;
+/** Of `maxPending`. */
+const backlogFactor = 8;
 
 /**
  * The log of everything, one chain for each Workflow and one for the cluster. Whoever sees something
  * tells it here and goes on: nothing waits, nothing throws, and what waits to be written is bounded.
- * What is told are levels, so where too much waits, the last level of each subject is enough.
+ * What is told are levels, so where too much waits, the last level of each subject is enough. Each
+ * run is a subject of its own: of those, some are dropped and counted where nothing can be written.
  */
 export class EvidenceLog {
   readonly #options: EvidenceLogOptions;
@@ -100,7 +113,11 @@ export class EvidenceLog {
   observe(key: string, observation: Observation): void {
     const chain = this.#chain(key);
     chain.pending.push(observation);
-    if (chain.pending.length > this.#maxPending) chain.pending = latest(chain.pending);
+    if (chain.pending.length > chain.thinAt) {
+      chain.pending = latestOf(chain.pending);
+      // What can't be thinned isn't gone through again for each that comes.
+      chain.thinAt = Math.max(this.#maxPending, Math.ceil(1.5 * chain.pending.length));
+    }
     this.#dirty.add(chain);
     this.#wake?.();
   }
@@ -188,6 +205,8 @@ export class EvidenceLog {
         },
       }),
       pending: [],
+      thinAt: this.#maxPending,
+      dropped: 0,
       folds: new Map(),
       failures: 0,
       retryAt: 0,
@@ -233,6 +252,8 @@ export class EvidenceLog {
       if (planned.state !== undefined) settleFolds(planned.state, chain.folds);
       // What was told meanwhile stands behind what was written, or took its place.
       chain.pending = chain.pending === taken ? taken.slice(count) : chain.pending;
+      chain.thinAt = this.#maxPending;
+      chain.dropped = 0;
       chain.failures = 0;
       chain.retryAt = 0;
       if (chain.pending.length > 0) return false;
@@ -255,9 +276,25 @@ export class EvidenceLog {
       if (!isRace && !signal.aborted) {
         metrics?.countEvidenceFailure();
         logger.warn('Evidence could not be written', { chain: chain.key, error });
+        this.#dropRuns(chain);
       }
       return false;
     }
+  }
+
+  /** Each has a subject of its own, so without an end of them memory would grow with every run. */
+  #dropRuns(chain: Chain): void {
+    const { clock, logger, metrics } = this.#options;
+    const { kept, dropped } = withoutRuns(chain.pending, backlogFactor * this.#maxPending);
+    chain.pending = kept;
+    if (dropped.length === 0) return;
+    for (const { facts } of chain.folds.values()) {
+      for (const { subject } of dropped) facts.delete(subject);
+    }
+    chain.dropped += dropped.length;
+    chain.pending = latestOf([...kept, { facts: [droppedRunsFact(chain.dropped, clock())] }]);
+    metrics?.countDroppedRuns(dropped.length);
+    logger.warn('Runs dropped from evidence', { chain: chain.key, dropped: dropped.length });
   }
 
   /** Ends when there is something to write, or after a while: a backoff or a fold may be due. */
@@ -269,24 +306,6 @@ export class EvidenceLog {
     await Promise.race([told.promise, pause(tickMs, signal)]);
     this.#wake = undefined;
   }
-}
-
-/** Of each scope the last observation, and of each subject the last level. */
-function latest(observations: readonly Observation[]): Observation[] {
-  const last = new Map<string, Observation>();
-  for (const observation of observations) {
-    const { scope, facts } = observation;
-    if (scope !== undefined) {
-      last.delete(`scope ${scope}`);
-      last.set(`scope ${scope}`, observation);
-      continue;
-    }
-    for (const fact of facts) {
-      last.delete(fact.subject);
-      last.set(fact.subject, { ...observation, facts: [fact] });
-    }
-  }
-  return [...last.values()];
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

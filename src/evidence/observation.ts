@@ -24,10 +24,10 @@ export interface Fact {
 export interface Observation {
   facts: readonly Fact[];
   /**
-   * Beginning of the subjects that this speaks of completely: those of which it says nothing don't
+   * Beginnings of the subjects that this speaks of completely: those of which it says nothing don't
    * stand any more. Absent: it speaks of its facts alone.
    */
-  scope?: string;
+  scope?: string | readonly string[];
   /**
    * Only subjects of which the chain says nothing are told: who looks at an older version than
    * another writer must not take back what that one told.
@@ -108,9 +108,10 @@ export async function pendingRecords(
       add({ draft, subject, after, ...(before !== undefined && { before }) });
     }
     if (scope === undefined) continue;
+    const scopes = [scope].flat();
     const standing = new Set(facts.map(({ subject }) => subject));
     for (const [subject, before] of state) {
-      if (!subject.startsWith(scope) || standing.has(subject)) continue;
+      if (!scopes.some((one) => subject.startsWith(one)) || standing.has(subject)) continue;
       const draft = gone?.(subject, state);
       if (draft === undefined) state.delete(subject);
       else add({ draft, subject, before });

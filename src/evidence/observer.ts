@@ -385,7 +385,7 @@ export class EvidenceObserver {
     const workflow = this.#options.caches.workflows.store.get(key);
     if (workflow === undefined) return;
     if (type === 'deleted') {
-      for (const gone of runGone(run)) this.#tell(key, gone);
+      this.#tell(key, runGone(run));
       return;
     }
     const facts = runFacts(run, this.#runContext(key, workflow, this.#placeOf(key)));

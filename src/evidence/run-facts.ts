@@ -110,11 +110,37 @@ export function allRuns(runs: readonly Run[], context: RunContext): Observation[
 }
 
 /** A run of which nothing is left to tell. */
-export function runGone(run: KubeObject): Observation[] {
-  return [startScope, runScope, gateScope].map((scope) => ({
-    scope: subjectOf(scope, run),
+export function runGone(run: KubeObject): Observation {
+  return {
+    scope: [startScope, runScope, gateScope].map((scope) => subjectOf(scope, run)),
     facts: [],
-  }));
+  };
+}
+
+/**
+ * That runs are missing in the counts.
+ *
+ * @param count starts and successes that were dropped, some of which may stand in the log
+ * @param now milliseconds since the epoch
+ */
+export function droppedRunsFact(count: number, now: number): Fact {
+  const at = new Date(now).toISOString();
+  return {
+    subject: 'runs-dropped',
+    state: at,
+    draft: () =>
+      draftOf(
+        {},
+        {
+          action: 'RunsDropped',
+          outcome: 'Observed',
+          happened: at,
+          message:
+            'Nothing could be written for so long that starts and successes of runs were dropped.',
+          details: { count: String(count) },
+        },
+      ),
+  };
 }
 
 /** Whether there is something to tell of a run, and something else than before. */

@@ -46,6 +46,7 @@ describe('Metrics', () => {
     metrics.countDroppedEvent();
     metrics.countRecords(3);
     metrics.countEvidenceFailure();
+    metrics.countDroppedRuns(4);
     metrics.setEvidencePending(2);
 
     expect(await samples(metrics)).toEqual(
@@ -67,6 +68,7 @@ describe('Metrics', () => {
         'events_dropped_total 1',
         'evidence_records_total 3',
         'evidence_write_failures_total 1',
+        'evidence_runs_dropped_total 4',
         'evidence_pending 2',
       ]),
     );

@@ -305,6 +305,12 @@ const definitions = {
     help: 'Writes of evidence that failed, and are tried again.',
     labels: {},
   },
+  evidenceDroppedRuns: {
+    type: 'counter',
+    name: 'evidence_runs_dropped_total',
+    help: 'Starts and successes of runs that were dropped before they were counted in evidence: nothing could be written for too long.',
+    labels: {},
+  },
   evidenceForwarded: {
     type: 'counter',
     name: 'evidence_otlp_records_total',
@@ -420,6 +426,7 @@ export class Metrics {
   readonly #driftRepairs = this.#counter(definitions.driftRepairs);
   readonly #evidenceRecords = this.#counter(definitions.evidenceRecords);
   readonly #evidenceFailures = this.#counter(definitions.evidenceFailures);
+  readonly #evidenceDroppedRuns = this.#counter(definitions.evidenceDroppedRuns);
   readonly #evidenceForwarded = this.#counter(definitions.evidenceForwarded);
   readonly #evidencePending = this.#gauge(definitions.evidencePending);
 
@@ -684,6 +691,10 @@ export class Metrics {
 
   countEvidenceFailure(): void {
     this.#evidenceFailures.inc();
+  }
+
+  countDroppedRuns(count: number): void {
+    this.#evidenceDroppedRuns.inc(count);
   }
 
   countForwarded(count: number): void {

@@ -133,20 +133,23 @@ it('fences the Workflows that its status lists, by that one write', async () => 
     (await createsPod('other')).includes(
       'kill switch: rogue (engaged by admin); to release: kubectl guardrails release --cluster team-nobody',
     );
+  const probe = (): Promise<{ code: number; stderr: string }> =>
+    controlPlane.kubectl([
+      'annotate',
+      'cksw',
+      name,
+      'automationguardrails.dev/probe=fence',
+      '--dry-run=server',
+    ]);
   expect(await isRefused()).toBe(false);
+  // Without a list there is nothing that a refusal could prove.
+  expect((await probe()).code).toBe(0);
   await list({ other: ['default'], elsewhere: ['x'] });
   await waitFor('the list to be the fence', isRefused);
   const token = await controlPlane.kubectl(['create', 'token', 'default', '-n=other']);
   expect(token.stderr).toContain('kill switch: rogue');
   // Its own probe is answered by the list that admission goes by.
-  const probe = await controlPlane.kubectl([
-    'annotate',
-    'cksw',
-    name,
-    'automationguardrails.dev/probe=fence',
-    '--dry-run=server',
-  ]);
-  expect(probe.stderr).toContain('kill switch: rogue');
+  expect((await probe()).stderr).toContain('kill switch: rogue');
   await list({ other: ['somebody-else'] });
   await waitFor('the list without it', async () => !(await isRefused()));
   const forged = await controlPlane.kubectl(

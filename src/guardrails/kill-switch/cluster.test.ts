@@ -286,7 +286,9 @@ describe('Workflows that are stopped by owner or risk', () => {
     const none = selected({});
     const fenced = fencedWorkflows(none, []);
     expect(fenced).toEqual({ a: ['poster'], b: ['poster'] });
-    const reasonBy = (...answer: [FenceAnswer, FencedWorkflows]): string | undefined => {
+    const reasonBy = (
+      ...answer: [FenceAnswer, FencedWorkflows | undefined]
+    ): string | undefined => {
       const { findings, counts } = stopReportByWorkflow(...answer, none);
       expect(counts.fenced).toEqual(answer[1]);
       return findings[0]?.reason;
@@ -295,6 +297,7 @@ describe('Workflows that are stopped by owner or risk', () => {
     expect(reasonBy('Allowed', fenced)).toBe('NotEachFenced');
     expect(reasonBy('Unknown', fenced)).toBe('NotEachFenced');
     expect(reasonBy('Denied', { a: ['poster'] })).toBe('NotEachFenced');
+    expect(reasonBy('Denied', undefined)).toBe('NotEachFenced');
   });
 
   it('stay in the list as long as their KillSwitch is one of it, up to a bound', () => {

@@ -257,10 +257,11 @@ export function stopReport(fence: FenceAnswer, selected: readonly Selected[]): C
  * While it is engaged, of one that stops Workflows.
  *
  * @param fence whether those that stand in its status are fenced by that
+ * @param fenced what stands there, and stays; what is only planned fences nothing
  */
 export function stopReportByWorkflow(
   fence: FenceAnswer,
-  fenced: FencedWorkflows,
+  fenced: FencedWorkflows | undefined,
   selected: readonly Selected[],
 ): ClusterReport {
   if (selected.length === 0) return withList(nothingSelected(), fenced);
@@ -293,8 +294,8 @@ export function stopReportByWorkflow(
   return withList(report, fenced);
 }
 
-function withList(report: ClusterReport, fenced: FencedWorkflows): ClusterReport {
-  return { ...report, counts: { ...report.counts, fenced } };
+function withList(report: ClusterReport, fenced: FencedWorkflows | undefined): ClusterReport {
+  return fenced === undefined ? report : { ...report, counts: { ...report.counts, fenced } };
 }
 
 /** A name that is mistyped must not look like a kill that is complete. */
