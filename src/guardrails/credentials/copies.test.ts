@@ -561,7 +561,7 @@ it('what is written down of a copy says whose it is and where, and no value', as
   await bench.settle();
   const key = copyKeyOf(bench.identity, 'erp');
   expect(bench.recorded().map((text) => JSON.parse(text) as unknown)).toEqual([
-    { ...key, place: `vault ${places.mount}/${path}` },
+    { ...key, place: `vault ${bench.vault.address} ${places.mount}/${path}` },
   ]);
 });
 

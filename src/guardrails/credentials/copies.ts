@@ -166,7 +166,7 @@ export class CredentialCopies {
     }
     const isLeft = new Set(remaining.map(({ name }) => name));
     const ended = keys.filter(({ name }) => !isLeft.has(name));
-    await Promise.all(ended.map((key) => ledger.strike({ key, place: store.locationOf(key) })));
+    await Promise.all(ended.map((key) => ledger.strike({ key, place: store.placeOf(key) })));
     return remaining.map(({ name, what, error }) => {
       countCopy('withdraw', 'error');
       log.warn('Copy of a credential could not be withdrawn', { credential: name, error });
@@ -180,9 +180,9 @@ export class CredentialCopies {
     });
   }
 
-  /** Where a copy is made now, for people and for the ledger. */
+  /** Where a copy is made now, as the ledger has it. */
   placeOf(key: CopyKey): string {
-    return this.#options.store.locationOf(key);
+    return this.#options.store.placeOf(key);
   }
 
   async #end(name: string, request: CopyRequest): Promise<CopyOutcome> {
@@ -209,7 +209,7 @@ export class CredentialCopies {
     try {
       const { isWritten, destroyed } = await store.keep(copy, {
         isFresh,
-        record: () => ledger.record({ key, place: store.locationOf(key) }),
+        record: () => ledger.record({ key, place: store.placeOf(key) }),
         signal,
       });
       if (isWritten) {

@@ -74,6 +74,11 @@ export interface SecretStore {
   withdraw(keys: readonly CopyKey[], signal: AbortSignal): Promise<CopyWithdrawal>;
   /** Where a copy is, for people. */
   locationOf(key: CopyKey): string;
+  /**
+   * Where a copy is, among all stores that there ever were: another server has another. It ends in
+   * namespace, identity and name.
+   */
+  placeOf(key: CopyKey): string;
 }
 
 /** Why a store doesn't do what it is asked. */
@@ -163,6 +168,7 @@ export const noSecretStore: SecretStore = {
       wasAsked: false,
     }),
   locationOf: () => 'a vault',
+  placeOf: ({ namespace, identity, name }) => `no vault ${namespace}/${identity}/${name}`,
 };
 
 function notConfigured(): SecretStoreError {
