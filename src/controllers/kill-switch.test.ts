@@ -90,6 +90,7 @@ beforeEach(() => {
     plugIn: { isDenied: () => true, deny: () => Promise.resolve(undefined), kind: 'None' },
     revokedTokens: new RevokedTokens({ clock: () => now }),
     secretStore: {
+      placeOf: () => 'nowhere',
       withdraw: () => Promise.resolve({ withdrawn: [], remaining: [], wasAsked: true }),
     },
     workloads: none,

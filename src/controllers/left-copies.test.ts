@@ -205,6 +205,18 @@ describe('copies of an identity that is gone', () => {
   });
 });
 
+it('a copy of an identity that stands counts where the settings no longer lead to it, and is left alone', async () => {
+  cached = standing('stands');
+  await copied('stands');
+  expect(left.list()).toEqual([]);
+  server = 'https://other';
+  expect(left.list()).toHaveLength(1);
+  expect(await end()).toBeUndefined();
+  expect(inVault).toEqual(new Set(['stands']));
+  server = 'https://vault';
+  expect(left.list()).toEqual([]);
+});
+
 it('where nothing is left, nobody is asked and nothing is written', async () => {
   cached = standing('stands');
   await copied('stands');

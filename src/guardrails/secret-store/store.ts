@@ -138,6 +138,9 @@ export function leftOf(place: string): string {
   return `${leftPrefix}${place}`;
 }
 
+/** Why a copy is left where the settings no longer lead. */
+export const notTold = 'the operator is not told of that place any more';
+
 /** What begins all that {@link leftOf} says. */
 export const leftPrefix = 'Copy in ';
 
