@@ -83,6 +83,23 @@ export const isPerson = `!${user}.startsWith('system:serviceaccount:')`;
 /** The cluster's own controllers, whose pods and Jobs are part of what somebody else wrote. */
 export const byClusterItself = `(${user} == 'system:kube-controller-manager' || ${user}.startsWith('system:serviceaccount:kube-system:'))`;
 export const isUpdate = `(request.operation == 'UPDATE')`;
+
+/** @param fields of the object, from its root; those that can be absent with `?` before their name */
+export function areSame(fields: readonly string[]): string {
+  return fields.map((field) => `dyn(object).?${field} == dyn(oldObject).?${field}`).join(' && ');
+}
+
+/** A ConfigMap is written back as it is, as the migration of stored versions does. */
+export const isConfigMapUnchanged = `(${isUpdate} && ${areSame([
+  'data',
+  'binaryData',
+  'immutable',
+  'metadata.?labels',
+  'metadata.?annotations',
+  'metadata.?ownerReferences',
+  'metadata.?finalizers',
+])})`;
+
 export const isReleasing = hasLabel('params', label.releasing);
 export const isDryRun = `(has(request.dryRun) && request.dryRun)`;
 export const isProbe = hasAnnotation('object', annotation.probe);

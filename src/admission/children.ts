@@ -1,6 +1,6 @@
 import { GROUP, label, MANAGED_BY } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
-import { isUpdate, labelOf, mayOnIdentities } from './cel.ts';
+import { areSame, isUpdate, labelOf, mayOnIdentities } from './cel.ts';
 import { rule, validating, type AdmissionObject, type Operation } from './policies.ts';
 
 const operations: Operation[] = ['CREATE', 'UPDATE', 'DELETE'];
@@ -35,15 +35,13 @@ export function childrenPolicies(): AdmissionObject[] {
  * as it is, as the migration of stored versions does.
  */
 function keepChildren(): AdmissionObject[] {
-  const same = (fields: readonly string[]): string =>
-    fields.map((field) => `dyn(object).?${field} == dyn(oldObject).?${field}`).join(' && ');
   const annotations = (of: string): string => `${of}.metadata.?annotations.orValue({})`;
   const isKept = `!k.startsWith('${GROUP}/') || ${annotations('object')}[?k] == ${annotations('oldObject')}[?k]`;
   const areOursKept = ['object', 'oldObject']
     .map((of) => `${annotations(of)}.all(k, ${isKept})`)
     .join(' && ');
   const isServiceAccount = `request.resource.resource == '${resources.serviceAccounts.plural}'`;
-  const allowedUpdate = `${same(closedFields)} && (${isServiceAccount} ? ${areOursKept} : ${same(openFields)})`;
+  const allowedUpdate = `${areSame(closedFields)} && (${isServiceAccount} ? ${areOursKept} : ${areSame(openFields)})`;
   const allowedDelete = 'namespaceObject.metadata.?deletionTimestamp.hasValue()';
   const { identity, workflow } = label;
   return validating({

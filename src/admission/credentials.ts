@@ -1,7 +1,14 @@
 import { maxTokenSeconds } from '../api/automation-identity.ts';
 import { label, MANAGED_BY, secretPrefix } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
-import { annotationOf, isManaged, isUpdate, mayOnIdentities, user } from './cel.ts';
+import {
+  annotationOf,
+  isConfigMapUnchanged,
+  isManaged,
+  isUpdate,
+  mayOnIdentities,
+  user,
+} from './cel.ts';
 import { rule, validating, type AdmissionObject } from './policies.ts';
 
 /** What holds for the credentials of every identity, engaged or not. */
@@ -119,7 +126,7 @@ function protectCopyRecords(): AdmissionObject[] {
     objectSelector: { matchExpressions: [{ key: label.copies, operator: 'Exists' }] },
     validations: [
       {
-        expression: `${goesWithNamespace} || ${mayOnIdentities('issue-tokens')}`,
+        expression: `${goesWithNamespace} || ${isConfigMapUnchanged} || ${mayOnIdentities('issue-tokens')}`,
         message: `a ConfigMap with the label ${label.copies} is written by the operator alone: it says what is to be destroyed in the vault`,
       },
     ],

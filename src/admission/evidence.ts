@@ -1,6 +1,6 @@
 import { annotation, GROUP, label } from '../api/names.ts';
 import { resources } from '../api/resources.ts';
-import { annotationOf, isUpdate, labelOf } from './cel.ts';
+import { annotationOf, areSame, isConfigMapUnchanged, isUpdate, labelOf } from './cel.ts';
 import { rule, validating, type AdmissionObject, type Operation } from './policies.ts';
 
 /**
@@ -25,14 +25,10 @@ export function evidencePolicies(): AdmissionObject[] {
 }
 
 function segments(): AdmissionObject[] {
-  const same = (field: string): string => `dyn(object).?${field} == dyn(oldObject).?${field}`;
   const others = (of: string, than: string): string =>
     `${of}.metadata.?annotations.orValue({}).all(k, k == '${annotation.exported}' || ${than}.metadata.?annotations[?k] == ${of}.metadata.?annotations[?k])`;
   const isUnchanged = [
-    same('spec'),
-    same('metadata.?labels'),
-    same('metadata.?ownerReferences'),
-    same('metadata.?finalizers'),
+    areSame(['spec', 'metadata.?labels', 'metadata.?ownerReferences', 'metadata.?finalizers']),
     others('object', 'oldObject'),
     others('oldObject', 'object'),
   ].join(' && ');
@@ -85,7 +81,7 @@ function anchors(): AdmissionObject[] {
     objectSelector: { matchExpressions: [{ key: label.evidence, operator: 'Exists' }] },
     validations: [
       {
-        expression: `${goesWithNamespace} || ${mayOnEvidence('record')}`,
+        expression: `${goesWithNamespace} || ${isConfigMapUnchanged} || ${mayOnEvidence('record')}`,
         message: `a ConfigMap with the label ${label.evidence} is written by the operator alone`,
       },
     ],

@@ -83,6 +83,20 @@ describe('the admission policies', () => {
     }
   });
 
+  it.each(['copy-records', 'evidence-anchors'])(
+    'let ConfigMaps of the operator be written back as they are, as a migration does: %s',
+    (name) => {
+      const policy = policies.find(({ metadata }) => metadata.name === policyName(name));
+      const [only, ...others] = policy?.spec.validations ?? [];
+      expect(others).toEqual([]);
+      const metadata = ['labels', 'annotations', 'ownerReferences', 'finalizers'];
+      const ofMetadata = metadata.map((field) => `metadata.?${field}`);
+      for (const field of ['data', 'binaryData', 'immutable', ...ofMetadata]) {
+        expect(only?.expression).toContain(`dyn(object).?${field} == dyn(oldObject).?${field}`);
+      }
+    },
+  );
+
   it('are installed in two parts, of which one rewrites', () => {
     const { validating: refusing, mutating } = admissionParts();
     expect([...refusing, ...mutating].toSorted(byName)).toEqual(all.toSorted(byName));

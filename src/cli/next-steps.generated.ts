@@ -704,8 +704,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Ready",
       "status": "False",
       "reason": "SecretStoreNotConfigured",
-      "meaning": "A credential has store: Vault, and the operator runs without --vault-address. Where there is a copy from before, it can't be destroyed.",
-      "action": "Tell the operator of the vault, or take store away before the vault."
+      "meaning": "A credential has store: Vault, and the operator runs without --vault-address; or it was told of another vault, mount or prefix, and a copy is still where it was before. That one can't be destroyed; the message says where it is. Rotations go on.",
+      "action": "Tell the operator of the vault. Or take store away before the vault; a copy in a place from before: the runbook."
     },
     {
       "kind": "AutomationIdentity",
@@ -1360,8 +1360,8 @@ export const conditionsPage: ConditionsPage = {
       "condition": "SecretsWithdrawn",
       "status": "False",
       "reason": "CopiesRemain",
-      "meaning": "Copies of credentials in the vault can't be destroyed yet; the message says why, status.remaining where they are. It is tried again, at least once a minute, also when the identity is deleted meanwhile.",
-      "action": "Look at the vault, or destroy them there: vault kv metadata delete PATH."
+      "meaning": "Copies of credentials in the vault can't be destroyed yet, or are in one that the operator is not told of any more; the message says why, status.remaining where they are. It is tried again, at least once a minute, also when the identity is deleted meanwhile.",
+      "action": "Look at the vault, or destroy them there: vault kv metadata delete PATH. Those in a place from before: the runbook."
     },
     {
       "kind": "KillSwitch",

@@ -639,7 +639,7 @@ describe('an identity that was deleted', () => {
 
   it('has them destroyed by an operator that never saw it, too', async () => {
     const copy = copyKeyOf(deleted(), 'erp');
-    await ledger.record({ key: copy, place: noSecretStore.locationOf(copy) });
+    await ledger.record({ key: copy, place: noSecretStore.placeOf(copy) });
     client.remove(resources.automationIdentities, key);
     isVaultAway = true;
     expect(await reconcile()).toMatchObject({ requeueAfterMs: expect.any(Number) as unknown });

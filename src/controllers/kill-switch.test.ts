@@ -95,6 +95,7 @@ beforeEach(() => {
     },
     revokedTokens: new RevokedTokens({ clock: () => now }),
     secretStore: {
+      placeOf: () => 'nowhere',
       withdraw: () => Promise.resolve({ withdrawn: [], remaining: [], wasAsked: true }),
     },
     workloads: none,

@@ -70,7 +70,7 @@ export interface KillSwitchControllerOptions {
   /** Shared with the identities, whose controller withdraws tokens too. */
   revokedTokens: RevokedTokens;
   /** Where copies of credentials are. */
-  secretStore: Pick<SecretStore, 'withdraw'>;
+  secretStore: Pick<SecretStore, 'withdraw' | 'placeOf'>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
   workloads: IndexedStore<Workload>;
   /** Indexed by `namespace` and `identity` (`namespace/serviceAccountName`). */
@@ -120,7 +120,15 @@ export class KillSwitchController implements Reconciler {
     this.#report = report;
     this.#carriers = new Carriers(options);
     const { ladder: stores, plugIn, revokedTokens: revoked, secretStore } = options;
-    this.#ladder = new Ladder({ client, stores, plugIn, revoked, secretStore, clock });
+    this.#ladder = new Ladder({
+      client,
+      stores,
+      plugIn,
+      revoked,
+      secretStore,
+      operatorNamespace: options.operatorNamespace,
+      clock,
+    });
     this.#contests = new Contests({
       clock,
       onPausedAgain: (kind) => metrics.countContestedWrite(kind),

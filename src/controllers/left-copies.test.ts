@@ -25,12 +25,14 @@ const keyOf = (uid: string, name = 'erp'): CopyKey => ({
 let client: MemoryClient;
 let ledger: CopyLedger;
 let left: LeftCopies;
+let copies: CredentialCopies;
 /** What the cache has; the client is the API server. */
 let cached: AutomationIdentity | undefined;
 /** UIDs of copies that are in the vault. */
 let inVault: Set<string>;
 let failure: SecretStoreFailure | undefined;
 let mount: string;
+let server: string;
 let told: string[];
 
 beforeEach(() => {
@@ -39,16 +41,20 @@ beforeEach(() => {
   inVault = new Set();
   failure = undefined;
   mount = 'secret';
+  server = 'https://vault';
   told = [];
   ledger = new CopyLedger({ client, namespace: 'automation-guardrails', logger: silentLogger() });
   const say = (_about: unknown, reason: string, message: string): void =>
     void told.push(`${reason}: ${message}`);
+  const placeOf = ({ namespace, identity, name }: CopyKey): string =>
+    `vault ${server} ${mount}/${namespace}/${identity}/${name}`;
   const locationOf = ({ namespace, identity, name }: CopyKey): string =>
     `vault ${mount}/${namespace}/${identity}/${name}`;
-  const copies = new CredentialCopies({
+  copies = new CredentialCopies({
     store: {
       ...noSecretStore,
       locationOf,
+      placeOf,
       withdraw: (keys) => {
         const error = failure && new SecretStoreError(failure, 'the vault says no');
         const withdrawn = keys.filter(({ uid }) => error === undefined && inVault.delete(uid));
@@ -77,8 +83,8 @@ beforeEach(() => {
 
 async function copied(uid: string, name = 'erp'): Promise<void> {
   inVault.add(uid);
-  const place = `vault ${mount}/finance/poster/${name}`;
-  await ledger.record({ key: keyOf(uid, name), place });
+  const key = keyOf(uid, name);
+  await ledger.record({ key, place: copies.placeOf(key) });
 }
 
 function standing(uid: string, metadata: object = {}): AutomationIdentity {
@@ -156,14 +162,25 @@ describe('copies of an identity that is gone', () => {
     expect(inVault).toEqual(new Set());
   });
 
-  it('in a place that the operator is no longer told of are named', async () => {
+  it.each([
+    ['another mount', () => (mount = 'other')],
+    ['another server', () => (server = 'https://other')],
+  ])('in a place that the operator is no longer told of are named: %s', async (_, move) => {
     await copied('gone');
-    mount = 'other';
+    move();
     expect(await end()).toBe(600_000);
     expect(told.join()).toContain(
-      'Copy in vault secret/finance/poster/erp could not be destroyed: the operator is not told of that place any more.',
+      'Copy in vault https://vault secret/finance/poster/erp could not be destroyed: the operator is not told of that place any more.',
     );
     expect(inVault).toEqual(new Set(['gone']));
+    expect(left.list()).toHaveLength(1);
+  });
+
+  it('of which an earlier build did not write down the server count as elsewhere', async () => {
+    inVault.add('gone');
+    await ledger.record({ key: keyOf('gone'), place: 'vault secret/finance/poster/erp' });
+    expect(await end()).toBe(600_000);
+    expect(left.list()).toHaveLength(1);
   });
 
   it('that an administrator has taken out of the record are no longer asked for', async () => {
@@ -186,6 +203,18 @@ describe('copies of an identity that is gone', () => {
     expect(told).toEqual([]);
     expect(ledger.entriesOf('finance/poster').map(({ key }) => key.uid)).toEqual(['stands']);
   });
+});
+
+it('a copy of an identity that stands counts where the settings no longer lead to it, and is left alone', async () => {
+  cached = standing('stands');
+  await copied('stands');
+  expect(left.list()).toEqual([]);
+  server = 'https://other';
+  expect(left.list()).toHaveLength(1);
+  expect(await end()).toBeUndefined();
+  expect(inVault).toEqual(new Set(['stands']));
+  server = 'https://vault';
+  expect(left.list()).toEqual([]);
 });
 
 it('where nothing is left, nobody is asked and nothing is written', async () => {

@@ -1,7 +1,11 @@
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import { resources, subjectOf } from '../api/resources.ts';
-import type { CredentialCopies, RemainingCopy } from '../guardrails/credentials/copies.ts';
-import type { CopyLedger, LedgerEntry } from '../guardrails/secret-store/ledger.ts';
+import {
+  outOfReach,
+  type CredentialCopies,
+  type RemainingCopy,
+} from '../guardrails/credentials/copies.ts';
+import { ownerOf, type CopyLedger, type LedgerEntry } from '../guardrails/secret-store/ledger.ts';
 import { copiesOf, type CopyKey } from '../guardrails/secret-store/store.ts';
 import { clip } from '../guardrails/wording.ts';
 import type { EventRecorder } from '../observability/events.ts';
@@ -38,12 +42,15 @@ export class LeftCopies {
     this.#options = options;
   }
 
-  /** Copies of identities that are gone, as far as the caches tell. */
+  /**
+   * Copies of identities that are gone, as far as the caches tell, and those that are where the
+   * settings no longer lead.
+   */
   list(): LedgerEntry[] {
-    const { identities, ledger } = this.#options;
-    return [...ledger.list()].filter(({ key: { namespace, identity, uid } }) => {
-      const standing = identities.get(`${namespace}/${identity}`);
-      return standing === undefined || uidOf(standing) !== uid;
+    const { copies, identities, ledger } = this.#options;
+    return [...ledger.list()].filter(({ key, place }) => {
+      const standing = identities.get(ownerOf(key));
+      return standing === undefined || uidOf(standing) !== key.uid || copies.placeOf(key) !== place;
     });
   }
 
@@ -153,15 +160,4 @@ function uidOf({ metadata }: AutomationIdentity): string | undefined {
 
 function isSame(one: CopyKey, other: CopyKey): boolean {
   return one.uid === other.uid && one.name === other.name;
-}
-
-/** The settings name another place now. */
-function outOfReach({ key, place }: LedgerEntry): RemainingCopy {
-  return {
-    name: key.name,
-    problem: {
-      reason: 'SecretStoreNotConfigured',
-      message: `Copy in ${place} could not be destroyed: the operator is not told of that place any more.`,
-    },
-  };
 }

@@ -299,9 +299,9 @@ export const alertGroups: readonly RuleGroup[] = [
         for: '10m',
         labels: { severity: 'warning' },
         annotations: {
-          summary: 'Credentials of deleted automations can still be read in the vault',
+          summary: 'Credentials of deleted automations, or in a vault of before, can still be read',
           description:
-            '{{ $value }} copies are not known to be destroyed. See kubectl get events -A --field-selector reason=CopiesRemain.',
+            '{{ $value }} copies are not known to be destroyed. See kubectl get events -A --field-selector reason=CopiesRemain, and kubectl get aid -A for SecretStoreNotConfigured.',
           runbook: 'docs/runbooks/copies-remain.md',
         },
       },

@@ -1,7 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { rightsOf } from '../../test/operator/rights.ts';
 import { roles } from './manifests.ts';
-import { limitedOperatorRole, namespaceOperatorRole, operatorRole } from './rbac.ts';
+import {
+  limitedOperatorRole,
+  namespaceOperatorRole,
+  operatorRole,
+  ownNamespaceRole,
+} from './rbac.ts';
 
 describe('the roles of an installation', () => {
   it.each(roles.map((role) => [role.name, role.rules] as const))(
@@ -21,6 +26,15 @@ describe('an operator that acts in listed namespaces alone', () => {
   it('has every right of the other one, each either everywhere or in those', () => {
     expect(everywhere.union(listed)).toEqual(rights(operatorRole));
     expect(everywhere.intersection(listed)).toEqual(new Set());
+  });
+
+  it('is the operator for admission wherever it writes Secrets, its own namespace among them', () => {
+    for (const role of [namespaceOperatorRole, ownNamespaceRole]) {
+      expect(rights(role)).toContain('operator: create secrets');
+      expect(rights(role)).toContain(
+        'operator: issue-tokens automationidentities.automationguardrails.dev',
+      );
+    }
   });
 
   it('writes nothing everywhere but status, events, evidence, and what belongs to the whole cluster', () => {

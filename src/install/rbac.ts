@@ -229,7 +229,12 @@ export const ownNamespaceRole: RoleDefinition = {
     'The key that signs evidence; and a dry run that finds out whether admission rewrites requests.',
   namespaced: true,
   limited: { namespaces: false },
-  rules: [rule(['get', 'create', 'patch'], resources.secrets), rule(['create'], killSwitches)],
+  rules: [
+    rule(['get', 'create', 'patch'], resources.secrets),
+    rule(['create'], killSwitches),
+    // By this, admission knows it for the operator: it writes its records, and no Secrets of others.
+    rule(['issue-tokens'], automationIdentities),
+  ],
 };
 
 /** In the operator's own namespace. */

@@ -166,7 +166,7 @@ const definitions = {
   remainingCopies: {
     type: 'gauge',
     name: 'secret_store_copies_remaining',
-    help: 'Copies of credentials in a vault whose AutomationIdentity is gone, and that are not known to be destroyed. 0 on replicas that do not lead.',
+    help: 'Copies of credentials in a vault that are not known to be destroyed, and whose AutomationIdentity is gone or that are where the settings of the operator no longer lead. 0 on replicas that do not lead.',
     labels: {},
   },
   soonestTokenExpiry: {
@@ -350,7 +350,7 @@ export type KillSwitchState = (typeof killSwitchStates)[number];
 export interface MetricsSources {
   /** Whether this replica leads. */
   isLeader: () => boolean;
-  /** Copies in a vault whose identity is gone. */
+  /** Copies in a vault whose identity is gone, or that are where the settings no longer lead. */
   remainingCopies: () => number;
   /** The state of each kill switch. */
   killSwitchStates: () => Iterable<KillSwitchState>;

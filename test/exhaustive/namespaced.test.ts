@@ -209,6 +209,30 @@ describe('the rights of such an operator', () => {
     expect(await ask('kube-system')).toBe('no');
   });
 
+  it('let it write in its own namespace what is its own alone, its token stolen or not', async () => {
+    const own = { namespace: 'automation-guardrails' };
+    const tryTo = (object: object): ReturnType<ControlPlane['kubectl']> =>
+      controlPlane.kubectl(['create', '--dry-run=server', '-f', '-', `--as=${account}`], {
+        input: JSON.stringify({ apiVersion: 'v1', ...object }),
+      });
+    const labels = { 'automationguardrails.dev/copies': 'recorded' };
+    const record = await tryTo({
+      kind: 'ConfigMap',
+      metadata: { ...own, name: 'vault-copies-1', labels },
+    });
+    expect(record.stderr).toBe('');
+    const token = await tryTo({
+      kind: 'Secret',
+      type: 'kubernetes.io/service-account-token',
+      metadata: {
+        ...own,
+        name: 'token',
+        annotations: { 'kubernetes.io/service-account.name': 'default' },
+      },
+    });
+    expect(token.stderr).toContain('the operator writes Secrets of the type Opaque');
+  });
+
   it('are enough for all that it tried', () => {
     const refused = operator.logs.filter((line) => /forbidden|"status":403/i.test(line));
     expect(refused).toEqual([]);

@@ -46,6 +46,8 @@ class Bench {
     { name: 'erp', type: 'Password', store: 'Vault', rotation: { every: '24h', overlap: '2h' } },
   ];
   isWithheld = false;
+  /** Of the vault, as the settings say it. */
+  vaultNamespace: string | undefined;
   annotations: Record<string, string> = {};
   status: AutomationIdentityStatus = {};
   /** Requests that change something, in either place, in their order. */
@@ -122,7 +124,7 @@ class Bench {
     this.#vaultClient = new VaultClient({
       address: this.vault.address,
       readCa: undefined,
-      namespace: undefined,
+      namespace: this.vaultNamespace,
       mount: places.mount,
       authMount: places.authMount,
       userAgent: 'test',
@@ -557,11 +559,73 @@ it('cut off at any write of its end, a copy of what is gone is destroyed by what
   }
 });
 
+describe('a vault that the settings no longer lead to', () => {
+  /** An administrator has destroyed what was there. */
+  function strikeFormer(): void {
+    for (const one of bench.client.all(resources.configMaps)) {
+      const kept = Object.entries(one.data ?? {}).filter(([, text]) =>
+        text.includes('namespace team'),
+      );
+      bench.client.put(resources.configMaps, { ...one, data: Object.fromEntries(kept) });
+    }
+  }
+
+  beforeEach(async () => {
+    await bench.settle();
+    bench.vaultNamespace = 'team';
+    bench.restart();
+    await bench.ledger.reread('finance/poster');
+  });
+
+  it('is named as long as its copy is written down, and keeps nothing from being rotated', async () => {
+    const standing = bench.valid();
+    const { problems } = await bench.settle();
+    expect(problems).toEqual([
+      {
+        reason: 'SecretStoreNotConfigured',
+        message: `Copy in vault ${bench.vault.address} ${places.mount}/${path} could not be destroyed: the operator is not told of that place any more.`,
+      },
+    ]);
+    bench.now += 24 * hour;
+    expect(reasons(await bench.settle())).toEqual(['SecretStoreNotConfigured']);
+    expect(bench.valid()).toHaveLength(2);
+    expect(bench.valid()).toContain(standing[0]);
+    strikeFormer();
+    expect(reasons(await bench.settle())).toEqual([]);
+  });
+
+  it.each([
+    ['at a kill', () => bench.withdraw()],
+    [
+      'without its entry in the spec',
+      () => {
+        bench.credentials = [];
+        return bench.keep();
+      },
+    ],
+    [
+      'without `store` in its entry',
+      () => {
+        bench.credentials = [{ name: 'erp', type: 'Password' }];
+        return bench.keep();
+      },
+    ],
+  ])('stays in status, so that a kill asks for it: %s', async (_, look) => {
+    await bench.settle();
+    expect(reasons(await look())).toEqual(['SecretStoreNotConfigured']);
+    expect(bench.vault.keys(places.mount)).toEqual([]);
+    expect(bench.status.secrets).toMatchObject([{ store: 'Vault' }]);
+    strikeFormer();
+    expect(reasons(await look())).toEqual([]);
+    expect(bench.status.secrets?.[0] ?? {}).not.toHaveProperty('store');
+  });
+});
+
 it('what is written down of a copy says whose it is and where, and no value', async () => {
   await bench.settle();
   const key = copyKeyOf(bench.identity, 'erp');
   expect(bench.recorded().map((text) => JSON.parse(text) as unknown)).toEqual([
-    { ...key, place: `vault ${places.mount}/${path}` },
+    { ...key, place: `vault ${bench.vault.address} ${places.mount}/${path}` },
   ]);
 });
 

@@ -6,10 +6,12 @@ import type {
 import type { Secret } from '../../api/objects.ts';
 import type { Logger } from '../../observability/logger.ts';
 import type { Problem } from '../requirements.ts';
-import type { CopyLedger } from '../secret-store/ledger.ts';
+import { ownerOf, type CopyLedger, type LedgerEntry } from '../secret-store/ledger.ts';
 import {
   copiesOf,
   copyKeyOf,
+  leftOf,
+  notTold,
   SecretStoreError,
   type CopyKey,
   type SecretStore,
@@ -22,7 +24,7 @@ export interface CredentialCopiesOptions {
   /** Where copies go. */
   store: SecretStore;
   /** Where each copy is written down before it is made, and until it is gone. */
-  ledger: Pick<CopyLedger, 'record' | 'strike'>;
+  ledger: Pick<CopyLedger, 'record' | 'strike' | 'entriesOf' | 'reread'>;
   /** Counts each copy that was written, withdrawn, or couldn't be. */
   countCopy: (action: 'write' | 'destroy' | 'withdraw', result: 'success' | 'error') => void;
   /** Milliseconds since the epoch. */
@@ -124,12 +126,30 @@ export class CredentialCopies {
   }
 
   /**
-   * Ends the copies of an identity.
+   * What keeps an identity from being ready though the store holds what stands: of a credential there
+   * is a copy in a place of before, too.
+   *
+   * @param name of the credential
+   * @throws ApiError
+   */
+  async formerOf(
+    { metadata }: Pick<AutomationIdentity, 'metadata'>,
+    name: string,
+  ): Promise<Problem | undefined> {
+    const key = copyKeyOf({ metadata }, name);
+    const known = this.#options.ledger.entriesOf(ownerOf(key));
+    if (!known.some((entry) => this.#isFormer(entry, [key]))) return undefined;
+    const [left] = await this.#former([key]);
+    return left?.problem;
+  }
+
+  /**
+   * Ends the copies of an identity. Those in a place of before can't be ended, and are left.
    *
    * @param names of credentials that have no copy any more: of them, what says that it is somebody
    *   else's counts as gone; all credentials if `undefined`
    * @returns what is left of them
-   * @throws ApiError where it couldn't be written down that they are gone
+   * @throws ApiError where it couldn't be written down that they are gone, or read what there is
    */
   async withdraw(
     identity: AutomationIdentity,
@@ -138,9 +158,14 @@ export class CredentialCopies {
   ): Promise<RemainingCopy[]> {
     const keys = copiesOf(identity).filter(({ name }) => names?.includes(name) ?? true);
     const left = await this.end(keys, context);
-    return left.filter(
+    const here = left.filter(
       ({ problem }) => names === undefined || problem.reason !== reasons.Foreign.reason,
     );
+    const former = await this.#former(keys);
+    // Without any vault, the place of before is all that there is to say.
+    const isSaid = ({ name, problem }: RemainingCopy): boolean =>
+      problem.reason === reasons.NotConfigured.reason && former.some((one) => one.name === name);
+    return [...here.filter((one) => !isSaid(one)), ...former];
   }
 
   /**
@@ -166,7 +191,7 @@ export class CredentialCopies {
     }
     const isLeft = new Set(remaining.map(({ name }) => name));
     const ended = keys.filter(({ name }) => !isLeft.has(name));
-    await Promise.all(ended.map((key) => ledger.strike({ key, place: store.locationOf(key) })));
+    await Promise.all(ended.map((key) => ledger.strike({ key, place: store.placeOf(key) })));
     return remaining.map(({ name, what, error }) => {
       countCopy('withdraw', 'error');
       log.warn('Copy of a credential could not be withdrawn', { credential: name, error });
@@ -180,9 +205,25 @@ export class CredentialCopies {
     });
   }
 
-  /** Where a copy is made now, for people and for the ledger. */
+  /** Where a copy is made now, as the ledger has it. */
   placeOf(key: CopyKey): string {
-    return this.#options.store.locationOf(key);
+    return this.#options.store.placeOf(key);
+  }
+
+  /** Copies of these credentials of one identity that are where the settings no longer lead. */
+  async #former(keys: readonly CopyKey[]): Promise<RemainingCopy[]> {
+    const [first] = keys;
+    if (first === undefined) return [];
+    // An administrator may have destroyed them, and taken them out.
+    const entries = await this.#options.ledger.reread(ownerOf(first));
+    return entries.filter((entry) => this.#isFormer(entry, keys)).map(outOfReach);
+  }
+
+  #isFormer({ key, place }: LedgerEntry, keys: readonly CopyKey[]): boolean {
+    return (
+      place !== this.placeOf(key) &&
+      keys.some(({ uid, name }) => key.uid === uid && key.name === name)
+    );
   }
 
   async #end(name: string, request: CopyRequest): Promise<CopyOutcome> {
@@ -209,7 +250,7 @@ export class CredentialCopies {
     try {
       const { isWritten, destroyed } = await store.keep(copy, {
         isFresh,
-        record: () => ledger.record({ key, place: store.locationOf(key) }),
+        record: () => ledger.record({ key, place: store.placeOf(key) }),
         signal,
       });
       if (isWritten) {
@@ -244,6 +285,17 @@ export class CredentialCopies {
       };
     }
   }
+}
+
+/** A copy of which the settings name another place now. */
+export function outOfReach({ key, place }: LedgerEntry): RemainingCopy {
+  return {
+    name: key.name,
+    problem: {
+      ...reasons.NotConfigured,
+      message: `${leftOf(place)} could not be destroyed: ${notTold}.`,
+    },
+  };
 }
 
 /** What a value before ends by, or begins to. */

@@ -67,7 +67,12 @@ class Bench {
       clock: () => this.now,
       revoked: new RevokedTokens({ clock: () => this.now }),
       copies: new CredentialCopies({
-        ledger: { record: () => Promise.resolve(), strike: () => Promise.resolve() },
+        ledger: {
+          record: () => Promise.resolve(),
+          strike: () => Promise.resolve(),
+          entriesOf: () => [],
+          reread: () => Promise.resolve([]),
+        },
         store: noSecretStore,
         countCopy: () => undefined,
         clock: () => this.now,

@@ -339,7 +339,8 @@ export class CredentialKeeper {
     // Whoever is told reads at once, perhaps from there.
     if (kept.live === undefined || copy.problem !== undefined) return withIt;
     const { problem, dueAt } = await this.#refresh.refresh(credential, kept.live, request);
-    return withCopy({ ...copy, problem, dueAt }, withIt);
+    const former = await this.#options.copies.formerOf(request.identity, credential.name);
+    return withCopy({ ...copy, problem: former ?? problem, dueAt }, withIt);
   }
 
   async #take(

@@ -18,12 +18,14 @@ import { cilium, clusterNetworkPolicy } from '../egress/plug-in.ts';
 import { PlugInPolicies, plugInKeys, plugInKinds } from '../egress/plug-in-policies.ts';
 import { dnsRule } from '../egress/rules.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
+import { CopyLedger } from '../secret-store/ledger.ts';
 import { leftOf, SecretStoreError, type CopyKey } from '../secret-store/store.ts';
 import { Ladder, type Climb } from './ladder.ts';
 import type { FenceAnswer } from './fence.ts';
 import { tokensDieMs } from './rungs.ts';
 
 const namespace = 'billing';
+const operatorNamespace = 'automation-guardrails';
 const secretName = secretNameOf('poster', 'erp');
 
 /** Answers reviews, and counts what it is asked. */
@@ -33,11 +35,14 @@ class ReviewingClient extends MemoryClient {
   readonly allowed = new Set<string>();
   reads = 0;
   reviews = 0;
+  /** Kind that can't be read. */
+  failing: string | undefined;
 
   override async get<T extends KubeObject>(
     ...args: Parameters<MemoryClient['get']>
   ): Promise<T | undefined> {
     this.reads++;
+    if (args[0].kind === this.failing) throw new ApiError('not now', { status: 500, reason: 'X' });
     return (await super.get(...args)) as T | undefined;
   }
 
@@ -72,6 +77,7 @@ let revoked: RevokedTokens;
 /** Copies that were to be withdrawn. */
 let withdrawals: string[];
 let isVaultAway: boolean;
+let vault: string;
 let isVaultAsked: boolean;
 let vaultSays: string;
 /** A copy of an identity that is gone. */
@@ -147,6 +153,7 @@ beforeEach(() => {
   revoked = new RevokedTokens({ clock: () => now });
   withdrawals = [];
   isVaultAway = false;
+  vault = 'vault https://vault';
   isVaultAsked = true;
   vaultSays = 'the vault is away';
   isOrphanThere = true;
@@ -154,7 +161,9 @@ beforeEach(() => {
     client,
     clock: () => now,
     revoked,
+    operatorNamespace,
     secretStore: {
+      placeOf: ({ identity, name }) => `${vault} secret/${namespace}/${identity}/${name}`,
       withdraw: (keys) => {
         const asked = keys.map(({ identity, name }) => `${identity}/${name}`);
         withdrawals.push(...asked);
@@ -674,6 +683,66 @@ describe('copies in a vault', () => {
     });
     isVaultAway = false;
     expect((await climb()).remaining).toContainEqual(left);
+  });
+
+  describe('in a place where the settings no longer lead', () => {
+    const records = { namespace: operatorNamespace };
+    const former = { what: `Copy in vault https://before secret/${namespace}/poster/erp` };
+
+    /** @param uid of the identity that made the copy */
+    async function written(uid: string): Promise<void> {
+      const ledger = new CopyLedger({ client, ...records, logger: silentLogger() });
+      const key: CopyKey = { namespace, identity: 'poster', uid, name: 'erp' };
+      await ledger.record({ key, place: `vault https://before secret/${namespace}/poster/erp` });
+    }
+
+    function strikeAll(): void {
+      for (const one of client.all(resources.configMaps)) {
+        client.put(resources.configMaps, { ...one, data: {} });
+      }
+    }
+
+    it('remain, whatever the vault of now says, until they are no longer written down', async () => {
+      await written('aid-poster');
+      const look = await climb();
+      expect(withdrawals).toEqual(['poster/erp']);
+      expect(stateOf(look)).toContain('SecretsWithdrawn False CopiesRemain');
+      expect(look.findings[1]?.message).toContain('not told of that place any more');
+      expect(look.remaining).toContainEqual(former);
+      expect(look.dueMs).toBeLessThanOrEqual(60_000);
+      strikeAll();
+      expect(stateOf(await climb())).toContain('SecretsWithdrawn True Withdrawn');
+    });
+
+    it('remain though their identity is deleted meanwhile', async () => {
+      await written('aid-poster');
+      await climb();
+      client.remove(resources.automationIdentities, { namespace, name: 'poster' });
+      isOrphanThere = false;
+      expect((await climb()).remaining).toContainEqual(former);
+      strikeAll();
+      expect(stateOf(await climb())).toContain('SecretsWithdrawn True Withdrawn');
+    });
+
+    it('are none of a kill where another identity of that name made them', async () => {
+      await written('aid-before');
+      expect(stateOf(await climb())).toContain('SecretsWithdrawn True Withdrawn');
+    });
+
+    it('pass for gone neither where what is written down cannot be read', async () => {
+      await written('aid-poster');
+      client.failing = 'ConfigMap';
+      expect(stateOf(await climb())).toContain('SecretsWithdrawn Unknown NotVerified');
+    });
+  });
+
+  it('take no request where no credential is in a vault', async () => {
+    const key = { namespace, name: 'poster' };
+    const identity = client.find(resources.automationIdentities, key);
+    if (identity === undefined) throw new Error('no identity');
+    client.put(resources.automationIdentities, { ...identity, status: {} });
+    client.failing = 'ConfigMap';
+    expect(stateOf(await climb())).toContain('SecretsWithdrawn True Withdrawn');
   });
 
   it('are still told of where a look at the Secrets fails', async () => {

@@ -29,9 +29,10 @@ import { podLabelsOf, widenedBy, wordsOf } from '../egress/widened.ts';
 import { keptOf, readKept, writeKept, type KeptServiceAccounts } from '../identity/kept.ts';
 import { readSpec } from '../identity/plan.ts';
 import { isOf, revokeAccount, revokePermissions, type Subject } from '../identity/revoke.ts';
+import { readLedger } from '../secret-store/ledger.ts';
 import type { SecretStore } from '../secret-store/store.ts';
 import { clip, some } from '../wording.ts';
-import { isCopy, withdrawCopies } from './copies.ts';
+import { isCopy, withdrawCopies, type CopySources } from './copies.ts';
 import type { FenceAnswer } from './fence.ts';
 import { coveredIn } from './plan.ts';
 import {
@@ -70,7 +71,9 @@ export interface LadderOptions {
   /** Tokens that were withdrawn, of which it has to be proven that they are dead. */
   revoked: RevokedTokens;
   /** Where copies of credentials are. */
-  secretStore: Pick<SecretStore, 'withdraw'>;
+  secretStore: Pick<SecretStore, 'withdraw' | 'placeOf'>;
+  /** Where it is written down what copies there are. */
+  operatorNamespace: string;
   /** Policies that deny what others allow. */
   plugIn: Pick<PlugInPolicies, 'isDenied' | 'deny' | 'kind' | 'named'>;
   /** Milliseconds since the epoch. */
@@ -215,7 +218,7 @@ export class Ladder {
   }
 
   async #withdrawSecrets(look: Look, subjects: readonly Subject[]): Promise<Rung> {
-    const { client, revoked, secretStore } = this.#options;
+    const { client, revoked, secretStore: store, operatorNamespace } = this.#options;
     const { signal } = look;
     const identities = subjects.flatMap(({ identity }) => identity ?? []);
     const outcomes = await forEachBounded(identities, parallelism, (identity) =>
@@ -228,7 +231,9 @@ export class Ladder {
     );
     const { namespace = '' } = look.killSwitch.metadata;
     const view = { namespace, identities, told: look.toldOfCopies };
-    const copies = await withdrawCopies(view, secretStore, signal);
+    const readOf: CopySources['readLedger'] = (of) =>
+      readLedger(of, { client, namespace: operatorNamespace }, signal);
+    const copies = await withdrawCopies(view, { store, readLedger: readOf }, signal);
     look.done.push(...copies.done);
     look.dueAfter(copies.dueMs);
     const rung = secretsRung(

@@ -59,6 +59,40 @@ it('without the file of its authorities a vault is away, until that is there', a
   }
 });
 
+it('the place of a copy tells the server and its namespace, and what is said for people does not', () => {
+  const of = (address: string, namespace?: string): ReturnType<typeof createSecretStore> =>
+    createSecretStore(
+      {
+        address,
+        caFile: undefined,
+        namespace,
+        mount: 'secret',
+        pathPrefix: 'automation-guardrails',
+        authMount: 'kubernetes',
+        roles: { identity: 'identity', operator: 'operator' },
+        audience: 'vault',
+        tokenFile: 'token',
+      },
+      {
+        client: new MemoryClient(() => 0),
+        userAgent: 'test',
+        clock: () => 0,
+        log: { error: () => undefined },
+      },
+    );
+  const [a, b] = ['https://a.example.com', 'https://b.example.com'];
+  const stores = [of(a), of(b), of(a, 'team'), of(a, 'team/sub'), noSecretStore];
+  const all = stores.map((store) => store.placeOf(key));
+  expect(new Set(all).size).toBe(all.length);
+  expect(all[2]).toBe(
+    'vault https://a.example.com namespace team secret/automation-guardrails/finance/poster/erp',
+  );
+  for (const place of all) {
+    expect(copyLeftIn('finance', leftOf(place))).toEqual({ ...key, uid: '' });
+  }
+  expect(of(a).locationOf(key)).toBe('vault secret/automation-guardrails/finance/poster/erp');
+});
+
 it('what is said of a copy tells which it is', async () => {
   const { remaining } = await noSecretStore.withdraw([key], signal);
   const said = [...remaining.map(({ what }) => what), leftOf('vault kv/a/b/finance/poster/erp')];

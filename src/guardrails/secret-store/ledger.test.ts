@@ -4,7 +4,7 @@ import { resources } from '../../api/resources.ts';
 import { silentLogger } from '../../observability/logger.ts';
 import { ApiError } from '../../runtime/errors.ts';
 import { MemoryClient } from '../identity/memory-client.testing.ts';
-import { CopyLedger, type LedgerEntry } from './ledger.ts';
+import { CopyLedger, readLedger, type LedgerEntry } from './ledger.ts';
 
 const namespace = 'automation-guardrails';
 const of = (name: string, uid = 'uid-1', place = `vault secret/${name}`): LedgerEntry => ({
@@ -114,6 +114,21 @@ describe('the ledger of copies', () => {
     expect(await next.reread('finance/poster')).toEqual([of('erp')]);
     await next.record(of('bank'));
     expect(client.all(resources.configMaps)[0]?.data).toMatchObject(texts);
+  });
+
+  it('is read by any replica as it stands, of the identities that are asked for alone', async () => {
+    const read = (...names: string[]): Promise<LedgerEntry[]> =>
+      readLedger(new Set(names), { client, namespace }, new AbortController().signal);
+    expect(await read('finance/poster')).toEqual([]);
+    const others = Array.from({ length: 200 }, (_, n): LedgerEntry => {
+      const { key, place } = of('erp');
+      return { key: { ...key, identity: `other-${n}` }, place };
+    });
+    for (const entry of [of('erp'), ...others]) await ledger.record(entry);
+    expect(await read('finance/poster')).toEqual([of('erp')]);
+    expect(await read('finance/poster', 'finance/other-1')).toHaveLength(2);
+    await another().strike(of('erp'));
+    expect(await read('finance/poster')).toEqual([]);
   });
 
   it('is read anew in each term, and known in none but that', async () => {

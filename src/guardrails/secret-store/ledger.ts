@@ -7,6 +7,7 @@ import type { Logger } from '../../observability/logger.ts';
 import { aborted } from '../../runtime/aborted.ts';
 import type { KubeClient } from '../../runtime/client.ts';
 import { isAlreadyExists, isConflict, isNotFound } from '../../runtime/errors.ts';
+import { assertAllDone, forEachBounded } from '../../runtime/parallel.ts';
 import type { CopyKey } from './store.ts';
 
 /** A copy that is in a store, or may be. */
@@ -29,6 +30,8 @@ const shards = 64;
 const prefix = 'vault-copies-';
 /** Tries of one write that somebody else's came before. */
 const maxTries = 4;
+/** ConfigMaps that are read at a time, for a kill. */
+const parallelism = 8;
 /** After a failure to read what is written down. */
 const retryMs = 10_000;
 
@@ -238,16 +241,32 @@ class Shard {
   #take(live: ConfigMap | undefined): void {
     this.#resourceVersion = live?.metadata.resourceVersion;
     this.#isUnsure = false;
-    this.entries = new Map(
-      Object.values(live?.data ?? {}).flatMap((text) => {
-        const entry = entryIn(text);
-        return entry === undefined ? [] : [[idOf(entry), entry] as const];
-      }),
-    );
+    this.entries = new Map(entriesIn(live).map((entry) => [idOf(entry), entry] as const));
   }
 }
 
 const value = 'recorded';
+
+/**
+ * Reads what is written down of some identities, as any replica may, and remembers nothing of it.
+ *
+ * @param identities `namespace/name` of each
+ * @throws ApiError
+ */
+export async function readLedger(
+  identities: ReadonlySet<string>,
+  { client, namespace }: { client: Pick<KubeClient, 'get'>; namespace: string },
+  signal: AbortSignal,
+): Promise<LedgerEntry[]> {
+  const numbers = [...new Set([...identities].map(shardOf))];
+  const outcomes = await forEachBounded(numbers, parallelism, (number) =>
+    client.get(resources.configMaps, { namespace, name: `${prefix}${number}` }, { signal }),
+  );
+  assertAllDone(outcomes, 'read records of copies');
+  return outcomes
+    .flatMap((outcome) => ('result' in outcome ? entriesIn(outcome.result) : []))
+    .filter(({ key }) => identities.has(ownerOf(key)));
+}
 
 /** @returns `namespace/name` of the AutomationIdentity that a copy belongs to */
 export function ownerOf({ namespace, identity }: CopyKey): string {
@@ -266,6 +285,10 @@ function idOf({ key, place }: LedgerEntry): string {
 
 function textOf({ key, place }: LedgerEntry): string {
   return canonical({ ...key, place });
+}
+
+function entriesIn(live: ConfigMap | undefined): LedgerEntry[] {
+  return Object.values(live?.data ?? {}).flatMap((text) => entryIn(text) ?? []);
 }
 
 /** @returns `undefined` for what is no entry: it is left as it is */

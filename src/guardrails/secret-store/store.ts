@@ -74,6 +74,11 @@ export interface SecretStore {
   withdraw(keys: readonly CopyKey[], signal: AbortSignal): Promise<CopyWithdrawal>;
   /** Where a copy is, for people. */
   locationOf(key: CopyKey): string;
+  /**
+   * Where a copy is, among all stores that there ever were: another server has another. It ends in
+   * namespace, identity and name.
+   */
+  placeOf(key: CopyKey): string;
 }
 
 /** Why a store doesn't do what it is asked. */
@@ -133,6 +138,9 @@ export function leftOf(place: string): string {
   return `${leftPrefix}${place}`;
 }
 
+/** Why a copy is left where the settings no longer lead. */
+export const notTold = 'the operator is not told of that place any more';
+
 /** What begins all that {@link leftOf} says. */
 export const leftPrefix = 'Copy in ';
 
@@ -163,6 +171,7 @@ export const noSecretStore: SecretStore = {
       wasAsked: false,
     }),
   locationOf: () => 'a vault',
+  placeOf: ({ namespace, identity, name }) => `no vault ${namespace}/${identity}/${name}`,
 };
 
 function notConfigured(): SecretStoreError {

@@ -106,6 +106,12 @@ export class VaultClient {
     this.#timeoutMs = options.timeoutMs ?? 5_000;
   }
 
+  /** What is asked: its address, and its namespace where that isn't the root. */
+  get server(): string {
+    const { address, namespace } = this.#options;
+    return namespace === undefined ? address : `${address} namespace ${namespace}`;
+  }
+
   /**
    * @param role of the auth method
    * @param jwt of a ServiceAccount

@@ -111,9 +111,16 @@ export class VaultStore implements SecretStore {
   }
 
   locationOf(key: CopyKey): string {
-    const { namespace, identity, name } = key;
+    return `vault ${this.#placeWithin(key)}`;
+  }
+
+  placeOf(key: CopyKey): string {
+    return `vault ${this.#options.client.server} ${this.#placeWithin(key)}`;
+  }
+
+  #placeWithin({ namespace, identity, name }: CopyKey): string {
     const { mount, pathPrefix } = this.#options;
-    return `vault ${mount}/${pathPrefix}/${namespace}/${identity}/${name}`;
+    return `${mount}/${pathPrefix}/${namespace}/${identity}/${name}`;
   }
 
   #left(key: CopyKey, error: SecretStoreError): CopyWithdrawal['remaining'][number] {
