@@ -226,6 +226,35 @@ describe('kill', () => {
     expect(err).toContain('Not stopped in time');
   });
 
+  it.each([
+    ['--team=payments', 'team payments'],
+    ['--risk=high', 'risk High'],
+  ])('says of %s that nothing is fenced without an operator, and what is', async (of, title) => {
+    const { code, err } = await cli('kill', of, '--reason=leak', '--timeout=0.01');
+    expect(code).toBe(1);
+    expect(err).toContain(`Until one lists the Workflows of ${title}, nothing of them is refused`);
+    expect(err).toContain('kill --environment ENV');
+    expect(err).toContain('awf NAME -n NAMESPACE automationguardrails.dev/kill-switch=');
+  });
+
+  it.each([
+    ['an environment, which admission fences', '--environment=prod', {}],
+    ['an owner whose Workflows are listed', '--team=payments', { fenced: { finance: ['a'] } }],
+  ])('does not say so of %s', async (_, of, status) => {
+    const [name, spec] = of.startsWith('--team')
+      ? ['team-payments', { teams: ['payments'] }]
+      : ['prod', { environments: ['prod'] }];
+    server.put(resources.clusterKillSwitches, {
+      metadata: { name },
+      spec: { ...spec, reason: 'leak' },
+      status,
+    });
+    const { code, err } = await cli('kill', of, '--reason=leak', '--timeout=0.01');
+    expect(code).toBe(1);
+    expect(err).toContain('No operator has worked on it yet.');
+    expect(err).not.toContain('refused');
+  });
+
   it('passes on what the API server refuses', async () => {
     server.faults.next('create', { kind: 'status', status: 403, message: 'you may not' });
     const { code, err } = await cli('kill', 'invoice', '--reason=runaway');

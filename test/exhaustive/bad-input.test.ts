@@ -103,9 +103,12 @@ function decision(workflow: string, name: string, fields: object = {}): KubeObje
   return { metadata: at(name), spec } as KubeObject;
 }
 
-async function approve(workflow: string): Promise<void> {
+async function digestOf(workflow: string): Promise<string | undefined> {
   const { object } = await admin.get(workflows, at(workflow));
-  const { digest } = (object as Partial<Workflow>).status?.revision ?? {};
+  return (object as Partial<Workflow>).status?.revision?.digest;
+}
+
+async function approve(workflow: string, digest: string): Promise<void> {
   const answer = await bob.create(approvals, decision(workflow, `${workflow}-fine`, { digest }));
   expect(answer.message).toBe('');
 }
@@ -154,17 +157,19 @@ describe('a pod template of a megabyte', () => {
     await provision('huge', { risk: 'Medium' }, { args: padding });
     await untilPod('huge', 'waiting');
     await untilCondition(workflows, 'huge', 'Approved', 'NotApproved');
-    const [revision] = await waitFor(
-      'its revision',
+    const revision = await waitFor(
+      'its revision, and its status to have that',
       async () => {
         const all = await listObjects<WorkflowRevision>(controlPlane, 'awr', namespace);
-        const own = all.filter(({ spec }) => spec.workflow === 'huge');
-        return own.some(({ spec }) => spec.parts.length === 3) ? own.toReversed() : undefined;
+        const whole = all.find(({ spec: { workflow, parts } }) => {
+          return workflow === 'huge' && parts.length === 3;
+        });
+        return whole !== undefined && whole.spec.digest === (await digestOf('huge')) && whole;
       },
       long,
     );
     expect(JSON.stringify(revision).length).toBeLessThan(10_000);
-    await approve('huge');
+    await approve('huge', revision.spec.digest);
     await untilPod('huge', 'started');
     const killed = await admin.annotate(workflows, at('huge'), { [annotation.killSwitch]: 'odd' });
     expect(killed.message).toBe('');

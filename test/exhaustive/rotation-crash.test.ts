@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { AutomationIdentity } from '../../src/api/automation-identity.ts';
 import { isTrue } from '../../src/api/conditions.ts';
@@ -373,6 +374,9 @@ it('SIGKILL after each write of a rotation of all types, and before the next one
   for (let at = 1; at <= writes; at++) {
     const outcome = await rotate(at);
     wrong.push(...outcome.what.map((problem) => `write ${at}: ${problem}`));
+    const isTheSame = async (): Promise<boolean> => isDeepStrictEqual(await endState(), reference);
+    // What differs is said by who compares.
+    await waitFor('the same end', isTheSame, patience).catch(() => undefined);
     expect(await endState(), `write ${at}`).toEqual(reference);
     console.log(`write ${at} of ${writes}: ${outcome.what.join(', ') || 'done'}`);
   }

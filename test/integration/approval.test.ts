@@ -1344,7 +1344,9 @@ describe('with no operator', () => {
     const everything = admin.as('mallory', 'system:masters');
     const list = await listObjects<PodView>(controlPlane, 'pods', namespace);
     const nameOf = (isGated: boolean): string =>
-      list.find(({ spec: { schedulingGates = [] } }) => schedulingGates.length > 0 === isGated)
+      list
+        .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+        .find(({ spec: { schedulingGates = [] } }) => schedulingGates.length > 0 === isGated)
         ?.metadata.name ?? '';
     const waiting = { namespace, name: nameOf(true) };
     const runs = { namespace, name: nameOf(false) };

@@ -539,7 +539,9 @@ describe('a vault', () => {
     const patience = { timeoutMs: 150_000 };
     await waitFor('the end of the copy', () => vault.keys('secret').length === 0, patience);
     await waitFor('it to be struck out', async () => (await recorded()).length === 0, patience);
-    expect(await metricsOf(operator)).toContain('secret_store_copies_remaining 0');
+    await waitFor('it to be counted no more', async () =>
+      (await metricsOf(operator)).includes('secret_store_copies_remaining 0'),
+    );
     expect(inVault.size).toBeGreaterThan(4);
     const objects = JSON.stringify(
       await listObjects(controlPlane, 'aid,ksw,events,evidencesegments', namespace),

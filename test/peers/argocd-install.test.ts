@@ -77,6 +77,15 @@ async function stored(kind: string, of: string, within = ''): Promise<Stated> {
   return found;
 }
 
+/** An Application shows the worst of all: which of them it is about isn't said. */
+async function isSuspended(kind: string): Promise<void> {
+  await waitFor(
+    `${kind} to be suspended`,
+    async () => (await argoCd.healthOf(await stored(kind, name, namespace))) === 'Suspended',
+    { intervalMs: 500 },
+  );
+}
+
 describe('Argo CD', () => {
   it('installs the operator from Git, its kinds before the policies that need them', async () => {
     await writeGuardrails(argoCd.repository);
@@ -134,9 +143,7 @@ describe('Argo CD', () => {
     const killSwitch = await incident.reached({ namespace, name }, 'Ready');
     await shows(namespace, 'OutOfSync', 'Suspended');
     expect(await argoCd.healthOf(killSwitch)).toBe('Healthy');
-    for (const kind of ['awf', 'aid']) {
-      expect(await argoCd.healthOf(await stored(kind, name, namespace))).toBe('Suspended');
-    }
+    for (const kind of ['awf', 'aid']) await isSuspended(kind);
 
     // What the guide warns of: a later wave waits for whoever is suspended.
     const later = {
@@ -178,6 +185,6 @@ describe('Argo CD', () => {
   it('shows one that waits for approval as suspended', async () => {
     await pushAutomation({ risk: 'High', change: { version: '2', reason: 'posts credit notes' } });
     await shows(namespace, 'Synced', 'Suspended');
-    expect(await argoCd.healthOf(await stored('awf', name, namespace))).toBe('Suspended');
+    await isSuspended('awf');
   });
 });

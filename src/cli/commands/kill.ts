@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { ClusterKillSwitch } from '../../api/cluster-kill-switch.ts';
 import { type KillSwitch, type Remaining } from '../../api/kill-switch.ts';
 import { resources } from '../../api/resources.ts';
+import { annotation } from '../../api/names.ts';
 import { killSwitchCreationPolicyName } from '../../admission/index.ts';
 import { isLeaving } from '../../guardrails/kill-switch/plan.ts';
 import type { KubeClient } from '../../runtime/client.ts';
@@ -73,7 +74,7 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
     stdout(`The kill switch of ${title} is engaged already.`);
   }
   if (!session.flag('wait', true)) return exit.ok;
-  let missing = ['No operator has worked on it yet.'];
+  let missing = untouched(target);
   const reached = new Set<string>();
   let remaining: readonly Remaining[] | undefined;
   let nothing: string | undefined;
@@ -86,6 +87,8 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
       missing = conditions
         .filter(({ type, status: is }) => is !== 'True' && !['Effective', 'Ready'].includes(type))
         .map(({ type, message }) => `${type.padEnd(rungWidth)} ${message}`);
+    } else if (killSwitch.status !== undefined && 'fenced' in killSwitch.status) {
+      missing = [noOperator];
     }
     for (const condition of conditions) {
       if (condition.status !== 'True' || reached.has(condition.type)) continue;
@@ -124,6 +127,20 @@ async function kill(session: Session, target: KillTarget): Promise<number> {
 
 /** Of the longest name of a rung. */
 const rungWidth = 'PermissionsRevoked'.length;
+
+const noOperator = 'No operator has worked on it yet.';
+
+/** What is missing as long as no operator has written anything: of an owner or a risk, the fence. */
+function untouched({ spec, title }: KillTarget): string[] {
+  if (spec?.teams === undefined && spec?.risks === undefined) return [noOperator];
+  return [
+    noOperator,
+    `Until one lists the Workflows of ${title}, nothing of them is refused. Without one, these are refused at once:`,
+    '  kubectl guardrails kill --environment ENV --reason TEXT',
+    '  kubectl guardrails kill --everything --reason TEXT',
+    `  kubectl annotate awf NAME -n NAMESPACE ${annotation.killSwitch}=TEXT   (each Workflow)`,
+  ];
+}
 
 /** A user who may not look, but engage, isn't kept from engaging. */
 async function mayExist(client: KubeClient, at: KillTarget['at']): Promise<boolean> {

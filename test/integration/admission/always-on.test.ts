@@ -844,6 +844,12 @@ describe('a generated token', () => {
     } finally {
       expect((await admin.delete(guardrailPolicies, policy)).status).toBe(200);
     }
+    const data = { token: base64(tokenOf('prod')) };
+    await waitFor(
+      'the policy to be gone',
+      async () =>
+        !(await says(owner, secrets, secretWith(namespace, data))).includes('counts lab as dev'),
+    );
   });
 
   it('is not written into a spec, of whatever tier', async () => {
