@@ -17,7 +17,11 @@ import {
   isOfCountsAlone,
   keysFor as workflowKeysFor,
 } from './controllers/workflow.ts';
-import { workflowOfApproval, workflowOfRevision } from './controllers/workflow-approval.ts';
+import {
+  mayCount,
+  workflowOfApproval,
+  workflowOfRevision,
+} from './controllers/workflow-approval.ts';
 import { policyIndexes, usesHosts, usesKubeAPI } from './controllers/workflow-indexes.ts';
 import { keysOfLeft, policiesOf } from './controllers/workflow-policies.ts';
 import type { HostResolver } from './guardrails/egress/host-resolver.ts';
@@ -190,20 +194,20 @@ export interface Led {
 /** What the leader does. @returns runs it until the signal aborts */
 export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Promise<void> {
   const { identity, workflow, approval, revisions, mutation, refused } = led;
-  const enqueueAll = (controller: Controller, keys: Iterable<string>): void => {
-    for (const key of keys) controller.enqueue(key);
+  const enqueueAll = (controller: Controller, keys: Iterable<string>, delayMs = 0): void => {
+    for (const key of keys) controller.enqueueAfter(key, delayMs);
   };
   const { workflows, identities, killSwitches, namespaces, pods } = caches;
   /** What has to be approved concerns all three. */
-  const enqueueApproved = (keys: readonly string[]): void => {
-    enqueueAll(workflow, keys);
-    enqueueAll(revisions, keys);
+  const enqueueApproved = (keys: readonly string[], delayMs = 0): void => {
+    enqueueAll(workflow, keys, delayMs);
+    enqueueAll(revisions, keys, delayMs);
     const ofApproval = keys.filter((key) => {
       const known = workflows.store.get(key);
       return known === undefined || led.policy.approvalsOf(known) > 0;
     });
-    enqueueAll(approval, ofApproval);
-    enqueueAll(identity, ofApproval);
+    enqueueAll(approval, ofApproval, delayMs);
+    enqueueAll(identity, ofApproval, delayMs);
   };
   workflows.onChange(({ object, previous }) => {
     const keys = workflowKeysFor.workflow(object);
@@ -213,7 +217,13 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
     // Its need may have gone, or come.
     if (object.metadata.generation !== previous?.metadata.generation) enqueueAll(identity, keys);
   });
-  caches.approvals.onChange(({ object }) => enqueueApproved(workflowOfApproval(object)));
+  caches.approvals.onChange(({ type, object }) => {
+    for (const key of workflowOfApproval(object)) {
+      // What counts no more goes by the hundred: one look is enough for many.
+      const isLeftover = type === 'deleted' && !mayCount(object, workflows.store.get(key));
+      enqueueApproved([key], isLeftover ? countsDelayMs : 0);
+    }
+  });
   // Who changed it before says who may approve it.
   caches.revisions.onChange(({ object }) => enqueueApproved(workflowOfRevision(object)));
   pods.onChange(({ object }) => enqueueAll(approval, keysForPod(object)));

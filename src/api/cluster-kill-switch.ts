@@ -126,7 +126,7 @@ export const clusterKillSwitchStatusSchema = z
       )
       .exactOptional()
       .meta({
-        description: `Where it selects Workflows: those whose pods and tokens admission refuses by this very list, by namespace. ${maxFenced} at most; the others are refused by their KillSwitches.`,
+        description: `Where it selects Workflows: those whose pods and tokens admission refuses by this very list, by namespace. Until the release, none is taken out, whatever becomes of the Workflow. ${maxFenced} at most; the others are refused by their KillSwitches.`,
         maxProperties: maxFenced,
       }),
     waiting: z

@@ -1096,7 +1096,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Fenced",
       "status": "False",
       "reason": "NothingSelected",
-      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped.",
+      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped. Where the Workflows have gone since, the message says so: their names stay refused.",
       "action": "Is the name written as in spec.owner.team? kubectl guardrails status -A -o wide lists the teams. Kill by the right one, and have somebody else release this one."
     },
     {
@@ -1104,7 +1104,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Effective",
       "status": "False",
       "reason": "NothingSelected",
-      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped.",
+      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped. Where the Workflows have gone since, the message says so: their names stay refused.",
       "action": "Is the name written as in spec.owner.team? kubectl guardrails status -A -o wide lists the teams. Kill by the right one, and have somebody else release this one."
     },
     {
@@ -1112,7 +1112,7 @@ export const conditionsPage: ConditionsPage = {
       "condition": "Ready",
       "status": "False",
       "reason": "NothingSelected",
-      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped.",
+      "meaning": "Fenced, Effective and Ready: no Workflow of a guarded namespace has the owner or the risk, so nothing is stopped. One that gets it is stopped. Where the Workflows have gone since, the message says so: their names stay refused.",
       "action": "Is the name written as in spec.owner.team? kubectl guardrails status -A -o wide lists the teams. Kill by the right one, and have somebody else release this one."
     },
     {

@@ -57,8 +57,8 @@ export interface ApprovalControllerOptions {
 /** Requests of one look that are under way at a time. */
 const parallelism = 8;
 
-/** Decisions that one look deletes at most. */
-const maxDeletions = 100;
+/** Decisions that one look deletes at most: pods that are to start wait for its end. */
+const maxDeletions = 500;
 
 /** What is stopped, or was refused, is looked at again. */
 const againMs = 5_000;
@@ -80,6 +80,8 @@ export class ApprovalController implements Reconciler {
   readonly #told = new Map<string, ReadonlySet<string>>();
   /** UIDs of runs that it was said of that they wait, as long as they do. */
   readonly #asked = new Map<string, ReadonlySet<string>>();
+  /** UIDs of decisions that were deleted, as long as the cache has them. */
+  readonly #deleted = new Map<string, Set<string>>();
 
   constructor(options: ApprovalControllerOptions) {
     this.#options = options;
@@ -285,7 +287,11 @@ export class ApprovalController implements Reconciler {
       ...workloads.byIndex('identity', key).filter(({ finished }) => !finished),
       ...pods.byIndex('identity', key),
     ].flatMap(({ metadata }) => metadata.uid ?? []);
-    const surplus = superseded(approvals.byIndex('workflow', key), current, new Set(runs));
+    const all = approvals.byIndex('workflow', key);
+    const deleted = this.#deletedOf(key, all);
+    const surplus = superseded(all, current, new Set(runs)).filter(
+      ({ metadata: { uid = '' } }) => !deleted.has(uid),
+    );
     const outcomes = await forEachBounded(
       surplus.slice(0, maxDeletions),
       parallelism,
@@ -296,8 +302,20 @@ export class ApprovalController implements Reconciler {
           { ...(uid !== undefined && { uid }), signal },
         ),
     );
+    for (const { item, ...outcome } of outcomes) {
+      if ('result' in outcome && item.metadata.uid !== undefined) deleted.add(item.metadata.uid);
+    }
+    if (deleted.size > 0) this.#deleted.set(key, deleted);
     assertAllDone(outcomes, 'delete decisions that count no more');
     return surplus.length > maxDeletions;
+  }
+
+  /** Those that were deleted of which the cache hasn't heard yet: none is asked for twice. */
+  #deletedOf(key: string, all: readonly Approval[]): Set<string> {
+    const before = this.#deleted.get(key);
+    this.#deleted.delete(key);
+    if (before === undefined) return new Set();
+    return new Set(all.flatMap(({ metadata: { uid = '' } }) => (before.has(uid) ? [uid] : [])));
   }
 }
 

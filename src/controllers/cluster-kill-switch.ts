@@ -23,7 +23,7 @@ import {
   type ClusterView,
   type Selected,
 } from '../guardrails/kill-switch/cluster.ts';
-import { fencedWorkflows, type FencedWorkflows } from '../guardrails/kill-switch/cluster-fence.ts';
+import { fencedWorkflows } from '../guardrails/kill-switch/cluster-fence.ts';
 import { probeClusterFence } from '../guardrails/kill-switch/fence.ts';
 import {
   isLeaving,
@@ -92,10 +92,10 @@ export class ClusterKillSwitchController implements Reconciler {
   ): Promise<ReconcileResult> {
     const { client, parallelism, covers } = this.#options;
     const selected = selectedBy(this.#view(asked));
-    const fenced = fencedWorkflows(selected, this.#members(asked));
-    const clusterKillSwitch = isByWorkflow(asked)
-      ? await this.#fence(asked, fenced, signal)
-      : asked;
+    const fencing = isByWorkflow(asked) ? await this.#fence(asked, selected, signal) : { asked };
+    // It was released meanwhile.
+    if (fencing === undefined) return { retry: true };
+    const { asked: clusterKillSwitch, error } = fencing;
     const missing = selected.filter(
       ({ namespace, killSwitch }) =>
         covers(namespace) && (killSwitch === undefined || isLeaving(killSwitch)),
@@ -119,6 +119,7 @@ export class ClusterKillSwitchController implements Reconciler {
     );
     await this.#report(clusterKillSwitch, report);
     assertAllDone(engaged, 'engage kill switches');
+    if (error !== undefined) throw error;
     const isReady = report.findings.some(
       ({ type, status }) => type === 'Ready' && status === 'True',
     );
@@ -126,30 +127,39 @@ export class ClusterKillSwitchController implements Reconciler {
     return fence === 'Denied' || isReady ? { requeueAfterMs: checkMs } : { retry: true };
   }
 
-  /** One write, by which admission refuses what runs as any of them. */
+  /**
+   * One write, by which admission refuses what runs as any of them. It adds to what the API server
+   * has, on exactly that version: another replica may add what this one's caches don't know yet.
+   *
+   * @returns what stands now, and why not all stands in it; `undefined`: it isn't engaged any more
+   */
   async #fence(
-    clusterKillSwitch: ClusterKillSwitch,
-    fenced: FencedWorkflows,
+    asked: ClusterKillSwitch,
+    selected: readonly Selected[],
     signal: AbortSignal,
-  ): Promise<ClusterKillSwitch> {
-    const { metadata, status } = clusterKillSwitch;
-    const { name, uid, resourceVersion } = metadata;
-    const before = status?.fenced ?? {};
-    if (isDeepStrictEqual(before, fenced)) return clusterKillSwitch;
-    const gone = Object.keys(before).filter((namespace) => fenced[namespace] === undefined);
-    const patch = { ...fenced, ...Object.fromEntries(gone.map((namespace) => [namespace, null])) };
+    tries = fenceTries,
+  ): Promise<{ asked: ClusterKillSwitch; error?: ApiError } | undefined> {
+    const { client } = this.#options;
+    const { name, uid, resourceVersion } = asked.metadata;
+    const before = asked.status?.fenced ?? {};
+    const fenced = fencedWorkflows(before, selected, this.#members(asked));
+    if (isDeepStrictEqual(before, fenced)) return { asked };
     try {
-      return await this.#options.client.mergePatch(
+      const written = await client.mergePatch(
         resources.clusterKillSwitches,
         { name },
-        { metadata: { uid, resourceVersion }, status: { fenced: patch } },
+        { metadata: { uid, resourceVersion }, status: { fenced } },
         { subresource: 'status', signal },
       );
+      return { asked: written };
     } catch (error) {
-      // Another replica was faster. What is refused otherwise must not keep the KillSwitches away.
-      if (error instanceof ApiError) return clusterKillSwitch;
-      throw error;
+      if (!(error instanceof ApiError)) throw error;
+      // What is refused must not keep the KillSwitches away.
+      if (!isConflict(error) || tries <= 1) return { asked, error };
     }
+    const now = await client.get(resources.clusterKillSwitches, { name }, { signal });
+    if (now === undefined || now.metadata.uid !== uid || isReleaseAsked(now)) return undefined;
+    return this.#fence(now, selected, signal, tries - 1);
   }
 
   /** What is being released there is taken over. */
@@ -305,3 +315,5 @@ export class ClusterKillSwitchController implements Reconciler {
 const checkMs = 60_000;
 /** While members are released, in case that an event is lost. */
 const releaseCheckMs = 5_000;
+/** Writes of one look that other replicas may overtake. */
+const fenceTries = 5;

@@ -163,6 +163,22 @@ export function workflowOfRevision({ metadata, spec }: WorkflowRevision): string
   return [keyOf({ metadata: { namespace: metadata.namespace ?? '', name: spec.workflow } })];
 }
 
+/**
+ * Whether a decision may be one that counts for a Workflow, as its status has it: on a run, or on
+ * what stands or was approved last. That any other one goes, nobody waits for.
+ *
+ * @param workflow `undefined`: it is gone
+ */
+export function mayCount({ spec }: Approval, workflow: Workflow | undefined): boolean {
+  const { revision } = workflow?.status ?? {};
+  return (
+    spec.run !== undefined ||
+    (workflow !== undefined && revision === undefined) ||
+    spec.digest === revision?.digest ||
+    spec.digest === revision?.approved?.digest
+  );
+}
+
 /** Index of approvals: the key of the Workflow that they decide on. */
 export function workflowOfApproval({ metadata, spec }: Approval): string[] {
   return [keyOf({ metadata: { namespace: metadata.namespace ?? '', name: spec.workflow } })];

@@ -271,10 +271,14 @@ export function lastDecisions(all: readonly Approval[]): Approval[] {
 
 /** The oldest first. */
 function inOrder(approvals: readonly Approval[]): Approval[] {
-  return approvals.toSorted(
-    (a, b) =>
-      timeOf(a) - timeOf(b) || rank(a) - rank(b) || (a.metadata.name < b.metadata.name ? -1 : 1),
-  );
+  // There may be thousands: each time is read once.
+  return approvals
+    .map((approval) => ({ approval, time: timeOf(approval), name: approval.metadata.name }))
+    .toSorted(
+      (a, b) =>
+        a.time - b.time || rank(a.approval) - rank(b.approval) || (a.name < b.name ? -1 : 1),
+    )
+    .map(({ approval }) => approval);
 }
 
 const rank = ({ spec }: Approval): number => (spec.decision === 'Reject' ? 1 : 0);
@@ -379,10 +383,12 @@ export function superseded(
   current: readonly (string | undefined)[],
   runs: ReadonlySet<string>,
 ): Approval[] {
+  if (approvals.length <= keptSuperseded) return [];
+  const ordered = inOrder(approvals);
   const isOfCurrent = ({ spec }: Approval): boolean =>
     spec.run === undefined ? current.includes(spec.digest) : runs.has(spec.run.uid);
   const last = new Map(
-    inOrder(approvals)
+    ordered
       .filter(isOfCurrent)
       .map((approval) => [
         `${approval.spec.run?.uid ?? approval.spec.digest} ${personOf(approval).toLowerCase()}`,
@@ -390,7 +396,7 @@ export function superseded(
       ]),
   );
   const needed = new Set(last.values());
-  return inOrder(approvals)
+  return ordered
     .filter(
       (approval) => !needed.has(approval) && approval.metadata.deletionTimestamp === undefined,
     )

@@ -284,7 +284,7 @@ describe('Workflows that are stopped by owner or risk', () => {
 
   it('are fenced by the one status, as far as it lists them and the API server goes by it', () => {
     const none = selected({});
-    const fenced = fencedWorkflows(none, []);
+    const fenced = fencedWorkflows(undefined, none, []);
     expect(fenced).toEqual({ a: ['poster'], b: ['poster'] });
     const reasonBy = (
       ...answer: [FenceAnswer, FencedWorkflows | undefined]
@@ -300,9 +300,9 @@ describe('Workflows that are stopped by owner or risk', () => {
     expect(reasonBy('Denied', undefined)).toBe('NotEachFenced');
   });
 
-  it('stay in the list as long as their KillSwitch is one of it, up to a bound', () => {
+  it('are in the list with those whose KillSwitch is one of it, up to a bound', () => {
     const given = member('c', 'clerk', []);
-    expect(fencedWorkflows(selected({}), [given, standing('d', [])])).toEqual({
+    expect(fencedWorkflows({}, selected({}), [given, standing('d', [])])).toEqual({
       a: ['poster'],
       b: ['poster'],
       c: ['clerk'],
@@ -311,8 +311,37 @@ describe('Workflows that are stopped by owner or risk', () => {
       namespace: 'a',
       name: `w${n}`,
     }));
-    expect(fencedWorkflows(many, [given])['a']).toHaveLength(maxFenced);
+    expect(fencedWorkflows({}, many, [given])['a']).toHaveLength(maxFenced);
     expect(stopReportByWorkflow('Denied', {}, []).findings[0]?.reason).toBe('NothingSelected');
+  });
+
+  it('leave the list by nothing that who is stopped does, nor by others that come before them', () => {
+    const before = { a: ['other'], z: ['last'] };
+    expect(fencedWorkflows(before, [], [])).toEqual(before);
+    expect(fencedWorkflows(before, selected({}), [])).toEqual({
+      a: ['other', 'poster'],
+      b: ['poster'],
+      z: ['last'],
+    });
+    const many = Array.from({ length: maxFenced }, (_, n) => ({ namespace: 'a', name: `w${n}` }));
+    const full = fencedWorkflows(before, many, []);
+    expect(full['z']).toEqual(['last']);
+    expect(full['a']).toContain('other');
+    expect(full['a']).toHaveLength(maxFenced - 1);
+    expect(fencedWorkflows(full, selected({}), [])).toEqual(full);
+  });
+
+  it('are stopped though they were given to another team since they were listed', () => {
+    const given = workflow('a', 'poster', { owner: { team: 'sales' } });
+    const stopped = { ...by, status: { fenced: { a: ['poster'] } } };
+    expect(selectsWorkflow(stopped, given, guarded('a'), operatorNamespace)).toBe(true);
+    expect(selectsWorkflow(by, given, guarded('a'), operatorNamespace)).toBe(false);
+    expect(selectsWorkflow(stopped, given, namespace('a'), operatorNamespace)).toBe(false);
+    const away = workflow('b', 'poster', { owner: { team: 'sales' } });
+    expect(selectsWorkflow(stopped, away, guarded('b'), operatorNamespace)).toBe(false);
+    const [finding] = stopReportByWorkflow('Denied', { a: ['poster'] }, []).findings;
+    expect(finding?.reason).toBe('NothingSelected');
+    expect(finding?.message).toContain('is refused until the release');
   });
 
   it('that are none are no kill: the name may be mistyped', () => {

@@ -61,18 +61,20 @@ export function isByWorkflow({ spec }: Pick<ClusterKillSwitch, 'spec'>): boolean
 }
 
 /**
- * Whether a ClusterKillSwitch stops a Workflow by its owner or its risk. A risk that can't be read
- * is the highest.
+ * Whether a ClusterKillSwitch stops a Workflow by its owner or its risk, or because it had that when
+ * it was stopped. A risk that can't be read is the highest.
  *
  * @param namespace of the Workflow
  */
 export function selectsWorkflow(
-  { spec }: Pick<ClusterKillSwitch, 'spec'>,
-  workflow: Pick<Workflow, 'spec'>,
+  { spec, status }: Pick<ClusterKillSwitch, 'spec' | 'status'>,
+  workflow: Pick<Workflow, 'metadata' | 'spec'>,
   namespace: Namespace | undefined,
   operatorNamespace: string,
 ): boolean {
   if (namespace === undefined || !mayBeStopped(namespace, operatorNamespace)) return false;
+  const { namespace: at = '', name } = workflow.metadata;
+  if (isFencedIn(status?.fenced, { namespace: at, name })) return true;
   const team = fieldOf(fieldOf(workflow.spec, 'owner'), 'team');
   if (spec.teams?.some((one) => one === team) === true) return true;
   const stored = fieldOf(workflow.spec, 'risk') ?? 'Low';
@@ -264,7 +266,7 @@ export function stopReportByWorkflow(
   fenced: FencedWorkflows | undefined,
   selected: readonly Selected[],
 ): ClusterReport {
-  if (selected.length === 0) return withList(nothingSelected(), fenced);
+  if (selected.length === 0) return withList(nothingSelected(fenced ?? {}), fenced);
   const isByList = (one: Selected): boolean => fence === 'Denied' && isFencedIn(fenced, one);
   const open = selected.filter(
     (one) =>
@@ -299,9 +301,11 @@ function withList(report: ClusterReport, fenced: FencedWorkflows | undefined): C
 }
 
 /** A name that is mistyped must not look like a kill that is complete. */
-function nothingSelected(): ClusterReport {
+function nothingSelected(fenced: FencedWorkflows): ClusterReport {
   const message =
-    'No Workflow of a guarded namespace has this owner or risk, so nothing is stopped; one that gets it is.';
+    Object.keys(fenced).length === 0
+      ? 'No Workflow of a guarded namespace has this owner or risk, so nothing is stopped; one that gets it is.'
+      : 'No Workflow that it stops is left; what runs by a name in status.fenced is refused until the release.';
   const finding = { status: 'False', reason: 'NothingSelected', message } as const;
   return {
     findings: ['Fenced', 'Effective', 'Ready'].map((type) => ({ type, ...finding })),
