@@ -659,7 +659,7 @@ describe('an identity that was deleted', () => {
     ],
   ])('is not kept waiting by a successor %s', async (_, succeed) => {
     const copy = copyKeyOf(deleted(), 'erp');
-    await ledger.record({ key: copy, place: noSecretStore.locationOf(copy) });
+    await ledger.record({ key: copy, place: noSecretStore.placeOf(copy) });
     departures.add(deleted());
     client.remove(resources.automationIdentities, key);
     isVaultAway = true;
