@@ -6,6 +6,7 @@ import type {
 } from '../../api/objects.ts';
 import { fieldOf } from '../requirements.ts';
 import { rangeOf } from './addresses.ts';
+import { meets } from './pod-selector.ts';
 import { namespaceNameLabel, type EgressRule } from './rules.ts';
 
 /*
@@ -94,7 +95,7 @@ function ciliumSelects(selector: unknown, subject: Subject): boolean {
     if (name === undefined || (name.startsWith('io.cilium.') && labels[name] === undefined)) {
       return true;
     }
-    return holds(labels[name], operator, values);
+    return meets(labels[name], { operator, values, ifUnknown: true });
   });
 }
 
@@ -286,7 +287,7 @@ function clusterSelects(of: unknown, { namespace, namespaceLabels, podLabels }: 
   const labels = { ...namespaceLabels, [namespaceNameLabel]: namespace };
   const isSelected = (selector: unknown, among: Readonly<Record<string, string>>): boolean =>
     requirementsOf(selector).every(({ key, operator, values }) =>
-      holds(among[key], operator, values),
+      meets(among[key], { operator, values, ifUnknown: true }),
     );
   const namespaces = fieldOf(of, 'namespaces');
   if (namespaces !== undefined) return isSelected(namespaces, labels);
@@ -393,20 +394,4 @@ function selectorOf(requirements: readonly Requirement[]): LabelSelector {
     ...(values.length > 0 && { values: [...values] }),
   }));
   return matchExpressions.length === 0 ? {} : { matchExpressions };
-}
-
-/** An operator that is unknown may hold. */
-function holds(value: string | undefined, operator: string, values: readonly string[]): boolean {
-  switch (operator) {
-    case 'In':
-      return value !== undefined && values.includes(value);
-    case 'NotIn':
-      return value === undefined || !values.includes(value);
-    case 'Exists':
-      return value !== undefined;
-    case 'DoesNotExist':
-      return value === undefined;
-    default:
-      return true;
-  }
 }

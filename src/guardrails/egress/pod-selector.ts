@@ -105,22 +105,37 @@ export function selectsLabels(
 ): boolean {
   return (
     Object.entries(matchLabels).every(([key, value]) => labels[key] === value) &&
-    matchExpressions.every(({ key, operator, values = [] }) => {
-      const value = labels[key];
-      switch (operator) {
-        case 'In':
-          return value !== undefined && values.includes(value);
-        case 'NotIn':
-          return value === undefined || !values.includes(value);
-        case 'Exists':
-          return value !== undefined;
-        case 'DoesNotExist':
-          return value === undefined;
-        default:
-          return false;
-      }
-    })
+    matchExpressions.every(({ key, operator, values = [] }) =>
+      meets(labels[key], { operator, values, ifUnknown: false }),
+    )
   );
+}
+
+/**
+ * Whether a label's value meets a requirement of a selector.
+ *
+ * @param ifUnknown the answer for an operator that is unknown
+ */
+export function meets(
+  value: string | undefined,
+  {
+    operator,
+    values,
+    ifUnknown,
+  }: { operator: string; values: readonly string[]; ifUnknown: boolean },
+): boolean {
+  switch (operator) {
+    case 'In':
+      return value !== undefined && values.includes(value);
+    case 'NotIn':
+      return value === undefined || !values.includes(value);
+    case 'Exists':
+      return value !== undefined;
+    case 'DoesNotExist':
+      return value === undefined;
+    default:
+      return ifUnknown;
+  }
 }
 
 /** By code unit, the same under every locale. */
