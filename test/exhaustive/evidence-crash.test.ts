@@ -248,7 +248,8 @@ describe('the operator, killed before and after writes of evidence all the way',
       as: 'alice',
       asGroups: ['system:masters'],
     });
-    await waitForCondition(controlPlane, { kind: 'ksw', ...of }, 'Ready');
+    // A release that comes before its tokens are proven dead ends a kill that was never effective.
+    await waitForCondition(controlPlane, { kind: 'ksw', ...of }, 'Effective');
     const release = ['annotate', 'ksw', 'invoice', `-n=${namespace}`];
     await kubectlOk(controlPlane, [...release, `${annotation.release}=fixed`], bob);
     const standing = (): Promise<unknown> => getObject(controlPlane, 'ksw', of.name, namespace);
