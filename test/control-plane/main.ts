@@ -1,6 +1,7 @@
 /** `npm run control-plane`: a real Kubernetes API server to play with, until Ctrl-C. */
 import { parseArgs } from 'node:util';
 import { startControlPlane, type ControlPlaneOptions } from './control-plane.ts';
+import { signalled } from './signalled.ts';
 
 const { values } = parseArgs({
   options: {
@@ -61,19 +62,4 @@ Data and logs: ${controlPlane.dataDir}${keep ? '' : ' (removed at the end)'}${au
 Ctrl-C ends it.`);
   await signalled();
   console.log('\nStopping…');
-}
-
-/** Resolves on the first Ctrl-C or SIGTERM; a second one ends the process at once. */
-async function signalled(): Promise<void> {
-  const signals = ['SIGINT', 'SIGTERM'] as const;
-  await new Promise<void>((resolve) => {
-    // Waiting for a signal alone doesn't keep a process alive.
-    const keepAlive = setInterval(() => undefined, 60_000);
-    const onSignal = (): void => {
-      clearInterval(keepAlive);
-      for (const signal of signals) process.off(signal, onSignal);
-      resolve();
-    };
-    for (const signal of signals) process.on(signal, onSignal);
-  });
 }

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { secretNameOf } from '../../src/api/names.ts';
 import { run as guardrails } from '../../src/cli/run.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { signalled } from '../control-plane/signalled.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import {
   getObject,
@@ -302,18 +303,18 @@ const controlPlane = await startControlPlane({
   controllerManagerQps: 500,
 });
 let operator: OperatorProcess | undefined;
-let isStopping = false;
-const stop = async (): Promise<void> => {
-  if (isStopping) return;
-  isStopping = true;
-  await operator?.stop();
-  await controlPlane.stop();
-};
+let stopping: Promise<void> | undefined;
+const stop = (): Promise<void> =>
+  (stopping ??= (async () => {
+    await operator?.stop();
+    await controlPlane.stop();
+  })());
 process.once('SIGINT', () => void stop());
 process.once('SIGTERM', () => void stop());
 
+let operatorKubeconfig: string | undefined;
 try {
-  const operatorKubeconfig = await installGuardrails(controlPlane);
+  operatorKubeconfig = await installGuardrails(controlPlane);
   const logFile = path.join(controlPlane.dataDir, 'operator.log');
   const log = createWriteStream(logFile);
   operator = await startOperator({
@@ -334,8 +335,7 @@ say(
     : red(`${failed} of ${verified + failed} steps failed.`),
 );
 process.exitCode = failed === 0 ? 0 : 1;
-if (values.once || isStopping) await stop();
-else {
+if (!values.once && stopping === undefined) {
   say(`
 The cluster stays. In another terminal:
 
@@ -348,4 +348,13 @@ Try:
   kubectl -n ${namespace} get ksw ${name} -w
 
 Ctrl-C ends it and removes its data.`);
+  void operator?.exited.then((how) => {
+    if (stopping !== undefined) return;
+    say(`
+The operator ended (${how}); what is fenced stays fenced. Start it again:
+
+  node src/main.ts --kubeconfig=${operatorKubeconfig} --metrics-port=0 --health-port=0`);
+  });
+  await signalled();
 }
+await stop();
