@@ -33,7 +33,7 @@ export default defineConfig({
           name: 'exhaustive',
           include: ['test/exhaustive/**/*.test.ts'],
           maxWorkers: 2,
-          testTimeout: 1_800_000,
+          testTimeout: 3_600_000,
           hookTimeout: 300_000,
         },
       },

@@ -198,7 +198,7 @@ export async function untilRunning(
       return running.length === size && pods.length === size;
     },
     // Each look lists them all.
-    { timeoutMs: 1_200_000, intervalMs: Math.max(250, size) },
+    { timeoutMs: 1_200_000, intervalMs: Math.max(250, 3 * size) },
   );
   await waitFor(
     'the operator to have seen it',
