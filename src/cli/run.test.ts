@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { waitFor } from '../../test/control-plane/wait.ts';
 import { FakeApiServer } from '../../test/fault/fake-api-server.ts';
 import { accessReviewCreationPolicyName } from '../admission/index.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
@@ -421,11 +422,11 @@ describe('release', () => {
     await cli('kill', ...argv, '--reason=runaway', '--wait=false');
     const [killSwitch] = server.list(resources.killSwitches);
     if (killSwitch === undefined) throw new Error('no KillSwitch');
-    const released = cli('release', ...argv, '--reason=fixed', '--timeout=1');
+    const released = cli('release', ...argv, '--reason=fixed', '--timeout=3');
     const at = `finance/${killSwitch.metadata.name}`;
-    await vi.waitFor(() => {
-      const asked = server.get(resources.killSwitches, at)?.metadata.annotations;
-      expect(asked).toHaveProperty([annotation.release]);
+    await waitFor('the release to be asked for', () => {
+      const { annotations = {} } = server.get(resources.killSwitches, at)?.metadata ?? {};
+      return annotation.release in annotations;
     });
     server.remove(resources.killSwitches, at);
     return released;

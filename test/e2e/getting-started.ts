@@ -135,6 +135,6 @@ export function gettingStarted(choice: Choice): void {
       const left = await shell(`kubectl get ${kinds.join(',')} -o name`);
       expect(left.code, left.output).toBe(0);
       expect(left.output.split('\n').filter((name) => name.includes('guardrails'))).toEqual([]);
-    }, 240_000);
+    }, 900_000);
   });
 }

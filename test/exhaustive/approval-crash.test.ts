@@ -14,7 +14,7 @@ import { waitFor } from '../control-plane/wait.ts';
 import { ApiProxy, type Cut, type ProxiedWrite } from '../fault/api-proxy.ts';
 import { Api } from '../integration/admission/api.ts';
 import { getObject, installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
-import { endStateOf } from '../operator/end-state.ts';
+import { endStateOf, isWhole } from '../operator/end-state.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 
 const name = 'poster';
@@ -274,11 +274,6 @@ async function progressOf(namespace: string, pods: Iterable<string>): Promise<Pr
       revision?.digest === revisions.at(-1)?.spec.digest &&
       revision?.approved?.digest === active?.spec.digest,
   };
-}
-
-/** Whether the cluster's own controllers have done what they do sooner or later. */
-function isWhole(state: Record<string, unknown>): boolean {
-  return 'ServiceAccount/default' in state && !JSON.stringify(state).includes('ReplicaFailure');
 }
 
 /** What comes of `acts`, whose writes all meet the same fate the first time that they are tried. */

@@ -112,12 +112,14 @@ describe('in another namespace that is guarded', () => {
   it('what asks for something is held for that, and nothing is granted', async () => {
     await controlPlane.apply([...automation({ namespace }), ...legacy(namespace)]);
     for (const kind of ['awf', 'aid']) {
-      const held = await waitForCondition(
-        controlPlane,
-        { kind, name: 'invoice', namespace },
-        'Held',
-      );
-      expect(held.reason).toBe('NamespaceNotCovered');
+      const held = await waitFor(`${kind} to be held for its namespace`, async () => {
+        const found = await waitForCondition(
+          controlPlane,
+          { kind, name: 'invoice', namespace },
+          'Held',
+        );
+        return found.reason === 'NamespaceNotCovered' && found;
+      });
       expect(held.message).toContain('sales is none of them');
     }
     expect(await getObject(controlPlane, 'serviceaccount', 'invoice', namespace)).toBeUndefined();

@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { KubeObject } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
+import { auditEvents } from '../control-plane/audit-log.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { Api } from '../integration/admission/api.ts';
@@ -99,11 +99,6 @@ interface AuditEvent {
   stageTimestamp: string;
 }
 
-async function auditEvents(): Promise<AuditEvent[]> {
-  const lines = (await readFile(controlPlane.auditLogPath, 'utf8')).split('\n');
-  return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as AuditEvent);
-}
-
 const operatorUser = 'system:serviceaccount:automation-guardrails:automation-guardrails';
 
 describe('a kill while the targets are written 100 times a second', () => {
@@ -161,7 +156,7 @@ describe('a kill while the targets are written 100 times a second', () => {
       return (await listObjects(controlPlane, 'pods', namespace)).length === 0;
     });
 
-    const events = await auditEvents();
+    const events = await auditEvents<AuditEvent>(controlPlane);
     const proof = events.find(
       ({ user, objectRef, requestURI, responseStatus }) =>
         user.username === operatorUser &&

@@ -178,7 +178,7 @@ async function controllersTried(arena: Arena): Promise<void> {
       return true;
     },
     // Whoever was refused before waits ever longer.
-    { timeoutMs: 240_000 },
+    { timeoutMs: 600_000 },
   );
 }
 

@@ -6,6 +6,7 @@ import { waitFor } from '../control-plane/wait.ts';
 import { findHelm, runProgram } from '../install/helm.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import {
+  bob,
   getObject,
   installGuardrails,
   kubectlOk,
@@ -189,7 +190,7 @@ describe('a kill where mutation is not served', () => {
         'automationguardrails.dev/release=fixed',
         'automationguardrails.dev/released-by=bob',
       ],
-      { as: 'bob', asGroups: ['system:masters'] },
+      bob,
     );
     await untilReleased();
   };
@@ -275,11 +276,14 @@ describe('a kill where mutation is not served', () => {
     const disengage = await shell(commandIn(removed.stderr));
     expect(disengage.code, disengage.output).toBe(0);
 
-    const asked = await controlPlane.kubectl(
-      ['annotate', 'ksw/invoice', `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
-      { as: 'bob', asGroups: ['system:masters'] },
-    );
-    expect(asked.stderr).toContain('automationguardrails.dev/released-by=bob');
+    // Until the API server's own watch has seen the annotation go, it refuses for that.
+    await waitFor('the stamp to be what is missing', async () => {
+      const asked = await controlPlane.kubectl(
+        ['annotate', 'ksw/invoice', `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
+        bob,
+      );
+      return asked.stderr.includes('automationguardrails.dev/released-by=bob');
+    });
     const own = await cli(['release', 'invoice', `--namespace=${namespace}`, '--reason=fixed']);
     expect(own.output).toContain('admin engaged this kill switch; somebody else');
     const released = await cli([
@@ -288,6 +292,7 @@ describe('a kill where mutation is not served', () => {
       `--namespace=${namespace}`,
       '--reason=x',
       '--as=bob',
+      '--timeout=240',
     ]);
     expect(released.code, released.output).toBe(0);
     const killed = await cli([
@@ -296,10 +301,17 @@ describe('a kill where mutation is not served', () => {
       `--namespace=${namespace}`,
       '--reason=again',
       '--as=bob',
+      '--timeout=240',
     ]);
     expect(killed.code, killed.output).toBe(0);
     expect((await objectOf('ksw', 'invoice'))?.spec).toMatchObject({ engagedBy: 'bob' });
-    const back = await cli(['release', 'invoice', `--namespace=${namespace}`, '--reason=fixed']);
+    const back = await cli([
+      'release',
+      'invoice',
+      `--namespace=${namespace}`,
+      '--reason=fixed',
+      '--timeout=240',
+    ]);
     expect(back.code, back.output).toBe(0);
     await untilPodsRun(automationPods);
   });
@@ -389,7 +401,10 @@ describe('a kill where mutation is not served', () => {
     await release();
     await untilPodsRun(automationPods);
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
-    expect(await endStateOf(controlPlane, namespace)).toEqual(before);
+    await waitFor('all to be as before', async () => {
+      expect(await endStateOf(controlPlane, namespace)).toEqual(before);
+      return true;
+    });
     expect((await objectOf('cronjob', 'asleep'))?.spec.suspend).toBe(true);
     expect((await objectOf('job', 'invoice-backfill'))?.status?.failed ?? 0).toBe(0);
   });

@@ -396,7 +396,7 @@ describe('a Workflow of high risk', () => {
     expect(text).toContain('1 of 2 approvals missing');
     expect(text).toContain("carol changed it, and so can't approve it");
     await untilApprovedIs('NotApproved');
-    expect(await podStates()).toEqual(['v1 Running', 'v7 waits']);
+    await untilPods('v1 Running', 'v7 waits');
   });
 
   it('is put back by revision, unless Git would write its own again', async () => {
@@ -428,7 +428,11 @@ describe('a Workflow of high risk', () => {
     expect(back.code).toBe(0);
     await untilApprovedIs('Approved');
     await untilPods('v1 Running');
-    expect((await revisions())[0]?.spec).toMatchObject({
+    const rolledBack = await waitFor('its revision', async () => {
+      const [latest] = await revisions();
+      return latest?.spec.revision !== newest?.spec.revision && latest;
+    });
+    expect(rolledBack.spec).toMatchObject({
       authenticated: ['carol'],
       sameAs: active?.spec.revision,
     });
@@ -462,6 +466,9 @@ describe('a Workflow of high risk', () => {
     expect(object.metadata.annotations?.[annotation.changedBy]).toBe('alice');
     await setImage('v8');
     expect((await cli('alice', ...promotion)).text).toContain("isn't in force there");
+    // What follows is about v1 alone.
+    await untilApprovedIs('NotApproved');
+    await untilPods('v1 Running', 'v8 waits');
     await setImage('v1');
     await untilApprovedIs('Approved');
     await untilPods('v1 Running');

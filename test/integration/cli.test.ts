@@ -123,15 +123,17 @@ describe('who can', () => {
       ['bob', 'release', 'yes'],
       ['eve', 'release', 'no'],
     ] as const) {
-      const { stdout } = await controlPlane.kubectl([
-        'auth',
-        'can-i',
-        verb,
-        'killswitches.automationguardrails.dev/invoice',
-        '-n=finance',
-        `--as=${user}`,
-      ]);
-      expect(stdout.trim()).toBe(expected);
+      await waitFor(`the API server to say ${expected} of ${user}`, async () => {
+        const { stdout } = await controlPlane.kubectl([
+          'auth',
+          'can-i',
+          verb,
+          'killswitches.automationguardrails.dev/invoice',
+          '-n=finance',
+          `--as=${user}`,
+        ]);
+        return stdout.trim() === expected;
+      });
       expect(subjects.includes(user)).toBe(expected === 'yes');
     }
   });
@@ -148,7 +150,14 @@ describe('rotate', () => {
         '-o=jsonpath={.data.password}',
       ]);
     const before = await value();
-    const { code, out, err } = await cli(['rotate', 'invoice', '-n', 'finance', '--emergency']);
+    const { code, out, err } = await cli([
+      'rotate',
+      'invoice',
+      '-n',
+      'finance',
+      '--emergency',
+      '--timeout=240',
+    ]);
     expect(code, err).toBe(0);
     expect(out).toContain('The values before are withdrawn');
     expect(await value()).not.toBe(before);
@@ -172,7 +181,14 @@ describe('tree and explain', () => {
     }
     expect((await cli(['explain', 'invoice', '-n', 'finance'])).out).toContain('Nothing is wrong');
 
-    const killed = await cli(['kill', 'invoice', '-n', 'finance', '--reason=posts twice']);
+    const killed = await cli([
+      'kill',
+      'invoice',
+      '-n',
+      'finance',
+      '--reason=posts twice',
+      '--timeout=240',
+    ]);
     expect(killed.code, killed.err).toBe(0);
     const after = await cli(['tree', 'invoice', '-n', 'finance']);
     expect(after.out).toMatch(/^ {2}KillSwitch\/invoice +posts twice$/m);

@@ -221,11 +221,12 @@ it('is released by a second person alone, and not one namespace at a time', asyn
     '--clusterrole=automation-guardrails-releaser',
     '--user=rita',
   ]);
-  const forged = await controlPlane.kubectl(
-    ['label', 'ksw', 'namespace', '-n=prod-b', 'automationguardrails.dev/cluster-kill-switch=prod'],
-    { as: 'rita' },
-  );
-  expect(forged.stderr).toContain('is written by the operator alone');
+  const mark = 'automationguardrails.dev/cluster-kill-switch=prod';
+  const forge = ['label', 'ksw', 'namespace', '-n=prod-b', mark];
+  await waitFor('her right, and what it is not for', async () => {
+    const { stderr } = await controlPlane.kubectl(forge, { as: 'rita' });
+    return stderr.includes('is written by the operator alone');
+  });
 });
 
 it('hands a namespace over to another that covers it, and releases the rest', async () => {
@@ -278,7 +279,7 @@ it('stops the Workflows of an owner one by one, and releases them together', asy
   // Somebody stopped one of them by himself before.
   const before = ['kill', 'invoice', '-n=prod-late', '--reason=by itself', '--wait=false'];
   expect(await cli(...before)).toMatchObject({ code: 0, err: '' });
-  const argv = ['kill', '--team=Ledger & Co', '--reason=rogue release'];
+  const argv = ['kill', '--team=Ledger & Co', '--reason=rogue release', '--timeout=240'];
   expect(await cli(...argv)).toMatchObject({ code: 0, err: '' });
   const ofTeam = { ...cksw, name: 'team-ledger-co' };
   await waitForCondition(controlPlane, ofTeam, 'Fenced');

@@ -219,9 +219,13 @@ describe('the egress of an automation', () => {
   it('is enforced or not, as a pod of it finds that tries', async () => {
     // No kubelet runs here: the test says what the pod would have said.
     const answer = async (message: string): Promise<void> => {
-      const pod = await waitFor('the pod', async () => {
+      // One that isn't running yet would be said to run later; the one before may be there still.
+      const pod = await waitFor('the pod to run', async () => {
         const pods = await listObjects<Pod>(controlPlane, 'pods', namespace);
-        return pods.find(({ metadata }) => metadata.name.includes('-egress-probe-'));
+        return pods.find(
+          ({ metadata, status }) =>
+            metadata.name.includes('-egress-probe-') && status?.phase === 'Running',
+        );
       });
       const terminated = { exitCode: 0, message, finishedAt: new Date().toISOString() };
       const status = {
@@ -250,10 +254,13 @@ describe('the egress of an automation', () => {
     expect(await cli('probe', name)).toContain('--denied');
     await declare({});
     await policy('without the API server', ({ egress = [] }) => egress.length === 3);
-    const [no] = await Promise.all([cli('probe', name), answer('denied=reached allowed=reached')]);
+    const [no] = await Promise.all([
+      cli('probe', name, '--timeout=240'),
+      answer('denied=reached allowed=reached'),
+    ]);
     expect(no).toContain('EgressEnforced False (NotEnforced)');
     const [yes] = await Promise.all([
-      cli('probe', name, '--denied=192.0.2.1:443', '--allowed=203.0.113.10:443'),
+      cli('probe', name, '--denied=192.0.2.1:443', '--allowed=203.0.113.10:443', '--timeout=240'),
       answer('denied=failed allowed=reached'),
     ]);
     expect(yes).toContain('EgressEnforced True (Enforced)');
@@ -510,6 +517,12 @@ describe('the egress of an automation', () => {
       bind('automation-guardrails-egress-widener', 'walter'),
       guarded('staging', 'test'),
     ]);
+    // The last one that was bound: until the API server's authorizer has heard of it.
+    const may = ['auth', 'can-i', 'create', 'networkpolicies', `-n=${namespace}`];
+    await waitFor('their rights', async () => {
+      const { stdout } = await controlPlane.kubectl(may, { as: 'walter' });
+      return stdout.trim() === 'yes';
+    });
     const identity = label.identity;
     const out = { policyTypes: ['Egress'], egress: [{}] };
     let count = 0;

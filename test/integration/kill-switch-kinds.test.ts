@@ -368,8 +368,14 @@ describe('kinds of other projects', () => {
       { status: 'TaskRunCancelled' },
     ]);
     for (const spec of values) expect(spec).not.toHaveProperty('suspend');
-    const told = await waitFor('the event', () => eventsOf(namespace, 'NotRestored'));
-    for (const { kind, metadata } of ending) expect(told).toContain(`${kind} ${metadata.name}`);
+    // Each look that ends some of them tells of those.
+    const told = await waitFor('the events', async () => {
+      const notes = await eventsOf(namespace, 'NotRestored');
+      const isAll = ending.every(({ kind, metadata }) =>
+        notes.includes(`${kind} ${metadata.name}`),
+      );
+      return isAll && notes;
+    });
     expect(told).not.toContain('Workflow over');
   });
 

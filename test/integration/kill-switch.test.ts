@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import {
+  startControlPlane,
+  type ControlPlane,
+  type KubectlOptions,
+} from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { automation, automationPods } from '../operator/automation.ts';
 import {
@@ -44,8 +48,21 @@ async function provision(namespace: string): Promise<void> {
 const podsRun = (namespace: string, count: number): Promise<void> =>
   waitForPods(controlPlane, namespace, count);
 
-const annotate = (kind: string, namespace: string, value: string, who = {}): Promise<string> =>
-  kubectlOk(controlPlane, ['annotate', kind, 'invoice', `-n=${namespace}`, value], who);
+const annotate = (kind: string, namespace: string, value: string): Promise<string> =>
+  kubectlOk(controlPlane, ['annotate', kind, 'invoice', `-n=${namespace}`, value]);
+
+/** Refused until the API server's own watch has seen that nothing engages any more. */
+async function release(
+  namespace: string,
+  name = 'invoice',
+  { marks = ['release=fixed'], who = bob }: { marks?: string[]; who?: KubectlOptions } = {},
+): Promise<void> {
+  const asked = marks.map((mark) => `automationguardrails.dev/${mark}`);
+  await waitFor('the release to be accepted', async () => {
+    const args = ['annotate', 'ksw', name, `-n=${namespace}`, ...asked];
+    return (await controlPlane.kubectl(args, who)).code === 0;
+  });
+}
 
 function withoutSecrets(state: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(state).filter(([key]) => !key.startsWith('Secret/')));
@@ -97,14 +114,17 @@ describe('a kill by annotation', () => {
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Stopped');
     expect(await listObjects(controlPlane, 'pods', namespace)).toEqual([]);
 
-    await annotate('ksw', namespace, 'automationguardrails.dev/release=fixed', bob);
+    await release(namespace);
     await released(namespace);
     await podsRun(namespace, automationPods);
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');
     // Its credentials were withdrawn, and have new values.
-    expect(withoutSecrets(await endStateOf(controlPlane, namespace))).toEqual(
-      withoutSecrets(before),
-    );
+    await waitFor('all to be as before', async () => {
+      expect(withoutSecrets(await endStateOf(controlPlane, namespace))).toEqual(
+        withoutSecrets(before),
+      );
+      return true;
+    });
   });
 
   it('did not count the pods of the Job as failures', async () => {
@@ -173,7 +193,7 @@ describe('a kill by KillSwitch', () => {
     );
     expect(stored?.spec.replicas).toBe(0);
 
-    await annotate('ksw', namespace, 'automationguardrails.dev/release=fixed', bob);
+    await release(namespace);
     await released(namespace);
     await podsRun(namespace, automationPods + 2);
     deployment!.spec.replicas = 2;
@@ -234,7 +254,7 @@ describe('engaging again during a release', () => {
     await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=runaway');
     await stopped(namespace);
     await annotate('awf', namespace, 'automationguardrails.dev/kill-switch-');
-    await annotate('ksw', namespace, 'automationguardrails.dev/release=fixed', bob);
+    await release(namespace);
     await annotate('awf', namespace, 'automationguardrails.dev/kill-switch=again');
     await waitFor(
       'the kill to stand again',
@@ -276,14 +296,10 @@ describe('a kill by the annotation on an AutomationIdentity', () => {
       ]);
       return code === 0;
     });
-    await kubectlOk(controlPlane, [
-      'annotate',
-      'ksw',
-      'invoice',
-      `-n=${namespace}`,
-      'automationguardrails.dev/release=nobody else is here',
-      'automationguardrails.dev/break-glass=nobody else is here',
-    ]);
+    await release(namespace, 'invoice', {
+      marks: ['release=nobody else is here', 'break-glass=nobody else is here'],
+      who: {},
+    });
     await released(namespace);
     await podsRun(namespace, automationPods);
     await waitFor('the event of the broken glass', async () => {
@@ -302,12 +318,6 @@ describe('a kill of a whole namespace', () => {
   const namespace = 'whole';
   const annotateNamespace = (value: string): Promise<string> =>
     kubectlOk(controlPlane, ['annotate', 'namespace', namespace, value]);
-  const release = (name: string): Promise<string> =>
-    kubectlOk(
-      controlPlane,
-      ['annotate', 'ksw', name, `-n=${namespace}`, 'automationguardrails.dev/release=fixed'],
-      bob,
-    );
 
   it('stops what runs in it as whatever account', async () => {
     await provision(namespace);
@@ -347,13 +357,13 @@ describe('a kill of a whole namespace', () => {
       ]);
       return code === 0;
     });
-    await release('namespace');
+    await release(namespace, 'namespace');
     await released(namespace, 'namespace');
     await podsRun(namespace, 2);
     await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
 
     await annotate('awf', namespace, 'automationguardrails.dev/kill-switch-');
-    await release('invoice');
+    await release(namespace);
     await released(namespace);
     await podsRun(namespace, automationPods + 2);
     await waitForCondition(controlPlane, { kind: 'awf', name: 'invoice', namespace }, 'Ready');

@@ -134,18 +134,21 @@ describe('the ladder of a kill', () => {
       namespace,
       'automationguardrails.dev/environment-',
     ]);
-    await controlPlane.apply([
-      {
-        apiVersion: 'v1',
-        kind: 'Secret',
-        type: 'kubernetes.io/service-account-token',
-        metadata: {
-          name: 'legacy',
-          namespace,
-          annotations: { 'kubernetes.io/service-account.name': name },
+    await waitFor('the API server to have heard of that', async () => {
+      await controlPlane.apply([
+        {
+          apiVersion: 'v1',
+          kind: 'Secret',
+          type: 'kubernetes.io/service-account-token',
+          metadata: {
+            name: 'legacy',
+            namespace,
+            annotations: { 'kubernetes.io/service-account.name': name },
+          },
         },
-      },
-    ]);
+      ]);
+      return true;
+    });
     legacy = await waitFor('the legacy token', async () => {
       const text = (await secretOf(namespace, 'legacy'))?.data?.['token'];
       return text === undefined ? undefined : Buffer.from(text, 'base64').toString();
@@ -204,14 +207,19 @@ describe('the ladder of a kill', () => {
       'Effective True',
       'Ready True',
     ]);
-    const body = await Promise.all(
-      operators.map(async (operator) => (await fetch(operator.metricsUrl())).text()),
-    );
-    for (const rung of ['PermissionsRevoked', 'IdentityRevoked', 'TokensRevoked', 'Effective']) {
-      expect(body.join('\n')).toContain(
-        `automation_guardrails_kill_switch_stop_duration_seconds_count{rung="${rung}"}`,
+    const rungs = ['PermissionsRevoked', 'IdentityRevoked', 'TokensRevoked', 'Effective'];
+    await waitFor('each rung to be counted', async () => {
+      const pages = await Promise.all(
+        operators.map(async (operator) => (await fetch(operator.metricsUrl())).text()),
       );
-    }
+      return rungs.every((rung) =>
+        pages
+          .join('\n')
+          .includes(
+            `automation_guardrails_kill_switch_stop_duration_seconds_count{rung="${rung}"}`,
+          ),
+      );
+    });
   });
 
   it('gives all of it back with the release, and new values', async () => {
@@ -229,7 +237,10 @@ describe('the ladder of a kill', () => {
       automountServiceAccountToken: false,
     });
     expect(await getObject(controlPlane, 'rolebinding', name, namespace)).toBeDefined();
-    for (const { spec } of await policiesOf(namespace)) expect(spec.egress).toHaveLength(2);
+    await waitFor('the egress to be back', async () => {
+      const reopened = await policiesOf(namespace);
+      return reopened.length > 0 && reopened.every(({ spec }) => spec.egress?.length === 2);
+    });
     const renewed = await credentialOf(namespace);
     expect(renewed.data).not.toEqual(credential.data);
     expect(await statusWith(bound)).toBe(401);

@@ -380,6 +380,7 @@ it('engages the kill switch where that is asked for, and counts anew after its r
   await kubectlOk(controlPlane, release, bob);
   await waitUntilGone(controlPlane, { kind: 'ksw', name: 'runaway', namespace });
   await breachOf('runaway', 'False');
+  await waitFor('the end of the hold', async () => (await refusal('runaway')) === '');
   await controlPlane.apply(jobs('runaway', 'e', 'f', 'g'));
   await waitFor('three runs of a new hour', async () => {
     const { runs } = await statusOf('runaway');

@@ -28,7 +28,9 @@ beforeAll(async () => {
   controlPlane = await startControlPlane();
   const { kubeconfigPath: kubeconfig } = controlPlane;
   directConfig = new PooledKubeConfig().load({ kubeconfig });
-  direct = new ApiServerClient({ kubeConfig: directConfig, userAgent: 'test/1' });
+  // Hundreds of its calls wait for one another.
+  const timeoutMs = 120_000;
+  direct = new ApiServerClient({ kubeConfig: directConfig, userAgent: 'test/1', timeoutMs });
 });
 
 afterAll(async () => {
@@ -211,7 +213,7 @@ describe('list/watch of a real API server', () => {
 
   test('bookmarks come with the version of changes that a watch does not show', async () => {
     const { resourceVersion } = await direct.listPage(roles, { namespace });
-    const options = { namespace, resourceVersion, timeoutSeconds: 6 };
+    const options = { namespace, resourceVersion, timeoutSeconds: 15 };
     const events: [string, string | undefined][] = [];
     const { signal } = new AbortController();
     let elsewhere: Role | undefined;
@@ -275,7 +277,7 @@ describe('list/watch of a real API server', () => {
   test('a version from before a restart is answered with 410', async () => {
     await controlPlane.restartApiServer();
     await waitFor('a write to pass', () => direct.create(roles, role('after')));
-    const signal = AbortSignal.timeout(20_000);
+    const signal = AbortSignal.timeout(120_000);
     const options = { resourceVersion: '1', timeoutSeconds: 10, signal };
     const codes: unknown[] = [];
     try {

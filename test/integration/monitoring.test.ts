@@ -1,5 +1,4 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { dump } from 'js-yaml';
@@ -9,7 +8,7 @@ import { verifyBundle } from '../../src/evidence/bundle.ts';
 import { unpack } from '../../src/evidence/tar.ts';
 import { alertGroups, ruleGroups, type AlertRule } from '../../src/install/alerts.ts';
 import { dashboardRows } from '../../src/install/dashboard.ts';
-import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
+import { freePort, startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { SupervisedProcess } from '../control-plane/process.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { runProgram } from '../install/helm.ts';
@@ -75,16 +74,6 @@ async function write(name: string, text: string): Promise<string> {
   const file = path.join(folder, name);
   await writeFile(file, text);
   return file;
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer().once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' ? (address?.port ?? 0) : 0));
-    });
-  });
 }
 
 const rules = alertGroups.flatMap((group) => group.rules);

@@ -1,17 +1,18 @@
-import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { secretNameOf } from '../../src/api/names.ts';
 import { workloadKinds } from '../../src/api/workload.ts';
+import { auditEvents } from '../control-plane/audit-log.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { ApiProxy } from '../fault/api-proxy.ts';
-import { automation } from '../operator/automation.ts';
+import { automation, automationPods } from '../operator/automation.ts';
 import {
   getObject,
   installGuardrails,
   kubectlOk,
   listObjects,
   waitForCondition,
+  waitForPods,
 } from '../operator/cluster.ts';
 import { endStateOf } from '../operator/end-state.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
@@ -47,12 +48,8 @@ interface AuditEvent {
 
 /** Requests of the operator that the API server has recorded, in order. */
 async function audited(): Promise<AuditEvent[]> {
-  const text = await readFile(controlPlane.auditLogPath, 'utf8');
-  return text
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as AuditEvent)
-    .filter((event) => event.user.username === user);
+  const events = await auditEvents<AuditEvent>(controlPlane);
+  return events.filter((event) => event.user.username === user);
 }
 
 describe('the operator at rest', () => {
@@ -70,7 +67,16 @@ describe('the operator at rest', () => {
         ]);
         return text.split(' ').filter((status) => status === 'True').length === 100;
       },
-      { timeoutMs: 120_000, intervalMs: 500 },
+      { timeoutMs: 300_000, intervalMs: 500 },
+    );
+    await waitFor(
+      'what the cluster makes of them',
+      async () => {
+        const phases = ['get', 'pods', '-A', '-o=jsonpath={.items[*].status.phase}'];
+        const running = (await kubectlOk(controlPlane, phases)).match(/Running/g) ?? [];
+        return running.length === namespaces.length * automationPods;
+      },
+      { timeoutMs: 300_000, intervalMs: 500 },
     );
     // Quiet begins when nothing was written for a while; then nothing may be written at all.
     let before = -1;
@@ -81,7 +87,7 @@ describe('the operator at rest', () => {
         before = proxy.writes.length;
         return isQuiet;
       },
-      { timeoutMs: 120_000, intervalMs: 3_000 },
+      { timeoutMs: 120_000, intervalMs: 10_000 },
     );
     const leaseBefore = await renewal();
     await waitFor(
@@ -90,7 +96,7 @@ describe('the operator at rest', () => {
       { timeoutMs: 120_000, intervalMs: 1_000 },
     );
     expect(proxy.writes.slice(before)).toEqual([]);
-  }, 300_000);
+  }, 900_000);
 
   async function renewal(): Promise<number> {
     const lease = await getObject<{ spec: { renewTime: string } }>(
@@ -164,6 +170,7 @@ describe('the operator when the API server fails it', () => {
     const ref = { kind: 'ksw', name: 'invoice', namespace };
     await controlPlane.apply(automation({ namespace }));
     await waitForCondition(controlPlane, { ...ref, kind: 'awf' }, 'Ready');
+    await waitForPods(controlPlane, namespace, automationPods);
     const before = await endStateOf(controlPlane, namespace);
     expect(proxy.silenceWatches(/\/apis\/(apps|batch)\//)).toBe(workloadKinds.length);
     await kubectlOk(controlPlane, ['create', '-f', '-'], {
@@ -191,15 +198,19 @@ describe('the operator when the API server fails it', () => {
       'the release',
       async () => (await getObject(controlPlane, 'ksw', 'invoice', namespace)) === undefined,
     );
-    const after = await endStateOf(controlPlane, namespace);
-    for (const name of [
-      'Deployment/invoice-poster',
-      'StatefulSet/invoice-store',
-      'Job/invoice-backfill',
-    ]) {
-      expect(after[name]).toEqual(before[name]);
-    }
-    expect(after['CronJob/invoice-import']).toEqual(before['CronJob/invoice-import']);
+    // Their controllers say for a moment still that they were refused pods.
+    await waitFor('all to be as before', async () => {
+      const after = await endStateOf(controlPlane, namespace);
+      for (const name of [
+        'Deployment/invoice-poster',
+        'StatefulSet/invoice-store',
+        'Job/invoice-backfill',
+        'CronJob/invoice-import',
+      ]) {
+        expect(after[name]).toEqual(before[name]);
+      }
+      return true;
+    });
     proxy.cutWatches();
   });
 
@@ -211,7 +222,8 @@ describe('the operator when the API server fails it', () => {
     // Fail-closed: until it knows our kinds again, the API server refuses what a policy guards.
     const engage = ['annotate', 'awf/invoice', `-n=${namespace}`, `${killSwitch}=runaway`];
     await waitFor('the policies', async () => (await controlPlane.kubectl(engage)).code === 0);
-    await kubectlOk(controlPlane, ['delete', 'networkpolicies', '--all', `-n=${namespace}`]);
+    const deletion = ['delete', 'networkpolicies', '--all', `-n=${namespace}`];
+    await waitFor('theirs, too', async () => (await controlPlane.kubectl(deletion)).code === 0);
     await waitForCondition(controlPlane, { kind: 'ksw', name: 'invoice', namespace }, 'Ready');
     await waitFor(
       'the policies to be back',

@@ -435,9 +435,11 @@ describe('a complete Workflow', () => {
       `--patch=${JSON.stringify(patch)}`,
     ]);
     await settles(namespace, [], [erp, database, archive]);
-    const repaired = await policyOf(namespace);
+    const repaired = await waitFor('its label', async () => {
+      const policy = await policyOf(namespace);
+      return policy.metadata.labels?.[label.workflow] === name && policy;
+    });
     expect(repaired.metadata.uid).toBe(metadata.uid);
-    expect(repaired.metadata.labels?.[label.workflow]).toBe(name);
   });
 
   it('has a deleted policy back', async () => {
@@ -494,6 +496,7 @@ describe('where admission labels no pods', () => {
     });
     await controlPlane.apply([nightly(namespace, { app: 'renamed' })]);
     await settles(namespace, ['renamed', 'web'], [erp, database, archive]);
+    await waitFor('the end of the old one to be seen', () => seen.length > 1);
     expect(seen).toEqual(['added renamed', 'deleted nightly']);
   });
 
@@ -607,8 +610,10 @@ describe('a Workflow that is held', () => {
       nightly('closed'),
       workflow('closed'),
     ]);
-    const held = await becomes('closed', 'Held', 'True');
-    expect(held.reason).toBe('IdentityMissing');
+    await waitFor('the identity to be missed', async () => {
+      const held = await becomes('closed', 'Held', 'True');
+      return held.reason === 'IdentityMissing';
+    });
     await settles('closed', [], []);
     expect((await policyOf('closed')).spec.egress).toEqual([dnsRule]);
     await identify('closed');

@@ -91,6 +91,15 @@ function masked(item: Item, namespace: string): unknown {
   ) as unknown;
 }
 
+/**
+ * Whether the cluster's own controllers have done what they do sooner or later.
+ *
+ * @param state as {@link endStateOf} has it
+ */
+export function isWhole(state: Record<string, unknown>): boolean {
+  return 'ServiceAccount/default' in state && !JSON.stringify(state).includes('ReplicaFailure');
+}
+
 function maskedAnnotations(annotations: Record<string, string> = {}): Record<string, string> {
   return Object.fromEntries(
     Object.entries(annotations).filter(

@@ -128,7 +128,7 @@ class Bench {
       mount: places.mount,
       authMount: places.authMount,
       userAgent: 'test',
-      timeoutMs: 2_000,
+      timeoutMs: 30_000,
     });
     const store: SecretStore = new VaultStore({
       client: this.#vaultClient,

@@ -51,6 +51,25 @@ function storeFor(vaultClient: VaultClient): VaultStore {
   });
 }
 
+function clientOf(address: string, timeoutMs: number): VaultClient {
+  return new VaultClient({
+    address,
+    readCa: undefined,
+    namespace: undefined,
+    mount,
+    authMount: 'kubernetes',
+    userAgent: 'test',
+    timeoutMs,
+  });
+}
+
+/** For a test in which the vault hangs. */
+async function waitShortly(): Promise<void> {
+  await client.close();
+  client = clientOf(fake.address, 500);
+  store = storeFor(client);
+}
+
 beforeEach(async () => {
   now = Date.parse('2026-05-01T00:00:00Z');
   version = 1;
@@ -69,15 +88,8 @@ beforeEach(async () => {
   const address = await fake.start();
   await setUpVault({ address, rootToken: fake.rootToken }, places, { namespaces: ['finance'] });
   fake.requests.length = 0;
-  client = new VaultClient({
-    address,
-    readCa: undefined,
-    namespace: undefined,
-    mount,
-    authMount: 'kubernetes',
-    userAgent: 'test',
-    timeoutMs: 500,
-  });
+  // No answer of the fake is late for it, however slow the machine.
+  client = clientOf(address, 60_000);
   store = storeFor(client);
   return async () => {
     await client.close();
@@ -271,6 +283,7 @@ describe('a withdrawal', () => {
   });
 
   it('holds up one kill at a time, at most, while the vault hangs', async () => {
+    await waitShortly();
     fake.fault = () => ({ kind: 'hang' });
     expect(await store.withdraw([key], signal)).toMatchObject({ wasAsked: true });
     expect(await store.withdraw([key], signal)).toMatchObject({ wasAsked: false });
@@ -323,6 +336,7 @@ describe('a vault that fails', () => {
   it.each(faults)(
     'and %s, at any request, ends with one version of each value',
     async (_, fault, failure) => {
+      if (fault.kind === 'hang') await waitShortly();
       await keep(copyOf('a'));
       for (let at = 0; ; at++) {
         const before = fake.requests.length;

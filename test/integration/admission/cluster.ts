@@ -21,7 +21,7 @@ import {
 } from '../../control-plane/control-plane.ts';
 import { waitFor } from '../../control-plane/wait.ts';
 import { Api, type Answer, type ObjectName } from './api.ts';
-import { pod, testKinds, type TestKind } from './workloads.ts';
+import { deployment, pod, testKinds, type TestKind } from './workloads.ts';
 
 const { killSwitches, workflows, namespaces, pods, serviceAccounts } = resources;
 
@@ -173,10 +173,19 @@ export class AdmissionCluster {
     return this.admin.annotate(workflows, { namespace, name }, mark, { dryRun: true });
   }
 
+  /** Also what rewrites, which may learn of a kill later than what refuses. */
   async untilFenced(namespace: string): Promise<void> {
     await waitFor('the fence to stand', async () =>
       isDeniedBy((await this.probe(namespace)).message, probePolicyName),
     );
+    await waitFor('new workloads to be frozen', () => this.#isNewAs(namespace, 0));
+  }
+
+  /** Whether a Deployment that asks for 3 replicas is stored with so many. */
+  async #isNewAs(namespace: string, replicas: number): Promise<boolean> {
+    const asked = deployment.manifest({ namespace, name: 'asked', value: 3 });
+    const { object } = await this.admin.create(deployment.resource, asked, { dryRun: true });
+    return object.spec?.replicas === replicas;
   }
 
   async untilFencedByAnnotation(namespace: string): Promise<void> {
@@ -213,6 +222,7 @@ export class AdmissionCluster {
       'the fence to be lifted',
       async () => (await this.probe(namespace)).status === 200,
     );
+    await waitFor('new workloads to be let be', () => this.#isNewAs(namespace, 3));
   }
 
   async release(namespace: string): Promise<void> {

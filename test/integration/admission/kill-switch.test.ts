@@ -206,8 +206,10 @@ describe('engaging a kill switch', () => {
     expect(byObject.message).toContain(`the kill switch of ${name} is engaged in this namespace`);
     await cluster.latch(workflows, target);
     await alice.annotate(workflows, target, { [annotation.killSwitch]: null });
-    const byKillSwitch = await admin.delete(namespaces, { name: namespace });
-    expect(byKillSwitch.message).toContain("Policy 'automation-guardrails-kill-switch-namespace'");
+    await waitFor('the KillSwitch alone to keep it', async () => {
+      const { message } = await admin.delete(namespaces, { name: namespace });
+      return message.includes("Policy 'automation-guardrails-kill-switch-namespace'");
+    });
     expect((await cluster.askRelease(namespace)).message).toBe('');
     await cluster.lift(namespace);
     expect((await admin.delete(namespaces, { name: namespace })).message).toBe('');
