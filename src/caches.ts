@@ -12,7 +12,11 @@ import {
 } from './api/workload.ts';
 import type { Config } from './config.ts';
 import { keysFor as identityKeysFor } from './controllers/automation-identity.ts';
-import { workflowOfApproval, workflowOfRevision } from './controllers/workflow-approval.ts';
+import {
+  projectApproval,
+  workflowOfApproval,
+  workflowOfRevision,
+} from './controllers/workflow-approval.ts';
 import {
   hostsToResolve,
   peerNamespaces,
@@ -67,7 +71,10 @@ export function createCaches(
     killSwitches: watch(resources.killSwitches),
     clusterKillSwitches: watch(resources.clusterKillSwitches),
     guardrailPolicies: watch(resources.guardrailPolicies),
-    approvals: watch(resources.approvals, { indexes: { workflow: workflowOfApproval } }),
+    approvals: watch(resources.approvals, {
+      project: projectApproval,
+      indexes: { workflow: workflowOfApproval },
+    }),
     revisions: watch(resources.workflowRevisions, {
       project: projectRevision,
       indexes: { workflow: workflowOfRevision },

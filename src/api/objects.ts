@@ -37,6 +37,21 @@ export interface ObjectMeta {
   }[];
 }
 
+/** As much of the metadata as says which object it is, and which version: nothing that grows. */
+export function bareMetadata(metadata: ObjectMeta): ObjectMeta {
+  const { name, namespace, uid, resourceVersion, generation } = metadata;
+  const { creationTimestamp, deletionTimestamp } = metadata;
+  return {
+    name,
+    ...(namespace !== undefined && { namespace }),
+    ...(uid !== undefined && { uid }),
+    ...(resourceVersion !== undefined && { resourceVersion }),
+    ...(generation !== undefined && { generation }),
+    ...(creationTimestamp !== undefined && { creationTimestamp }),
+    ...(deletionTimestamp !== undefined && { deletionTimestamp }),
+  };
+}
+
 export interface KubeObject {
   apiVersion?: string;
   kind?: string;

@@ -1,7 +1,7 @@
 import type { Approval } from '../api/approval.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { Finding } from '../api/conditions.ts';
-import { keyOf, splitKey } from '../api/objects.ts';
+import { bareMetadata, keyOf, splitKey, type KubeObject } from '../api/objects.ts';
 import type { ApproverGroups, Workflow } from '../api/workflow.ts';
 import type { WorkflowRevision } from '../api/workflow-revision.ts';
 import type { Workload } from '../api/workload.ts';
@@ -177,6 +177,13 @@ export function mayCount({ spec }: Approval, workflow: Workflow | undefined): bo
     spec.digest === revision?.digest ||
     spec.digest === revision?.approved?.digest
   );
+}
+
+/** What is cached of a decision: nothing of its metadata that whoever makes thousands can make long. */
+export function projectApproval(object: KubeObject): Approval {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- by the schema of its kind
+  const { metadata, spec } = object as Approval;
+  return { metadata: bareMetadata(metadata), spec };
 }
 
 /** Index of approvals: the key of the Workflow that they decide on. */

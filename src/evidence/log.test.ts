@@ -146,6 +146,26 @@ describe('the log', () => {
     );
   });
 
+  it('records nothing twice of what came and went, however much is told meanwhile', async () => {
+    const cluster = new MemoryCluster('finance');
+    const tell = (from: number): void => {
+      for (let index = from; index < from + 600; index++) {
+        log.observe(chain, level(`s${index}/`, 'on'));
+        const gone = (): RecordDraft => draft(`-s${index}/`);
+        log.observe(chain, { scope: `s${index}/`, facts: [], gone });
+      }
+    };
+    const client = new MemoryClient(cluster, (write) => {
+      if (write === 1) tell(600);
+      return 'none';
+    });
+    const log = logOf(client, { segments: 1_000 });
+    tell(0);
+    while (!(await log.settle(chain, never)));
+    const expected = Array.from({ length: 1_200 }, (_, index) => [`s${index}/=on`, `-s${index}/`]);
+    expect(told(proofOf(cluster).records)).toEqual(expected.flat());
+  });
+
   it('does not go through all that waits for each that comes, where that is no less', () => {
     const log = logOf(new MemoryClient(new MemoryCluster('finance')));
     let looks = 0;

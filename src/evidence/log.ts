@@ -18,6 +18,7 @@ import {
   pendingRecords,
   settleFolds,
   type ChainState,
+  type Fact,
   type Fold,
   type Observation,
 } from './observation.ts';
@@ -64,8 +65,8 @@ interface Chain {
   pending: Observation[];
   /** Length of what waits at which only the last of each subject is kept. */
   thinAt: number;
-  /** Starts and successes of runs of which no record says yet that they were dropped. */
-  dropped: number;
+  /** Starts and successes of runs that were dropped, and what waits to say so. */
+  dropped: { count: number; fact: Fact } | undefined;
   folds: Map<string, Fold>;
   failures: number;
   /** Before which it isn't tried again; milliseconds since the epoch. */
@@ -147,7 +148,7 @@ export class EvidenceLog {
     // The caller's client ends with it; a last write has a time of its own.
     const closing = AbortSignal.timeout(2_000);
     const rest = [...this.#chains.values()].filter(
-      ({ pending, folds }) => pending.length + folds.size > 0,
+      ({ pending, folds, writing }) => pending.length + folds.size > 0 || writing !== undefined,
     );
     await Promise.race([
       forEachBounded(rest, parallelism, (chain) => this.#flush(chain, closing, true)),
@@ -206,7 +207,7 @@ export class EvidenceLog {
       }),
       pending: [],
       thinAt: this.#maxPending,
-      dropped: 0,
+      dropped: undefined,
       folds: new Map(),
       failures: 0,
       retryAt: 0,
@@ -233,15 +234,23 @@ export class EvidenceLog {
   }
 
   async #write(chain: Chain, signal: AbortSignal, isClosing: boolean): Promise<boolean> {
+    // What is told meanwhile waits for the next write, or this one might never end.
+    for (let left = chain.pending.length; ; left -= this.#maxPending) {
+      const isAll = await this.#writeSome(chain, signal, isClosing);
+      if (isAll || chain.failures > 0 || left <= this.#maxPending) return isAll;
+    }
+  }
+
+  /** No more than so many: their records are in memory at once, and made in one turn of the event loop. */
+  async #writeSome(chain: Chain, signal: AbortSignal, isClosing: boolean): Promise<boolean> {
     const { clock, logger, metrics } = this.#options;
-    const taken = chain.pending;
-    const count = taken.length;
+    const taken = chain.pending.splice(0, this.#maxPending);
     try {
       const now = clock();
       const planned: { state?: ChainState } = {};
       await chain.writer.commit(async (state) => {
         planned.state = state;
-        const records = await pendingRecords(state, taken.slice(0, count), chain.folds, now);
+        const records = await pendingRecords(state, taken, chain.folds, now);
         const folded = await foldedRecords(state, chain.folds, {
           now,
           waitMs: this.#foldMs,
@@ -250,16 +259,18 @@ export class EvidenceLog {
         return [...records, ...folded];
       }, signal);
       if (planned.state !== undefined) settleFolds(planned.state, chain.folds);
-      // What was told meanwhile stands behind what was written, or took its place.
-      chain.pending = chain.pending === taken ? taken.slice(count) : chain.pending;
       chain.thinAt = this.#maxPending;
-      chain.dropped = 0;
+      const { dropped } = chain;
+      if (dropped !== undefined && taken.some(({ facts }) => facts.includes(dropped.fact))) {
+        chain.dropped = undefined;
+      }
       chain.failures = 0;
       chain.retryAt = 0;
       if (chain.pending.length > 0) return false;
       if (chain.folds.size === 0) this.#dirty.delete(chain);
       return true;
     } catch (error) {
+      chain.pending = [...taken, ...chain.pending];
       if (error instanceof ChainUnavailableError) {
         logger.warn('Evidence has no place', { chain: chain.key, error });
         chain.pending = [];
@@ -291,8 +302,10 @@ export class EvidenceLog {
     for (const { facts } of chain.folds.values()) {
       for (const { subject } of dropped) facts.delete(subject);
     }
-    chain.dropped += dropped.length;
-    chain.pending = latestOf([...kept, { facts: [droppedRunsFact(chain.dropped, clock())] }]);
+    const count = (chain.dropped?.count ?? 0) + dropped.length;
+    const fact = droppedRunsFact(count, clock());
+    chain.dropped = { count, fact };
+    chain.pending = latestOf([...kept, { facts: [fact] }]);
     metrics?.countDroppedRuns(dropped.length);
     logger.warn('Runs dropped from evidence', { chain: chain.key, dropped: dropped.length });
   }

@@ -2,7 +2,7 @@ import type { RecordDraft } from './record.ts';
 
 /** What is known of one subject: its state now, and what to record where that is new. */
 export interface Fact {
-  /** Stable within the chain. */
+  /** Stable within the chain; none begins with another one. */
   subject: string;
   /** A digest, a time, or a word. */
   state: string;
@@ -108,16 +108,24 @@ export async function pendingRecords(
       add({ draft, subject, after, ...(before !== undefined && { before }) });
     }
     if (scope === undefined) continue;
-    const scopes = [scope].flat();
     const standing = new Set(facts.map(({ subject }) => subject));
-    for (const [subject, before] of state) {
-      if (!scopes.some((one) => subject.startsWith(one)) || standing.has(subject)) continue;
+    for (const subject of subjectsIn(state, [scope].flat())) {
+      const before = state.get(subject);
+      if (before === undefined || standing.has(subject)) continue;
       const draft = gone?.(subject, state);
       if (draft === undefined) state.delete(subject);
       else add({ draft, subject, before });
     }
   }
   return records;
+}
+
+/** Those that the chain says something of. */
+function subjectsIn(state: ChainState, scopes: readonly string[]): string[] {
+  return scopes.flatMap((scope) =>
+    // There may be thousands, and of as many it is told one by one that they are gone.
+    state.has(scope) ? [scope] : [...state.keys()].filter((subject) => subject.startsWith(scope)),
+  );
 }
 
 /** Subjects that are runs that ended: once, so their state is the time of that. */

@@ -225,6 +225,19 @@ describe('calls', () => {
     expect(await client.delete(roles, key)).toBe(false);
   });
 
+  test('a delete leaves its connection to the next call', async () => {
+    let connections = 0;
+    const rogue = createServer((_, response) => response.end('{}'));
+    rogue.on('connection', () => (connections += 1));
+    await against(rogue, async (talking) => {
+      for (let count = 0; count < 20; count++) {
+        expect(await talking.delete(roles, key, { uid: 'one' })).toBe(true);
+      }
+    });
+    // The next call may come before the one before it has handed its own back.
+    expect(connections).toBeLessThanOrEqual(2);
+  });
+
   test('a conflict of a delete without UID is an error', async () => {
     server.faults.next('delete', { kind: 'status', status: 409, reason: 'Conflict' });
     await expect(client.delete(roles, key)).rejects.toSatisfy(isConflict);

@@ -503,6 +503,8 @@ export class ApiServerClient implements KubeClient, WatchClient {
           ...(contentType !== undefined && { 'content-type': contentType }),
         },
         ...(body !== undefined && { body: JSON.stringify(body) }),
+        // A DELETE has a body, after which undici by itself would close the connection.
+        reset: false,
         signal,
       });
       code = String(response.statusCode);

@@ -169,6 +169,18 @@ describe('Controller', () => {
     expect(results).toEqual(['test success 0.25', 'test success 0.25']);
   });
 
+  test('looks at most twice where many changes come in one turn of the event loop', async () => {
+    const controller = controllerOf(succeed);
+    void run(controller);
+    await settle();
+    for (let change = 0; change < 1_000; change++) {
+      if (change % 10 === 0) controller.enqueue('a');
+      await Promise.resolve();
+    }
+    await settle();
+    expect(started.map(({ key }) => key)).toEqual(['a', 'a']);
+  });
+
   test('looks again after the time that a reconcile asked for', async () => {
     void run(
       controllerOf(() => Promise.resolve({ requeueAfterMs: 700 })),

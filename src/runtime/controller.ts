@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Logger } from '../observability/logger.ts';
 import { aborted } from './aborted.ts';
 import { ApiError, isConflict } from './errors.ts';
@@ -170,6 +171,9 @@ export class Controller implements Lane {
     for (;;) {
       const key = await queue.take();
       if (key === undefined || stop.aborted) return;
+      // Many changes that come at once are then one, and however many keys wait, probes, timers and
+      // other controllers get their turn between two of them.
+      await nextTurn();
       await this.#options.behind?.clear(givesWayMs);
       if (stop.aborted) return queue.done(key);
       if (this.#inFlight.has(key)) {

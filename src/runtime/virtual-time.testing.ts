@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { Timers } from './work-queue.ts';
 
 interface Pending {
@@ -70,7 +71,10 @@ export class VirtualTime implements Timers {
   }
 }
 
+/** What one thing after another may take of turns of the event loop. */
+const turns = 20;
+
 /** Everything has happened that needs no timer. */
-export function settle(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < turns; turn++) await setImmediate();
 }

@@ -6,10 +6,13 @@ import type { Condition, KubeObject } from '../../src/api/objects.ts';
 import { resources, type Resource } from '../../src/api/resources.ts';
 import type { Workflow } from '../../src/api/workflow.ts';
 import type { WorkflowRevision } from '../../src/api/workflow-revision.ts';
+import { assertAllDone, forEachBounded } from '../../src/runtime/parallel.ts';
+import { memoryOf } from '../bench/memory.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { Api } from '../integration/admission/api.ts';
 import { installGuardrails, kubectlOk, listObjects } from '../operator/cluster.ts';
+import { heapArgs, memoryLimit } from '../operator/container.ts';
 import { startOperator, type OperatorProcess } from '../operator/operator-process.ts';
 
 const namespace = 'odd';
@@ -40,7 +43,7 @@ beforeAll(async () => {
       metadata: { name: namespace, labels: { [label.environment]: 'test' } },
     },
   ]);
-  operator = await startOperator({ kubeconfigPath, args });
+  operator = await startOperator({ kubeconfigPath, args, nodeArgs: heapArgs(await memoryLimit()) });
 });
 
 afterAll(async () => {
@@ -148,6 +151,38 @@ describe('decisions', () => {
     );
     const over = decision('nobody', 'over', { expires: '2020-01-01T00:00:00Z' });
     expect((await bob.create(approvals, over)).message).toContain('has passed already');
+  });
+
+  it('of a number of 10,000 on one digest fit into the memory of its container, and the next counts', async () => {
+    await provision('crowded', { risk: 'Medium' });
+    await untilPod('crowded', 'waiting');
+    await untilCondition(workflows, 'crowded', 'Approved', 'NotApproved');
+    let most = 0;
+    const look = async (): Promise<void> => {
+      most = Math.max(most, (await memoryOf(operator.metricsUrl())).rss);
+    };
+    const many = Array.from({ length: 10_000 }, (_, index) => `crowded-${index}`);
+    const decided = forEachBounded(many, 64, async (name) => {
+      expect((await bob.create(approvals, decision('crowded', name))).message).toBe('');
+    });
+    let isDecided = false;
+    void decided.then(() => (isDecided = true));
+    await waitFor(
+      'all but the newest to be gone',
+      async () => {
+        await look();
+        if (!isDecided) return false;
+        const list = await listObjects<Approval>(controlPlane, 'approvals', namespace);
+        return list.filter(({ spec }) => spec.workflow === 'crowded').length === 20;
+      },
+      // Both the creation of so many and their end.
+      { ...long, timeoutMs: 3 * long.timeoutMs },
+    );
+    assertAllDone(await decided, 'decide');
+    await approve('crowded', (await digestOf('crowded')) ?? '');
+    await untilPod('crowded', 'started');
+    await look();
+    expect(most).toBeLessThan(await memoryLimit());
   });
 });
 

@@ -10,6 +10,8 @@ export interface OperatorOptions {
   kubeconfigPath: string;
   /** Further flags. */
   args?: readonly string[];
+  /** Options of Node's own. */
+  nodeArgs?: readonly string[];
   /** Told of every line that it logs. */
   onLog?: (line: string) => void;
   /** Wait until `/readyz` says yes; default true. */
@@ -38,6 +40,7 @@ export async function startOperator(options: OperatorOptions): Promise<OperatorP
   const child = spawn(
     process.execPath,
     [
+      ...(options.nodeArgs ?? []),
       path.join(root, 'src', 'main.ts'),
       `--kubeconfig=${options.kubeconfigPath}`,
       '--metrics-port=0',

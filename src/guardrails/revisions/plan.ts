@@ -1,6 +1,6 @@
 import { timestamp } from '../../api/conditions.ts';
 import { annotation, API_VERSION, label } from '../../api/names.ts';
-import type { KubeObject } from '../../api/objects.ts';
+import { bareMetadata, type KubeObject } from '../../api/objects.ts';
 import { resources } from '../../api/resources.ts';
 import type { RevisionPart, Workflow } from '../../api/workflow.ts';
 import {
@@ -285,16 +285,8 @@ function unique(names: readonly string[]): string[] {
 export function projectRevision(object: KubeObject): WorkflowRevision {
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- by the schema of its kind
   const { metadata, spec, status } = object as WorkflowRevision;
-  const { namespace, name, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata;
   return {
-    metadata: {
-      name,
-      ...(namespace !== undefined && { namespace }),
-      ...(uid !== undefined && { uid }),
-      ...(resourceVersion !== undefined && { resourceVersion }),
-      ...(creationTimestamp !== undefined && { creationTimestamp }),
-      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    },
+    metadata: bareMetadata(metadata),
     spec: {
       ...spec,
       parts: spec.parts.map((part) => {
