@@ -18,6 +18,7 @@ import { ApprovalController } from './approval.ts';
 import { PolicyInForce } from './policy-in-force.ts';
 import {
   mayCount,
+  projectApproval,
   WorkflowApprovals,
   workflowOfApproval,
   workflowOfRevision,
@@ -234,6 +235,20 @@ describe('a decision', () => {
     expect(mayCount(of('old'), workflow())).toBe(true);
     expect(mayCount(of('old'), standing)).toBe(false);
     expect(mayCount(of('now'), undefined)).toBe(false);
+  });
+
+  it('is cached without annotations, which may be as long as its author likes', () => {
+    const { metadata, spec } = of('now');
+    const annotations = { long: 'x'.repeat(100_000) };
+    const labels = { short: 'y' };
+    const stored = {
+      metadata: { ...metadata, uid: 'u', generation: 1, annotations, labels },
+      spec,
+    };
+    expect(projectApproval(stored)).toEqual({
+      metadata: { ...metadata, uid: 'u', generation: 1 },
+      spec,
+    });
   });
 });
 
