@@ -283,6 +283,9 @@ export function createOperator({ config, logger, catalogue = [] }: OperatorOptio
       workflows: caches.workflows.store,
       covers: (namespace) => reach.covers(namespace),
       operatorNamespace: config.operatorNamespace,
+      ...(evidence !== undefined && {
+        keepEvidence: (kill, signal) => evidence.keepKill(kill, signal),
+      }),
       parallelism: config.killSwitchParallelism,
       clock,
     }),

@@ -12,6 +12,7 @@ import { ApiError } from '../runtime/errors.ts';
 import { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
 import { ClusterKillSwitchController } from './cluster-kill-switch.ts';
+import type { KeepEvidence } from './kill-switch.ts';
 
 const { clusterKillSwitches, killSwitches, namespaces, workflows } = resources;
 const name = 'team-ledger';
@@ -63,9 +64,10 @@ function workflow(namespace: string, of: string, team = 'ledger'): Workflow {
   };
 }
 
-/** A replica. @param known what its cache has of Workflows */
+/** A replica. @param known what its cache has of Workflows; @param keepEvidence whether the log is written */
 function replica(
   known: Pick<ReadStore<Workflow>, 'get' | 'list'> = client.storeOf(workflows),
+  keepEvidence?: KeepEvidence,
 ): ClusterKillSwitchController {
   return new ClusterKillSwitchController({
     client,
@@ -77,6 +79,7 @@ function replica(
     workflows: known,
     covers: (namespace) => namespace !== uncovered,
     operatorNamespace: 'automation-guardrails',
+    ...(keepEvidence !== undefined && { keepEvidence }),
     parallelism: 2,
     clock: () => now,
   });
@@ -205,12 +208,15 @@ describe('what a ClusterKillSwitch stops by owner', () => {
     expect(client.writes.slice(length)).toHaveLength(1);
   });
 
-  it('leaves the list when it is being released', async () => {
+  it('leaves the list when it is being released, once what it says is in evidence', async () => {
     await look(replica());
     const found = standing();
     if (found === undefined) throw new Error('it is gone');
     const annotations = { [annotation.release]: 'fixed', [annotation.releasedBy]: 'bob' };
     client.put(clusterKillSwitches, { ...found, metadata: { ...found.metadata, annotations } });
+    const unwritten = replica(client.storeOf(workflows), () => Promise.resolve(false));
+    expect(await look(unwritten)).toEqual({ retry: true });
+    expect(fenced()).toEqual(found.status?.fenced);
     await look(replica());
     expect(standing()?.metadata.labels).toHaveProperty([label.releasing], 'true');
     expect(fenced()).toBeUndefined();

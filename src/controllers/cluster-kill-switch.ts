@@ -38,6 +38,7 @@ import { ApiError, isAlreadyExists, isConflict, isNotFound } from '../runtime/er
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
+import { notKept, type KeepEvidence } from './kill-switch.ts';
 
 export interface ClusterKillSwitchControllerOptions {
   client: KubeClient;
@@ -50,6 +51,8 @@ export interface ClusterKillSwitchControllerOptions {
   /** Whether the operator acts in a namespace. Where it doesn't, nothing but the fence stops anything. */
   covers: (namespace: string) => boolean;
   operatorNamespace: string;
+  /** {@link KeepEvidence} */
+  keepEvidence?: KeepEvidence;
   /** Requests in flight at a time. */
   parallelism: number;
   /** Milliseconds since the epoch. */
@@ -197,7 +200,12 @@ export class ClusterKillSwitchController implements Reconciler {
     { signal, log }: ReconcileContext,
   ): Promise<ReconcileResult> {
     const { client, parallelism, namespaces, workflows, events } = this.#options;
+    const { keepEvidence = notKept } = this.#options;
     const { name, uid = '', resourceVersion } = clusterKillSwitch.metadata;
+    // The release takes out of the status how far the kill came.
+    if (!isReleasing(clusterKillSwitch) && !(await keepEvidence(clusterKillSwitch, signal))) {
+      return { retry: true };
+    }
     const releasing = isReleasing(clusterKillSwitch)
       ? clusterKillSwitch
       : await client.mergePatch(
@@ -249,6 +257,7 @@ export class ClusterKillSwitchController implements Reconciler {
       // Each that goes wakes the key by itself.
       return { requeueAfterMs: releaseCheckMs };
     }
+    if (!(await keepEvidence(releasing, signal))) return { retry: true };
     const isOurs = await client.delete(resources.clusterKillSwitches, { name }, { uid, signal });
     if (!isOurs) return {};
     const releasedBy = releaserOf(releasing);

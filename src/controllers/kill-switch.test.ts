@@ -31,11 +31,16 @@ class Client extends MemoryClient {
 
 let client: Client;
 let told: string[];
+/** Whether each that was to be kept was being released already, and what the log answers. */
+let kept: boolean[];
+let isKept: boolean;
 let controller: KillSwitchController;
 
 beforeEach(() => {
   client = new Client(() => now);
   told = [];
+  kept = [];
+  isKept = true;
   client.put(resources.namespaces, {
     metadata: { name: namespace, labels: { [label.environment]: 'prod' } },
   });
@@ -105,6 +110,10 @@ beforeEach(() => {
       resume: () => Promise.reject(new Error('not needed')),
     },
     pausesByPatch: () => false,
+    keepEvidence: ({ metadata }) => {
+      kept.push(metadata.labels?.[label.releasing] !== undefined);
+      return Promise.resolve(isKept);
+    },
     foreignKinds: [],
     parallelism: 4,
     podGraceSeconds: 30,
@@ -168,6 +177,17 @@ describe('the release of the KillSwitch of one Workflow', () => {
     client.error = new ApiError('busy', { status: 503 });
     await expect(reconcile()).rejects.toThrow('busy');
     expect(standing()?.metadata.labels?.[label.releasing]).toBeUndefined();
+  });
+
+  it('begins once all that the kill says is in evidence, and ends once all of the release is', async () => {
+    const before = standing();
+    isKept = false;
+    expect(await reconcile()).toEqual({ retry: true });
+    expect(standing()).toEqual(before);
+    isKept = true;
+    await reconcile();
+    expect(standing()).toBeUndefined();
+    expect(kept).toEqual([false, false, true]);
   });
 
   it('ends although the Workflow is held, and says what is not back', async () => {

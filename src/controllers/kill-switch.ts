@@ -78,12 +78,8 @@ export interface KillSwitchControllerOptions {
   pausing: Pausing;
   /** Whether workloads are paused by patch, because admission rewrites nothing. */
   pausesByPatch: () => boolean;
-  /**
-   * Writes down what a kill was before it goes.
-   *
-   * @returns whether it may go now
-   */
-  keepEvidence?: (killSwitch: KillSwitch, signal: AbortSignal) => Promise<boolean>;
+  /** {@link KeepEvidence} */
+  keepEvidence?: KeepEvidence;
   /** Kinds of other projects that are paused as well. */
   foreignKinds: readonly ForeignKind[];
   /** Requests in flight at a time, for one kill. */
@@ -335,9 +331,13 @@ export class KillSwitchController implements Reconciler {
     context: ReconcileContext,
   ): Promise<ReconcileResult> {
     if (killSwitch === undefined) return {};
-    const { client, clock, parallelism, pausing } = this.#options;
+    const { client, clock, parallelism, pausing, keepEvidence = notKept } = this.#options;
     const { signal, log } = context;
     const { namespace = '', name, uid = '' } = killSwitch.metadata;
+    // The release takes out of the status how far the kill came.
+    if (!isReleasing(killSwitch) && !(await keepEvidence(killSwitch, signal))) {
+      return { retry: true };
+    }
     const releasedBy = releaserOf(killSwitch);
     const over = await this.#clusterKillSwitchOver(killSwitch, signal);
     if (over !== undefined) {
@@ -400,10 +400,7 @@ export class KillSwitchController implements Reconciler {
     await pokeOwners(objects, { client, now: clock(), parallelism }, context);
 
     await handOverKept(releasing, others, { client, signal });
-    const { keepEvidence } = this.#options;
-    if (keepEvidence !== undefined && !(await keepEvidence(releasing, signal))) {
-      return { retry: true };
-    }
+    if (!(await keepEvidence(releasing, signal))) return { retry: true };
     const isFree = ({ metadata }: KubeObject): boolean => !isStillStopped(others, metadata.name);
     const held = heldBack(
       coveredIn(this.#options.ladder.workflows, releasing).filter(isFree),
@@ -481,6 +478,19 @@ export class KillSwitchController implements Reconciler {
     return runsUnder(killSwitch, this.#options.pods);
   }
 }
+
+/**
+ * Writes down what a kill says, before its release takes that away, and before it goes.
+ *
+ * @returns whether the release may go on
+ */
+export type KeepEvidence = (
+  kill: KillSwitch | ClusterKillSwitch,
+  signal: AbortSignal,
+) => Promise<boolean>;
+
+/** Where no evidence is kept. */
+export const notKept: KeepEvidence = () => Promise.resolve(true);
 
 /** How often the fence of a kill that is settled is asked whether it still stands. */
 const fenceCheckMs = 60_000;

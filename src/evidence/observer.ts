@@ -106,7 +106,7 @@ export class EvidenceObserver {
   readonly #options: EvidenceObserverOptions;
   readonly #cluster: string;
   #isTelling = false;
-  /** When each kill that is released was first to be kept; milliseconds since the epoch, by UID. */
+  /** When each kill was first to be kept, while it is; milliseconds since the epoch, by UID. */
   readonly #keepingSince = new Map<string, number>();
 
   constructor(options: EvidenceObserverOptions) {
@@ -139,18 +139,22 @@ export class EvidenceObserver {
   }
 
   /**
-   * Writes what is known of a kill before the KillSwitch goes, and with it what it says. A log that
-   * can't be written holds a release up for half a minute, and no longer.
+   * Writes what a kill says, before its release takes that away. A log that can't be written holds a
+   * release up for half a minute each time, and no longer.
    *
-   * @returns whether the KillSwitch may go
+   * @returns whether the release may go on
    */
-  async keepKill(killSwitch: KillSwitch, signal: AbortSignal): Promise<boolean> {
+  async keepKill(
+    killSwitch: KillSwitch | ClusterKillSwitch,
+    signal: AbortSignal,
+  ): Promise<boolean> {
     const { log, clock } = this.#options;
     const { uid = '' } = killSwitch.metadata;
-    const key = keyOf(killSwitch);
+    const isOfCluster = killSwitch.metadata.namespace === undefined;
+    const key = isOfCluster ? this.#cluster : keyOf(killSwitch);
     const since = this.#keepingSince.get(uid) ?? clock();
     this.#keepingSince.set(uid, since);
-    const { facts } = killFacts(killSwitch, this.#placeOf(key));
+    const { facts } = killFacts(killSwitch, isOfCluster ? {} : this.#placeOf(key));
     const standing = facts.map((fact) => ({
       ...fact,
       // The leader may have told the end of it before this is written.
@@ -164,9 +168,13 @@ export class EvidenceObserver {
     return mayGo;
   }
 
-  async #stands({ metadata }: KillSwitch): Promise<boolean> {
-    const { namespace = '', name, uid } = metadata;
-    const found = await this.#options.client.get(resources.killSwitches, { namespace, name });
+  async #stands({ metadata }: KillSwitch | ClusterKillSwitch): Promise<boolean> {
+    const { client } = this.#options;
+    const { namespace, name, uid } = metadata;
+    const found =
+      namespace === undefined
+        ? await client.get(resources.clusterKillSwitches, { name })
+        : await client.get(resources.killSwitches, { namespace, name });
     return found?.metadata.uid === uid;
   }
 

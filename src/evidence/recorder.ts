@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { KubeClient } from '../runtime/client.ts';
@@ -103,8 +104,8 @@ export class EvidenceRecorder {
     this.#observer.drifted(drift);
   }
 
-  /** @returns whether the KillSwitch may go: what it says stands in the log */
-  keepKill(killSwitch: KillSwitch, signal: AbortSignal): Promise<boolean> {
+  /** @returns whether a release may go on: what the kill says stands in the log */
+  keepKill(killSwitch: KillSwitch | ClusterKillSwitch, signal: AbortSignal): Promise<boolean> {
     return this.#observer.keepKill(killSwitch, signal);
   }
 

@@ -248,7 +248,7 @@ describe('the operator, killed before and after writes of evidence all the way',
       as: 'alice',
       asGroups: ['system:masters'],
     });
-    // A release that comes before its tokens are proven dead ends a kill that was never effective.
+    // What it says by now has to be recorded, however soon its release comes.
     await waitForCondition(controlPlane, { kind: 'ksw', ...of }, 'Effective');
     const release = ['annotate', 'ksw', 'invoice', `-n=${namespace}`];
     await kubectlOk(controlPlane, [...release, `${annotation.release}=fixed`], bob);
