@@ -296,6 +296,16 @@ async function story(controlPlane: ControlPlane): Promise<void> {
   });
 }
 
+/** Somebody may try what happens when the operator is killed. */
+async function sayWhenEnded(process: OperatorProcess | undefined, kubeconfig = ''): Promise<void> {
+  const how = await process?.exited;
+  if (stopping !== undefined) return;
+  say(`
+The operator ended (${how}); what is fenced stays fenced. Start it again:
+
+  node src/main.ts --kubeconfig=${kubeconfig} --metrics-port=0 --health-port=0`);
+}
+
 const { values } = parseArgs({ options: { once: { type: 'boolean', default: false } } });
 say(bold('Automation Guardrails: a real Kubernetes API server, one automation, one incident'));
 const controlPlane = await startControlPlane({
@@ -348,13 +358,7 @@ Try:
   kubectl -n ${namespace} get ksw ${name} -w
 
 Ctrl-C ends it and removes its data.`);
-  void operator?.exited.then((how) => {
-    if (stopping !== undefined) return;
-    say(`
-The operator ended (${how}); what is fenced stays fenced. Start it again:
-
-  node src/main.ts --kubeconfig=${operatorKubeconfig} --metrics-port=0 --health-port=0`);
-  });
+  void sayWhenEnded(operator, operatorKubeconfig);
   await signalled();
 }
 await stop();
