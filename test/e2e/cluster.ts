@@ -23,9 +23,10 @@ export interface Cluster {
   /**
    * Runs what the Deployment of the operator stands for. Where containers run, it does so itself.
    *
+   * @param onLog told of every line that it logs there
    * @returns what ends it; its exit code
    */
-  runOperator(): Promise<() => Promise<number | string>>;
+  runOperator(onLog?: (line: string) => void): Promise<() => Promise<number | string>>;
   stop(): Promise<void>;
 }
 
@@ -65,10 +66,10 @@ async function builtIn(version: Exclude<Choice, 'kind'>): Promise<Omit<Cluster, 
   });
   return {
     kubeconfigPath: controlPlane.kubeconfigPath,
-    runOperator: async () => {
+    runOperator: async (onLog) => {
       const account = { namespace: 'automation-guardrails', name: 'automation-guardrails' };
       const kubeconfigPath = await serviceAccountKubeconfig(controlPlane, account);
-      const operator = await startOperator({ kubeconfigPath });
+      const operator = await startOperator({ kubeconfigPath, ...(onLog && { onLog }) });
       return () => operator.stop();
     },
     stop: () => controlPlane.stop(),
