@@ -45,6 +45,21 @@ export async function startCluster(choice: Choice, log: (line: string) => void):
   };
 }
 
+/**
+ * Runs a line as it stands on a page, by bash, with the cluster's programs.
+ *
+ * @param at working folder, the root of the repository by default, and environment variables
+ * @returns its exit code, and what it printed to either stream
+ */
+export function runLine(
+  { bin, kubeconfigPath }: Pick<Cluster, 'bin' | 'kubeconfigPath'>,
+  line: string,
+  { cwd = root, env = {} }: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<{ code: number; output: string }> {
+  const PATH = `${bin}${path.delimiter}${process.env['PATH'] ?? ''}`;
+  return runProgram('bash', { kubeconfigPath }, ['-c', line], cwd, { PATH, ...env });
+}
+
 async function programs(folder: string, log: (line: string) => void): Promise<string> {
   const [helm, { kubectl }] = await Promise.all([findHelm(log), findBinaries({ log })]);
   const bin = path.join(folder, 'bin');

@@ -1,11 +1,7 @@
-import { spawn } from 'node:child_process';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { blocksOf, textOf } from '../../src/docs.testing.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { startCluster, type Choice, type Cluster } from './cluster.ts';
-
-const root = path.dirname(path.dirname(import.meta.dirname));
+import { runLine, startCluster, type Choice, type Cluster } from './cluster.ts';
 
 /** What docs/getting-started.md has in blocks, in its order. */
 export const commands: readonly string[] = blocksOf(
@@ -16,25 +12,7 @@ export const commands: readonly string[] = blocksOf(
 let cluster: Cluster;
 let stopOperator: (() => Promise<number | string>) | undefined;
 
-/** Runs a line as it stands on the page. */
-function shell(line: string): Promise<{ code: number; output: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('sh', ['-c', line], {
-      cwd: root,
-      env: {
-        ...process.env,
-        KUBECONFIG: cluster.kubeconfigPath,
-        PATH: `${cluster.bin}${path.delimiter}${process.env['PATH'] ?? ''}`,
-      },
-    });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
-    }
-    child.once('error', reject);
-    child.once('close', (code) => resolve({ code: code ?? 1, output }));
-  });
-}
+const shell = (line: string): ReturnType<typeof runLine> => runLine(cluster, line);
 
 async function replicasOf(name: string): Promise<number> {
   const { code, output } = await shell(

@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { appendFileSync } from 'node:fs';
 import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import os from 'node:os';
@@ -20,7 +18,7 @@ import {
   prometheusKinds,
   type Step,
 } from '../docs/steps.ts';
-import { startCluster, type Cluster } from '../e2e/cluster.ts';
+import { runLine, startCluster, type Cluster } from '../e2e/cluster.ts';
 import { commands as gettingStarted } from '../e2e/getting-started.ts';
 
 const root = path.dirname(path.dirname(import.meta.dirname));
@@ -41,29 +39,8 @@ let stopOperator: (() => Promise<number | string>) | undefined;
 /** What ran as the documentation says, with nothing around it: it needn't run again. */
 const ran = new Set<string>();
 
-interface Outcome {
-  code: number;
-  output: string;
-}
-
-async function shell(line: string, env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
-  const child = spawn('bash', ['-c', line], {
-    cwd: folder,
-    env: {
-      ...process.env,
-      KUBECONFIG: cluster.kubeconfigPath,
-      KUBE_EDITOR: 'true',
-      PATH: `${cluster.bin}${path.delimiter}${process.env['PATH'] ?? ''}`,
-      ...env,
-    },
-  });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
-  }
-  await once(child, 'close');
-  return { code: child.exitCode ?? 1, output };
-}
+const shell = (line: string, env: NodeJS.ProcessEnv = {}): ReturnType<typeof runLine> =>
+  runLine(cluster, line, { cwd: folder, env: { KUBE_EDITOR: 'true', ...env } });
 
 /** Runs lines that have to work. */
 async function prepare(lines: readonly string[] = []): Promise<void> {
@@ -113,7 +90,7 @@ async function problemOf({ line, step = {} }: Run): Promise<string | undefined> 
   for (const [name, source] of Object.entries(step.env ?? {})) {
     env[name] = (await shell(source)).output.trim();
   }
-  let outcome: Outcome = { code: 1, output: '' };
+  let outcome = { code: 1, output: '' };
   const isRight = async (): Promise<boolean> => {
     outcome = await shell(line, env);
     return outcome.code === (step.exit ?? 0) && outcome.output.includes(step.says ?? '');
