@@ -236,7 +236,14 @@ export const pages: Readonly<Record<string, Page>> = {
     before: breached,
     steps: {
       'kubectl -n finance annotate awf invoice-posting automationguardrails.dev/acknowledge="the ERP is back"':
-        { before: [...calmed, ...breached] },
+        {
+          before: [
+            // As many as there were when it was acknowledged may be under way.
+            'kubectl create job run-4 --from=cronjob/invoice-import',
+            'kubectl wait awf/invoice-posting --for=condition=LimitBreached',
+          ],
+          after: ['kubectl delete job run-4'],
+        },
       'kubectl -n finance get ksw invoice-posting -o custom-columns=NAME:.metadata.name,WORKFLOW:.spec.workflow,REASON:.spec.reason,ENGAGED-BY:.spec.engagedBy':
         { before: [killed], after: [released] },
     },
