@@ -1,20 +1,15 @@
-import { globSync, readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import path from 'node:path';
 import { loadAll } from 'js-yaml';
 import { describe, expect, it } from 'vitest';
 import { kinds } from './api/kinds.ts';
 import { checkCommandLine } from './cli/run.ts';
+import { blocksOf, codeOf, commandsOf, pages, textOf } from './docs.testing.ts';
 import { alertGroups } from './install/alerts.ts';
 import { userRoles } from './install/rbac.ts';
 import { metricsReference } from './observability/metrics.ts';
 
 const root = path.dirname(import.meta.dirname);
-const pages = [
-  ...globSync('*.md', { cwd: root }),
-  ...globSync('docs/**/*.md', { cwd: root }),
-].toSorted();
-
-const textOf = (page: string): string => readFileSync(path.join(root, page), 'utf8');
 
 /** As GitHub makes them of headings. */
 function anchorsOf(page: string): Set<string> {
@@ -31,33 +26,21 @@ function anchorsOf(page: string): Set<string> {
   return anchors;
 }
 
-/** Blocks of code in a language. */
-function blocksOf(page: string, language: string): string[] {
-  const fences = new RegExp(`^( *)\`\`\`${language}\\n([\\s\\S]*?)^ *\`\`\`$`, 'gm');
-  return [...textOf(page).matchAll(fences)].map(([, indent = '', block = '']) =>
-    block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
-  );
-}
-
 /** Every `kubectl guardrails …` in a page's code, split as a shell would. */
 function commandLinesOf(page: string): string[][] {
-  const fences = /^ *```(\w*)\n([\s\S]*?)^ *```$/gm;
-  const blocks = [...textOf(page).matchAll(fences)]
-    // How the commands are written, rather than commands.
-    .filter(([, language]) => language !== 'text')
-    .map(([, , block = '']) => block.replaceAll(/\\\n\s*/g, ' '));
-  const spans =
-    textOf(page)
-      .replaceAll(fences, '')
-      .match(/`[^`\n]+`/g) ?? [];
-  return [...blocks, ...spans]
-    .flatMap((code) => [...code.matchAll(/kubectl guardrails ([a-z][^\n`|)]*)/g)])
-    .map(([, rest = '']) => rest.replace(/\s#.*$/, ''))
-    .map((rest) =>
-      [...rest.matchAll(/"([^"]*)"|'([^']*)'|([^\s"';]+)/g)].map(
-        ([, double, single, bare]) => double ?? single ?? bare ?? '',
-      ),
-    );
+  return (
+    codeOf(textOf(page))
+      // How the commands are written, rather than commands.
+      .filter(({ language }) => language !== 'text')
+      .map(({ text }) => text.replaceAll(/\\\n\s*/g, ' '))
+      .flatMap((code) => [...code.matchAll(/kubectl guardrails ([a-z][^\n`|)]*)/g)])
+      .map(([, rest = '']) => rest.replace(/\s#.*$/, ''))
+      .map((rest) =>
+        [...rest.matchAll(/"([^"]*)"|'([^']*)'|([^\s"';]+)/g)].map(
+          ([, double, single, bare]) => double ?? single ?? bare ?? '',
+        ),
+      )
+  );
 }
 
 describe.each(pages)('%s', (page) => {
@@ -99,7 +82,7 @@ describe.each(pages)('%s', (page) => {
   });
 
   it('shows objects of our kinds as the schema has them', () => {
-    for (const block of blocksOf(page, 'yaml')) {
+    for (const block of blocksOf(textOf(page), 'yaml')) {
       for (const document of loadAll(block)) {
         const { kind: name, apiVersion, spec } = (document ?? {}) as Record<string, unknown>;
         if (!String(apiVersion).startsWith('automationguardrails.dev/')) continue;
@@ -112,7 +95,7 @@ describe.each(pages)('%s', (page) => {
   });
 
   it('has blocks of code that parse', () => {
-    for (const block of blocksOf(page, 'yaml')) {
+    for (const block of blocksOf(textOf(page), 'yaml')) {
       expect(() => loadAll(block), block.slice(0, 200)).not.toThrow();
     }
   });
@@ -122,6 +105,33 @@ it('the guide for platform engineers names every role for people', () => {
   const guide = textOf('docs/guides/platform-engineer.md');
   for (const { name } of userRoles)
     expect(guide).toContain(`| \`automation-guardrails-${name}\` |`);
+});
+
+it('what people type is told from what is printed, named or explained', () => {
+  const page = [
+    '`kubectl guardrails kill` names one, `kubectl -n a get b` and `kubectl get a \\| grep b` are typed.',
+    '',
+    '   ```sh',
+    '   # first',
+    '   kubectl get a \\',
+    '     -o yaml  # all of it',
+    '   kubectl create -f - <<END',
+    '   kind: A',
+    '   END',
+    '   ```',
+    '',
+    '```',
+    '$ kubectl get b',
+    'NAME',
+    '```',
+  ];
+  expect(commandsOf(page.join('\n'))).toEqual([
+    'kubectl -n a get b',
+    'kubectl get a | grep b',
+    'kubectl get a -o yaml',
+    'kubectl create -f - <<END\nkind: A\nEND',
+    'kubectl get b',
+  ]);
 });
 
 it('the pages show commands at all', () => {

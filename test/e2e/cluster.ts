@@ -23,9 +23,10 @@ export interface Cluster {
   /**
    * Runs what the Deployment of the operator stands for. Where containers run, it does so itself.
    *
+   * @param onLog told of every line that it logs there
    * @returns what ends it; its exit code
    */
-  runOperator(): Promise<() => Promise<number | string>>;
+  runOperator(onLog?: (line: string) => void): Promise<() => Promise<number | string>>;
   stop(): Promise<void>;
 }
 
@@ -42,6 +43,21 @@ export async function startCluster(choice: Choice, log: (line: string) => void):
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/**
+ * Runs a line as it stands on a page, by bash, with the cluster's programs.
+ *
+ * @param at working folder, the root of the repository by default, and environment variables
+ * @returns its exit code, and what it printed to either stream
+ */
+export function runLine(
+  { bin, kubeconfigPath }: Pick<Cluster, 'bin' | 'kubeconfigPath'>,
+  line: string,
+  { cwd = root, env = {} }: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<{ code: number; output: string }> {
+  const PATH = `${bin}${path.delimiter}${process.env['PATH'] ?? ''}`;
+  return runProgram('bash', { kubeconfigPath }, ['-c', line], cwd, { PATH, ...env });
 }
 
 async function programs(folder: string, log: (line: string) => void): Promise<string> {
@@ -65,10 +81,10 @@ async function builtIn(version: Exclude<Choice, 'kind'>): Promise<Omit<Cluster, 
   });
   return {
     kubeconfigPath: controlPlane.kubeconfigPath,
-    runOperator: async () => {
+    runOperator: async (onLog) => {
       const account = { namespace: 'automation-guardrails', name: 'automation-guardrails' };
       const kubeconfigPath = await serviceAccountKubeconfig(controlPlane, account);
-      const operator = await startOperator({ kubeconfigPath });
+      const operator = await startOperator({ kubeconfigPath, ...(onLog && { onLog }) });
       return () => operator.stop();
     },
     stop: () => controlPlane.stop(),

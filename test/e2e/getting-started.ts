@@ -1,34 +1,18 @@
-import { spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { blocksOf, textOf } from '../../src/docs.testing.ts';
 import { waitFor } from '../control-plane/wait.ts';
-import { startCluster, type Choice, type Cluster } from './cluster.ts';
+import { runLine, startCluster, type Choice, type Cluster } from './cluster.ts';
 
-const root = path.dirname(path.dirname(import.meta.dirname));
+/** What docs/getting-started.md has in blocks, in its order. */
+export const commands: readonly string[] = blocksOf(
+  textOf('docs/getting-started.md'),
+  'sh',
+).flatMap((block) => block.trim().split('\n'));
 
 let cluster: Cluster;
 let stopOperator: (() => Promise<number | string>) | undefined;
 
-/** Runs a line as it stands on the page. */
-function shell(line: string): Promise<{ code: number; output: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('sh', ['-c', line], {
-      cwd: root,
-      env: {
-        ...process.env,
-        KUBECONFIG: cluster.kubeconfigPath,
-        PATH: `${cluster.bin}${path.delimiter}${process.env['PATH'] ?? ''}`,
-      },
-    });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
-    }
-    child.once('error', reject);
-    child.once('close', (code) => resolve({ code: code ?? 1, output }));
-  });
-}
+const shell = (line: string): ReturnType<typeof runLine> => runLine(cluster, line);
 
 async function replicasOf(name: string): Promise<number> {
   const { code, output } = await shell(
@@ -61,10 +45,6 @@ export function gettingStarted(choice: Choice): void {
 
   describe('getting started', () => {
     it('works as the page says, in fewer than 15 commands, and leaves nothing of ours', async () => {
-      const page = await readFile(path.join(root, 'docs/getting-started.md'), 'utf8');
-      const commands = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, block = '']) =>
-        block.trim().split('\n'),
-      );
       expect(commands.length).toBeLessThan(15);
       const before = 3;
       let asBefore = '';

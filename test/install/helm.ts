@@ -28,11 +28,12 @@ export function runProgram(
   { kubeconfigPath }: Pick<ControlPlane, 'kubeconfigPath'>,
   args: readonly string[],
   cwd = path.dirname(path.dirname(import.meta.dirname)),
+  env: NodeJS.ProcessEnv = {},
 ): Promise<{ code: number; output: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {
       cwd,
-      env: { ...process.env, KUBECONFIG: kubeconfigPath },
+      env: { ...process.env, KUBECONFIG: kubeconfigPath, ...env },
     });
     let output = '';
     for (const stream of [child.stdout, child.stderr]) {

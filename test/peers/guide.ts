@@ -1,7 +1,7 @@
 import { cp, mkdir, writeFile } from 'node:fs/promises';
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { dump, loadAll } from 'js-yaml';
+import { blocksOf, textOf } from '../../src/docs.testing.ts';
 
 /** The part of a manifest by which it is found. */
 interface Manifest {
@@ -20,9 +20,8 @@ const root = path.dirname(path.dirname(import.meta.dirname));
  * @throws Error when the guide has no such block, or two
  */
 export function fromGuide(apiVersion: string, kind: string, name?: string): object {
-  const guide = readFileSync(path.join(root, 'docs/guides/gitops.md'), 'utf8');
-  const [found, ...others] = [...guide.matchAll(/^```yaml\n([\s\S]*?)^```$/gm)]
-    .flatMap(([, block = '']) => loadAll(block) as Manifest[])
+  const [found, ...others] = blocksOf(textOf('docs/guides/gitops.md'), 'yaml')
+    .flatMap((block) => loadAll(block) as Manifest[])
     .filter(
       (one) => one.apiVersion === apiVersion && one.kind === kind && one.metadata?.name === name,
     );
