@@ -292,7 +292,10 @@ export const pages: Readonly<Record<string, Page>> = {
   'docs/guides/secrets.md': {
     steps: {
       'kubectl create secret generic erp -n finance-dev --from-literal=token=agprod_…': {
+        // Who holds every verb may.
+        before: ['kubectl create rolebinding dave --clusterrole=edit --user=dave -n finance-dev'],
         with: { 'agprod_…': `agprod_${'r'.repeat(32)}` },
+        add: '--as=dave',
         exit: 1,
         says: 'this holds a token of an automation of prod',
       },
