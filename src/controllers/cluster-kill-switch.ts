@@ -38,7 +38,7 @@ import { ApiError, isAlreadyExists, isConflict, isNotFound } from '../runtime/er
 import { assertAllDone, forEachBounded } from '../runtime/parallel.ts';
 import type { StatusWriter } from '../runtime/status-writer.ts';
 import type { ReadStore } from '../runtime/store.ts';
-import { notKept, type KeepEvidence } from './kill-switch.ts';
+import { notKept, saysRelease, type KeepEvidence } from './kill-switch.ts';
 
 export interface ClusterKillSwitchControllerOptions {
   client: KubeClient;
@@ -202,8 +202,7 @@ export class ClusterKillSwitchController implements Reconciler {
     const { client, parallelism, namespaces, workflows, events } = this.#options;
     const { keepEvidence = notKept } = this.#options;
     const { name, uid = '', resourceVersion } = clusterKillSwitch.metadata;
-    // The release takes out of the status how far the kill came.
-    if (!isReleasing(clusterKillSwitch) && !(await keepEvidence(clusterKillSwitch, signal))) {
+    if (!saysRelease(clusterKillSwitch) && !(await keepEvidence(clusterKillSwitch, signal))) {
       return { retry: true };
     }
     const releasing = isReleasing(clusterKillSwitch)

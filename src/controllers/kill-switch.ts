@@ -1,4 +1,4 @@
-import { isTrue } from '../api/conditions.ts';
+import { conditionOf, isTrue } from '../api/conditions.ts';
 import type { AutomationIdentity } from '../api/automation-identity.ts';
 import type { ClusterKillSwitch } from '../api/cluster-kill-switch.ts';
 import type { KillSwitch } from '../api/kill-switch.ts';
@@ -334,9 +334,11 @@ export class KillSwitchController implements Reconciler {
     const { client, clock, parallelism, pausing, keepEvidence = notKept } = this.#options;
     const { signal, log } = context;
     const { namespace = '', name, uid = '' } = killSwitch.metadata;
-    // The release takes out of the status how far the kill came.
-    if (!isReleasing(killSwitch) && !(await keepEvidence(killSwitch, signal))) {
-      return { retry: true };
+    if (!saysRelease(killSwitch)) {
+      if (!(await keepEvidence(killSwitch, signal))) return { retry: true };
+      // That took its time, in which somebody may have engaged it again.
+      const engaging = await this.#carriers.engaging(keyOf(killSwitch), signal);
+      if (engaging.length > 0) return { retry: true };
     }
     const releasedBy = releaserOf(killSwitch);
     const over = await this.#clusterKillSwitchOver(killSwitch, signal);
@@ -488,6 +490,11 @@ export type KeepEvidence = (
   kill: KillSwitch | ClusterKillSwitch,
   signal: AbortSignal,
 ) => Promise<boolean>;
+
+/** Its status tells of the release, and no more how far the kill came. */
+export function saysRelease({ status }: KillSwitch | ClusterKillSwitch): boolean {
+  return conditionOf(status?.conditions, 'Ready')?.reason === 'Releasing';
+}
 
 /** Where no evidence is kept. */
 export const notKept: KeepEvidence = () => Promise.resolve(true);

@@ -274,6 +274,7 @@ export class EvidenceLog {
       if (error instanceof ChainUnavailableError) {
         logger.warn('Evidence has no place', { chain: chain.key, error });
         chain.pending = [];
+        chain.dropped = undefined;
         chain.folds.clear();
         this.#dirty.delete(chain);
         return true;

@@ -2,7 +2,7 @@ import type { RecordDraft } from './record.ts';
 
 /** What is known of one subject: its state now, and what to record where that is new. */
 export interface Fact {
-  /** Stable within the chain; none begins with another one. */
+  /** Stable within the chain. One that is somebody's scope is the beginning of no other. */
   subject: string;
   /** A digest, a time, or a word. */
   state: string;

@@ -48,6 +48,7 @@ import {
   type Told,
 } from './operator-facts.ts';
 import { egressFact, egressFacts, permissionFacts } from './right-facts.ts';
+import { Keeping } from './keeping.ts';
 import { killFacts, killGone, killsFacts } from './kill-facts.ts';
 import { placeOf, type Place } from './drafts.ts';
 import { revisionFacts } from './revision-facts.ts';
@@ -106,11 +107,12 @@ export class EvidenceObserver {
   readonly #options: EvidenceObserverOptions;
   readonly #cluster: string;
   #isTelling = false;
-  /** When each kill was first to be kept, while it is; milliseconds since the epoch, by UID. */
-  readonly #keepingSince = new Map<string, number>();
+  /** Kills, by UID. */
+  readonly #keeping: Keeping;
 
   constructor(options: EvidenceObserverOptions) {
     this.#options = options;
+    this.#keeping = new Keeping({ clock: options.clock });
     this.#cluster = `${options.operatorNamespace}/${clusterChain}`;
     this.#follow();
   }
@@ -139,21 +141,18 @@ export class EvidenceObserver {
   }
 
   /**
-   * Writes what a kill says, before its release takes that away. A log that can't be written holds a
-   * release up for half a minute each time, and no longer.
+   * Writes what a kill says, before its release takes that away.
    *
-   * @returns whether the release may go on
+   * @returns whether the release may go on, by {@link Keeping}
    */
   async keepKill(
     killSwitch: KillSwitch | ClusterKillSwitch,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const { log, clock } = this.#options;
-    const { uid = '' } = killSwitch.metadata;
-    const isOfCluster = killSwitch.metadata.namespace === undefined;
+    const { log } = this.#options;
+    const { uid = '', namespace } = killSwitch.metadata;
+    const isOfCluster = namespace === undefined;
     const key = isOfCluster ? this.#cluster : keyOf(killSwitch);
-    const since = this.#keepingSince.get(uid) ?? clock();
-    this.#keepingSince.set(uid, since);
     const { facts } = killFacts(killSwitch, isOfCluster ? {} : this.#placeOf(key));
     const standing = facts.map((fact) => ({
       ...fact,
@@ -162,10 +161,7 @@ export class EvidenceObserver {
         (await this.#stands(killSwitch)) ? fact.draft(before) : undefined,
     }));
     log.observe(key, { facts: standing, onlyNew: true });
-    const isKept = await log.settle(key, signal);
-    const mayGo = isKept || clock() - since >= longestKeepingMs;
-    if (mayGo) this.#keepingSince.delete(uid);
-    return mayGo;
+    return await this.#keeping.mayGoOn(uid, () => log.settle(key, signal));
   }
 
   async #stands({ metadata }: KillSwitch | ClusterKillSwitch): Promise<boolean> {
@@ -463,8 +459,6 @@ export class EvidenceObserver {
     return { name: last.manager, basis: 'asserted' };
   }
 }
-
-const longestKeepingMs = 30_000;
 
 function isOurs({ metadata }: KubeObject): boolean {
   return metadata.labels?.[label.managedBy] === MANAGED_BY;

@@ -36,18 +36,21 @@ interface Cluster {
 }
 
 const atOnce = 3;
+const controlPlanes: ControlPlane[] = [];
+/** Those in which no story is told. */
 const clusters: Cluster[] = [];
 
 beforeAll(async () => {
   const started = await forEachBounded([...Array(atOnce).keys()], atOnce, async () => {
     const controlPlane = await startControlPlane({ controllerManagerQps: 500 });
+    controlPlanes.push(controlPlane);
     clusters.push({ controlPlane, operatorKubeconfig: await installGuardrails(controlPlane) });
   });
   assertAllDone(started, 'start control planes');
 });
 
 afterAll(async () => {
-  await Promise.all(clusters.map(({ controlPlane }) => controlPlane.stop()));
+  await Promise.all(controlPlanes.map((controlPlane) => controlPlane.stop()));
 });
 
 const kill: Act = {
