@@ -69,7 +69,8 @@ const entryOverhead = 160;
 /**
  * The end of one chain. Each write names the version that it was made for, and each record has its
  * sequence in a list that admits each once, so a write is done once or not at all, whoever else
- * writes. On any doubt the end is read again, and what stands there already isn't written twice.
+ * writes. On any doubt the end is read again, and a state that stands there already isn't written
+ * twice; what came and went within the write in doubt may be.
  *
  * Not for concurrent use: one commit at a time.
  */
