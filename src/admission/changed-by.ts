@@ -8,6 +8,12 @@ const { changedBy, changedByGroups } = annotation;
 /** Characters of all groups of a user that are kept; who has more has none, and so fewer rights. */
 const maxGroupsLength = 8192;
 
+/** What stands in `changed-by-groups` for the groups of a user. */
+export function stampOfGroups(of: readonly string[]): string {
+  const text = of.join('\n');
+  return text.length <= maxGroupsLength ? text : '';
+}
+
 const joined = `${groups}.join('\\n')`;
 const groupStamp = `(${joined}.size() <= ${maxGroupsLength} ? ${joined} : '')`;
 

@@ -1,4 +1,5 @@
-import { annotation } from '../api/names.ts';
+import { stampOfGroups } from '../admission/changed-by.ts';
+import { annotation, GROUP } from '../api/names.ts';
 import type { KubeObject } from '../api/objects.ts';
 import { resources, type Resource } from '../api/resources.ts';
 import type { JsonPatchOperation, KubeClient } from '../runtime/client.ts';
@@ -15,15 +16,33 @@ export interface Place {
   isStamped: boolean;
 }
 
-/** By which the API server knows the user. */
-export async function nameOfUser(client: Pick<KubeClient, 'create'>): Promise<string> {
+/** Who writes. */
+export interface Author {
+  name: string;
+  groups: readonly string[];
+}
+
+/** As the API server knows the user. */
+export async function authorOf(client: Pick<KubeClient, 'create'>): Promise<Author> {
   const review = await client.create(resources.selfSubjectReviews, { metadata: { name: '' } });
-  return review.status?.userInfo?.username ?? '';
+  const { username = '', groups = [] } = review.status?.userInfo ?? {};
+  return { name: username, groups };
+}
+
+/** What an author writes of himself where admission writes nothing: his groups on our kinds alone. */
+export function stampsOf(
+  { name, groups }: Author,
+  { group }: Resource,
+): Readonly<Record<string, string>> {
+  return {
+    [annotation.changedBy]: name,
+    ...(group === GROUP && { [annotation.changedByGroups]: stampOfGroups(groups) }),
+  };
 }
 
 /**
  * Replaces what stands in a place, if the spec is still the one that was looked at: the operator may
- * write a status meanwhile. Where admission writes nothing, who changes something writes his own name.
+ * write a status meanwhile. Where admission writes nothing, who changes something writes who he is.
  *
  * @param more annotations to write with it
  * @throws ApiError where somebody changed it meanwhile, or the user may not
@@ -32,11 +51,11 @@ export async function writeAt(
   client: Pick<KubeClient, 'jsonPatch'>,
   { object, resource, path, isStamped }: Place,
   value: object,
-  userName: string,
+  author: Author,
   more: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const { namespace = '', name, uid, resourceVersion, generation, annotations } = object.metadata;
-  const added = { ...(isStamped && { [annotation.changedBy]: userName }), ...more };
+  const added = { ...(isStamped && stampsOf(author, resource)), ...more };
   const whole: JsonPatchOperation[] = [{ op: 'add', path: '/metadata/annotations', value: added }];
   const each = Object.entries(added).map(([key, text]): JsonPatchOperation => ({
     op: 'add',

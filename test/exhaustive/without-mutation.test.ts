@@ -1,6 +1,7 @@
 /** Kubernetes 1.35 serves no MutatingAdmissionPolicy: the same guarantees by denial. */
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { KubeObject } from '../../src/api/objects.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/control-plane.ts';
 import { waitFor } from '../control-plane/wait.ts';
 import { findHelm, runProgram } from '../install/helm.ts';
@@ -351,6 +352,51 @@ describe('a kill where mutation is not served', () => {
     expect(await change('2162h', undefined, 'bob')).toContain(
       'where admission writes nothing, write bob',
     );
+  });
+
+  it('is promoted as who promotes, with his groups, where a GuardrailPolicy asks for both', async () => {
+    const next = 'finance-next';
+    await controlPlane.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Namespace',
+        metadata: { name: next, labels: { 'automationguardrails.dev/environment': 'test' } },
+      },
+      {
+        apiVersion: 'automationguardrails.dev/v1alpha1',
+        kind: 'GuardrailPolicy',
+        metadata: { name: 'default' },
+        spec: { enforcement: 'Enforce', tiers: [{ name: 'test', required: ['Requester'] }] },
+      },
+    ]);
+    await waitFor('the policy to be in force', async () => {
+      const unsigned = await controlPlane.kubectl(['create', '-f=-', '--dry-run=server'], {
+        input: JSON.stringify({
+          apiVersion: 'automationguardrails.dev/v1alpha1',
+          kind: 'AutomationIdentity',
+          metadata: { name: 'invoice', namespace: next },
+          spec: { purpose: 'posts', owner: { team: 'a', contact: 'a', escalation: 'a' } },
+        }),
+      });
+      return unsigned.stderr.includes('changed-by with your own name (admin)');
+    });
+    await waitFor('what stands to be in force', async () => {
+      const { code, output } = await cli(['promote', 'invoice', '--from', namespace, '--to', next]);
+      if (code === 0) return true;
+      expect(output).toContain("isn't in force there");
+      return false;
+    });
+    const promoted = await getObject<KubeObject>(controlPlane, 'awf', 'invoice', next);
+    expect(promoted?.metadata.annotations).toMatchObject({
+      'automationguardrails.dev/changed-by': 'admin',
+      'automationguardrails.dev/changed-by-groups': expect.stringContaining('system:masters'),
+    });
+    await kubectlOk(controlPlane, ['delete', 'gpol', 'default']);
+    await kubectlOk(controlPlane, ['delete', 'namespace', next, '--wait=false']);
+    // What stood before names nobody, and was held meanwhile.
+    for (const kind of ['aid', 'awf']) {
+      await waitForCondition(controlPlane, { kind, name: 'invoice', namespace }, 'Ready');
+    }
   });
 
   it('stops every kind, keeps what was asked for, and puts exactly that back', async () => {

@@ -8,7 +8,7 @@ import { exit, required, UsageError, type Command, type Session } from '../comma
 import { plain } from '../plain.ts';
 import { revisionsOf } from '../revisions.ts';
 import { whatRuns, type WhatRuns } from '../what-runs.ts';
-import { nameOfUser, writeAt } from '../write-at.ts';
+import { authorOf, stampsOf, writeAt, type Author } from '../write-at.ts';
 
 const form = 'promote NAME --from NAMESPACE --to NAMESPACE';
 
@@ -42,7 +42,7 @@ async function promote(session: Session): Promise<number> {
   if (!isGuarded(await client.get(resources.namespaces, { name: to }))) {
     return refuse(`namespace ${to} isn't guarded: it has no label ${label.environment}.`);
   }
-  const userName = await nameOfUser(client);
+  const author = await authorOf(client);
   const { workflow, identity } = source;
   const pairs = await Promise.all(
     [
@@ -65,7 +65,7 @@ async function promote(session: Session): Promise<number> {
     stderr(plain(`Warning: ${what}: promote it there, too.`));
   }
   for (const { of, resource, there } of pairs) {
-    await bring(session, { of, resource, there, from, to, userName });
+    await bring(session, { of, resource, there, from, to, author });
     stdout(`${resource.kind} ${to}/${name} written`);
   }
   const target = await whatRuns({ client, namespace: to }, name);
@@ -80,16 +80,16 @@ interface Bringing {
   there: KubeObject | undefined;
   from: string;
   to: string;
-  userName: string;
+  author: Author;
 }
 
 /** Its spec as it is: that is what the digest is of. */
 async function bring({ client }: Session, what: Bringing): Promise<void> {
-  const { of, resource, there, from, to, userName } = what;
+  const { of, resource, there, from, to, author } = what;
   const promoted = { [annotation.promotedFrom]: from };
   if (there !== undefined) {
     const place = { object: there, resource, path: ['spec'], isStamped: true };
-    await writeAt(client, place, of.spec, userName, promoted);
+    await writeAt(client, place, of.spec, author, promoted);
     return;
   }
   const { name, labels = {} } = of.metadata;
@@ -103,7 +103,7 @@ async function bring({ client }: Session, what: Bringing): Promise<void> {
       namespace: to,
       name,
       ...(marks.length > 0 && { labels: Object.fromEntries(marks) }),
-      annotations: { ...promoted, [annotation.changedBy]: userName },
+      annotations: { ...promoted, ...stampsOf(author, resource) },
     },
     spec: of.spec,
   };

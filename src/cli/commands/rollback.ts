@@ -10,7 +10,7 @@ import { exit, follow, required, UsageError, type Command, type Session } from '
 import { plain } from '../plain.ts';
 import { revisionsOf } from '../revisions.ts';
 import { whatRuns, type WhatRuns } from '../what-runs.ts';
-import { nameOfUser, writeAt, type Place } from '../write-at.ts';
+import { authorOf, writeAt, type Place } from '../write-at.ts';
 
 const form = 'rollback NAME --to N';
 
@@ -63,10 +63,10 @@ async function rollback(session: Session): Promise<number> {
       plain(`Warning: ${part} is applied from Git by ${manager}: revert it there, too.`),
     );
   }
-  const userName = await nameOfUser(client);
+  const author = await authorOf(client);
   for (const write of writes) {
     const place = places.get(write.part);
-    if (place !== undefined) await writeAt(client, place, write.value, userName);
+    if (place !== undefined) await writeAt(client, place, write.value, author);
     stdout(plain(`${write.part} written back`));
   }
   for (const note of notes) stdout(plain(note));
