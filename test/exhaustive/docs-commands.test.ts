@@ -39,8 +39,15 @@ let stopOperator: (() => Promise<number | string>) | undefined;
 /** What ran as the documentation says, with nothing around it: it needn't run again. */
 const ran = new Set<string>();
 
+/** A machine may be slow: what waits does so for minutes where the line doesn't say how long. */
+function patient(line: string): string {
+  return line
+    .replaceAll(/\bkubectl guardrails (kill|release|rotate)\b(?!.*--timeout)/g, '$& --timeout=300')
+    .replaceAll(/\bkubectl wait\b(?!.*--timeout)/g, '$& --timeout=300s');
+}
+
 const shell = (line: string, env: NodeJS.ProcessEnv = {}): ReturnType<typeof runLine> =>
-  runLine(cluster, line, { cwd: folder, env: { KUBE_EDITOR: 'true', ...env } });
+  runLine(cluster, patient(line), { cwd: folder, env: { KUBE_EDITOR: 'true', ...env } });
 
 /** Runs lines that have to work. */
 async function prepare(lines: readonly string[] = []): Promise<void> {
@@ -97,7 +104,7 @@ async function problemOf({ line, step = {} }: Run): Promise<string | undefined> 
   };
   if (await isRight()) return undefined;
   if (looks.test(line)) {
-    const isLate = waitFor(line, isRight, { timeoutMs: 60_000, intervalMs: 500 });
+    const isLate = waitFor(line, isRight, { timeoutMs: 240_000, intervalMs: 500 });
     if (await isLate.catch(() => false)) return undefined;
   }
   return `${line}\nexit code ${outcome.code}\n${outcome.output.slice(-2000)}`;
