@@ -303,7 +303,7 @@ async function sayWhenEnded(process: OperatorProcess | undefined, kubeconfig = '
   say(`
 The operator ended (${how}); what is fenced stays fenced. Start it again:
 
-  node src/main.ts --kubeconfig=${kubeconfig} --metrics-port=0 --health-port=0`);
+  npm start -- --kubeconfig=${kubeconfig} --metrics-port=0 --health-port=0`);
 }
 
 const { values } = parseArgs({ options: { once: { type: 'boolean', default: false } } });
