@@ -49,10 +49,12 @@ export function wireKillSwitch(caches: Caches, controller: Controller): void {
       if (killSwitches.store.get(key) !== undefined) controller.enqueueEcho(key);
     }
   };
-  killSwitches.onChange(({ object, previous }) => {
+  killSwitches.onChange(({ type, object, previous }) => {
     const key = keyOf(object);
+    const isEcho =
+      type === 'updated' && previous !== undefined && isAskedForTheSame(previous, object);
     // What differs is the status alone: the controller's own word.
-    if (previous !== undefined && isAskedForTheSame(previous, object)) controller.enqueueEcho(key);
+    if (isEcho) controller.enqueueEcho(key);
     else controller.enqueue(key);
   });
   for (const carriers of [workflows, identities]) {
@@ -209,13 +211,15 @@ export function wireLed(caches: Caches, led: Led): (signal: AbortSignal) => Prom
     enqueueAll(approval, ofApproval, delayMs);
     enqueueAll(identity, ofApproval, delayMs);
   };
-  workflows.onChange(({ object, previous }) => {
+  workflows.onChange(({ type, object, previous }) => {
     const keys = workflowKeysFor.workflow(object);
+    const isSame =
+      type === 'updated' && object.metadata.generation === previous?.metadata.generation;
     enqueueAll(workflow, keys);
     enqueueAll(approval, keys);
     enqueueAll(revisions, keys);
     // Its need may have gone, or come.
-    if (object.metadata.generation !== previous?.metadata.generation) enqueueAll(identity, keys);
+    if (!isSame) enqueueAll(identity, keys);
   });
   caches.approvals.onChange(({ type, object }) => {
     for (const key of workflowOfApproval(object)) {
@@ -362,9 +366,9 @@ function wireGuardrailPolicy(
     guardrailPolicy,
   }: Pick<Led, 'identity' | 'workflow' | 'approval' | 'guardrailPolicy'>,
 ): void {
-  guardrailPolicies.onChange(({ object, previous }) => {
+  guardrailPolicies.onChange(({ type, object, previous }) => {
     guardrailPolicy.enqueue(object.metadata.name);
-    if (isDeepStrictEqual(object.spec, previous?.spec)) return;
+    if (type === 'updated' && isDeepStrictEqual(object.spec, previous?.spec)) return;
     const spread = (objects: Iterable<KubeObject>, controllers: readonly Controller[]): void => {
       [...objects].forEach((one, index) => {
         const delayMs = Math.floor((index * 1_000) / reviewedPerSecond);
