@@ -1,7 +1,7 @@
 import { isUnstamped } from '../admission/index.ts';
-import { resources } from '../api/resources.ts';
 import type { KubeClient } from '../runtime/client.ts';
 import { ApiError } from '../runtime/errors.ts';
+import { authorOf } from './write-at.ts';
 
 /**
  * A write that admission stamps with who makes it. Where admission rewrites nothing it is refused
@@ -16,8 +16,7 @@ export async function stamped(
     await write();
   } catch (error) {
     if (!(error instanceof ApiError && isUnstamped(error.message, policy))) throw error;
-    const review = await client.create(resources.selfSubjectReviews, { metadata: { name: '' } });
-    const { username, groups } = review.status?.userInfo ?? {};
-    await write(username, groups);
+    const { name, groups } = await authorOf(client);
+    await write(name, groups);
   }
 }
